@@ -1,0 +1,189 @@
+"""Runs one task in this process and writes down how it ended: the edge where errors are caught."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jobs.attempt import Attempt, SupersededError, begin, history, live
+from jobs.context import Context, Outcome, PausedError, StopError
+from jobs.record import Record, is_done
+from jobs.storage import Storage
+from jobs.task import Task
+
+DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
+WAIT_S = 2.0
+
+
+def run(folder: Path) -> int:
+    """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused."""
+    folder = folder.resolve()
+    task = Task.read(folder)
+    storage = Storage(folder.parent.parent)
+    flag = _Flag()
+    while True:
+        if is_done(storage, task.id):
+            return DONE
+        if not live(folder):
+            break
+        # Another process is at it (two people submitted, or a node came back): let it finish.
+        if flag():
+            return PAUSED
+        time.sleep(WAIT_S)
+    attempt = begin(folder, _about())
+    with attempt.beating():
+        return _attempt(Context(
+            task=task, storage=storage, folder=folder, attempt=attempt, interrupted=flag, cpus=cpus(),
+        ))
+
+
+def cpus() -> int:
+    """The cores this process may use: what Slurm allotted, never more than the scheduler lets it run on."""
+    allowed = len(os.sched_getaffinity(0))
+    asked = os.environ.get("TANDA_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or ""
+    return min(allowed, int(asked)) if asked.isdigit() and int(asked) > 0 else allowed
+
+
+class _Flag:
+    """True once SIGUSR2, SIGTERM or SIGINT came: the handler does nothing but set it."""
+
+    def __init__(self) -> None:
+        self._set = False
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._set = True
+
+    def __call__(self) -> bool:
+        return self._set
+
+
+def _attempt(context: Context) -> int:
+    started = time.time()
+    try:
+        _check_needs(context)
+        stage = import_module(f"jobs.stages.{context.task.stage}")
+        outcome: Outcome = stage.run(context)
+        context.attempt.check()
+        _record(context, started, state="done", outcome=outcome)
+    except PausedError as pause:
+        context.say(f"paused: {pause}")
+        _end(context.attempt, started, state="paused", message=str(pause))
+        return PAUSED
+    except SupersededError as error:
+        context.say(f"stopped: {error}")
+        _end(context.attempt, started, state="superseded", message=str(error))
+        return PAUSED
+    except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
+        return _failed(context, started, error)
+    _end(context.attempt, started, state="done")
+    return DONE
+
+
+def _check_needs(context: Context) -> None:
+    missing = [need for need in context.task.needs if not is_done(context.storage, need)]
+    if missing:
+        raise StopError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
+
+
+def _failed(context: Context, started: float, error: Exception) -> int:
+    cause, message, details = _cause(error)
+    if cause == "error":
+        traceback.print_exception(error)
+    context.say(f"failed ({cause}): {message}")
+    outcome = Outcome(files=(), result=details)
+    try:
+        _record(context, started, state="failed", outcome=outcome, cause=cause, message=message)
+        _end(context.attempt, started, state="failed", cause=cause, message=message)
+    except OSError as fault:
+        # The storage is full or away: the log and the exit status are all that is left to say it with.
+        context.say(f"could not write the record: {fault}")
+    return FAILED
+
+
+def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
+    if isinstance(error, StopError):
+        return error.cause, str(error), dict(error.details)
+    text = f"{type(error).__name__}: {error}"
+    # By name: a task that never imports torch must not import it to fail.
+    if type(error).__name__ == "OutOfMemoryError":
+        return "GPU out of memory", text, {}
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return "out of memory", text, {}
+    return "error", text, {}
+
+
+def _record(
+    context: Context,
+    started: float,
+    *,
+    state: str,
+    outcome: Outcome,
+    cause: str | None = None,
+    message: str | None = None,
+) -> None:
+    now = time.time()
+    past = [attempt for attempt in history(context.folder) if attempt["number"] < context.attempt.number]
+    Record(
+        id=context.task.id,
+        stage=context.task.stage,
+        state=state,
+        cause=cause,
+        message=message,
+        result=outcome.result,
+        files=context.storage.sizes(outcome.files),
+        started=past[0].get("started", started) if past else started,
+        ended=now,
+        running_s=now - started + sum(_ran_s(attempt) for attempt in past),
+        attempt=context.attempt.number,
+        about=_about(),
+    ).write(context.storage)
+
+
+def _ran_s(attempt: dict[str, Any]) -> float:
+    begun = attempt.get("started")
+    over = attempt.get("ended") or attempt.get("last_sign")
+    return max(0.0, float(over) - float(begun)) if begun and over else 0.0
+
+
+def _end(attempt: Attempt, started: float, **facts: Any) -> None:
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    attempt.end(running_s=time.time() - started, peak_mb=round(peak_mb, 1), **facts)
+
+
+def _about() -> dict[str, Any]:
+    slurm = {
+        name.removeprefix("SLURM_").lower(): os.environ[name]
+        for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+        if name in os.environ
+    }
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "git_commit": os.environ.get("TANDA_COMMIT"),
+        "gpus": len([device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]),
+        "slurm": slurm,
+    }
+
+
+def main() -> int:
+    """``python -m jobs FOLDER``."""
+    if len(sys.argv) != 2:
+        print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
+        return 2
+    try:
+        return run(Path(sys.argv[1]))
+    except (OSError, ValueError) as error:
+        print(f"tanda: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,42 @@
+"""Architectures, each one folder here, found by its name; their settings are read without importing torch.
+
+A folder's ``__init__`` holds ``KIND`` (``network`` or ``estimator``), ``SETTINGS`` (its own) and
+``check(settings, max_length)``, which returns what is wrong between settings, or None. A network's ``network.py``
+holds ``build``; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from jobs.settings import Setting
+from jobs.training.settings import TRAINING
+
+
+def names() -> tuple[str, ...]:
+    """Every architecture there is, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def describe(architecture: str) -> ModuleType:
+    """The torch-free description of an architecture; raises ValueError naming the legal ones."""
+    if architecture not in names():
+        raise ValueError(f"unknown architecture {architecture!r}: must be one of {', '.join(names())}")
+    return import_module(f"jobs.models.{architecture}")
+
+
+def settings(architecture: str) -> tuple[Setting, ...]:
+    """Every setting an architecture takes: its own, and for a network those of training."""
+    module = describe(architecture)
+    own: tuple[Setting, ...] = module.SETTINGS
+    return own + (TRAINING if module.KIND == "network" else ())
+
+
+def check(architecture: str, values: Mapping[str, Any], max_length: int) -> str | None:
+    """What is wrong between resolved settings, or None."""
+    problem: str | None = describe(architecture).check(values, max_length)
+    return problem

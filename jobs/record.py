@@ -1,0 +1,78 @@
+"""A task's record: the one file that says how it ended, and whether its result is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.storage import Storage, read_json, write_json
+
+CAUSES = (
+    "error",
+    "out of memory",
+    "GPU out of memory",
+    "time limit",
+    "preempted too often",
+    "node failure",
+    "cancelled",
+    "diverged",
+    "at chance",
+    "upstream failed",
+    "killed",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """How a task ended: ``state`` is done or failed; times are seconds since the epoch.
+
+    ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
+    ``running_s`` is the time at work summed over all attempts. ``about`` says where and with what it ran
+    (host, Slurm job, versions, git commit) and never decides anything.
+    """
+
+    id: str
+    stage: str
+    state: str
+    cause: str | None = None
+    message: str | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
+    started: float
+    ended: float
+    running_s: float
+    attempt: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, storage: Storage) -> None:
+        write_json(storage.run(self.id) / "record.json", asdict(self))
+
+    def whole(self, storage: Storage) -> bool:
+        """Whether every file that the record names is there with its size."""
+        try:
+            return all((storage.root / name).stat().st_size == size for name, size in self.files.items())
+        except OSError:
+            return False
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
+    try:
+        document = read_json(folder / "record.json")
+    except FileNotFoundError:
+        return None
+    try:
+        return Record(**document)
+    except TypeError as error:
+        raise ValueError(f"{folder}/record.json: not a record: {error}") from error
+
+
+def is_done(storage: Storage, task_id: str) -> bool:
+    """Whether a task's record says done and the files it names are whole; a broken record is not done."""
+    try:
+        record = read_record(storage.run(task_id))
+    except ValueError:
+        return False
+    return record is not None and record.state == "done" and record.whole(storage)

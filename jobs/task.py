@@ -1,0 +1,62 @@
+"""A task: one stage with its resolved settings, known by a digest of what decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.storage import Storage, digest, read_json, write_json
+
+STAGES = ("preprocess", "train", "trial", "evaluate", "close")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One stage to run once.
+
+    ``settings`` decide the result and so the id; ``plumbing`` (paths, threads, shards, device) does not.
+    ``needs`` are the ids of the tasks whose results this one reads.
+    """
+
+    stage: str
+    settings: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    plumbing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return digest({"format": FORMAT, "stage": self.stage, "settings": self.settings, "needs": self.needs})
+
+    def write(self, storage: Storage) -> Path:
+        """Write task.json into the task's folder, made if missing; returns the folder."""
+        folder = storage.run(self.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "id": self.id,
+            "stage": self.stage,
+            "settings": self.settings,
+            "needs": self.needs,
+            "plumbing": self.plumbing,
+        }
+        write_json(folder / "task.json", document)
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Task:
+        """Read task.json; raises ValueError when the folder's name and the settings disagree."""
+        document = read_json(folder / "task.json")
+        task = cls(
+            stage=document["stage"],
+            settings=document["settings"],
+            needs=tuple(document["needs"]),
+            plumbing=document["plumbing"],
+        )
+        if not (task.id == document["id"] == folder.name):
+            raise ValueError(
+                f"{folder}/task.json: its settings digest to {task.id}, not to the folder's name; "
+                "it was edited or written by another version: submit the manifest again"
+            )
+        return task

@@ -1,0 +1,100 @@
+"""A manifest as the rest of the pipeline sees it: complete, expanded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.data.settings import Data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one task of a stage is given; ``throttle`` caps how many run at once, ``pack`` shares one allocation."""
+
+    cpus: int = 2
+    gpus: int = 0
+    mem_gb: float = 8.0
+    time_min: int = 60
+    throttle: int | None = None
+    pack: int = 1
+    shards: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster profile: a site's ways, none of which changes a result."""
+
+    executor: str = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres_type: str | None = None
+    exclude: str | None = None
+    modules: tuple[str, ...] = ()
+    activate: str | None = None  # a shell line that readies the environment, run before each task
+    environment: Mapping[str, str] = field(default_factory=dict)
+    python: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # any other sbatch option
+    resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per stage, below the manifest's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One fixed experiment: every setting of its architecture resolved, the seed among them."""
+
+    group: str
+    name: str  # as the manifest calls it; the same for all seeds of a run
+    architecture: str
+    settings: Mapping[str, Any]
+    data: Data
+    resources: Mapping[str, Resources]  # by stage
+    reference: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search: ``settings`` are the fixed ones, ``space`` the distributions of the others."""
+
+    name: str
+    architecture: str
+    algorithm: str
+    trials: int
+    parallel: int
+    metric: str
+    space: Mapping[str, Any]
+    stopping: Mapping[str, Any] | None
+    seed: int
+    settings: Mapping[str, Any]
+    data: Data
+    resources: Mapping[str, Resources]
+    evaluate_best: int = 1
+    refit_seeds: tuple[int, ...] = ()
+    reference: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A whole manifest; paths are absolute."""
+
+    name: str
+    path: Path
+    document: Mapping[str, Any]  # after include and --set, before expansion: what a submission keeps
+    storage: Path
+    cluster: Cluster
+    runs: tuple[Run, ...]
+    searches: tuple[Search, ...]
+    resources: Mapping[str, Resources]
+    language: str = "en"  # of the report
+    tracking_uri: str | None = None
+    retries: int = 2
+    canary: bool = False
+    brake_after: int = 3
+    umask: int | None = None

@@ -1,0 +1,1 @@
+"""Executors: Slurm through submitit, local processes, in-process. Knows nothing of text or models."""
