@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Attempt:
         """Say how the attempt ended; what is not said here, a killed process could not say."""
         write_json(self.home / "end.json", {"ended": time.time(), **facts})
 
-    @contextmanager
+    @contextmanager, suppress
     def beating(self) -> Iterator[None]:
         """Give a sign of life every 10 s from a thread, for as long as the block runs."""
         stop = threading.Event()
@@ -51,10 +51,8 @@ class Attempt:
         def beat() -> None:
             while not stop.is_set():
                 # A storage that is full or away must not end the work: the next beat tries again.
-                try:
+                with suppress(OSError):
                     alive.touch()
-                except OSError:
-                    pass
                 stop.wait(BEAT_S)
 
         thread = threading.Thread(target=beat, name="alive", daemon=True)
@@ -73,7 +71,13 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Attempt:
     while not claim(folder / "attempts" / f"{number:04d}"):
         number += 1
     attempt = Attempt(folder, number)
-    start = {"number": number, "started": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **about}
+    start = {
+        "number": number,
+        "started": time.time(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        **about,
+    }
     write_json(attempt.home / "start.json", start)
     return attempt
 
@@ -81,10 +85,9 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Attempt:
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
     try:
-        names = os.listdir(folder / "attempts")
+        return sorted(int(home.name) for home in (folder / "attempts").iterdir() if home.name.isdigit())
     except FileNotFoundError:
         return []
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -136,7 +139,9 @@ def _same_process(start: Mapping[str, Any]) -> bool:
     try:
         ticks = int(Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()[19])
         booted = next(
-            int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+            int(line.split()[1])
+            for line in Path("/proc/stat").read_text().splitlines()
+            if line.startswith("btime")
         )
     except (OSError, StopIteration):
         return False

@@ -1,8 +1,7 @@
-"""What a stage is given while it runs: its folder, its attempt, the request to stop, and a place for progress."""
+"""What a stage is given while it runs: its folder, its attempt, the request to stop, its progress."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ PROGRESS_EVERY_S = 2.0
 
 
 class StopError(Exception):
-    """The task ends as failed for a known cause (one of ``jobs.record.CAUSES``), and is not tried again as it is."""
+    """The task ends as failed for a known cause, one of ``jobs.record.CAUSES``."""
 
     def __init__(self, cause: str, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -64,7 +63,7 @@ class Context:
         self._written = now
         temporary = self.folder / f".progress.{self.attempt.number}.tmp"
         temporary.write_bytes(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
-        os.replace(temporary, self.folder / "progress.json")
+        temporary.replace(self.folder / "progress.json")
 
     def say(self, message: str) -> None:
         """A line for the task's log."""

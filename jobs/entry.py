@@ -42,9 +42,16 @@ def run(folder: Path) -> int:
         time.sleep(WAIT_S)
     attempt = begin(folder, _about())
     with attempt.beating():
-        return _attempt(Context(
-            task=task, storage=storage, folder=folder, attempt=attempt, interrupted=flag, cpus=cpus(),
-        ))
+        return _attempt(
+            Context(
+                task=task,
+                storage=storage,
+                folder=folder,
+                attempt=attempt,
+                interrupted=flag,
+                cpus=cpus(),
+            )
+        )
 
 
 def cpus() -> int:
@@ -62,7 +69,7 @@ class _Flag:
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._set = True
 
     def __call__(self) -> bool:
@@ -165,7 +172,13 @@ def _end(attempt: Attempt, started: float, **facts: Any) -> None:
 def _about() -> dict[str, Any]:
     slurm = {
         name.removeprefix("SLURM_").lower(): os.environ[name]
-        for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+        for name in (
+            "SLURM_JOB_ID",
+            "SLURM_ARRAY_JOB_ID",
+            "SLURM_ARRAY_TASK_ID",
+            "SLURM_RESTART_COUNT",
+            "SLURMD_NODENAME",
+        )
         if name in os.environ
     }
     return {

@@ -45,7 +45,7 @@ class Planned:
 class Row:
     """A line of the tables: one trained run and the task that evaluates it.
 
-    ``train`` is a train task's id or, for a search's winner, None: the trial is known once the search is over.
+    ``train`` is a train task's id or, for a search's winner, None: known once the search is over.
     """
 
     group: str
@@ -194,7 +194,10 @@ class _Draft:
         for seed in search.refit_seeds:
             plumbing = _plumbing(search.architecture, search.settings)
             train = Task(
-                stage="train", settings={**winner, "dataset": dataset, "seed": seed}, needs=(dataset,), plumbing=plumbing
+                stage="train",
+                settings={**winner, "dataset": dataset, "seed": seed},
+                needs=(dataset,),
+                plumbing=plumbing,
             )
             self.add(
                 Planned(
@@ -269,14 +272,16 @@ def _definition(search: Search, dataset: str) -> dict[str, Any]:
 
 
 def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:
-    """Group tasks into arrays by stage, group and resources, in an order in which each array's needs come first."""
+    """Group tasks into arrays by stage, group and resources, each array after those it waits for."""
     kinds: dict[tuple[str, str, Resources, bool], list[Planned]] = {}
     for planned in tasks:
         # A refit waits for its search: it must not hold up the group's other training tasks.
         key = (planned.stage, planned.group, planned.resources, bool(planned.after))
         kinds.setdefault(key, []).append(planned)
     where = {planned.id: position for position, members in enumerate(kinds.values()) for planned in members}
-    order = _topological(len(kinds), lambda position: _waits(list(kinds.values())[position], where) - {position})
+    order = _topological(
+        len(kinds), lambda position: _waits(list(kinds.values())[position], where) - {position}
+    )
     place = {old: new for new, old in enumerate(order)}
     members = list(kinds.values())
     return tuple(
@@ -293,7 +298,9 @@ def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:
 
 def _waits(members: Iterable[Planned], where: Mapping[str, int]) -> set[int]:
     """Positions of the arrays that hold what these tasks wait for; a need that is met is in none."""
-    return {where[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in where}
+    return {
+        where[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in where
+    }
 
 
 def _topological(count: int, before: Callable[[int], set[int]]) -> list[int]:

@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+# A job started by `python -m` must not find its own working directory first.
+export PYTHONSAFEPATH := 1
+
+.PHONY: demo test fast check bench setup clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## sample data, then the quickstart manifest on local processes, then where the report is
+	test -d demo/data || $(BIN)/tanda data sample demo/data --rows 20000
+	$(BIN)/tanda run configs/quickstart.yaml
+
+test: setup  ## everything, the real Slurm cluster and the browser included
+	bash tests/install_packages.sh
+	$(BIN)/python -m pytest
+
+fast: setup  ## what needs neither cluster nor browser
+	$(BIN)/python -m pytest -x -q -m 'not cluster and not browser'
+
+check: setup  ## style, types, the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## every claim about speed, one after the other
+	for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+clean:
+	rm -rf demo .venv
