@@ -42,7 +42,7 @@ class Attempt:
         """Say how the attempt ended; what is not said here, a killed process could not say."""
         write_json(self.home / "end.json", {"ended": time.time(), **facts})
 
-    @contextmanager, suppress
+    @contextmanager
     def beating(self) -> Iterator[None]:
         """Give a sign of life every 10 s from a thread, for as long as the block runs."""
         stop = threading.Event()
@@ -139,9 +139,7 @@ def _same_process(start: Mapping[str, Any]) -> bool:
     try:
         ticks = int(Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()[19])
         booted = next(
-            int(line.split()[1])
-            for line in Path("/proc/stat").read_text().splitlines()
-            if line.startswith("btime")
+            int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
         )
     except (OSError, StopIteration):
         return False

@@ -15,9 +15,7 @@ NAME = "metrics.jsonl"
 
 
 def encode(lines: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(
-        orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines
-    )
+    return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:

@@ -70,9 +70,7 @@ def resolve(settings: Iterable[Setting], *layers: Mapping[str, Any]) -> dict[str
     """
     values = {}
     for setting in settings:
-        value = next(
-            (layer[setting.name] for layer in reversed(layers) if setting.name in layer), setting.default
-        )
+        value = next((layer[setting.name] for layer in reversed(layers) if setting.name in layer), setting.default)
         try:
             values[setting.name] = None if value is None and setting.default is None else setting.read(value)
         except ValueError as error:

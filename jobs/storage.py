@@ -39,9 +39,7 @@ def write_whole(path: Path, *parts: bytes) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON document whole, indented for people who look."""
-    options = (
-        orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    )
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     write_whole(path, orjson.dumps(value, option=options))
 
 

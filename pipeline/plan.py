@@ -279,9 +279,7 @@ def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:
         key = (planned.stage, planned.group, planned.resources, bool(planned.after))
         kinds.setdefault(key, []).append(planned)
     where = {planned.id: position for position, members in enumerate(kinds.values()) for planned in members}
-    order = _topological(
-        len(kinds), lambda position: _waits(list(kinds.values())[position], where) - {position}
-    )
+    order = _topological(len(kinds), lambda position: _waits(list(kinds.values())[position], where) - {position})
     place = {old: new for new, old in enumerate(order)}
     members = list(kinds.values())
     return tuple(
@@ -298,9 +296,7 @@ def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:
 
 def _waits(members: Iterable[Planned], where: Mapping[str, int]) -> set[int]:
     """Positions of the arrays that hold what these tasks wait for; a need that is met is in none."""
-    return {
-        where[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in where
-    }
+    return {where[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in where}
 
 
 def _topological(count: int, before: Callable[[int], set[int]]) -> list[int]:

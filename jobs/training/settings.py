@@ -15,7 +15,13 @@ TRAINING = (
         choices=("full", "buffer"),
         doc="a true permutation an epoch, or the published pseudo-shuffle through a buffer",
     ),
-    Setting(name="random_buffer_size", type="int", default=2048, low=1, doc="titles in the buffer of `shuffle: buffer`"),
+    Setting(
+        name="random_buffer_size",
+        type="int",
+        default=2048,
+        low=1,
+        doc="titles in the buffer of `shuffle: buffer`",
+    ),
     Setting(name="bucket_by_length", type="bool", default=False, doc="batches of titles of similar length"),
     Setting(name="seed", type="int", default=0, low=0, high=2**31 - 1, doc="of initial weights, order and dropout"),
     Setting(
@@ -32,7 +38,13 @@ TRAINING = (
         low=1,
         doc="stop after so many epochs without a better validation balanced accuracy; none: never (early_stopping)",
     ),
-    Setting(name="patience_chance", type="int", default=3, low=1, doc="epochs at chance level before the run is stopped"),
+    Setting(
+        name="patience_chance",
+        type="int",
+        default=3,
+        low=1,
+        doc="epochs at chance level before the run is stopped",
+    ),
     Setting(
         name="precision",
         type="str",
