@@ -67,12 +67,15 @@ class Embeddings(Section):
 
 
 class Data(Section):
-    """One data set: either `train`, `validation` and `test` files, or one `source` with a `split`."""
+    """One data set: either `train`, `validation` and `test`, or one `source` with a `split`.
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
-    source: str | None = None
+    Each is a file, a folder of files, a pattern (``parts/*.csv.gz``) or a list of these.
+    """
+
+    train: str | tuple[str, ...] | None = None
+    validation: str | tuple[str, ...] | None = None
+    test: str | tuple[str, ...] | None = None
+    source: str | tuple[str, ...] | None = None
     split: Split | None = None
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     columns: Columns = Columns()

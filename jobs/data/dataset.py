@@ -1,0 +1,113 @@
+"""A published data set: flat arrays on disk, mapped into memory, shared by every run on a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from jobs.data.identity import FORMAT
+from jobs.storage import read_json
+
+PAD, UNK = 0, 1
+SPECIAL = ("<PAD>", "<UNK>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One part of a data set: ``tokens[offsets[i]:offsets[i + 1]]`` are title i's, at least one.
+
+    ``tokens`` (flat, uint16 or uint32), ``offsets`` (N + 1, int64), ``labels`` (N, uint16 or int32),
+    ``reliable`` (N, uint8: 1 reliable or not said, 0 unreliable). Arrays are read-only maps of files.
+    """
+
+    name: str
+    tokens: NDArray[Any]
+    offsets: NDArray[np.int64]
+    labels: NDArray[Any]
+    reliable: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per title, (N,) int64, computed anew at each call."""
+        return np.diff(self.offsets)
+
+
+class Dataset:
+    """A data set folder, opened without reading its arrays; ``meta`` is its meta.json."""
+
+    def __init__(self, folder: Path, meta: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.meta = meta
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Open a published data set; raises FileNotFoundError, or ValueError for one of another format."""
+        meta = read_json(folder / "meta.json")
+        found = meta.get("format") if isinstance(meta, dict) else None
+        if found != FORMAT:
+            raise ValueError(
+                f"{folder}: data set format {found}, this program reads {FORMAT}: rebuild it with "
+                f"`rm -r {folder} && tanda submit MANIFEST`"
+            )
+        return cls(folder, meta)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Category names; a label is a position in this list."""
+        return list(read_json(self.folder / "classes.json"))
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
+        return list(orjson.loads((self.folder / "vocabulary.json").read_bytes()))
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.meta["vocabulary"]["size"])
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens any title has been left with: the setting, not what was found."""
+        return int(self.meta["settings"]["max_length"])
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        return {name: self._split(name) for name in self.meta["splits"]}
+
+    def _split(self, name: str) -> Split:
+        counts = self.meta["splits"][name]
+        arrays = {
+            part: self._map(f"{name}.{part}.bin", dtype, (size,))
+            for part, dtype, size in (
+                ("tokens", self.meta["dtypes"]["tokens"], counts["tokens"]),
+                ("offsets", "<i8", counts["rows"] + 1),
+                ("labels", self.meta["dtypes"]["labels"], counts["rows"]),
+                ("reliable", "|u1", counts["rows"]),
+            )
+        }
+        return Split(name=name, **arrays)
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros."""
+        size = int(self.meta["vectors"]["size"])
+        return self._map("vectors.bin", "<f4", (self.vocabulary_size, size))
+
+    def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        path = self.folder / name
+        expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if path.stat().st_size != expected:
+            raise ValueError(
+                f"{path}: {path.stat().st_size} bytes where meta.json says {expected}: the data set is damaged; "
+                f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
+            )
+        return np.memmap(path, dtype=dtype, mode="r", shape=shape)

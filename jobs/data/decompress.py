@@ -1,0 +1,90 @@
+"""Blocks of bytes out of a plain, gzip or zstd file."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.data.files import compression
+
+_READ = 1 << 20
+_GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
+
+
+def head(path: Path, size: int) -> bytes:
+    """The first bytes of a file's content, decompressed; raises ValueError if it is broken before that."""
+    collected = bytearray()
+    for block in blocks(path):
+        collected += block
+        if len(collected) >= size:
+            break
+    return bytes(collected[:size])
+
+
+def blocks(path: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+    """The content in blocks of about 1 to 8 MiB; ``read`` is told how many bytes of the file were taken.
+
+    Raises ValueError naming the file when it is truncated or not what its first bytes say.
+    """
+    kind = compression(path)
+    if kind == "gzip":
+        return _gzip(path, read)
+    if kind == "zstd":
+        return _zstd(path, read)
+    return _plain(path, read)
+
+
+def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(4 * _READ):
+            read(len(block))
+            yield block
+
+
+def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        member: Any = None
+        while packed := file.read(_READ):
+            read(len(packed))
+            while packed:
+                if member is None:
+                    packed = packed.lstrip(b"\0")  # padding between or after members is legal
+                    if not packed:
+                        break
+                    member = zlib.decompressobj(wbits=_GZIP_WINDOW)
+                try:
+                    block = member.decompress(packed)
+                except zlib.error as error:
+                    raise ValueError(f"{path}: broken gzip file: {error}: fetch or write it again") from error
+                packed = member.unused_data
+                if member.eof:
+                    member = None
+                if block:
+                    yield block
+        if member is not None:
+            raise ValueError(f"{path}: the gzip file is truncated: fetch or write it again")
+
+
+def _zstd(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
+    import zstandard
+
+    with path.open("rb") as file:
+        member: Any = None
+        while packed := file.read(_READ):
+            read(len(packed))
+            while packed:
+                if member is None:
+                    member = zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    block = member.decompress(packed)
+                except zstandard.ZstdError as error:
+                    raise ValueError(f"{path}: broken zstd file: {error}: fetch or write it again") from error
+                packed = member.unused_data
+                if member.eof:
+                    member = None
+                if block:
+                    yield block
+        if member is not None:
+            raise ValueError(f"{path}: the zstd file is truncated: fetch or write it again")
