@@ -1,0 +1,226 @@
+"""The command line: options and words; each command's work is in the module named after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Experiment batches on a shared Slurm GPU cluster: submit a manifest, queue a search, rebuild the report.",
+)
+data = typer.Typer(no_args_is_help=True, help="Make data to try things with.")
+app.add_typer(data, name="data")
+
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the experiment manifest, a YAML file")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change one value of the manifest")]
+Profile = Annotated[Path | None, typer.Option("--cluster", metavar="PROFILE", help="a cluster profile to use instead")]
+Only = Annotated[str | None, typer.Option("--only", metavar="GROUP", help="one group or search of the manifest")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output and nothing else")]
+Executor = Annotated[
+    str | None, typer.Option("--executor", metavar="slurm|local|inline", help="instead of the cluster profile's")
+]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN[/STAGE]")]
+
+
+def _load(manifest: Path, sets: list[str] | None, cluster: Path | None):  # type: ignore[no-untyped-def]
+    from pipeline.manifest import load
+
+    return load(manifest, sets=sets or (), cluster=cluster)
+
+
+def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, only: str | None = None):  # type: ignore[no-untyped-def]
+    from pipeline.plan import make_plan
+
+    return make_plan(_load(manifest, sets, cluster), only=only)
+
+
+def _print_json(document: object) -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    sys.stdout.buffer.write(orjson.dumps(document, option=options))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # A pipe has no width: tables are laid out for 160 columns there, and never wrapped to 80.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(stderr=stderr, width=width, highlight=False)
+
+
+@app.command()
+def plan(
+    manifest: ManifestPath, sets: Sets = None, cluster: Profile = None, only: Only = None, json: Json = False
+) -> None:
+    """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
+    from pipeline.done import done_ids
+    from pipeline.show import plan_document, print_plan
+
+    made = _plan(manifest, sets, cluster, only)
+    done = done_ids(made)
+    if json:
+        _print_json(plan_document(made, done))
+    else:
+        print_plan(made, done, _console())
+
+
+@app.command()
+def submit(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    cluster: Profile = None,
+    only: Only = None,
+    executor: Executor = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the sbatch scripts, submit nothing")] = False,
+    sbatch_only: Annotated[
+        Path | None, typer.Option("--sbatch-only", metavar="FOLDER", help="write the sbatch scripts here instead")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
+    from pipeline.submit import print_submitted, scripts, submit_plan, write_scripts
+
+    made = _plan(manifest, sets, cluster, only)
+    if dry_run:
+        for name, text in scripts(made).items():
+            print(f"# --- {name}\n{text}")
+        return
+    if sbatch_only is not None:
+        for path in write_scripts(made, sbatch_only):
+            print(path)
+        return
+    submitted = submit_plan(made, executor=executor)
+    if json:
+        _print_json(submitted.document())
+    else:
+        print_submitted(submitted, _console())
+    raise typer.Exit(submitted.exit_status)
+
+
+@app.command()
+def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: Executor = "local") -> None:
+    """Submit on local processes, wait with a live display, then report."""
+    from pipeline.live import watch
+    from pipeline.report import build
+    from pipeline.status import task_states
+    from pipeline.submit import print_submitted, submit_plan
+
+    made = _plan(manifest, sets, None, only)
+    console = _console()
+    print_submitted(submit_plan(made, executor=executor), console)
+    watch(made, console, until_over=True)
+    states = task_states(made)
+    page = build(made, states)
+    console.print(f"report: {page / 'index.html'}")
+    raise typer.Exit(int(any(state.state != "done" for state in states.values())))
+
+
+@app.command()
+def status(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    only: Only = None,
+    watching: Annotated[bool, typer.Option("--watch", help="until all is over")] = False,
+    json: Json = False,
+) -> None:
+    """Say of every task: waiting, running (how far), done, failed and why, GPU-hours."""
+    from pipeline.live import watch
+    from pipeline.status import print_states, states_document, task_states
+
+    made = _plan(manifest, sets, None, only)
+    if watching:
+        watch(made, _console(), until_over=True)
+    states = task_states(made)
+    if json:
+        _print_json(states_document(made, states))
+    else:
+        print_states(made, states, _console())
+    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
+
+
+@app.command()
+def logs(
+    manifest: ManifestPath,
+    task: TaskName,
+    sets: Sets = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the task is over")] = False,
+) -> None:
+    """Print a task's log."""
+    from pipeline.logs import print_log
+
+    print_log(_plan(manifest, sets), task, follow=follow)
+
+
+@app.command()
+def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
+    """Cancel what of a manifest is queued or running."""
+    from pipeline.cancel import cancel_plan
+
+    count = cancel_plan(_plan(manifest, sets, None, only))
+    print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
+
+
+@app.command()
+def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
+    """Say why a task waits or failed, and what to do about it."""
+    from pipeline.why import explain
+
+    print(explain(_plan(manifest, sets), task))
+
+
+@app.command()
+def report(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    only: Only = None,
+    plots: Annotated[bool, typer.Option(help="draw the plots and the page")] = True,
+    mlflow: Annotated[bool, typer.Option(help="bring MLflow's store up to date")] = True,
+) -> None:
+    """Collect records, rebuild tables, plots and the page, update MLflow's store; works while jobs run."""
+    from pipeline.report import build
+    from pipeline.status import task_states
+
+    made = _plan(manifest, sets, None, only)
+    states = task_states(made)
+    folder = build(made, states, plots=plots, mlflow=mlflow)
+    print(folder / "index.html" if plots else folder / "results.md")
+    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="a title a line; standard input if none")] = None,
+) -> None:
+    """Classify titles, a line each, with a trained run: prints category, probability and title."""
+    from jobs.predict import predict as classify
+
+    titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
+    for title, (category, probability) in zip(titles, classify(run, titles), strict=True):
+        print(f"{category}\t{probability:.3f}\t{title}")
+
+
+@data.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
+    rows: Annotated[int, typer.Option(min=100, help="training rows for each language")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write a realistic data set in both real formats, the same bytes for the same rows and seed."""
+    from jobs.data.sample import write_sample
+
+    write_sample(folder, rows, seed=seed)
+    print(folder)
+
+
+@app.command(hidden=True)
+def close(submission: Annotated[Path, typer.Argument(metavar="SUBMISSION")]) -> None:
+    """The closing job of a submission: retry what deserves it, then rebuild the report."""
+    from pipeline.close import close_submission
+
+    raise typer.Exit(close_submission(submission))

@@ -1,0 +1,30 @@
+"""What of a plan is done: asked of the storage, never of a scheduler."""
+
+from __future__ import annotations
+
+from jobs.record import is_done
+from jobs.storage import Storage
+from pipeline.plan import Plan, Planned
+
+# A data set is the same bytes whenever it is built; a model trained on a GPU is not: what read it is stale.
+REMADE = ("train", "trial")
+
+
+def done_ids(plan: Plan) -> frozenset[str]:
+    """Ids of the tasks whose record says done and whose files are whole."""
+    storage = Storage(plan.manifest.storage)
+    if not storage.runs.is_dir():
+        return frozenset()
+    return frozenset(planned.id for planned in plan.tasks if is_done(storage, planned.id))
+
+
+def to_do(plan: Plan, done: frozenset[str]) -> tuple[Planned, ...]:
+    """What is not done, and what reads the result of a training that is not done, in the plan's order."""
+    missing: set[str] = set()
+    remade: set[str] = set()
+    for planned in plan.tasks:
+        if planned.id not in done or remade.intersection((*planned.task.needs, *planned.after)):
+            missing.add(planned.id)
+            if planned.stage in REMADE:
+                remade.add(planned.id)
+    return tuple(planned for planned in plan.tasks if planned.id in missing)

@@ -1,0 +1,102 @@
+"""A plan for people and for machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.plan import Plan, PlannedArray, make_arrays
+
+
+def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
+    """The plan as one JSON document, in the form that ``design.md`` promises."""
+    return {
+        "manifest": plan.manifest.name,
+        "storage": str(plan.manifest.storage),
+        "tasks": [
+            {
+                "id": planned.id,
+                "stage": planned.stage,
+                "group": planned.group,
+                "run": planned.run,
+                "architecture": planned.architecture,
+                "seed": planned.seed,
+                "settings": dict(planned.settings),
+                "needs": list(planned.task.needs),
+                "done": planned.id in done,
+            }
+            for planned in plan.tasks
+        ],
+        "searches": [
+            {
+                "id": planned.id,
+                "name": planned.search.name,
+                "architecture": planned.search.architecture,
+                "algorithm": planned.search.algorithm,
+                "trials": planned.search.trials,
+                "parallel": planned.search.parallel,
+                "metric": planned.search.metric,
+                "space": planned.search.space,
+                "stopping": planned.search.stopping,
+            }
+            for planned in plan.searches
+        ],
+        "arrays": [
+            {
+                "stage": array.stage,
+                "group": array.group,
+                "tasks": [planned.id for planned in array.tasks],
+                "resources": asdict(array.resources),
+                "after": list(array.after),
+            }
+            for array in make_arrays(plan.tasks)
+        ],
+    }
+
+
+def plan_table(plan: Plan, done: Collection[str]) -> Table:
+    """One line an array: what it holds, what it waits for, what it asks for, what is done already."""
+    arrays = make_arrays(plan.tasks)
+    table = Table(title=f"{plan.manifest.name} on {plan.manifest.storage}", title_justify="left")
+    for name in ("#", "stage", "group", "tasks", "done", "after", "each task asks for", "at most GPU-hours"):
+        table.add_column(name, justify="right" if name in ("#", "tasks", "done", "at most GPU-hours") else "left")
+    for number, array in enumerate(arrays):
+        finished = sum(planned.id in done for planned in array.tasks)
+        left = len(array.tasks) - finished
+        table.add_row(
+            str(number),
+            array.stage,
+            array.group,
+            str(len(array.tasks)),
+            str(finished),
+            ", ".join(map(str, array.after)) or "-",
+            _asks(array),
+            f"{left * array.resources.gpus * array.resources.time_min / 60 / array.resources.pack:.1f}",
+        )
+    return table
+
+
+def _asks(array: PlannedArray) -> str:
+    given = array.resources
+    parts = [f"{given.cpus} CPUs", f"{given.mem_gb:g} GB", f"{given.time_min} min"]
+    if given.gpus:
+        parts.insert(0, f"{given.gpus} GPU")
+    if given.throttle:
+        parts.append(f"{given.throttle} at once")
+    if given.pack > 1:
+        parts.append(f"{given.pack} to an allocation")
+    return ", ".join(parts)
+
+
+def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
+    """The plan for people: arrays, then totals."""
+    console.print(plan_table(plan, done))
+    stages = Counter(planned.stage for planned in plan.tasks)
+    left = sum(planned.id not in done for planned in plan.tasks)
+    counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
+    console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")

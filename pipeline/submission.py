@@ -1,0 +1,124 @@
+"""What was handed to an executor, when and by whom: one folder under ``submissions/`` each, never changed by others."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.storage import Storage, claim, read_json, write_json
+
+LOCK_STALE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it."""
+
+    stage: str
+    group: str
+    job_ids: tuple[str, ...]
+    elements: Mapping[str, tuple[str, ...]]
+    mem_gb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A submission's own file; ``held`` are tasks that could not be queued, with the reason."""
+
+    name: str
+    manifest: str
+    executor: str
+    user: str
+    time: float
+    git_commit: str | None
+    arrays: tuple[Queued, ...] = ()
+    held: Mapping[str, str] = ()  # type: ignore[assignment]
+
+    def write(self, storage: Storage) -> None:
+        write_json(storage.submissions / self.name / "submission.json", asdict(self))
+
+    def with_array(self, array: Queued) -> Submission:
+        return replace(self, arrays=(*self.arrays, array))
+
+
+def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | None) -> Submission:
+    """Make a new submission's folder ``<time>-<name>``, by exclusive creation."""
+    storage.submissions.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    name, again = f"{stamp}-{manifest}", 1
+    while not claim(storage.submissions / name):
+        again += 1
+        name = f"{stamp}-{manifest}-{again}"
+    # submitit's pickles are executed by whoever loads them: nobody but the owner may write here.
+    (storage.submissions / name).chmod(0o755)
+    return Submission(
+        name=name,
+        manifest=manifest,
+        executor=executor,
+        user=getpass.getuser(),
+        time=now,
+        git_commit=git_commit,
+        held={},
+    )
+
+
+def read(folder: Path) -> Submission:
+    """Read a submission; raises FileNotFoundError, or ValueError naming a broken file."""
+    document = read_json(folder / "submission.json")
+    try:
+        arrays = tuple(_queued(array) for array in document.pop("arrays"))
+        return Submission(**document, arrays=arrays)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder}/submission.json: not a submission: {error}") from error
+
+
+def _queued(document: dict[str, Any]) -> Queued:
+    elements = {element: tuple(tasks) for element, tasks in document.pop("elements").items()}
+    return Queued(**{**document, "job_ids": tuple(document["job_ids"])}, elements=elements)
+
+
+def read_all(storage: Storage) -> list[Submission]:
+    """Every readable submission, oldest first; one being written at this moment is not there yet."""
+    found = []
+    if storage.submissions.is_dir():
+        for folder in sorted(storage.submissions.iterdir()):
+            try:
+                found.append(read(folder))
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                continue
+    return sorted(found, key=lambda submission: submission.time)
+
+
+@contextmanager
+def exclusively(storage: Storage) -> Iterator[None]:
+    """Hold the storage's submission lock, a folder, for a moment; waits for others, breaks one 10 minutes old.
+
+    Two people who submit at once would otherwise both queue what they share.
+    """
+    storage.submissions.mkdir(parents=True, exist_ok=True)
+    lock = storage.submissions / ".lock"
+    while not claim(lock):
+        try:
+            age_s = time.time() - lock.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        if age_s > LOCK_STALE_S:
+            # rename is atomic: of several that find it stale, one breaks it.
+            try:
+                stale = lock.with_name(f".lock-stale-{os.getpid()}-{time.time_ns()}")
+                lock.rename(stale)
+                stale.rmdir()
+            except OSError:
+                pass
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.rmdir()

@@ -1,0 +1,159 @@
+"""One task in one process: how every end becomes a record, an attempt and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jobs import attempt, entry
+from jobs.context import Context, Outcome, PausedError, StopError
+from jobs.record import read_record
+from jobs.storage import Storage, write_json
+from jobs.task import Task
+
+Stage = Callable[[Context], Outcome]
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, Path]]]:
+    """Run a task whose stage is the given function; returns the exit status and the task's folder."""
+    import signal
+
+    numbers = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def run(stage: Stage, needs: tuple[str, ...] = ()) -> tuple[int, Path]:
+        module = ModuleType("jobs.stages.train")
+        module.run = stage  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "jobs.stages.train", module)
+        folder = Task(stage="train", settings={}, needs=needs).write(Storage(tmp_path))
+        return entry.run(folder), folder
+
+    yield run
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def _good(context: Context) -> Outcome:
+    (context.folder / "model.pt").write_bytes(b"weights")
+    return Outcome(files=(context.folder / "model.pt",), result={"train_loss": 0.5})
+
+
+def _fail(error: BaseException) -> Stage:
+    def stage(context: Context) -> Outcome:
+        raise error
+
+    return stage
+
+
+def test_a_finished_task_is_done_and_is_not_run_again(play: Callable[..., tuple[int, Path]]) -> None:
+    status, folder = play(_good)
+    record = read_record(folder)
+    assert (status, record and record.state, record and record.result) == (0, "done", {"train_loss": 0.5})
+    assert record is not None and record.files == {f"runs/{folder.name}/model.pt": 7}
+    assert play(_fail(AssertionError("must not run")))[0] == 0
+    assert [known["state"] for known in attempt.history(folder)] == ["done"]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own, which a task that needs no torch must not import."""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("no such column"), "error"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (OutOfMemoryError("CUDA out of memory"), "GPU out of memory"),
+        (StopError("diverged", "loss is nan at step 7", step=7), "diverged"),
+    ],
+)
+def test_every_failure_is_a_record_with_its_cause(
+    play: Callable[..., tuple[int, Path]], error: Exception, cause: str
+) -> None:
+    status, folder = play(_fail(error))
+    record = read_record(folder)
+    assert record is not None
+    assert (status, record.state, record.cause) == (1, "failed", cause)
+    assert record.message and str(error) in record.message
+    assert [known["cause"] for known in attempt.history(folder)] == [cause]
+
+
+def test_a_paused_task_has_no_record_and_the_next_attempt_counts_its_time(
+    play: Callable[..., tuple[int, Path]],
+) -> None:
+    def pause(context: Context) -> Outcome:
+        time.sleep(0.2)
+        raise PausedError("saved at step 3")
+
+    status, folder = play(pause)
+    assert (status, read_record(folder)) == (75, None)
+    assert play(_good)[0] == 0
+    record = read_record(folder)
+    assert record is not None and record.attempt == 2 and record.running_s > 0.2
+    assert [known["state"] for known in attempt.history(folder)] == ["paused", "done"]
+
+
+def test_a_task_whose_need_is_not_done_ends_as_upstream_failed(play: Callable[..., tuple[int, Path]]) -> None:
+    status, folder = play(_good, needs=("feedfeedfeedfeed",))
+    record = read_record(folder)
+    assert record is not None and (status, record.cause) == (1, "upstream failed")
+    assert "feedfeedfeedfeed" in (record.message or "")
+
+
+def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tuple[int, Path]]) -> None:
+    def overtaken(context: Context) -> Outcome:
+        outcome = _good(context)
+        attempt.begin(context.folder, {})
+        return outcome
+
+    status, folder = play(overtaken)
+    assert (status, read_record(folder)) == (75, None)
+
+
+def _start(folder: Path, **facts: object) -> attempt.Attempt:
+    begun = attempt.begin(folder, {})
+    document = {"number": begun.number, "started": time.time(), "host": "elsewhere", "pid": 1, **facts}
+    write_json(begun.home / "start.json", document)
+    return begun
+
+
+def test_an_attempt_on_another_host_lives_while_it_gives_signs_of_life(tmp_path: Path) -> None:
+    begun = _start(tmp_path)
+    (begun.home / "alive").touch()
+    assert attempt.live(tmp_path)
+    os.utime(begun.home / "alive", (1, 1))
+    assert not attempt.live(tmp_path)
+
+
+def test_an_attempt_here_lives_while_its_process_does(tmp_path: Path) -> None:
+    import socket
+
+    _start(tmp_path, host=socket.gethostname(), pid=os.getppid())
+    assert attempt.live(tmp_path)
+    _start(tmp_path, host=socket.gethostname(), pid=2**22 - 1)
+    assert not attempt.live(tmp_path)
+
+
+def test_an_attempt_that_ended_is_over(tmp_path: Path) -> None:
+    begun = _start(tmp_path)
+    begun.end(state="failed")
+    assert not attempt.live(tmp_path)
+
+
+def test_a_task_waits_for_a_live_attempt_elsewhere(
+    play: Callable[..., tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(_fail(PausedError("saved")))
+    asked = iter([True, True, False])
+    monkeypatch.setattr(entry, "live", lambda _: next(asked))
+    monkeypatch.setattr(entry, "WAIT_S", 0.01)
+    assert play(_good)[0] == 0
+    assert next(asked, "all asked") == "all asked"

@@ -1,0 +1,109 @@
+"""The storage's promises: whole files, exclusive claims, ids that depend on content alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs import journal
+from jobs.record import Record, is_done, read_record
+from jobs.storage import Storage, claim, digest, publish_folder, read_json, write_json, write_whole
+from jobs.task import Task
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_a_digest_depends_on_content_and_not_on_order(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"state": "done"})
+
+    with pytest.raises(TypeError):
+        write_whole(path, b"half", None)  # type: ignore[arg-type]
+    assert read_json(path) == {"state": "done"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def _claim(folder: Path) -> bool:
+    return claim(folder)
+
+
+def test_one_of_many_claimants_wins(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        won = pool.map(_claim, [tmp_path / "slot"] * 40)
+    assert sum(won) == 1
+
+
+def test_the_first_published_folder_stands(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"temporary-{number}").mkdir()
+        (tmp_path / f"temporary-{number}" / "tokens.bin").write_text(str(number))
+    assert publish_folder(tmp_path / "temporary-1", tmp_path / "final")
+    assert not publish_folder(tmp_path / "temporary-2", tmp_path / "final")
+    assert (tmp_path / "final" / "tokens.bin").read_text() == "1"
+
+
+def test_a_task_reads_back_and_an_edited_one_is_refused(tmp_path: Path) -> None:
+    task = Task(stage="train", settings={"epochs": 3}, needs=("0" * 16,), plumbing={"device": "cpu"})
+    folder = task.write(Storage(tmp_path))
+    assert Task.read(folder) == task
+    document = read_json(folder / "task.json")
+    document["settings"]["epochs"] = 4
+    write_json(folder / "task.json", document)
+    with pytest.raises(ValueError, match="edited or written by another version"):
+        Task.read(folder)
+
+
+def test_plumbing_is_no_part_of_the_id() -> None:
+    assert Task(stage="train", settings={}, plumbing={"device": "cpu"}).id == Task(stage="train", settings={}).id
+
+
+def _record(storage: Storage, task: Task, **changes: object) -> Record:
+    facts = {"id": task.id, "stage": task.stage, "state": "done", "started": 1.0, "ended": 2.0, "running_s": 1.0}
+    record = Record(**{**facts, "attempt": 1, **changes})  # type: ignore[arg-type]
+    record.write(storage)
+    return record
+
+
+def test_done_means_that_the_named_files_are_there_with_their_sizes(tmp_path: Path) -> None:
+    storage, task = Storage(tmp_path), Task(stage="train", settings={})
+    model = task.write(storage) / "model.pt"
+    model.write_bytes(b"12345")
+    record = _record(storage, task, files=storage.sizes([model]))
+    assert read_record(storage.run(task.id)) == record
+    assert is_done(storage, task.id)
+    model.write_bytes(b"1234")
+    assert not is_done(storage, task.id)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"id": "x"}'])
+def test_a_broken_record_is_not_done_and_says_so(tmp_path: Path, text: bytes) -> None:
+    storage, task = Storage(tmp_path), Task(stage="train", settings={})
+    folder = task.write(storage)
+    (folder / "record.json").write_bytes(text)
+    assert not is_done(storage, task.id)
+    with pytest.raises(ValueError, match=r"record\.json"):
+        read_record(folder)
+
+
+def test_a_journal_survives_a_torn_line_and_a_repeated_epoch(tmp_path: Path) -> None:
+    journal.append(tmp_path, {"epoch": 1, "train_loss": 2.0})
+    journal.append(tmp_path, {"epoch": 2, "train_loss": 1.5})
+    journal.append(tmp_path, {"epoch": 2, "train_loss": 1.4})
+    with (tmp_path / journal.NAME).open("ab") as file:
+        file.write(b'{"epoch": 3, "trai')
+    assert journal.read(tmp_path) == [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.4}]
+    assert journal.read(tmp_path / "nowhere") == []
