@@ -1,0 +1,212 @@
+"""What a search chooses from: distributions over settings, read and checked without torch and without hyperopt.
+
+    dropout: {uniform: [0, 0.5]}                      any number from low to high
+    learning_rate: {loguniform: [1e-5, 1e-1]}         its logarithm is uniform
+    batch_size: {quniform: [128, 1024, 128]}          low, low + step, ... up to high, equally likely
+    lstm_features: {qloguniform: [64, 1024, 64]}      the same values, small ones as likely as in loguniform
+    epochs: {randint: [1, 15]}                        whole numbers, both ends included
+    hidden_layers: {choice: [[256], [256, 128]]}      one of these values
+    depth: {choice: [{hidden_layers: [64]}, {hidden_layers: [512], dropout: {uniform: [0, 0.5]}}]}
+
+The last is conditional: each option is a mapping of settings to values or further distributions, and the name
+(`depth`) is free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.search.legal import check_space as check_space
+from jobs.search.legal import is_conditional, is_distribution, read_value
+from jobs.settings import Setting, by_name
+
+Point = dict[str, Any]
+Draws = dict[str, float]
+"""What each distribution gave, by its label: the option's position for a choice, a raw number for a range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of some values of a setting."""
+
+    label: str
+    setting: Setting
+    options: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A number of a setting: raw draws lie in ``low``..``high``, on a log scale or not.
+
+    With a ``step``, a draw is rounded to the nearest of ``first + k * step``, 0 <= k <= ``steps``.
+    """
+
+    label: str
+    setting: Setting
+    log: bool
+    low: float
+    high: float
+    first: float = 0.0
+    step: float | None = None
+    steps: int = 0
+
+    def value(self, draw: float) -> Any:
+        """The setting's value for a raw draw, in the setting's type."""
+        if self.step is not None:
+            nearest = math.floor((draw - self.first) / self.step + 0.5)
+            draw = self.first + min(max(nearest, 0), self.steps) * self.step
+            # 0.1 + 2 * 0.1 is 0.30000000000000004: what was written with few digits comes out so.
+            draw = float(f"{draw:.12g}")
+        else:
+            # exp(log(10)) is 10.000000000000002.
+            draw = min(max(draw, self.low), self.high)
+        return self.setting.read(draw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way of a conditional choice: settings it fixes and dimensions that exist only there."""
+
+    fixed: Mapping[str, Any]
+    dimensions: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A conditional choice."""
+
+    label: str
+    options: tuple[Option, ...]
+
+
+Dimension = Choice | Range | Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The dimensions of a search, in the order of their names."""
+
+    dimensions: tuple[Dimension, ...]
+
+    def point(self, draws: Mapping[str, float]) -> Point:
+        """The settings that draws stand for, each in its setting's type; raises KeyError for a missing draw."""
+        point: Point = {}
+        _gather(self.dimensions, draws, point)
+        return point
+
+
+def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
+    """A checked space ready to be drawn from; raises ValueError with the first thing that is wrong."""
+    known = by_name(settings)
+    problems = check_space(space, known.values())
+    if problems:
+        path, message = problems[0]
+        raise ValueError(f"space.{'.'.join(map(str, path))}: {message}")
+    return Space(_dimensions(space, known, ""))
+
+
+def samples(space: Space) -> list[Point]:
+    """Points that show every option of every choice, and ranges at both ends: for checks between settings."""
+    points: list[Point] = []
+    for turn in range(max(2, _widest(space.dimensions))):
+        draws: Draws = {}
+        _sample(space.dimensions, turn, draws)
+        points.append(space.point(draws))
+    return points
+
+
+def labels(dimensions: Iterable[Dimension]) -> list[str]:
+    """The labels of all dimensions, those inside conditional choices too."""
+    found = []
+    for dimension in dimensions:
+        found.append(dimension.label)
+        if isinstance(dimension, Branch):
+            for option in dimension.options:
+                found += labels(option.dimensions)
+    return found
+
+
+def _dimensions(space: Mapping[str, Any], known: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
+    # Sorted: the same space written in another order is the same search, and must give the same points.
+    return tuple(_dimension(name, space[name], known, prefix) for name in sorted(space) if is_distribution(space[name]))
+
+
+def _dimension(name: str, spec: Mapping[str, Any], known: Mapping[str, Setting], prefix: str) -> Dimension:
+    label = f"{prefix}{name}"
+    ((kind, arguments),) = spec.items()
+    if kind != "choice":
+        return _range(label, known[name], kind, arguments)
+    if not is_conditional(arguments):
+        return Choice(
+            label=label,
+            setting=known[name],
+            options=tuple(read_value(known[name], option) for option in arguments),
+        )
+    options = tuple(
+        Option(
+            fixed={key: read_value(known[key], value) for key, value in option.items() if not is_distribution(value)},
+            dimensions=_dimensions(option, known, f"{label}.{position}."),
+        )
+        for position, option in enumerate(arguments)
+    )
+    return Branch(label=label, options=options)
+
+
+def _range(label: str, setting: Setting, kind: str, arguments: Sequence[float]) -> Range:
+    low, high = float(arguments[0]), float(arguments[1])
+    log = kind in ("loguniform", "qloguniform")
+    if kind in ("uniform", "loguniform"):
+        return Range(label=label, setting=setting, log=log, low=low, high=high)
+    step = 1.0 if kind == "randint" else float(arguments[2])
+    steps = math.floor((high - low) / step + 1e-9)
+    # Half a step more on either side makes the first and the last value as likely as the others.
+    widen = 0.0 if log else step / 2
+    return Range(
+        label=label,
+        setting=setting,
+        log=log,
+        low=low - widen,
+        high=low + steps * step + widen,
+        first=low,
+        step=step,
+        steps=steps,
+    )
+
+
+def _gather(dimensions: Iterable[Dimension], draws: Mapping[str, float], point: Point) -> None:
+    for dimension in dimensions:
+        draw = draws[dimension.label]
+        if isinstance(dimension, Range):
+            point[dimension.setting.name] = dimension.value(draw)
+        elif isinstance(dimension, Choice):
+            point[dimension.setting.name] = dimension.options[int(draw)]
+        else:
+            option = dimension.options[int(draw)]
+            point.update(option.fixed)
+            _gather(option.dimensions, draws, point)
+
+
+def _widest(dimensions: Iterable[Dimension]) -> int:
+    widths = [1]
+    for dimension in dimensions:
+        if isinstance(dimension, Choice):
+            widths.append(len(dimension.options))
+        elif isinstance(dimension, Branch):
+            inner = max(_widest(option.dimensions) for option in dimension.options)
+            widths.append(len(dimension.options) * inner)
+    return max(widths)
+
+
+def _sample(dimensions: Iterable[Dimension], turn: int, draws: Draws) -> None:
+    for dimension in dimensions:
+        if isinstance(dimension, Range):
+            draws[dimension.label] = dimension.high if turn % 2 else dimension.low
+        elif isinstance(dimension, Choice):
+            draws[dimension.label] = turn % len(dimension.options)
+        else:
+            position = turn % len(dimension.options)
+            draws[dimension.label] = position
+            _sample(dimension.options[position].dimensions, turn // len(dimension.options), draws)

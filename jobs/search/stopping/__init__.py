@@ -1,0 +1,79 @@
+"""Rules that stop a trial early, each one file here, found by its name.
+
+A file holds ``SETTINGS``, ``milestones(settings, epochs)``, the epochs after which a trial is judged, and
+``goes_on(values, number, settings, final)``, whether the trial of this number is among those that train on, given
+the values (larger is better) of all that reached the same milestone.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from jobs.search.legal import Problem, nearest
+from jobs.settings import Setting, by_name, resolve
+
+
+class Rule(Protocol):
+    """What a file here is."""
+
+    SETTINGS: tuple[Setting, ...]
+
+    def milestones(self, settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
+        """Epochs, rising and below ``epochs``, after which a trial is judged."""
+
+    def goes_on(self, values: Mapping[int, float], number: int, settings: Mapping[str, Any], *, final: bool) -> bool:
+        """Whether a trial trains on past a milestone; ``final``: all trials asked for have come to an end."""
+
+
+def names() -> tuple[str, ...]:
+    """Every rule there is, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Rule:
+    """A rule by its name; raises ValueError naming the legal ones."""
+    if name not in names():
+        raise ValueError(f"unknown stopping rule {name!r}{nearest(name, names())}")
+    return cast(Rule, import_module(f"jobs.search.stopping.{name}"))
+
+
+def check_stopping(stopping: Mapping[str, Any] | None) -> list[Problem]:
+    """Everything wrong with a search's ``stopping``: (path below it, what would be right)."""
+    if stopping is None:
+        return []
+    if not isinstance(stopping, Mapping) or len(stopping) != 1:
+        return [
+            ((), f"must name one rule with its settings, such as {{asha: {{grace_epochs: 1}}}}: {', '.join(names())}")
+        ]
+    ((name, given),) = stopping.items()
+    if name not in names():
+        return [((name,), f"unknown stopping rule{nearest(name, names())}")]
+    if not isinstance(given, Mapping | None):
+        return [((name,), f"must map settings to values, not {given!r}")]
+    known = by_name(load(name).SETTINGS)
+    problems: list[Problem] = []
+    for key, value in (given or {}).items():
+        if key not in known:
+            problems.append(((name, key), f"unknown setting{nearest(key, known)}"))
+            continue
+        try:
+            known[key].read(value)
+        except ValueError as error:
+            problems.append(((name, key), str(error)))
+    return problems
+
+
+def read_stopping(stopping: Mapping[str, Any] | None) -> tuple[Rule, dict[str, Any]] | None:
+    """A checked rule and its resolved settings, or None; raises ValueError with the first thing that is wrong."""
+    problems = check_stopping(stopping)
+    if problems:
+        path, message = problems[0]
+        raise ValueError(f"{'.'.join(map(str, ('stopping', *path)))}: {message}")
+    if stopping is None:
+        return None
+    ((name, given),) = stopping.items()
+    rule = load(name)
+    return rule, resolve(rule.SETTINGS, given or {})
