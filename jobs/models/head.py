@@ -1,0 +1,22 @@
+"""The hidden layers and the output: the last part of every network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> nn.Sequential:
+    """Linear, ReLU and dropout for each of ``hidden_layers``, then the logits: (B, features) -> (B, classes)."""
+    layers: list[nn.Module] = []
+    if settings["embedding_dropout"]:
+        layers.append(nn.Dropout(settings["embedding_dropout"]))
+    for width in settings["hidden_layers"]:
+        layers += [nn.Linear(features, width), nn.ReLU()]
+        if settings["dropout"]:
+            layers.append(nn.Dropout(settings["dropout"]))
+        features = width
+    layers.append(nn.Linear(features, classes))
+    return nn.Sequential(*layers)

@@ -1,0 +1,22 @@
+"""RNN: a stacked LSTM over a title's word vectors, its state after the last word, then hidden layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.models.options import HEAD, WORDS
+from jobs.settings import Setting
+
+KIND = "network"
+SETTINGS = (
+    *HEAD,
+    Setting(name="lstm_layers", type="int", default=1, low=1, high=64, doc="LSTMs on top of each other"),
+    Setting(name="lstm_features", type="int", default=128, low=1, high=65_536, doc="size of an LSTM's state"),
+    *WORDS,
+)
+
+
+def check(_settings: Mapping[str, Any], _max_length: int) -> str | None:
+    """Nothing that its settings can get wrong between them."""
+    return None
