@@ -1,0 +1,117 @@
+"""Submissions on shared storage: readable by anybody at any moment, one submitter at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.storage import Storage
+from pipeline import submission
+from pipeline.retry import Retry, decide
+from pipeline.snapshot import snapshot
+from pipeline.states import TaskState
+from pipeline.submission import Queued
+
+
+def _queued(element: str, *tasks: str) -> Queued:
+    return Queued(stage="train", group="baseline", job_ids=("7",), elements={element: tasks}, mem_gb=8.0)
+
+
+def test_a_submission_reads_back(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    begun = submission.begin(storage, manifest="meli", executor="slurm", git_commit="abc")
+    whole = begun.with_array(_queued("7_0", "a", "b"))
+    whole.write(storage)
+    assert submission.read_all(storage) == [whole]
+
+
+def test_two_submissions_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    names = {submission.begin(storage, manifest="m", executor="slurm", git_commit=None).name for _ in range(3)}
+    assert len(names) == 3
+
+
+def test_a_submission_being_written_or_broken_is_passed_over(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    submission.begin(storage, manifest="m", executor="slurm", git_commit=None)
+    broken = submission.begin(storage, manifest="m", executor="slurm", git_commit=None)
+    (storage.submissions / broken.name / "submission.json").write_text('{"arrays": [{}]}')
+    assert submission.read_all(storage) == []
+    with pytest.raises(ValueError, match="not a submission"):
+        submission.read(storage.submissions / broken.name)
+
+
+def test_one_submitter_at_a_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def submit() -> None:
+        with submission.exclusively(Storage(tmp_path)):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    threads = [threading.Thread(target=submit) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5
+
+
+def test_a_lock_left_by_a_killed_submitter_is_broken(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    lock = storage.submissions / ".lock"
+    lock.mkdir(parents=True)
+    os.utime(lock, (1, 1))
+    with submission.exclusively(storage):
+        assert lock.is_dir()
+    assert list(storage.submissions.iterdir()) == []
+
+
+def test_the_snapshot_is_whole_and_has_no_caches(tmp_path: Path) -> None:
+    snapshot(tmp_path)
+    assert (tmp_path / "jobs" / "entry.py").is_file() and (tmp_path / "pipeline" / "cli.py").is_file()
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("cause", "tries", "progressed", "raised", "expected"),
+    [
+        ("error", 1, True, False, None),
+        ("diverged", 1, True, False, None),
+        ("at chance", 1, True, False, None),
+        ("cancelled", 1, True, False, None),
+        ("GPU out of memory", 1, False, False, None),
+        ("time limit", 9, True, False, Retry(reason="time limit, and it made progress")),
+        ("time limit", 3, False, False, None),
+        ("preempted too often", 9, True, False, Retry(reason="preempted too often, and it made progress")),
+        ("out of memory", 1, False, False, Retry(reason="out of memory", memory_factor=1.5)),
+        ("out of memory", 2, False, True, None),
+        ("node failure", 1, False, False, Retry(reason="node failure", exclude="n3")),
+        ("node failure", 3, False, False, None),
+        ("killed", 2, False, False, Retry(reason="killed")),
+        ("upstream failed", 1, False, False, Retry(reason="upstream failed")),
+    ],
+)
+def test_retries_follow_the_cause(
+    cause: str, tries: int, progressed: bool, raised: bool, expected: Retry | None
+) -> None:
+    state = TaskState(id="x", state="failed", cause=cause, node="n3")
+    assert decide(state, tries=tries, retries=2, progressed=progressed, memory_raised=raised) == expected
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "done"])
+def test_what_has_not_failed_is_not_retried(state: str) -> None:
+    assert decide(TaskState(id="x", state=state), tries=1, retries=2, progressed=True, memory_raised=False) is None
+
+
+def test_a_lost_task_is_retried_within_the_budget() -> None:
+    lost = TaskState(id="x", state="lost")
+    assert decide(lost, tries=1, retries=2, progressed=False, memory_raised=False) == Retry(reason="lost")
+    assert decide(lost, tries=3, retries=2, progressed=False, memory_raised=False) is None
