@@ -1,0 +1,60 @@
+"""Stage evaluate: the kept weights of a run on validation and test titles."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.context import Context, Outcome, PausedError
+from jobs.storage import Storage, write_json, write_whole
+from jobs.task import Task
+from jobs.training.scores import of_parts
+from jobs.training.trained import Trained
+
+SPLITS = ("validation", "test")
+
+
+def run(context: Context) -> Outcome:
+    """Write evaluation.json and predictions.npz; raises PausedError when asked to stop between splits."""
+    trained = Trained.open(context.storage, target(context.storage, context.task))
+    trained.prepare(cpus=context.cpus)
+    classes = trained.dataset.classes
+    evaluation: dict[str, Any] = {"classes": classes}
+    arrays: dict[str, np.ndarray] = {}
+    result: dict[str, float] = {}
+    for name in SPLITS:
+        if context.interrupted():
+            raise PausedError(f"before the {name} titles; nothing is lost but a moment")
+        split = trained.dataset.splits[name]
+        context.progress(force=True, phase=f"evaluate {name}", done=0, total=len(split), unit="titles")
+        scores = of_parts(trained.logits(split), titles=len(split), classes=len(classes))
+        evaluation[name] = {**scores.figures(), **scores.per_category()}
+        result |= {f"{name}_{figure}": value for figure, value in scores.figures().items()}
+        arrays[f"{name}_label"] = np.asarray(split.labels)
+        arrays[f"{name}_predicted"] = scores.predicted.astype(split.labels.dtype)
+        arrays[f"{name}_reliable"] = np.asarray(split.reliable)
+        context.say(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
+    context.attempt.check()
+    return Outcome(files=_publish(context.folder, evaluation, arrays), result=result)
+
+
+def target(storage: Storage, task: Task) -> Path:
+    """The folder of the run to evaluate: a train task's, or that of a search's trial by its rank."""
+    settings = task.settings
+    if "train" in settings:
+        return storage.run(settings["train"])
+    from jobs.search import winner
+
+    folder: Path = winner(storage, settings["search"], settings["trials"], settings["rank"])
+    return folder
+
+
+def _publish(folder: Path, evaluation: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Path, ...]:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_whole(folder / "predictions.npz", buffer.getvalue())
+    write_json(folder / "evaluation.json", evaluation)
+    return folder / "evaluation.json", folder / "predictions.npz"

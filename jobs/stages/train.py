@@ -1,0 +1,33 @@
+"""Stage train: one architecture with one set of settings on one data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs import models
+from jobs.context import Context, Outcome
+from jobs.data.dataset import Dataset
+from jobs.settings import resolve
+from jobs.storage import Storage
+from jobs.task import Task
+from jobs.training.run import train
+
+
+def run(context: Context) -> Outcome:
+    """Train as the task says; raises StopError (diverged, at chance) or PausedError."""
+    settings = resolved(context.storage, context.task)
+    dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
+    result = train(context, settings=settings, dataset=dataset, folder=context.folder)
+    return Outcome(files=result.files, result=result.figures)
+
+
+def resolved(storage: Storage, task: Task) -> dict[str, Any]:
+    """Every setting of a train task, with ``architecture`` and ``dataset``; a refit takes its search's winner's."""
+    given = {**task.plumbing, **task.settings}
+    if "search" in given:
+        from jobs.search import winner_settings
+
+        given = {**winner_settings(storage, given["search"], given["trials"]), **given}
+    architecture = given["architecture"]
+    values = resolve(models.settings(architecture), given)
+    return {"architecture": architecture, "dataset": given["dataset"], **values}

@@ -1,0 +1,93 @@
+"""Checkpoints: written whole, the last good one kept until the new one is, and never trusted unread."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.storage import sync_folder, write_whole
+
+NAME = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+NEXT = "checkpoint.next.pt"
+MODEL = "model.pt"
+FORMAT = 1
+
+BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+def save(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write a checkpoint; at every moment one of the two names holds a whole one. Raises OSError."""
+    write_whole(folder / NEXT, _pack({"format": FORMAT, **document}))
+    if (folder / NAME).exists():
+        (folder / NAME).replace(folder / PREVIOUS)
+    (folder / NEXT).replace(folder / NAME)
+    sync_folder(folder)
+
+
+def load(folder: Path, identity: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest whole checkpoint of this run, on the CPU, or None; what is passed over is said, with why."""
+    for name in (NAME, PREVIOUS):
+        try:
+            document = unpack(folder / name)
+        except FileNotFoundError:
+            continue
+        except BROKEN as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            say(f"{name} is damaged and is passed over: {reason}")
+            continue
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            say(f"{name} is of another version of this program and is passed over")
+        elif document.get("identity") != identity:
+            say(f"{name} belongs to other settings and is passed over")
+        else:
+            return document
+    return None
+
+
+def forget(folder: Path, *, keep: str | None = None) -> None:
+    """Remove checkpoints but the one named."""
+    for name in (NAME, PREVIOUS, NEXT):
+        if name != keep:
+            (folder / name).unlink(missing_ok=True)
+
+
+def write_model(folder: Path, weights: Mapping[str, torch.Tensor]) -> Path:
+    """Write model.pt whole: names and tensors, loadable with ``weights_only``."""
+    path = folder / MODEL
+    write_whole(path, _pack(dict(weights)))
+    return path
+
+
+def read_model(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model.pt, on the CPU; raises ValueError naming a damaged file."""
+    try:
+        weights = unpack(path)
+    except FileNotFoundError:
+        raise
+    except BROKEN as error:
+        raise ValueError(f"{path}: damaged, train the run again: {error}") from error
+    return dict(weights)
+
+
+def unpack(path: Path) -> Any:
+    """Read a torch file after checking every checksum in it; nothing in it can run code."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # torch itself reads on over flipped bits.
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged}: its checksum is wrong")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _pack(document: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""Where a run trains and by which rules of arithmetic: device, threads, determinism, TF32."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import torch
+
+
+def choose(name: str) -> torch.device:
+    """The device of a setting (auto, cpu or cuda); raises ValueError when a GPU is asked for and none is there."""
+    if name == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if name == "cuda":
+        raise ValueError("device: cuda is asked for, but this job sees no GPU; ask for gpus: 1 or set device: auto")
+    return torch.device("cpu")
+
+
+def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str) -> str:
+    """Set this process up for a run; returns one line that states the rules it goes by."""
+    # More threads than the job has cores: two busy pools on shared cores were seen to run 20 times slower.
+    torch.set_num_threads(cpus)
+    if torch.get_num_interop_threads() != 1:
+        # A task before this one in the same process may have used the pool: then it stays as it is.
+        with suppress(RuntimeError):
+            torch.set_num_interop_threads(1)
+    if deterministic and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    # Filling fresh memory with NaN would find bugs in kernels, at the price of writing everything twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    words = f"{device.type}, {cpus} threads, {precision}, {'' if deterministic else 'not '}deterministic"
+    if device.type != "cuda":
+        return words
+    # Ten bits of mantissa in matrix products, sums in float32: as good for these models and several times faster.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = False
+    return f"{words}, TF32 on ({torch.cuda.get_device_name(device)})"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Matrix products in bfloat16 where the setting says so; weights, sums and the loss stay float32."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The state of every generator that training draws from (dropout; the order of titles has its own)."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    """Put the generators back; a run that moves from CPU to GPU draws anew there."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

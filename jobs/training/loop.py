@@ -1,0 +1,115 @@
+"""One step and one pass: the model and nothing else; what is measured stays on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from jobs.data.batches import Batch
+from jobs.training.device import autocast
+from jobs.training.stops import norm_of
+from jobs.training.tally import Tally
+
+
+class Optimiser(Protocol):
+    """What a step needs of an optimiser."""
+
+    def step(self) -> None: ...
+    def zero_grad(self) -> None: ...
+
+
+class Stepper:
+    """Steps a model over batches; forward, loss, backward, update, tally."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: Optimiser,
+        tally: Tally,
+        *,
+        device: torch.device,
+        precision: str,
+        compiled: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._model = model
+        self._optimiser = optimiser
+        self._tally = tally
+        self._device = device
+        self._precision = precision
+        self._say = say
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._forward: Callable[[Batch], Tensor] = model
+        if compiled:
+            self._forward = _compiled(model, say, fall_back=self._run_eagerly)
+
+    def step(self, batch: Batch) -> None:
+        """One update; nothing here waits for the device."""
+        self._optimiser.zero_grad()
+        logits, loss = forward(self._forward, batch, self._device, self._precision)
+        torch.autograd.backward(loss)
+        self._optimiser.step()
+        self._tally.add(loss, logits, batch.labels)
+
+    def gradients(self) -> Sequence[Tensor]:
+        """The gradients of the last step."""
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
+    def gradient_norm(self) -> Tensor:
+        """Their Euclidean norm, () float32."""
+        return norm_of(self.gradients())
+
+    def _run_eagerly(self) -> None:
+        self._forward = self._model
+
+
+def forward(
+    model: Callable[[Batch], Tensor], batch: Batch, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Logits (B, C) float32 and the mean cross-entropy over the batch, ()."""
+    with autocast(device, precision):
+        logits = model(batch)
+    logits = logits.float()
+    return logits, nn.functional.cross_entropy(logits, batch.labels)
+
+
+def validate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    tally: Tally,
+    *,
+    device: torch.device,
+    precision: str,
+    between: Callable[[], None],
+) -> None:
+    """Tally a whole split with dropout off; ``between`` is called before each batch and may raise."""
+    model.eval()
+    tally.clear()
+    with torch.inference_mode():
+        for batch in batches:
+            between()
+            logits, loss = forward(model, batch, device, precision)
+            tally.add(loss, logits, batch.labels)
+
+
+def _compiled(
+    model: nn.Module, say: Callable[[str], None], *, fall_back: Callable[[], None]
+) -> Callable[[Batch], Tensor]:
+    compiled = torch.compile(model, dynamic=True)
+
+    def run(batch: Batch) -> Tensor:
+        state = torch.get_rng_state()
+        try:
+            logits: Tensor = compiled(batch)
+        except Exception as error:  # noqa: BLE001 - a compiler fails in its own ways; the model itself is sound
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            say(f"torch.compile does not work here, going on without it: {reason}")
+            fall_back()
+            torch.set_rng_state(state)
+            logits = model(batch)
+        return logits
+
+    return run
