@@ -12,7 +12,7 @@ TYPES = ("int", "float", "bool", "str", "ints")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting: ``ints`` is a non-empty list of whole numbers (layer widths, filter lengths).
+    """One setting: ``ints`` is a list of at least ``items`` whole numbers (layer widths, filter lengths).
 
     ``low`` and ``high`` are inclusive bounds, of each item for ``ints``; ``above`` is an exclusive lower one.
     """
@@ -24,14 +24,16 @@ class Setting:
     low: float | None = None
     above: float | None = None
     high: float | None = None
+    items: int = 1
     choices: tuple[str, ...] = ()
     plumbing: bool = False  # how, where or how often, never what: not part of a task's id
 
     def read(self, value: object) -> Any:
         """The value in this setting's type; raises ValueError saying what would be right."""
         if self.type == "ints":
-            if not isinstance(value, list | tuple) or not value:
-                raise ValueError(f"must be a non-empty list of whole numbers, not {value!r}")
+            if not isinstance(value, list | tuple) or len(value) < self.items:
+                kind = "non-empty list" if self.items else "list"
+                raise ValueError(f"must be a {kind} of whole numbers, not {value!r}")
             return [self._number(item, whole=True) for item in value]
         if self.type == "bool":
             if not isinstance(value, bool):

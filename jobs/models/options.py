@@ -3,7 +3,13 @@
 from jobs.settings import Setting
 
 HIDDEN_LAYERS = Setting(
-    name="hidden_layers", type="ints", default=[256, 128], low=1, high=65_536, doc="widths of the hidden layers"
+    name="hidden_layers",
+    type="ints",
+    default=[256, 128],
+    items=0,
+    low=1,
+    high=65_536,
+    doc="widths of the hidden layers; [] for none: a linear classifier of the pooled title",
 )
 DROPOUT = Setting(
     name="dropout", type="float", default=0.0, low=0.0, high=0.95, doc="share of each hidden layer dropped in training"

@@ -34,8 +34,10 @@ class Stepper:
         precision: str,
         compiled: bool,
         say: Callable[[str], None],
+        shift: Tensor | None = None,
     ) -> None:
         self._model = model
+        self._shift = shift
         self._optimiser = optimiser
         self._tally = tally
         self._device = device
@@ -49,7 +51,7 @@ class Stepper:
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
         self._optimiser.zero_grad()
-        logits, loss = forward(self._forward, batch, self._device, self._precision)
+        logits, loss = forward(self._forward, batch, self._device, self._precision, self._shift)
         torch.autograd.backward(loss)
         self._optimiser.step()
         self._tally.add(loss, logits, batch.labels)
@@ -67,13 +69,13 @@ class Stepper:
 
 
 def forward(
-    model: Callable[[Batch], Tensor], batch: Batch, device: torch.device, precision: str
+    model: Callable[[Batch], Tensor], batch: Batch, device: torch.device, precision: str, shift: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) float32 and the mean cross-entropy over the batch, ()."""
+    """Logits (B, C) float32 and the mean cross-entropy over the batch, (), of the logits plus ``shift`` (C,)."""
     with autocast(device, precision):
         logits = model(batch)
     logits = logits.float()
-    return logits, nn.functional.cross_entropy(logits, batch.labels)
+    return logits, nn.functional.cross_entropy(logits if shift is None else logits + shift, batch.labels)
 
 
 def validate(

@@ -17,7 +17,7 @@ from jobs.context import Context, PausedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.storage import digest
-from jobs.training import checkpoint, device, metrics, optimiser, stops
+from jobs.training import balance, checkpoint, device, metrics, optimiser, stops
 from jobs.training.loop import Stepper, validate
 from jobs.training.network import build
 from jobs.training.saver import Saver
@@ -145,6 +145,7 @@ class _Run:
             precision=self.precision,
             compiled=settings["compile"],
             say=self.context.say,
+            shift=balance.shift(self.train_support, settings["logit_adjustment"], self.device),
         )
         self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.say)
 

@@ -22,6 +22,14 @@ TRAINING = (
         low=1,
         doc="titles in the buffer of `shuffle: buffer`",
     ),
+    Setting(
+        name="logit_adjustment",
+        type="float",
+        default=0.0,
+        low=0.0,
+        high=10.0,
+        doc="1: train for balanced accuracy, by adding the log of each category's share to the logits of the loss",
+    ),
     Setting(name="bucket_by_length", type="bool", default=False, doc="batches of titles of similar length"),
     Setting(name="seed", type="int", default=0, low=0, high=2**31 - 1, doc="of initial weights, order and dropout"),
     Setting(
