@@ -1,0 +1,111 @@
+"""What is submitted: an array of elements, what each is given, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slurm.identifiers import base
+
+WAYS = ("afterany", "afterok", "aftercorr")
+# What a child rewrites when it gets on: a run asks to be started again only while one of these changes.
+SIGNS = ("checkpoint.pt", "metrics.jsonl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one element is given. ``warn_s`` is how long before its time limit it is told (SIGUSR2)."""
+
+    cpus: int = 1
+    gpus: int = 0
+    mem_gb: float = 1.0
+    time_min: int = 60
+    warn_s: int = 120
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1 or self.gpus < 0 or self.mem_gb <= 0 or self.time_min < 1:
+            raise ValueError(f"resources out of range: {self}; cpus and time_min from 1, gpus from 0, mem_gb above 0")
+
+    @property
+    def warning_s(self) -> int:
+        """The warning time, never more than a third of the time limit: a short job must not be warned at its start."""
+        return max(1, min(self.warn_s, self.time_min * 20))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """When an array may begin: ``jobs`` are ids as ``Submitted`` gives them.
+
+    ``afterany`` waits until all of them are over, ``afterok`` until all are done; with ``aftercorr`` element i
+    waits for ``jobs[i]`` to be done, and is cancelled when that one fails (there is one job for each element).
+    """
+
+    way: str = "afterany"
+    jobs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ValueError(f"unknown dependency {self.way!r}; legal: {', '.join(WAYS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """Elements that are given the same: each is one or more paths, run side by side as ``[*command, path]``.
+
+    ``folder`` takes Slurm's files (scripts, pickles, the elements' own logs). ``code`` is the folder that the
+    elements import from. ``throttle`` caps how many elements run at once. ``held`` submits without starting.
+    """
+
+    name: str
+    elements: tuple[tuple[Path, ...], ...]
+    command: tuple[str, ...]
+    folder: Path
+    resources: Resources = field(default_factory=Resources)
+    after: tuple[Dependency, ...] = ()
+    throttle: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    code: Path | None = None
+    comment: str | None = None
+    exclude: tuple[str, ...] = ()
+    signs: tuple[str, ...] = SIGNS
+    held: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.elements or not all(self.elements):
+            raise ValueError(f"array {self.name!r} has no elements, or one without a path")
+        for dependency in self.after:
+            if dependency.way == "aftercorr" and len(dependency.jobs) != len(self.elements):
+                raise ValueError(
+                    f"array {self.name!r}: aftercorr names {len(dependency.jobs)} jobs"
+                    f" for {len(self.elements)} elements; one each is needed"
+                )
+        if self.throttle is not None and self.throttle < 1:
+            raise ValueError(f"array {self.name!r}: throttle {self.throttle}; must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What came of an array: an id for each element in order, None for one that could not be queued.
+
+    ``refused`` says why, in the scheduler's words. ``calls`` counts calls of sbatch, ``scripts`` are what was sent.
+    """
+
+    ids: tuple[str | None, ...]
+    refused: str | None = None
+    calls: int = 0
+    scripts: tuple[Path, ...] = ()
+
+    @property
+    def queued(self) -> tuple[str, ...]:
+        """The ids of the elements that were queued."""
+        return tuple(id_ for id_ in self.ids if id_ is not None)
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The ids of the scheduler's arrays, in order: ``12_0`` and ``12_1`` are both in ``12``."""
+        return tuple(dict.fromkeys(base(id_) for id_ in self.queued))
+
+
+class SubmitError(RuntimeError):
+    """Nothing of an array was queued, for a reason that waiting will not mend; the text is the scheduler's."""
