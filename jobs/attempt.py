@@ -70,9 +70,18 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Attempt:
     number = len(numbers(folder)) + 1
     while not claim(folder / "attempts" / f"{number:04d}"):
         number += 1
-    attempt = Attempt(folder, number)
+    return _begun(Attempt(folder, number), about)
+
+
+def follow(folder: Path, after: int, about: Mapping[str, Any]) -> Attempt | None:
+    """Begin the attempt next to ``after``; None when another process has begun it."""
+    attempt = Attempt(folder, after + 1)
+    return _begun(attempt, about) if claim(attempt.home) else None
+
+
+def _begun(attempt: Attempt, about: Mapping[str, Any]) -> Attempt:
     start = {
-        "number": number,
+        "number": attempt.number,
         "started": time.time(),
         "host": socket.gethostname(),
         "pid": os.getpid(),

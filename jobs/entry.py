@@ -10,15 +10,17 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs.attempt import Attempt, SupersededError, begin, history, live
+from jobs import brake
+from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
 from jobs.context import Context, Outcome, PausedError, StopError
 from jobs.record import Record, is_done
-from jobs.storage import Storage
+from jobs.storage import Storage, write_json
 from jobs.task import Task
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
@@ -33,25 +35,33 @@ def run(folder: Path) -> int:
     flag = _Flag()
     while True:
         if is_done(storage, task.id):
-            return DONE
+            return _afterwards(task, storage, flag)
         if not live(folder):
             break
         # Another process is at it (two people submitted, or a node came back): let it finish.
         if flag():
             return PAUSED
         time.sleep(WAIT_S)
-    attempt = begin(folder, _about())
-    with attempt.beating():
-        return _attempt(
-            Context(
-                task=task,
-                storage=storage,
-                folder=folder,
-                attempt=attempt,
-                interrupted=flag,
-                cpus=cpus(),
-            )
-        )
+    reason = brake.held(task, storage)
+    if reason is not None:
+        write_json(folder / brake.HELD, {"reason": reason})
+        print(f"held: {reason}", file=sys.stderr, flush=True)
+        return FAILED
+    (folder / brake.HELD).unlink(missing_ok=True)
+    status = _work(task, storage, begin(folder, _about()), flag)
+    return _afterwards(task, storage, flag) if status == DONE else status
+
+
+def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bool]) -> int | None:
+    """Go on with another task, in this process, as the attempt that follows ``after``; its record is withdrawn.
+
+    None when somebody else was first. ``by`` is the id of the task whose process this is, kept in start.json.
+    """
+    attempt = follow(folder, after, {**_about(), "by": by})
+    if attempt is None:
+        return None
+    (folder / "record.json").unlink(missing_ok=True)
+    return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
 
 
 def cpus() -> int:
@@ -74,6 +84,30 @@ class _Flag:
 
     def __call__(self) -> bool:
         return self._set
+
+
+def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
+    with attempt.beating():
+        return _attempt(
+            Context(
+                task=task,
+                storage=storage,
+                folder=attempt.folder,
+                attempt=attempt,
+                interrupted=interrupted,
+                cpus=cpus(),
+            )
+        )
+
+
+def _afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
+    """What a stage wants done once its task is: also when the task is found done, in case it was cut short."""
+    try:
+        act = getattr(import_module(f"jobs.stages.{task.stage}"), "afterwards", None)
+        return DONE if act is None else act(task, storage, interrupted)
+    except Exception as error:  # noqa: BLE001 - the edge: this task is done, whatever comes after it
+        traceback.print_exception(error)
+        return DONE
 
 
 def _attempt(context: Context) -> int:
@@ -113,6 +147,8 @@ def _failed(context: Context, started: float, error: Exception) -> int:
     try:
         _record(context, started, state="failed", outcome=outcome, cause=cause, message=message)
         _end(context.attempt, started, state="failed", cause=cause, message=message)
+        if cause == "error":
+            brake.note_failure(context.task.id, cause, message)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left to say it with.
         context.say(f"could not write the record: {fault}")
@@ -154,7 +190,7 @@ def _record(
         ended=now,
         running_s=now - started + sum(_ran_s(attempt) for attempt in past),
         attempt=context.attempt.number,
-        about=_about(),
+        about={**_about(), "peak_mb": _peak_mb()},
     ).write(context.storage)
 
 
@@ -165,8 +201,11 @@ def _ran_s(attempt: dict[str, Any]) -> float:
 
 
 def _end(attempt: Attempt, started: float, **facts: Any) -> None:
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    attempt.end(running_s=time.time() - started, peak_mb=round(peak_mb, 1), **facts)
+    attempt.end(running_s=time.time() - started, peak_mb=_peak_mb(), **facts)
+
+
+def _peak_mb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def _about() -> dict[str, Any]:

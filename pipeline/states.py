@@ -25,3 +25,4 @@ class TaskState:
     node: str | None = None
     peak_mem_gb: float | None = None
     waited_s: float | None = None
+    executor: str | None = None

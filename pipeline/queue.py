@@ -1,0 +1,67 @@
+"""What the executors say of the tasks that were handed to them: each task's newest element, and all of them in cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from jobs.storage import Storage
+from pipeline.executors import observe
+from pipeline.submission import Submission, read_all
+from slurm.states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a task was queued: by which submission, in which element."""
+
+    submission: str
+    executor: str
+    element: str
+    time: float
+    mem_gb: float
+    packed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What an executor says of a task's newest element, and where that is."""
+
+    place: Place
+    job: JobState
+
+    @property
+    def live(self) -> bool:
+        return self.job.state in ("waiting", "running")
+
+
+def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
+    """What the executors say of the newest element of each wanted task; tasks never queued are left out."""
+    newest = {task: homes[-1] for task, homes in places(read_all(storage), wanted).items()} if wanted else {}
+    said: dict[str, Said] = {}
+    for executor in {place.executor for place in newest.values()}:
+        mine = {task: place for task, place in newest.items() if place.executor == executor}
+        since = min(place.time for place in mine.values())
+        jobs = observe(storage, executor, {place.element: place.submission for place in mine.values()}, since)
+        said |= {task: Said(place=place, job=jobs[place.element]) for task, place in mine.items()}
+    return said
+
+
+def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[Place]]:
+    """Every element that each wanted task was ever in, oldest first."""
+    found: dict[str, list[Place]] = {}
+    for submission in submissions:
+        for array in submission.arrays:
+            for element, tasks in array.elements.items():
+                for task in tasks:
+                    if task in wanted:
+                        place = Place(
+                            submission=submission.name,
+                            executor=submission.executor,
+                            element=element,
+                            time=submission.time,
+                            mem_gb=array.mem_gb,
+                            packed=len(tasks),
+                        )
+                        found.setdefault(task, []).append(place)
+    return found

@@ -1,0 +1,106 @@
+"""How a run came about, and whether it comes out the same again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import journal
+from jobs.record import Record, read_record
+from jobs.storage import Storage, read_json
+from jobs.task import Task
+from pipeline.snapshot import HOME
+
+# What a journal's line and a record say of time and place differs between equal runs.
+VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A file that came out otherwise: ``why`` says missing, or which digests."""
+
+    file: str
+    why: str
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run."""
+    task, record = _finished(folder)
+    data = [need for need in task.needs if (Storage(folder.parent.parent).dataset(need) / "meta.json").exists()]
+    digests = {
+        need: read_json(Storage(folder.parent.parent).dataset(need) / "meta.json").get("digests") for need in data
+    }
+    return {
+        "id": task.id,
+        "stage": task.stage,
+        "git_commit": record.about.get("git_commit"),
+        "python": record.about.get("python"),
+        "host": record.about.get("host"),
+        "settings": dict(task.settings),
+        "datasets": digests,
+        "command": f"PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
+    }
+
+
+def check(folder: Path) -> list[Difference]:
+    """Run a task again in a temporary storage and compare every file that its record names, bit for bit."""
+    task, record = _finished(folder)
+    storage = Storage(folder.parent.parent)
+    with tempfile.TemporaryDirectory(prefix="tanda-repro-") as name:
+        again = Storage(Path(name))
+        _link_needs(storage, again, task)
+        task.write(again)
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(HOME)}
+        command = [sys.executable, "-m", "jobs", str(again.run(task.id))]
+        ended = subprocess.run(command, env=environment, check=False)
+        if ended.returncode != 0:
+            raise ValueError(f"the run ended with status {ended.returncode} when it was started again")
+        return [found for file in record.files if (found := _compare(storage.root, again.root, file))]
+
+
+def _finished(folder: Path) -> tuple[Task, Record]:
+    if not (folder / "task.json").exists():
+        raise ValueError(f"{folder}: not a task's folder: give STORAGE/runs/ID")
+    record = read_record(folder)
+    if record is None or record.state != "done":
+        raise ValueError(f"{folder}: has not ended well: there is nothing to compare with")
+    return Task.read(folder), record
+
+
+def _link_needs(storage: Storage, again: Storage, task: Task) -> None:
+    """Make what the task reads visible in the other storage, without copying it."""
+    for parent in (again.runs, again.datasets):
+        parent.mkdir(parents=True)
+    for name in ("searches", "vectors"):
+        if (storage.root / name).is_dir():
+            (again.root / name).symlink_to(storage.root / name)
+    for need in task.needs:
+        again.run(need).symlink_to(storage.run(need))
+        if storage.dataset(need).is_dir():
+            again.dataset(need).symlink_to(storage.dataset(need))
+
+
+def _compare(root: Path, again: Path, file: str) -> Difference | None:
+    if not (again / file).exists():
+        return Difference(file=file, why="missing")
+    if Path(file).name == journal.NAME:
+        same = _lines((root / file).parent) == _lines((again / file).parent)
+        return None if same else Difference(file=file, why="other metrics")
+    digests = [_digest(base / file) for base in (root, again)]
+    return None if digests[0] == digests[1] else Difference(file=file, why=f"sha256 {digests[0]}, now {digests[1]}")
+
+
+def _lines(folder: Path) -> list[Mapping[str, Any]]:
+    return [{name: value for name, value in line.items() if name not in VOLATILE} for line in journal.read(folder)]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
