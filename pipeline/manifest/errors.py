@@ -1,0 +1,63 @@
+"""What is wrong with a manifest: where, which key, and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place: a file with a line and a column counted from 1, or a source without lines such as `--set`."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to correct; ``path`` is the key's, outermost first."""
+
+    mark: Mark
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        parts = [str(self.mark), ".".join(map(str, self.path)), self.message]
+        return ": ".join(part for part in parts if part)
+
+
+class ManifestError(ValueError):
+    """A manifest that can't be used; its text is one line per problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def nearest(key: str, legal: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest legal one, else all of them."""
+    keys = sorted(set(legal))
+    near = get_close_matches(key, keys, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; must be one of {', '.join(keys)}" if keys else ""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: in YAML's words, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,67 @@
+"""Which values of a manifest are paths, and what they are relative to: the file that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.manifest import paths
+from pipeline.manifest.document import Entry, Node
+from pipeline.manifest.errors import Path as Keys
+from pipeline.manifest.errors import Problem
+
+SOURCES = ("train", "validation", "test", "source")
+_EXPERIMENT = ("experiments", "*")
+_DATA = (
+    ("data",),
+    _EXPERIMENT,
+    (*_EXPERIMENT, "runs", "*"),
+    ("searches", "*"),
+)
+_AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
+PATTERNS: tuple[Keys, ...] = (
+    ("storage",),
+    *((*place, source) for place in _DATA for source in SOURCES),
+    *((*place, "embeddings", "file") for place in _DATA),
+    *((*axes, source, "*") for axes in _AXES for source in SOURCES),
+    *((*axes, "embeddings", "*", "file") for axes in _AXES),
+)
+
+
+def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> Node:
+    """A document whose paths are absolute and whose environment variables are filled in."""
+
+    def absolute(node: Node, path: Keys) -> Node:
+        if isinstance(node.value, list):
+            return Node([absolute(item, (*path, position)) for position, item in enumerate(node.value)], node.mark)
+        if not isinstance(node.value, str):
+            return node
+        try:
+            return Node(paths.absolute(node.value, folder), node.mark)
+        except ValueError as error:
+            problems.append(Problem(node.mark, path, str(error)))
+            return node
+
+    for pattern in PATTERNS:
+        root = _rewritten(root, pattern, (), absolute)
+    return root
+
+
+def _rewritten(node: Node, pattern: Keys, path: Keys, change: Callable[[Node, Keys], Node]) -> Node:
+    """A tree with the nodes of a pattern changed; what has none of them is shared, not copied."""
+    if not pattern:
+        return change(node, path)
+    wanted, rest = pattern[0], pattern[1:]
+    if isinstance(node.value, list) and wanted == "*":
+        below = [_rewritten(item, rest, (*path, key), change) for key, item in enumerate(node.value)]
+        return Node(below, node.mark)
+    if not isinstance(node.value, dict):
+        return node
+    keys = list(node.value) if wanted == "*" else [key for key in (wanted,) if key in node.value]
+    changed = {}
+    for key in keys:
+        entry = node.value[key]
+        new = _rewritten(entry.node, rest, (*path, key), change)
+        if new is not entry.node:
+            changed[key] = Entry(entry.key, new)
+    return Node({**node.value, **changed}, node.mark) if changed else node
