@@ -100,6 +100,9 @@ class _Run:
         self._build()
         self._resume()
         epochs = int(self.settings["epochs"])
+        if self.journal and self.step == 0 and self._search_says_stop():
+            # Killed between the verdict and the record: the verdict is asked for again.
+            return self._finish(stops.SEARCH)
         while True:
             self._train_epoch()
             self._validate_epoch()
@@ -276,9 +279,10 @@ class _Run:
             raise stops.stuck(self.journal, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
         if stops.has_stalled(self.journal, self.settings["patience"]):
             return stops.EARLY
-        if self.decide is not None and self.decide(self.journal) is not None:
-            return stops.SEARCH
-        return None
+        return stops.SEARCH if self._search_says_stop() else None
+
+    def _search_says_stop(self) -> bool:
+        return self.decide is not None and self.decide(self.journal) is not None
 
     def _pause_if_asked(self) -> None:
         if self.context.interrupted():
@@ -314,6 +318,10 @@ class _Run:
         path = checkpoint.write_model(self.folder, weights)
         journal.rewrite(self.folder, self.journal)
         figures = self._figures(self.journal[kept - 1], stopped)
+        if stopped == stops.SEARCH:
+            # The search may come back to it: everything that going on takes stays in the checkpoint.
+            self._save()
+            return self._result(figures)
         # From here on a killed run only has its record to write.
         end = {"finished": True, "journal": self.journal, "figures": figures, "model_bytes": path.stat().st_size}
         checkpoint.save(self.folder, {"identity": self.identity, **end})

@@ -1,0 +1,77 @@
+"""Tree-structured Parzen estimators (Bergstra et al. 2011) by hyperopt, asked without keeping any state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jobs.search.algorithms import random
+from jobs.search.past import Past
+from jobs.search.space import Choice, Dimension, Draws, Range, Space, labels
+
+STARTUP = 10
+"""Trials with a result before the estimator is asked; hyperopt's own 20 would leave a search of 30 mostly random."""
+
+
+def propose(space: Space, history: Sequence[Past], seed: int) -> Draws:
+    """Random draws until enough trials have a result, then hyperopt's; running trials count as the worst there are.
+
+    A pessimistic liar keeps parallel workers apart: beside 16 running trials, proposals spread twice as wide.
+    """
+    if sum(past.loss is not None and math.isfinite(past.loss) for past in history) < STARTUP:
+        return random.propose(space, history, seed)
+    # Here, so that a plan, a page or a random search never waits the second that this takes.
+    import hyperopt
+    from hyperopt import tpe
+
+    domain = hyperopt.base.Domain(lambda _: 0.0, _mapping(space.dimensions))
+    names = labels(space.dimensions)
+    documents = [_document(number, past, names) for number, past in enumerate(history)]
+    trials = hyperopt.base.trials_from_docs(documents)
+    (new,) = tpe.suggest([len(documents)], domain, trials, seed, n_startup_jobs=0, verbose=False)
+    return {name: _plain(values[0]) for name, values in new["misc"]["vals"].items() if len(values)}
+
+
+def _mapping(dimensions: Iterable[Dimension]) -> dict[str, Any]:
+    return {dimension.label: _expression(dimension) for dimension in dimensions}
+
+
+def _expression(dimension: Dimension) -> Any:
+    from hyperopt import hp
+
+    if isinstance(dimension, Range):
+        if dimension.log:
+            return hp.loguniform(dimension.label, math.log(dimension.low), math.log(dimension.high))
+        return hp.uniform(dimension.label, dimension.low, dimension.high)
+    if isinstance(dimension, Choice):
+        return hp.choice(dimension.label, list(range(len(dimension.options))))
+    return hp.choice(dimension.label, [_mapping(option.dimensions) for option in dimension.options])
+
+
+def _document(number: int, past: Past, names: Sequence[str]) -> dict[str, Any]:
+    """hyperopt's own form of a trial that is over; a running one has an infinite loss, as a failed one has."""
+    values: Mapping[str, list[float]] = {name: [past.draws[name]] if name in past.draws else [] for name in names}
+    loss = math.inf if past.loss is None else past.loss
+    return {
+        "tid": number,
+        "spec": None,
+        "exp_key": None,
+        "owner": None,
+        "version": 0,
+        "book_time": None,
+        "refresh_time": None,
+        "state": 2,  # JOB_STATE_DONE
+        "result": {"status": "ok", "loss": loss},
+        "misc": {
+            "tid": number,
+            "cmd": ("domain_attachment", "FMinIter_Domain"),
+            "workdir": None,
+            "idxs": {name: [number] if value else [] for name, value in values.items()},
+            "vals": values,
+        },
+    }
+
+
+def _plain(value: Any) -> float:
+    return int(value) if float(value).is_integer() and not isinstance(value, float) else float(value)

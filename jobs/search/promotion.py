@@ -1,0 +1,112 @@
+"""Which trials go on at a milestone, decided from storage alone, and which stopped one has earned to be continued.
+
+A trial stopped early is done and keeps its checkpoint. As later trials come in below it, it may rise into the
+share that goes on. Each element of a search, once its own trial is done, therefore looks for such trials and
+continues them in their own run folders until there is none left: so the last element leaves none behind, and
+there is exactly one result a trial. Taking over is beginning the run's next attempt, which only one process can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import live, numbers
+from jobs.search.study import Study
+from jobs.search.trial import Trial, read_trial, read_trials, taken_by, value_of
+from jobs.storage import read_json, write_json
+
+
+class Judge:
+    """Asked after every epoch of one trial; ``stopped`` tells afterwards by which rule it was ended."""
+
+    def __init__(self, study: Study, number: int, settings: Mapping[str, Any]) -> None:
+        self._study, self._number, self._settings = study, number, settings
+        self._stopping = study.stopping()
+        self.stopped: str | None = None
+
+    def __call__(self, lines: Sequence[Mapping[str, Any]]) -> str | None:
+        """The verdict on a journal: "stop", or None to train on."""
+        if self._stopping is None or not lines:
+            return None
+        rule, given = self._stopping
+        epochs = int(lines[-1]["epoch"])
+        if epochs not in rule.milestones(given, int(self._settings.get("epochs", 1))):
+            return None
+        _write_rung(self._study, self._number, epochs, value_of(self._study, lines, self._settings))
+        if goes_on(self._study, self._number, epochs):
+            return None
+        ((self.stopped, _),) = self._study.definition["stopping"].items()
+        return "stop"
+
+
+def goes_on(study: Study, number: int, epochs: int) -> bool:
+    """Whether a trial that reached a milestone trains on past it."""
+    stopping = study.stopping()
+    if stopping is None:
+        return True
+    rule, given = stopping
+    values = rung(study, epochs)
+    if rule.goes_on(values, number, given, final=False):
+        return True
+    # Only worth asking of storage where it would make a difference.
+    return rule.goes_on(values, number, given, final=True) and _at_its_end(study, besides=number)
+
+
+def rung(study: Study, epochs: int) -> dict[int, float]:
+    """The scores (larger is better) of all trials that reached a milestone, by their numbers."""
+    scores = {}
+    for number in study.numbers():
+        try:
+            value = read_json(_rung_file(study, number, epochs))["value"]
+        except FileNotFoundError:
+            continue
+        scores[number] = -math.inf if value is None else study.score(float(value))
+    return scores
+
+
+def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
+    """A trial for this task's process to continue, and its newest attempt's number; the furthest come first.
+
+    Either stopped and by now among the best of its milestone, or taken over by this same task before and cut short.
+    """
+    if study.stopping() is None:
+        return None
+    trials = read_trials(study)
+    for trial in sorted(trials, key=lambda trial: (-trial.epochs, trial.number)):
+        known = numbers(trial.folder)
+        if known and _continuable(study, trial, task_id):
+            # Read again, after its attempts: whoever took it over since has begun a newer one.
+            again = read_trial(study, trial.number)
+            if _continuable(study, again, task_id):
+                return again, known[-1]
+    return None
+
+
+def _continuable(study: Study, trial: Trial, task_id: str) -> bool:
+    if trial.state in ("paused", "lost"):
+        return trial.task != task_id and taken_by(trial.folder) == task_id
+    return trial.state == "stopped" and goes_on(study, trial.number, trial.epochs) and not live(trial.folder)
+
+
+def _at_its_end(study: Study, besides: int) -> bool:
+    """Whether every trial asked for has its result, one left out."""
+    trials = {trial.number: trial for trial in read_trials(study)}
+    return all(
+        number == besides or (number in trials and trials[number].over)
+        for number in range(max(study.asked(), len(trials)))
+    )
+
+
+def _rung_file(study: Study, number: int, epochs: int) -> Path:
+    return study.trial(number) / "rungs" / f"{epochs:06d}.json"
+
+
+def _write_rung(study: Study, number: int, epochs: int, value: float | None) -> None:
+    path = _rung_file(study, number, epochs)
+    # The first value stands: others have been judged against it.
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"epochs": epochs, "value": value})

@@ -1,0 +1,129 @@
+"""A search's trials as storage tells of them: readable at any moment, by any number of readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import journal
+from jobs.attempt import history, live
+from jobs.record import Record, read_record
+from jobs.search import stopping
+from jobs.search.study import Study, open_study
+from jobs.storage import Storage, read_json
+
+STATES = ("running", "paused", "lost", "stopped", "done", "failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A trial that has a point.
+
+    ``state``: running; paused (saved, waits to be started again); lost (no sign of life and no record); stopped
+    early; done; failed, with its ``cause``. ``value`` is that of the search's metric, the best epoch's or the
+    last one's as ``keep`` says; ``folder`` is the run's, with journal and model.
+    """
+
+    number: int
+    task: str
+    folder: Path
+    point: Mapping[str, Any]
+    draws: Mapping[str, float]
+    state: str
+    cause: str | None = None
+    message: str | None = None
+    value: float | None
+    epochs: int
+    epochs_asked: int
+
+    @property
+    def over(self) -> bool:
+        """Whether it has a record; a stopped trial may still be continued."""
+        return self.state in ("stopped", "done", "failed")
+
+
+def trials(storage: Storage, search_id: str) -> list[Trial]:
+    """Every trial of a search in the order of their numbers; none when nothing has started.
+
+    Raises ValueError for files that were damaged.
+    """
+    try:
+        study = open_study(storage, search_id)
+    except FileNotFoundError:
+        return []
+    return read_trials(study)
+
+
+def read_trials(study: Study) -> list[Trial]:
+    """Every trial that has a point, in the order of their numbers."""
+    return [read_trial(study, number) for number in study.numbers()]
+
+
+def read_trial(study: Study, number: int) -> Trial:
+    """One trial that has a point; raises FileNotFoundError when it has none."""
+    written = read_json(study.trial(number) / "point.json")
+    folder = study.storage.run(written["task"])
+    settings = study.settings(written["point"])
+    record = _record(folder)
+    value, epochs = _reached(study, folder, record, settings)
+    return Trial(
+        number=number,
+        task=written["task"],
+        folder=folder,
+        point=written["point"],
+        draws=written["draws"],
+        state=_state(folder, record),
+        cause=record.cause if record else None,
+        message=record.message if record else None,
+        value=value,
+        epochs=epochs,
+        epochs_asked=int(settings.get("epochs", 1)),
+    )
+
+
+def _reached(
+    study: Study, folder: Path, record: Record | None, settings: Mapping[str, Any]
+) -> tuple[float | None, int]:
+    """Value and epochs so far: from the record of a trial that ended well, else from its journal."""
+    if record is not None and "value" in record.result:
+        return record.result["value"], int(record.result["epochs_run"])
+    lines = journal.read(folder)
+    return value_of(study, lines, settings), len(lines)
+
+
+def value_of(study: Study, lines: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> float | None:
+    """The search's metric after some epochs: the last one's under ``keep: last``, else the best so far."""
+    values = [line.get(study.definition["metric"]) for line in lines]
+    finite = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        return None
+    return finite[-1] if settings.get("keep") == "last" else max(finite, key=study.score)
+
+
+def taken_by(folder: Path) -> str | None:
+    """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.promotion``."""
+    attempts = history(folder)
+    by: str | None = attempts[-1].get("by") if attempts else None
+    return by
+
+
+def _record(folder: Path) -> Record | None:
+    try:
+        return read_record(folder)
+    except ValueError:
+        # Damaged: the run is as good as without one, and is trained on from its checkpoint.
+        return None
+
+
+def _state(folder: Path, record: Record | None) -> str:
+    if record is not None:
+        if record.state == "failed":
+            return "failed"
+        return "stopped" if record.result.get("stopped") in stopping.names() else "done"
+    if live(folder):
+        return "running"
+    attempts = history(folder)
+    return "paused" if attempts and attempts[-1].get("state") == "paused" else "lost"

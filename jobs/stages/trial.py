@@ -1,0 +1,62 @@
+"""Stage trial: one point of a search, proposed, written down, trained and judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jobs import entry
+from jobs.context import Context, Outcome
+from jobs.data.dataset import Dataset
+from jobs.search.promotion import Judge, next_promotable
+from jobs.search.proposal import claim_point
+from jobs.search.study import Study
+from jobs.search.trial import value_of
+from jobs.storage import Storage
+from jobs.task import Task
+
+
+def run(context: Context) -> Outcome:
+    """Train this task's trial, at its own point and from its checkpoint if it has begun before.
+
+    Raises StopError (diverged, at chance) or PausedError, as any training does.
+    """
+    study = Study(context.storage, context.task.settings["search"])
+    number = int(context.task.settings["number"])
+    point = claim_point(study, number)
+    context.say(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
+    settings = {**study.settings(point), **context.task.plumbing}
+    judge = Judge(study, number, settings)
+    result = _train(context, settings, judge)
+    metric = study.definition["metric"]
+    return Outcome(
+        files=result.files,
+        result={
+            **result.figures,
+            "stopped": judge.stopped or result.figures.get("stopped"),
+            "trial": number,
+            "metric": metric,
+            "value": value_of(study, result.lines, settings),
+        },
+    )
+
+
+def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
+    """Continue stopped trials that have risen into the share that goes on, until there is none; an exit status."""
+    study = Study(storage, task.settings["search"])
+    while (found := next_promotable(study, task.id)) is not None:
+        if interrupted():
+            return entry.PAUSED
+        trial, attempt = found
+        print(f"trial {trial.number} goes on after epoch {trial.epochs}", file=sys.stderr, flush=True)
+        entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
+    return entry.PAUSED if interrupted() else entry.DONE
+
+
+def _train(context: Context, settings: Mapping[str, Any], judge: Judge) -> Any:
+    # Here: `afterwards` is asked of every finished trial, and torch takes a second to import.
+    from jobs.training.run import train
+
+    dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
+    return train(context, settings=settings, dataset=dataset, folder=context.folder, decide=judge)
