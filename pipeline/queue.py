@@ -42,7 +42,7 @@ def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
     for executor in {place.executor for place in newest.values()}:
         mine = {task: place for task, place in newest.items() if place.executor == executor}
         since = min(place.time for place in mine.values())
-        jobs = observe(storage, executor, {place.element: place.submission for place in mine.values()}, since)
+        jobs = observe(storage, executor, {place.element for place in mine.values()}, since)
         said |= {task: Said(place=place, job=jobs[place.element]) for task, place in mine.items()}
     return said
 

@@ -1,0 +1,98 @@
+"""What on a storage no manifest refers to any more, with its size; removed only when asked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.attempt import STALE_S, history
+from jobs.storage import Storage
+from pipeline.plan import Plan
+
+LEFTOVER_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waste:
+    """A folder or file that can go, and why; ``size`` in bytes."""
+
+    path: Path
+    why: str
+    size: int
+
+
+def find_waste(storage: Storage, plans: Sequence[Plan]) -> list[Waste]:
+    """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
+
+    What gives signs of life is never in it, nor a folder with a name that is not an id of ours. Raises ValueError
+    when a plan is on another storage: its references would not protect anything here.
+    """
+    for plan in plans:
+        if plan.manifest.storage.resolve() != storage.root.resolve():
+            raise ValueError(f"{plan.manifest.path}: its storage is {plan.manifest.storage}, not {storage.root}")
+    kept = {planned.id for plan in plans for planned in plan.tasks}
+    kept_searches = {search.id for plan in plans for search in plan.searches}
+    waste = [
+        *_unreferred(storage.runs, kept, "a run of no manifest"),
+        *_unreferred(storage.datasets, kept, "a data set of no manifest"),
+        *_unreferred(storage.searches, kept_searches, "a search of no manifest"),
+        *_leftovers(storage),
+    ]
+    return [found for found in waste if not _lives(found.path)]
+
+
+def remove(waste: Iterable[Waste]) -> int:
+    """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used."""
+    freed = 0
+    for found in waste:
+        if found.path.is_dir():
+            going = found.path.with_name(f".going-{found.path.name}")
+            found.path.rename(going)
+            shutil.rmtree(going)
+        else:
+            found.path.unlink(missing_ok=True)
+        freed += found.size
+    return freed
+
+
+def _unreferred(folder: Path, kept: set[str], why: str) -> list[Waste]:
+    if not folder.is_dir():
+        return []
+    return [
+        Waste(path=path, why=why, size=_size(path))
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and path.name not in kept
+    ]
+
+
+def _leftovers(storage: Storage) -> list[Waste]:
+    """Temporary names, which begin with a dot, that nobody has written to for a day."""
+    found = []
+    for folder in (storage.datasets, storage.vectors, storage.searches, storage.submissions, storage.runs):
+        for path in sorted(folder.glob(".*")) if folder.is_dir() else ():
+            if path.name not in (".", "..", ".lock") and time.time() - _newest(path) > LEFTOVER_S:
+                found.append(Waste(path=path, why="left by a killed writer", size=_size(path)))
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return (
+        [entry for entry in path.rglob("*") if entry.is_file() and not entry.is_symlink()] if path.is_dir() else [path]
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(entry.stat().st_size for entry in _files(path) if entry.exists())
+
+
+def _newest(path: Path) -> float:
+    return max((entry.stat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
+
+
+def _lives(path: Path) -> bool:
+    attempts = history(path) if path.is_dir() else []
+    last = attempts[-1] if attempts else {}
+    return "ended" not in last and time.time() - float(last.get("last_sign") or 0.0) < STALE_S

@@ -1,0 +1,82 @@
+"""Why a task waits or failed, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.attempt import history
+from jobs.storage import Storage
+from pipeline.choose import choose
+from pipeline.logs import log_path, tail
+from pipeline.plan import Plan, Planned
+from pipeline.states import TaskState
+from pipeline.status import progress_words, task_states
+from slurm.reasons import explain as explain_reason
+
+LOG_LINES = 12
+
+REMEDIES = {
+    "error": "an error in code or settings is not tried again: mend it and submit again",
+    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; it was tried once more with 1.5 times the memory",
+    "GPU out of memory": "a smaller batch_size, or a GPU with more memory (`constraint` or `gres_type` in the profile)",
+    "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again goes on from the checkpoint",
+    "preempted too often": "submit again, or use a partition that is not preempted; it goes on from the checkpoint",
+    "node failure": "submit again; it goes on from the checkpoint",
+    "cancelled": "somebody cancelled it; submit again to go on from the checkpoint",
+    "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
+    "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",
+    "upstream failed": "see why the task it needs failed",
+    "killed": "something outside ended the process; submit again to go on from the checkpoint",
+}
+
+
+def explain(plan: Plan, words: str) -> str:
+    """Everything known of one task's state; raises ValueError when the words name none or several."""
+    planned = choose(plan, words)
+    states = task_states(plan)
+    state = states[planned.id]
+    head = f"{planned.group}/{planned.run} ({planned.stage}, {planned.id}): {state.state}"
+    body = {
+        "done": _done,
+        "running": _running,
+        "waiting": _waiting,
+        "failed": _failed,
+        "lost": _failed,
+    }[state.state](plan, planned, state, states)
+    return "\n".join([head, *body])
+
+
+def _done(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+    return [f"ended well after {state.attempts} attempt{'s' * (state.attempts != 1)}"]
+
+
+def _running(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+    return [f"job {state.job} on {state.node}: {progress_words(state.progress or {}) or 'no progress told yet'}"]
+
+
+def _waiting(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+    lines = []
+    if state.job is None:
+        lines.append("it is not queued: `tanda submit` queues it")
+    elif state.reason:
+        lines.append(f"job {state.job}: {state.reason}: {explain_reason(state.reason)}")
+    for need in (*planned.task.needs, *planned.after):
+        if need in states and states[need].state != "done":
+            other = plan.by_id()[need]
+            lines.append(f"it needs {other.group}/{other.run} ({other.stage}, {need}), which is {states[need].state}")
+    return lines
+
+
+def _failed(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+    folder = Storage(plan.manifest.storage).run(planned.id)
+    lines = [f"cause: {state.cause or 'unknown'}" + (f": {state.message}" if state.message else "")]
+    for attempt in history(folder):
+        ended = attempt.get("state", "no word of its end")
+        cause = f" ({attempt['cause']})" if attempt.get("cause") else ""
+        lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
+    lines.append(f"what to do: {REMEDIES.get(state.cause or '', 'submit again: what was saved is used')}")
+    log = tail(log_path(plan, planned.id), LOG_LINES)
+    if log:
+        lines += [f"the log's last lines ({log_path(plan, planned.id)}):", *(f"  {line}" for line in log.splitlines())]
+    lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}")
+    return lines
