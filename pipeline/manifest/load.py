@@ -10,6 +10,7 @@ from pipeline.manifest.assembly import assemble
 from pipeline.manifest.document import Node
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.groups import GroupExpansion
+from pipeline.manifest.places import with_dollars_kept
 from pipeline.manifest.profile import check_profile, make_cluster
 from pipeline.manifest.searches import expand_search
 from pipeline.manifest.sections import Cluster as ClusterSection
@@ -57,7 +58,7 @@ def _manifest(path: Path, document: Node, root: Root, runs: list[Run], searches:
     return Manifest(
         name=root.name,
         path=path.absolute(),
-        document=document.plain(),
+        document=with_dollars_kept(document).plain(),
         storage=Path(root.storage),
         cluster=make_cluster(cluster),
         runs=tuple(runs),

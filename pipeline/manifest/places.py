@@ -29,21 +29,34 @@ PATTERNS: tuple[Keys, ...] = (
 
 
 def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> Node:
-    """A document whose paths are absolute and whose environment variables are filled in."""
+    """A document whose paths are absolute and whose environment variables are filled in.
 
-    def absolute(node: Node, path: Keys) -> Node:
-        if isinstance(node.value, list):
-            return Node([absolute(item, (*path, position)) for position, item in enumerate(node.value)], node.mark)
-        if not isinstance(node.value, str):
-            return node
+    One that expands to nothing, as `${VECTORS:-}` does where that is not set, is as good as left out.
+    """
+
+    def absolute(text: str, node: Node, path: Keys) -> str | None:
         try:
-            return Node(paths.absolute(node.value, folder), node.mark)
+            return paths.absolute(text, folder) if paths.expand(text).strip() or not text.strip() else None
         except ValueError as error:
             problems.append(Problem(node.mark, path, str(error)))
-            return node
+            return text
+
+    return _with_paths(root, absolute)
+
+
+def with_dollars_kept(root: Node) -> Node:
+    """A document whose paths mean the same when they are read, and expanded, again."""
+    return _with_paths(root, lambda text, _node, _path: text.replace("$", "$$"))
+
+
+def _with_paths(root: Node, change: Callable[[str, Node, Keys], str | None]) -> Node:
+    def changed(node: Node, path: Keys) -> Node:
+        if isinstance(node.value, list):
+            return Node([changed(item, (*path, position)) for position, item in enumerate(node.value)], node.mark)
+        return Node(change(node.value, node, path), node.mark) if isinstance(node.value, str) else node
 
     for pattern in PATTERNS:
-        root = _rewritten(root, pattern, (), absolute)
+        root = _rewritten(root, pattern, (), changed)
     return root
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.data.settings import Data
+from jobs.search import algorithms
 from jobs.search.legal import check_space, is_conditional, is_distribution
 from jobs.search.space import read_space, samples
+from jobs.search.stopping import check_stopping, read_stopping
 from jobs.settings import Setting
-from pipeline.manifest.algorithms import algorithms
 from pipeline.manifest.catalogue import Architecture, Layer
 from pipeline.manifest.errors import Path, nearest
 from pipeline.manifest.expansion import Expansion
@@ -35,13 +36,13 @@ def expand_search(name: str, section: SearchSection, whole: Expansion) -> Search
     for place, message in problems:
         whole.found.add((*path, "space", *place), message)
     data = whole.datasets.get(fixed.data, path)
-    if problems or data is None:
+    if problems or data is None or check_stopping(section.stopping):
         return None
     return _search(name, section, architecture, fixed, data, whole)
 
 
 def _check_numbers(section: SearchSection, whole: Expansion, path: Path) -> None:
-    legal = algorithms()
+    legal = algorithms.names()
     if section.algorithm not in legal:
         whole.found.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{nearest(section.algorithm, legal)}"
@@ -50,6 +51,8 @@ def _check_numbers(section: SearchSection, whole: Expansion, path: Path) -> None
         whole.found.add(
             (*path, "evaluate_best"), f"must be at most trials, {section.trials}, not {section.evaluate_best}"
         )
+    for place, message in check_stopping(section.stopping):
+        whole.found.add((*path, "stopping", *place), message)
     whole.check_seeds(section.refit_seeds or (), (*path, "refit_seeds"))
     whole.check_reference(section.reference or {}, (*path, "reference"))
 
@@ -83,7 +86,7 @@ def _search(
         parallel=section.parallel,
         metric=section.metric,
         space=space,
-        stopping=None if section.stopping is None else section.stopping.model_dump(),
+        stopping=_stopping(section.stopping),
         seed=seed,
         # What every point decides is no part of what is fixed, nor of the search's id.
         settings={key: value for key, value in settings.items() if key not in always},
@@ -93,6 +96,12 @@ def _search(
         refit_seeds=tuple(section.refit_seeds or ()),
         reference=section.reference or {},
     )
+
+
+def _stopping(stopping: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A checked rule with all its settings: one left at its default is the same search as one that says so."""
+    rule = read_stopping(stopping)
+    return None if stopping is None or rule is None else {next(iter(stopping)): rule[1]}
 
 
 def canonical(space: Mapping[str, Any], known: Mapping[str, Setting]) -> dict[str, Any]:

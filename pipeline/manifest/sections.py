@@ -90,19 +90,6 @@ class Group(Open):
     )
 
 
-class Asha(Section):
-    """Asynchronous successive halving: at each rung the best 1/reduction go on."""
-
-    grace_epochs: int = Field(1, ge=1, description="epochs before the first rung")
-    reduction: int = Field(3, ge=2, le=100, description="each rung is this many times as far as the one before")
-
-
-class Stopping(Section):
-    """How poor trials are stopped early."""
-
-    asha: Asha
-
-
 class Search(Open):
     """A search: one array of trials that share what they learn through the storage.
 
@@ -115,7 +102,7 @@ class Search(Open):
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: Literal[METRICS] = Field(METRICS[0], description="what is made best; never a figure of the test rows")  # type: ignore[valid-type]
     space: dict[str, Any] = Field(description="what is searched: a distribution for each setting")
-    stopping: Stopping | None = Field(None, description="left out: every trial runs to its end")
+    stopping: dict[str, dict[str, Any] | None] | None = Field(None, description="left out: every trial runs to its end")
     seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of points and of training")
     evaluate_best: int = Field(1, ge=1, description="how many of the best trials are evaluated on the test rows")
     refit_seeds: list[int] | None = Field(None, description="train the winner again with each of these seeds")
