@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.manifest.types import Manifest
+    from pipeline.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,13 +34,13 @@ Executor = Annotated[
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN[/STAGE]")]
 
 
-def _load(manifest: Path, sets: list[str] | None, cluster: Path | None):  # type: ignore[no-untyped-def]
+def _load(manifest: Path, sets: list[str] | None, cluster: Path | None) -> Manifest:
     from pipeline.manifest import load
 
     return load(manifest, sets=sets or (), cluster=cluster)
 
 
-def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, only: str | None = None):  # type: ignore[no-untyped-def]
+def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, only: str | None = None) -> Plan:
     from pipeline.plan import make_plan
 
     return make_plan(_load(manifest, sets, cluster), only=only)
@@ -83,7 +87,8 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
-    from pipeline.submit import print_submitted, scripts, submit_plan, write_scripts
+    from pipeline.scripts import scripts, write_scripts
+    from pipeline.submit import print_submitted, submit_plan
 
     made = _plan(manifest, sets, cluster, only)
     if dry_run:

@@ -147,7 +147,12 @@ class _Draft:
     def add_run(self, run: Run) -> None:
         dataset = self.add_dataset(run.data, run.resources)
         train = _train_task(run.architecture, run.settings, dataset)
-        place = {"group": run.group, "run": run.name, "architecture": run.architecture, "seed": run.seed}
+        place: dict[str, Any] = {
+            "group": run.group,
+            "run": run.name,
+            "architecture": run.architecture,
+            "seed": run.seed,
+        }
         self.add(Planned(task=train, settings=run.settings, resources=run.resources["train"], **place))
         evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
         self.add(Planned(task=evaluate, settings=run.settings, resources=run.resources["evaluate"], **place))
@@ -166,7 +171,7 @@ class _Draft:
         dataset = self.add_dataset(search.data, search.resources)
         definition = _definition(search, dataset)
         search_id = digest(definition)
-        place = {"group": search.name, "architecture": search.architecture}
+        place: dict[str, Any] = {"group": search.name, "architecture": search.architecture}
         trials = tuple(
             self.add(
                 Planned(
@@ -224,7 +229,7 @@ class _Draft:
         name: str,
         seed: int,
     ) -> None:
-        place = {"group": search.name, "run": name, "architecture": search.architecture, "seed": seed}
+        place: dict[str, Any] = {"group": search.name, "run": name, "architecture": search.architecture, "seed": seed}
         resources = search.resources["evaluate"]
         self.add(Planned(task=evaluate, settings=search.settings, resources=resources, after=after, **place))
         self.rows.append(

@@ -26,3 +26,4 @@ class TaskState:
     peak_mem_gb: float | None = None
     waited_s: float | None = None
     executor: str | None = None
+    queued: bool = False  # live in an executor's queue, so that submitting again would run it twice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,16 @@ def task_states(plan: Plan) -> dict[str, TaskState]:
             said=said.get(planned.id),
             attempts=history(storage.run(planned.id)) if known else [],
         )
-        states[planned.id] = seen.state()
+        states[planned.id] = _upstream(planned, seen.state(), states)
     return states
+
+
+def _upstream(planned: Planned, state: TaskState, states: Mapping[str, TaskState]) -> TaskState:
+    """A task that Slurm cancelled because what it waits for failed has that cause, not a person's cancellation."""
+    failed = [need for need in planned.task.needs if need in states and states[need].state in ("failed", "lost")]
+    if state.cause != "cancelled" or not failed:
+        return state
+    return replace(state, cause="upstream failed", message=f"needs {', '.join(failed)}, which failed")
 
 
 def _record(storage: Storage, task_id: str) -> Record | ValueError | None:
@@ -104,6 +112,7 @@ class _Seen:
             node=job.node if job else None,
             peak_mem_gb=self._peak_gb(),
             waited_s=job.waited_s if job else None,
+            queued=self.said.live or job.state == "unknown" if self.said and job else False,
             **facts,
         )
 
@@ -162,7 +171,7 @@ class _Seen:
             for attempt in self.attempts
             if "started" in attempt and (over := attempt.get("ended") or attempt.get("last_sign"))
         ]
-        return sum(spans) / 3600 / self.planned.resources.pack
+        return float(sum(spans)) / 3600 / self.planned.resources.pack
 
     def _peak_gb(self) -> float | None:
         peaks = [attempt["peak_mb"] for attempt in self.attempts if "peak_mb" in attempt]
@@ -182,7 +191,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 def over(states: Mapping[str, TaskState]) -> bool:
     """Whether nothing more will happen by itself: all done, failed, lost, or never submitted."""
     return all(
-        state.state in ("done", "failed", "lost") or (state.state == "waiting" and state.job is None)
+        state.state in ("done", "failed", "lost") or (state.state == "waiting" and not state.queued)
         for state in states.values()
     )
 

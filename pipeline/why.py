@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from jobs.attempt import history
 from jobs.storage import Storage
@@ -17,7 +18,7 @@ LOG_LINES = 12
 
 REMEDIES = {
     "error": "an error in code or settings is not tried again: mend it and submit again",
-    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; it was tried once more with 1.5 times the memory",
+    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; it had 1.5 times the memory at the last try",
     "GPU out of memory": "a smaller batch_size, or a GPU with more memory (`constraint` or `gres_type` in the profile)",
     "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again goes on from the checkpoint",
     "preempted too often": "submit again, or use a partition that is not preempted; it goes on from the checkpoint",
@@ -35,29 +36,25 @@ def explain(plan: Plan, words: str) -> str:
     planned = choose(plan, words)
     states = task_states(plan)
     state = states[planned.id]
-    head = f"{planned.group}/{planned.run} ({planned.stage}, {planned.id}): {state.state}"
     body = {
-        "done": _done,
-        "running": _running,
-        "waiting": _waiting,
-        "failed": _failed,
-        "lost": _failed,
-    }[state.state](plan, planned, state, states)
-    return "\n".join([head, *body])
+        "done": lambda: [f"ended well after {state.attempts} attempt{'s' * (state.attempts != 1)}"],
+        "running": lambda: _running(state),
+        "waiting": lambda: _waiting(plan, planned, states),
+        "failed": lambda: _failed(plan, planned, state),
+        "lost": lambda: _failed(plan, planned, state),
+    }[state.state]()
+    return "\n".join([f"{planned.group}/{planned.run} ({planned.stage}, {planned.id}): {state.state}", *body])
 
 
-def _done(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
-    return [f"ended well after {state.attempts} attempt{'s' * (state.attempts != 1)}"]
-
-
-def _running(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+def _running(state: TaskState) -> list[str]:
     return [f"job {state.job} on {state.node}: {progress_words(state.progress or {}) or 'no progress told yet'}"]
 
 
-def _waiting(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> list[str]:
+    state = states[planned.id]
     lines = []
-    if state.job is None:
-        lines.append("it is not queued: `tanda submit` queues it")
+    if not state.queued:
+        lines.append(f"{state.reason or 'it is not queued'}: `tanda submit` queues it")
     elif state.reason:
         lines.append(f"job {state.job}: {state.reason}: {explain_reason(state.reason)}")
     for need in (*planned.task.needs, *planned.after):
@@ -67,14 +64,15 @@ def _waiting(plan: Plan, planned: Planned, state: TaskState, states: dict[str, T
     return lines
 
 
-def _failed(plan: Plan, planned: Planned, state: TaskState, states: dict[str, TaskState]) -> list[str]:
+def _failed(plan: Plan, planned: Planned, state: TaskState) -> list[str]:
     folder = Storage(plan.manifest.storage).run(planned.id)
     lines = [f"cause: {state.cause or 'unknown'}" + (f": {state.message}" if state.message else "")]
     for attempt in history(folder):
         ended = attempt.get("state", "no word of its end")
         cause = f" ({attempt['cause']})" if attempt.get("cause") else ""
         lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
-    lines.append(f"what to do: {REMEDIES.get(state.cause or '', 'submit again: what was saved is used')}")
+    remedy = REMEDIES.get(state.cause or "", "submit again: what was saved is used").replace("STAGE", planned.stage)
+    lines.append(f"what to do: {remedy}")
     log = tail(log_path(plan, planned.id), LOG_LINES)
     if log:
         lines += [f"the log's last lines ({log_path(plan, planned.id)}):", *(f"  {line}" for line in log.splitlines())]

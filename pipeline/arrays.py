@@ -1,0 +1,148 @@
+"""From planned arrays to arrays as an executor takes them: paths, command, resources, dependencies. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.storage import Storage
+from pipeline.manifest.types import Manifest
+from pipeline.plan import Planned, PlannedArray, make_arrays
+from pipeline.retry import Retry
+from slurm.array import Array, Dependency, Resources
+
+CLOSE_RESOURCES = Resources(cpus=1, mem_gb=4.0, time_min=60)
+Packs = tuple[tuple[Planned, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One array to submit: the tasks in each element, and how they are changed from the plan."""
+
+    stage: str
+    group: str
+    packs: Packs
+    change: Retry | None = None
+    canaries: tuple[str, ...] = ()
+
+
+def drafts(tasks: Sequence[Planned], changes: Mapping[str, Retry], *, canary: bool) -> list[Draft]:
+    """Arrays of packed elements in the order in which they go; with ``canary`` one of each architecture first."""
+    found: list[Draft] = []
+    for array in make_arrays(tasks):
+        for change, members in _by_change(array.tasks, changes):
+            first = _canaries(members) if canary and array.stage == "train" else ()
+            rest = tuple(planned for planned in members if planned not in first)
+            pack = array.resources.pack
+            if first and rest:
+                found.append(_draft(array, tuple((planned,) for planned in first), change))
+                found.append(_draft(array, _packs(rest, pack), change, tuple(planned.id for planned in first)))
+            else:
+                found.append(_draft(array, _packs(members, pack), change))
+    return found
+
+
+def _draft(array: PlannedArray, packs: Packs, change: Retry | None, canaries: tuple[str, ...] = ()) -> Draft:
+    return Draft(stage=array.stage, group=array.group, packs=packs, change=change, canaries=canaries)
+
+
+def _canaries(tasks: Iterable[Planned]) -> tuple[Planned, ...]:
+    first: dict[str | None, Planned] = {}
+    for planned in tasks:
+        first.setdefault(planned.architecture, planned)
+    return tuple(first.values())
+
+
+def _by_change(
+    tasks: Sequence[Planned], changes: Mapping[str, Retry]
+) -> list[tuple[Retry | None, tuple[Planned, ...]]]:
+    """Tasks that are changed in the same way together: they ask the executor for the same."""
+    kinds: dict[tuple[float, str | None], tuple[Retry | None, list[Planned]]] = {}
+    for planned in tasks:
+        change = changes.get(planned.id)
+        key = (change.memory_factor, change.exclude) if change else (1.0, None)
+        kinds.setdefault(key, (change, []))[1].append(planned)
+    return [(change, tuple(members)) for change, members in kinds.values()]
+
+
+def _packs(tasks: Sequence[Planned], size: int) -> Packs:
+    return tuple(tuple(tasks[start : start + size]) for start in range(0, len(tasks), size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """Makes the executor's arrays of one submission, whose folder need not exist yet."""
+
+    manifest: Manifest
+    storage: Storage
+    folder: Path
+    git_commit: str | None
+
+    def array(self, draft: Draft, places: Mapping[str, str]) -> Array:
+        """The array of a draft; ``places`` maps tasks that are queued to the ids of their elements."""
+        given = draft.packs[0][0].resources
+        factor = draft.change.memory_factor if draft.change else 1.0
+        return Array(
+            name=f"{self.manifest.name}-{draft.group}-{draft.stage}",
+            elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in draft.packs),
+            command=(self._python, "-m", "jobs"),
+            folder=self.folder,
+            resources=Resources(
+                cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb * factor, time_min=given.time_min
+            ),
+            after=_after(draft, places),
+            throttle=given.throttle,
+            environment=self._environment(draft.group, draft.canaries),
+            code=self.folder / "code",
+            comment=f"tanda {self.folder.name} {draft.stage} {draft.group}",
+            exclude=(draft.change.exclude,) if draft.change and draft.change.exclude else (),
+        )
+
+    def closing(self, jobs: tuple[str, ...]) -> Array:
+        """The closing job, after everything of its submission, whatever its fate."""
+        return Array(
+            name=f"{self.manifest.name}-close",
+            elements=((self.folder,),),
+            command=(self._python, "-m", "pipeline", "close"),
+            folder=self.folder,
+            resources=CLOSE_RESOURCES,
+            after=(Dependency(way="afterany", jobs=jobs),),
+            environment=self._environment("close", ()),
+            code=self.folder / "code",
+            comment=f"tanda {self.folder.name} close",
+        )
+
+    @property
+    def _python(self) -> str:
+        return self.manifest.cluster.python or sys.executable
+
+    def _environment(self, group: str, canaries: tuple[str, ...]) -> dict[str, str]:
+        return {
+            "TANDA_COMMIT": self.git_commit or "",
+            "TANDA_SUBMISSION": str(self.folder),
+            "TANDA_GROUP": group,
+            "TANDA_BRAKE_AFTER": str(self.manifest.brake_after),
+            **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
+            **({"TANDA_UMASK": f"{self.manifest.umask:03o}"} if self.manifest.umask is not None else {}),
+        }
+
+
+def _after(draft: Draft, places: Mapping[str, str]) -> tuple[Dependency, ...]:
+    """What an array waits for: each element for its own training where they match, else all, whatever their fate.
+
+    A task asks the storage itself whether its needs are done, so a dependency only has to say when to look.
+    """
+    waits = [[places[need] for need in _needs(pack) if need in places] for pack in draft.packs]
+    every = tuple(dict.fromkeys([job for jobs in waits for job in jobs]))
+    canaries = tuple(places[canary] for canary in draft.canaries if canary in places)
+    after = [Dependency(way="afterany", jobs=canaries)] if canaries else []
+    if every:
+        matched = all(len(jobs) == 1 for jobs in waits) and len(every) == len(draft.packs)
+        after.append(Dependency(way="aftercorr" if matched else "afterany", jobs=every))
+    return tuple(after)
+
+
+def _needs(pack: Iterable[Planned]) -> list[str]:
+    return list(dict.fromkeys(need for planned in pack for need in (*planned.task.needs, *planned.after)))

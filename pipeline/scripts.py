@@ -1,0 +1,82 @@
+"""The sbatch scripts of a plan: to look at, or to change and submit by hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.storage import Storage, write_json
+from pipeline.arrays import Draft, Maker, drafts
+from pipeline.done import done_ids, to_do
+from pipeline.executors import site
+from pipeline.plan import Plan
+from pipeline.snapshot import commit, snapshot
+from pipeline.submit import SOURCE
+from slurm.array import Array, base
+from slurm.executors.slurm import SlurmArrays
+
+
+def scripts(plan: Plan) -> dict[str, str]:
+    """The scripts that ``submit`` would send, by name; nothing is written.
+
+    Slurm has given no job ids yet: 1, 2, ... stand for those of the first array, the second, and so on.
+    """
+    slurm = SlurmArrays(site=site(plan.manifest.cluster))
+    folder = Storage(plan.manifest.storage).submissions / f"TIME-{plan.manifest.name}"
+    texts: dict[str, str] = {}
+    for array in _arrays(plan, folder):
+        pieces = slurm.scripts(array)
+        for number, text in enumerate(pieces):
+            texts[array.name if len(pieces) == 1 else f"{array.name}.{number}"] = text
+    return texts
+
+
+def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
+    maker = Maker(manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit())
+    places: dict[str, str] = {}
+    for number, draft in enumerate(_drafts(plan), start=1):
+        yield maker.array(draft, places)
+        for index, pack in enumerate(draft.packs):
+            job = str(number) if len(draft.packs) == 1 else f"{number}_{index}"
+            places.update(dict.fromkeys((planned.id for planned in pack), job))
+    if places:
+        yield maker.closing(tuple(dict.fromkeys(places.values())))
+
+
+def _drafts(plan: Plan) -> list[Draft]:
+    return drafts(to_do(plan, done_ids(plan)), {}, canary=plan.manifest.canary)
+
+
+def write_scripts(plan: Plan, folder: Path) -> list[Path]:
+    """Write the scripts, the code and the tasks, and ``submit.sh``, which submits all in the right order.
+
+    The folder must be on shared storage: the jobs import the code and read their elements from it.
+    Raises FileExistsError when it is there already.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True)
+    storage = Storage(plan.manifest.storage)
+    snapshot(folder / "code")
+    write_json(folder / SOURCE, plan.manifest.document)
+    for planned in to_do(plan, done_ids(plan)):
+        planned.task.write(storage)
+    slurm = SlurmArrays(site=site(plan.manifest.cluster))
+    lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]
+    paths: list[Path] = []
+    for number, array in enumerate(_arrays(plan, folder), start=1):
+        written = slurm.write_scripts(_without_dependencies(array), folder)
+        after = sorted({int(base(job)) for way in array.after for job in way.jobs if job})
+        option = f"--dependency=afterany:{':'.join(f'$job{job}' for job in after)} " if after else ""
+        calls = [f"$(sbatch --parsable {option}{shlex.quote(str(path))})" for path in written]
+        lines.append(f"job{number}={':'.join(calls)}")
+        paths += written
+    start = folder / "submit.sh"
+    start.write_text("\n".join([*lines, "echo submitted", ""]))
+    start.chmod(0o755)
+    return [*paths, start]
+
+
+def _without_dependencies(array: Array) -> Array:
+    return replace(array, after=())
