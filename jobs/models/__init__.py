@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from jobs.settings import Setting
 from jobs.training.settings import TRAINING
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every architecture there is, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
@@ -29,6 +31,7 @@ def describe(architecture: str) -> ModuleType:
     return import_module(f"jobs.models.{architecture}")
 
 
+@cache
 def settings(architecture: str) -> tuple[Setting, ...]:
     """Every setting an architecture takes: its own, and for a network those of training."""
     module = describe(architecture)

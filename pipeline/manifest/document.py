@@ -17,6 +17,7 @@ from pipeline.manifest.errors import ManifestError, Mark, Path, Problem
 
 NODES_MAX = 2_000_000  # after aliases are followed: a few lines of nested aliases can ask for billions
 DEPTH_MAX = 60
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _TOO_DEEP = f"is nested more than {DEPTH_MAX} levels deep"
 
 try:
@@ -138,14 +139,14 @@ def parse(content: bytes | str, source: str, *, lines: bool = True) -> Node:
     reading = _Reading(source, lines)
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        _refuse_depth(text, reading)
+        aliases = _refuse_depth(text, reading)
         loader = _Loader(text)
         try:
             top = loader.get_single_node()
         finally:
             loader.dispose()
         root = Node(None, Mark(source, 1, 1) if lines else Mark(source)) if top is None else reading.node(top, ())
-        size, depth = _measure(root, {})
+        size, depth = _measure(root, {}) if aliases else (0, 0)
     except UnicodeDecodeError as error:
         raise ManifestError([Problem(Mark(source), (), f"is not UTF-8 text: byte {error.start}")]) from error
     except yaml.MarkedYAMLError as error:
@@ -165,13 +166,22 @@ def parse(content: bytes | str, source: str, *, lines: bool = True) -> Node:
     return root
 
 
-def _refuse_depth(text: str, reading: _Reading) -> None:
-    """Raise ManifestError for deep nesting before it is composed: libyaml's composer would overrun the C stack."""
-    depth = 0
+def _refuse_depth(text: str, reading: _Reading) -> bool:
+    """Whether there are aliases; raises ManifestError for deep nesting before it is composed.
+
+    libyaml's composer would overrun the C stack.
+    """
+    depth, aliases = 0, False
     for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEPTH_MAX:
-            raise ManifestError([Problem(reading.mark(event.start_mark), (), _TOO_DEEP)])
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise ManifestError([Problem(reading.mark(event.start_mark), (), _TOO_DEEP)])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases = True
+    return aliases
 
 
 def _measure(node: Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
@@ -237,7 +247,7 @@ class _Reading:
             return None
         if kind not in ("str", "merge"):
             self.problem(node, path, f"the tag {node.tag!r} is not supported")
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        if _UNSTORABLE.search(text):
             self.problem(node, path, "has a character that no file can hold")
             return ""
         return text
@@ -267,7 +277,7 @@ class _Reading:
     def _name(self, key: yaml.ScalarNode, path: Path) -> str:
         """A key is its text as written: `1:` and `no:` are names like any other."""
         name: str = key.value
-        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        if _UNSTORABLE.search(name):
             self.problem(key, path, "a key has a character that no file can hold")
             return ""
         return name
