@@ -38,11 +38,13 @@ class Dependency:
     """When an array may begin: ``jobs`` are ids as ``Submitted`` gives them.
 
     ``afterany`` waits until all of them are over, ``afterok`` until all are done; with ``aftercorr`` element i
-    waits for ``jobs[i]`` to be done, and is cancelled when that one fails (there is one job for each element).
+    waits for ``jobs[i]`` to be done, and is cancelled when that one fails (there is one job for each element, None
+    for one that waits for nothing). Where the places in the two arrays can't be brought to agree, ``aftercorr``
+    becomes ``afterany`` over the other array: the task itself must check that what it needs is done.
     """
 
     way: str = "afterany"
-    jobs: tuple[str, ...]
+    jobs: tuple[str | None, ...]
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,7 +68,8 @@ def run(element: Element) -> int:
     again = [child for child in children if _wants_another(child, watch)]
     # After SIGTERM it is for Slurm to say what comes: a cancelled job must not come back.
     if again and not watch.stopped:
-        return AGAIN if any([_gets_on(child, element) for child in again]) else IDLE
+        getting_on = [_gets_on(child, element) for child in again]  # each keeps its own count
+        return AGAIN if any(getting_on) else IDLE
     return FAILED if any(child.code != OK for child in children) else OK
 
 
@@ -82,7 +83,7 @@ class _Watch:
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Python's signature
         if number == signal.SIGUSR2:
             self.warned_at = self.warned_at or time.monotonic()
         else:
@@ -252,11 +253,11 @@ def requeue() -> bool:
     return done.returncode == 0
 
 
-def serve(element: Element, again: Callable[[], bool] = requeue) -> int:
-    """Run the element and see to another start if it wants one; the exit status."""
+def serve(element: Element) -> int:
+    """Run the element on a node of Slurm's and see to another start if it wants one; the exit status."""
     code = run(element)
     if code == AGAIN:
-        again()
+        requeue()
     return code
 
 
@@ -268,16 +269,18 @@ def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
 def read_element(file: Path, place: int) -> Element:
     """The element at a place of such a document."""
     document = json.loads(file.read_text())["elements"][place]
-    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
-    return Element(**listed)
+    document.update({name: tuple(value) for name, value in document.items() if isinstance(value, list)})
+    return Element(**document)
 
 
 def main() -> int:
-    """``python -m slurm.element FILE [PLACE]``: PLACE is the array's index where it is left out."""
-    place = int(sys.argv[2]) if len(sys.argv) > 2 else int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)
-    element = read_element(Path(sys.argv[1]), place)
-    # Not in Slurm whoever started us sees the status, and sees to the rest.
-    return serve(element) if "SLURM_CONF_ELEMENT_LOCAL" not in os.environ else run(element)
+    """``python -m slurm.element FILE [PLACE]``.
+
+    Without PLACE it is the index in Slurm's array. With it, whoever started us sees to another start.
+    """
+    if len(sys.argv) > 2:
+        return run(read_element(Path(sys.argv[1]), int(sys.argv[2])))
+    return serve(read_element(Path(sys.argv[1]), int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | N
         return JobState(id=id_, state=UNKNOWN if outage else GONE, reason=reason)
     if live:
         # Absent from the queue yet live in the accounting: it ended a moment ago, or the accounting missed the end.
-        return _state(id_, history, state=UNKNOWN, said=newest.state, reason="gone from the queue, no end on record yet")
+        return _state(
+            id_, history, state=UNKNOWN, said=newest.state, reason="gone from the queue, no end on record yet"
+        )
     return _ended(id_, newest, history, restarts=len(history) - 1)
 
 
@@ -239,7 +241,9 @@ def _signal(row: Row) -> int | None:
     if row.signal:
         return row.signal
     # srun's status for a killed step is 128 + signal, and the accounting prints it without the 128.
-    return row.worst_signal if row.worst_signal and row.exit_code in (row.worst_signal, row.worst_signal + 128) else None
+    return (
+        row.worst_signal if row.worst_signal and row.exit_code in (row.worst_signal, row.worst_signal + 128) else None
+    )
 
 
 def _cause(row: Row) -> str:

@@ -24,9 +24,15 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"))
 DATABASE_OPTIONS = (
-    "--bind-address=127.0.0.1 --skip-log-bin --innodb-buffer-pool-size=64M --innodb-log-file-size=64M "
-    "--innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --performance-schema=0"
-).split()
+    "--bind-address=127.0.0.1",
+    "--skip-log-bin",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-log-file-size=64M",
+    "--innodb-lock-wait-timeout=900",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=0",
+    "--performance-schema=0",
+)
 
 
 class RigError(RuntimeError):
@@ -193,12 +199,17 @@ class Rig:
         command = [_program("mariadbd"), "--no-defaults", f"--user={self.user}", f"--datadir={data}"]
         place = [f"--socket={sock}", f"--pid-file={self.folder}/run/mariadb.pid", f"--port={self._ports['mariadb']}"]
         subprocess.Popen(
-            [*command, *place, *DATABASE_OPTIONS], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*command, *place, *DATABASE_OPTIONS],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         client = ("mariadb", "--no-defaults", f"--user={self.user}", f"--socket={sock}", "-e")
         self._wait("MariaDB answers", lambda: self._try(*client, "select 1") != "", 30)
         grants = "".join(
-            f"create user if not exists slurm@'{host}' identified by 'slurm'; grant all on slurm_acct.* to slurm@'{host}';"
+            f"create user if not exists slurm@'{host}' identified by 'slurm';"
+            f"grant all on slurm_acct.* to slurm@'{host}';"
             for host in ("127.0.0.1", "localhost")
         )
         self.call(*client, f"create database if not exists slurm_acct; {grants}")
@@ -217,8 +228,9 @@ class Rig:
         else:
             lines += ["AccountingStorageType=accounting_storage/none"]
         lines += [
-            f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={ports[node]} CPUs={shape.cpus} Sockets=1"
-            f" CoresPerSocket={shape.cpus} ThreadsPerCore=1 RealMemory={shape.memory_mb} Gres=gpu:{shape.gpus} State=UNKNOWN"
+            f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={ports[node]} CPUs={shape.cpus}"
+            f" Sockets=1 CoresPerSocket={shape.cpus} ThreadsPerCore=1 RealMemory={shape.memory_mb}"
+            f" Gres=gpu:{shape.gpus} State=UNKNOWN"
             for node in self.nodes
         ]
         partition = "Nodes=ALL MaxTime=INFINITE State=UP"
@@ -248,7 +260,12 @@ class Rig:
         environment = {**_outside(), **self.environment}
         done = subprocess.run(
             [_program(name), *arguments],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if done.returncode != 0:
             raise RigError(f"{name} did not start: {done.stdout}{done.stderr}")

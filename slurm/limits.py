@@ -1,0 +1,130 @@
+"""What this Slurm allows, as it says itself: sizes, counts, partitions, accounting."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from slurm.commands import SlurmError, call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """``time_limit_min`` is None where there is none; ``gpus`` counts those of all its nodes, by type."""
+
+    name: str
+    default: bool
+    up: bool
+    time_limit_min: int | None
+    nodes: int
+    cpus_per_node: int
+    memory_mb_per_node: int
+    gpus: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """``max_array_size`` is the most elements of one array. ``max_submit_jobs`` is the tightest limit of this user's
+    associations and QOS on queued elements, None where accounting sets none or does not answer."""
+
+    version: str
+    cluster: str
+    max_array_size: int
+    max_job_count: int
+    def_mem_per_cpu_mb: int | None
+    accounting: bool
+    max_submit_jobs: int | None
+    partitions: tuple[Partition, ...]
+
+
+def read() -> Limits:
+    """Ask Slurm for everything, by four commands. Raises SlurmError when the controller does not answer."""
+    config = read_config()
+    accounting = "none" not in config.get("AccountingStorageType", "none")
+    return Limits(
+        version=config.get("SLURM_VERSION", "unknown"),
+        cluster=config.get("ClusterName", "unknown"),
+        max_array_size=int(config.get("MaxArraySize", "1001")),
+        max_job_count=int(config.get("MaxJobCount", "10000")),
+        def_mem_per_cpu_mb=_number(config.get("DefMemPerCPU", "")),
+        accounting=accounting,
+        max_submit_jobs=_max_submit_jobs() if accounting else None,
+        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G"])),
+    )
+
+
+def read_config() -> dict[str, str]:
+    """Slurm's configuration by name, by one command. Raises SlurmError."""
+    return parse_config(call(["scontrol", "show", "config"]))
+
+
+def parse_config(text: str) -> dict[str, str]:
+    """Names and values of ``scontrol show config``."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def parse_partitions(text: str) -> tuple[Partition, ...]:
+    """Partitions from ``sinfo -h -o '%P|%a|%l|%D|%c|%m|%G'``: a line for each kind of node in each."""
+    found: dict[str, Partition] = {}
+    for line in text.splitlines():
+        name, up, limit, nodes, cpus, memory, gres = line.split("|")
+        plain = name.rstrip("*")
+        before = found.get(plain)
+        gpus = dict(before.gpus) if before else {}
+        for kind, count in _gpus(gres):
+            gpus[kind] = gpus.get(kind, 0) + count * int(nodes)
+        found[plain] = Partition(
+            name=plain,
+            default=name.endswith("*"),
+            up=up == "up",
+            time_limit_min=parse_minutes(limit),
+            nodes=int(nodes) + (before.nodes if before else 0),
+            cpus_per_node=_number(cpus) or 0,
+            memory_mb_per_node=_number(memory) or 0,
+            gpus=gpus,
+        )
+    return tuple(found.values())
+
+
+def _gpus(gres: str) -> Iterable[tuple[str, int]]:
+    for part in re.sub(r"\([^)]*\)", "", gres).split(","):
+        words = part.split(":")
+        if words[0] == "gpu":
+            yield (words[1] if len(words) > 2 else "gpu", int(words[-1]) if words[-1].isdigit() else 1)
+
+
+def parse_minutes(limit: str) -> int | None:
+    """Minutes of a time limit as Slurm writes it (``2-00:00:00``, ``30:00``); None for infinite or none."""
+    days, _, rest = limit.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdigit() for part in parts) or (days and not days.isdigit()):
+        return None
+    numbers = [int(part) for part in parts]
+    if days:
+        hours, minutes = [*numbers, 0, 0][:2]
+    elif len(numbers) == 3:
+        hours, minutes = numbers[:2]
+    else:
+        hours, minutes = 0, numbers[0]
+    return int(days or 0) * 1440 + hours * 60 + minutes
+
+
+def _max_submit_jobs() -> int | None:
+    user = getpass.getuser()
+    queries = (
+        ["sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs"],
+        ["sacctmgr", "-n", "-P", "show", "qos", "format=MaxSubmitJobsPerUser,GrpSubmitJobs"],
+    )
+    try:
+        words = [word for query in queries for line in call(query).splitlines() for word in line.split("|")]
+    except SlurmError:
+        return None
+    return min((int(word) for word in words if word.isdigit()), default=None)
+
+
+def _number(text: str) -> int | None:
+    digits = re.match(r"\d+", text)
+    return int(digits.group()) if digits else None
