@@ -40,7 +40,7 @@ def _behind(name: str, setting: str) -> list[Path]:
         if not files:
             raise FileNotFoundError(f"data.{setting}: no file in the folder {path}")
         return files
-    files = sorted(Path(match) for match in glob.glob(str(path)) if Path(match).is_file())
+    files = sorted(Path(match) for match in glob.glob(str(path)) if Path(match).is_file())  # noqa: PTH207 - an absolute pattern
     if not files:
         raise FileNotFoundError(f"data.{setting}: no such file: {path}")
     return files

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.data.stop_words import LANGUAGES
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -38,25 +40,39 @@ class Split(Section):
 
 
 class Text(Section):
-    """How a title becomes words: lower case always; the defaults are the published normalisation."""
+    """How a title becomes words: lower case always; the defaults are the published normalisation.
+
+    HTML tags are removed; a word is a run of letters (and of digits, when kept). A title's tokens are its words
+    in order, then its word n-grams, then its words' character n-grams, cut at `max_length`: networks that read
+    order see the words first. Unknown words are ``<UNK>``; unknown n-grams are left out.
+    """
 
     accents: Literal["keep", "strip"] = "keep"
-    digits: Literal["keep", "drop"] = "drop"
-    min_letters: int = Field(3, ge=1, le=100, description="shorter words are dropped")
+    digits: Literal["keep", "drop"] = Field("drop", description="drop: removed from inside words too")
+    min_letters: int = Field(3, ge=1, le=100, description="words of fewer letters (and digits) are dropped")
     stop_words: Literal["none", "spanish", "portuguese", "english", "auto"] = Field(
         "none", description="auto: by the data's language"
     )
+    word_ngrams: int = Field(1, ge=1, le=3, description="2: add pairs of neighbouring known words; 3: triples too")
     character_ngrams: tuple[int, int] | None = Field(
-        None, description="[shortest, longest]: add each word's character n-grams as tokens"
+        None, description="[shortest, longest]: add the parts of each <word> with its boundary marks"
     )
-    word_ngrams: int = Field(1, ge=1, le=3, description="2: add pairs of neighbouring words as tokens")
+
+    @model_validator(mode="after")
+    def _shortest_first(self) -> Text:
+        if self.character_ngrams is not None and not 1 <= self.character_ngrams[0] <= self.character_ngrams[1] <= 12:
+            raise ValueError(f"character_ngrams: give [shortest, longest] within 1 and 12, not {self.character_ngrams}")
+        return self
 
 
 class Vocabulary(Section):
-    """Built on training rows only; PAD is 0 and UNK is 1 and both are counted in `max_size` + 2."""
+    """Built on training rows only; PAD is 0 and UNK is 1, beside `max_size` words and the n-grams asked for."""
 
-    min_count: int = Field(2, ge=1)
-    max_size: int = Field(50_000, ge=1, le=2**31 - 3)
+    min_count: int = Field(2, ge=1, description="rarer words and n-grams are left out")
+    max_size: int = Field(50_000, ge=1, le=2_000_000, description="the most frequent words")
+    max_ngrams: int = Field(
+        100_000, ge=1, le=10_000_000, description="the most frequent word n-grams, and as many character n-grams"
+    )
 
 
 class Embeddings(Section):
@@ -78,6 +94,7 @@ class Data(Section):
     source: str | tuple[str, ...] | None = None
     split: Split | None = None
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    header: bool = Field(True, description="csv, tsv: false when there is none; columns are then called 1, 2, ...")
     columns: Columns = Columns()
     language: str | None = Field(None, description="keep these rows; left out: keep all")
     quality: Literal["all", "reliable"] = Field("all", description="reliable: training rows only")
@@ -98,4 +115,10 @@ class Data(Section):
             raise ValueError(f"{', '.join(missing)} missing: give train, validation and test, or source with split")
         if self.source is None and self.split is not None:
             raise ValueError("split belongs to source; train, validation and test are split already")
+        return self
+
+    @model_validator(mode="after")
+    def _language_of_stop_words(self) -> Data:
+        if self.text.stop_words == "auto" and self.language not in LANGUAGES:
+            raise ValueError(f"text.stop_words: auto needs language to be one of {', '.join(LANGUAGES)}")
         return self

@@ -1,0 +1,78 @@
+"""From raw text to words: every distinct piece of text is normalised once, whatever the number of rows.
+
+A title is cut at spaces first; each distinct piece is then lower-cased, its digits kept or removed, and cut into
+words at whatever is neither letter nor digit. ``Bolsa-mala 40L`` gives ``bolsa``, ``mala`` (and ``40l``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from jobs.data.ragged import Ragged
+from jobs.data.stop_words import stop_words
+
+TAG = r"</?[A-Za-z][^<>]*>"
+_DIGITS = r"\p{N}"
+_BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
+_MARKS = r"\p{Mn}"
+
+
+def pieces(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
+    """Titles without HTML tags, cut at spaces: all pieces in order, and how many each title has."""
+    lists = titles.str.replace_all(TAG, " ").str.split(" ")
+    return lists.explode(), lists.list.len().to_numpy()
+
+
+def words(distinct: pl.Series, settings: Mapping[str, Any], language: str | None) -> tuple[pl.Series, Ragged]:
+    """The distinct words in these pieces of text, and each piece's words as positions among them.
+
+    ``settings`` is the manifest's ``text`` section.
+    """
+    lists = _normalised(distinct, settings).str.split(" ")
+    flat = lists.explode()
+    dropped = stop_words(settings["stop_words"], language, accents=settings["accents"])
+    good = (flat.str.len_chars() >= settings["min_letters"]).to_numpy()
+    if dropped:
+        good &= ~flat.is_in(sorted(dropped)).to_numpy()
+    ragged = Ragged(np.arange(len(flat)), lists.list.len().to_numpy().astype(np.int64)).keep_items(good)
+    return index(flat.filter(pl.Series(good)), ragged.lengths)
+
+
+class Numbering:
+    """Numbers distinct strings in the order in which they are met; any number of threads may ask at once."""
+
+    def __init__(self) -> None:
+        self._categories = pl.Categories.random()
+        self._type = pl.Categorical(self._categories)
+        # polars forgets the categories when no series of the type is left.
+        self._alive = pl.Series([], dtype=self._type)
+
+    def number(self, values: pl.Series) -> NDArray[np.uint32]:
+        """Each string's number."""
+        return values.cast(self._type).to_physical().to_numpy()
+
+    def distinct(self) -> pl.Series:
+        """The strings by their number."""
+        return self._categories.to_series().rename("")
+
+
+def index(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, Ragged]:
+    """Distinct values in order of first appearance, and each row's values as positions among them."""
+    numbering = Numbering()
+    numbers = numbering.number(flat).astype(np.int64)
+    return numbering.distinct(), Ragged(numbers, lengths)
+
+
+def _normalised(text: pl.Series, settings: Mapping[str, Any]) -> pl.Series:
+    # NFC first: "é" written as "e" and a combining accent is the same letter.
+    text = text.str.normalize("NFC").str.to_lowercase()
+    if settings["accents"] == "strip":
+        text = text.str.normalize("NFD").str.replace_all(_MARKS, "").str.normalize("NFC")
+    if settings["digits"] == "drop":
+        text = text.str.replace_all(_DIGITS, "")
+    return text.str.replace_all(_BETWEEN_WORDS, " ").str.strip_chars(" ")

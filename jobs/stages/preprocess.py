@@ -1,0 +1,94 @@
+"""Text to a published data set: read once, by whichever run needs it first, and never again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.context import Context, Outcome, PausedError
+from jobs.data.dataset import Dataset
+from jobs.storage import publish_folder
+
+
+def run(context: Context) -> Outcome:
+    """Make and publish the data set of this task, or find it published.
+
+    Raises ValueError for data that can't be used, saying which file and why.
+    """
+    # Before polars is first imported: afterwards it is not read any more.
+    os.environ.setdefault("POLARS_MAX_THREADS", str(context.cpus))
+    final = context.storage.dataset(context.task.id)
+    if not _published(final):
+        with _workplace(context, final) as folder:
+            _make(context, folder)
+            context.attempt.check()
+            publish_folder(folder, final)
+    dataset = Dataset.open(final)
+    return Outcome(files=tuple(sorted(path for path in final.iterdir() if path.is_file())), result=_result(dataset))
+
+
+def _published(folder: Path) -> bool:
+    """Whether a whole data set stands there; a damaged one is moved out of the way."""
+    if not folder.exists():
+        return False
+    try:
+        dataset = Dataset.open(folder)
+        whole = all((folder / name).stat().st_size == file["bytes"] for name, file in dataset.meta["files"].items())
+    except (OSError, ValueError, KeyError):
+        whole = False
+    if not whole:
+        folder.rename(folder.with_name(f".tmp-{folder.name}-damaged-{uuid.uuid4().hex[:12]}"))
+    return whole
+
+
+@contextmanager
+def _workplace(context: Context, final: Path) -> Iterator[Path]:
+    """A temporary folder beside the published ones, gone afterwards; what killed attempts left is removed."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(f".tmp-{final.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    home = final.with_name(f".tmp-{final.name}-{context.attempt.number}-{uuid.uuid4().hex[:12]}")
+    home.mkdir()
+    try:
+        yield home / "dataset"
+    except OSError:
+        # A newer attempt may have removed the folder under us: then that is what happened, and no failure.
+        context.attempt.check()
+        raise
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _make(context: Context, folder: Path) -> None:
+    from jobs.data import assembly, reading, vectors
+
+    settings = context.task.settings
+    folder.mkdir()
+    spools = [reading.spool(context, folder.parent / "spool")]
+
+    def advance(phase: str, done: int, total: int) -> None:
+        stop_if_asked(context)
+        context.progress(phase=phase, done=done, total=total, unit="rows")
+
+    work = assembly.Assembly(spools, settings, threads=context.cpus, advance=advance)
+    known, _counts, facts = work.write(folder)
+    table = vectors.random_start(settings["embeddings"]["size"], len(known.tokens))
+    table.tofile(folder / "vectors.bin")
+    facts["vectors"] = {"size": settings["embeddings"]["size"], "file": None}
+    assembly.write_meta(folder, settings, facts, context.cpus)
+
+
+def stop_if_asked(context: Context) -> None:
+    """Raise PausedError when the task was asked to stop: reading begins anew next time."""
+    if context.interrupted():
+        raise PausedError("asked to stop while preprocessing; it starts over when it is started again")
+
+
+def _result(dataset: Dataset) -> dict[str, Any]:
+    meta = dataset.meta
+    return {name: meta[name] for name in ("splits", "parts", "classes", "vocabulary", "vectors")}
