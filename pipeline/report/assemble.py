@@ -1,0 +1,70 @@
+"""Builds a manifest's report from storage: the tables, the plots, the page and MLflow's store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.plan import Plan
+from pipeline.report import document, results
+from pipeline.report.collect import Collected, Progress, collect
+from pipeline.report.files import publish
+from pipeline.report.groups import Group, make_groups
+from pipeline.report.observations import observe
+from pipeline.report.tables import build_all
+from pipeline.report.words import Words, make_words
+from pipeline.states import TaskState
+
+OWN = ("plots", "tables", "runs", "assets")
+
+
+def build(
+    plan: Plan,
+    states: Mapping[str, TaskState],
+    *,
+    progress: Progress | None = None,
+    plots: bool = True,
+    mlflow: bool = True,
+) -> Path:
+    """Build ``<storage>/reports/<manifest name>/`` and return it; the same bytes when nothing changed.
+
+    Works while jobs run: what is not finished, or broken, is a row that says so. Without ``plots``
+    (they and the page) or ``mlflow`` that part is left as an earlier report made it.
+    """
+    words = make_words(plan.manifest.language)
+    collected = collect(plan, states, progress=progress)
+    groups = make_groups(collected)
+    tables = tuple(table for group in groups for table in build_all(group, collected, words))
+    observations = observe(groups, collected, words)
+    pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
+    folder = collected.storage.reports / plan.manifest.name
+    files |= {
+        "results.csv": results.as_csv(collected),
+        "results.parquet": results.as_parquet(collected),
+        "results.md": document.as_markdown(collected, tables, observations, pictures, words),
+        "results.tex": document.as_latex(collected, tables, words),
+        **document.table_files(tables),
+    }
+    publish(folder, files, own=("tables", *(("plots",) if plots else ())))
+    return folder
+
+
+def _draw(
+    groups: tuple[Group, ...], collected: Collected, words: Words, progress: Progress | None
+) -> tuple[dict[str, list[str]], dict[str, bytes]]:
+    """The pictures' paths by group, and their files."""
+    import matplotlib as mpl
+
+    from pipeline.report.plots import files, modules, style
+
+    pictures: dict[str, list[str]] = {}
+    drawn: dict[str, bytes] = {}
+    wanted = [(module, group) for module in modules() for group in ((None,) if module.SCOPE == "manifest" else groups)]
+    with mpl.rc_context(style()):
+        for place, (module, group) in enumerate(wanted):
+            for data in module.build(group, collected, words):
+                drawn |= files(data.name, module.draw(data, words))
+                pictures.setdefault(group.name if group else "", []).append(f"plots/{data.name}.png")
+            if progress:
+                progress("plots", place + 1, len(wanted))
+    return pictures, drawn

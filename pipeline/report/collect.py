@@ -1,0 +1,309 @@
+"""From a plan and what its tasks left on storage to one result per row: what every table and plot starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from jobs import models
+from jobs.search import winner
+from jobs.storage import Storage
+from pipeline.manifest.types import Manifest
+from pipeline.plan import Plan, PlannedSearch, Row
+from pipeline.report import disk
+from pipeline.states import TaskState
+
+Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
+
+BROKEN = "broken record"
+WAITING = TaskState(id="", state="waiting")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row with all that is known of it now; ``epochs`` are the journal's lines, ``figures`` the final ones.
+
+    ``id`` is the train task (a search's winner: its trial), None as long as no trial has won.
+    """
+
+    row: Row
+    position: int  # among all rows of the plan: what its colour follows from
+    id: str | None
+    state: str
+    cause: str | None
+    message: str | None
+    attempts: int
+    settings: Mapping[str, Any]
+    figures: Mapping[str, float]
+    epochs: tuple[Mapping[str, Any], ...]
+    gpu_hours: float | None
+    git_commit: str | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def name(self) -> str:
+        return self.row.run
+
+    def reason(self) -> str | None:
+        """Why there are no final figures: the cause of a failure, else the state; None when there are."""
+        return None if self.done else (self.cause or self.state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial of a search: ``figures`` hold the searched metric once it is done."""
+
+    id: str
+    number: int
+    state: str
+    cause: str | None
+    point: Mapping[str, Any]  # what it tries of the space; empty as long as nothing was proposed
+    settings: Mapping[str, Any]
+    figures: Mapping[str, float]
+    epochs: tuple[Mapping[str, Any], ...]
+    gpu_hours: float | None
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """A search with its trials in order."""
+
+    planned: PlannedSearch
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        return self.planned.search.name
+
+
+@dataclass(slots=True, kw_only=True)
+class Collected:
+    """All results of a manifest; evaluations are read when first asked for and kept, predictions never kept."""
+
+    manifest: Manifest
+    storage: Storage
+    results: tuple[Result, ...]
+    searches: tuple[SearchResult, ...]
+    tasks: Mapping[str, int]  # how many tasks are in each state
+    _evaluations: dict[str, Mapping[str, disk.Split]] = field(default_factory=dict)
+    _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def evaluation(self, result: Result) -> Mapping[str, disk.Split]:
+        """Recall and support by split; empty where the run is not done or the file is broken."""
+        key = result.row.evaluate
+        if key not in self._evaluations:
+            self._evaluations[key] = self._read_evaluation(result) if result.done else {}
+        return self._evaluations[key]
+
+    def _read_evaluation(self, result: Result) -> Mapping[str, disk.Split]:
+        try:
+            found = disk.read_evaluation(f"{self.storage.runs}/{result.row.evaluate}")
+        except ValueError:
+            return {}
+        if found is None:
+            return {}
+        # Hundreds of runs share a data set: its category names are kept once.
+        self._classes.setdefault(result.row.dataset, found[0])
+        return found[1]
+
+    def classes(self, result: Result) -> tuple[str, ...]:
+        """The names of the categories of a result's data set; empty before any of its runs is evaluated."""
+        self.evaluation(result)
+        return self._classes.get(result.row.dataset, ())
+
+    def predictions(self, result: Result, split: str) -> disk.Predictions | None:
+        if not result.done:
+            return None
+        return disk.read_predictions(f"{self.storage.runs}/{result.row.evaluate}", split)
+
+    def log(self, result: Result) -> str:
+        """The end of the log of the task that matters: the one that failed, else the one that trained."""
+        folder = result.id or result.row.evaluate
+        return disk.log_tail(self.storage.run(folder)) or disk.log_tail(self.storage.run(result.row.evaluate))
+
+    def missing(self) -> int:
+        """How many rows have no final figures yet."""
+        return sum(not result.done for result in self.results)
+
+
+def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress | None = None) -> Collected:
+    """Read every row's records and journal; what is broken becomes a row that says so."""
+    storage = Storage(plan.manifest.storage)
+    counts: dict[str, int] = {}
+    for planned in plan.tasks:
+        state = states.get(planned.id, WAITING).state
+        counts[state] = counts.get(state, 0) + 1
+    searches = tuple(_search(planned, storage, states) for planned in plan.searches)
+    trials = {trial.id: trial for search in searches for trial in search.trials}
+    reader = _Reader(storage, states, trials, {planned.id: planned.task.settings for planned in plan.tasks})
+    results = []
+    for position, row in enumerate(plan.rows):
+        results.append(reader.read(row, position))
+        if progress and (position + 1) % 100 == 0:
+            progress("collect", position + 1, len(plan.rows))
+    return Collected(manifest=plan.manifest, storage=storage, results=tuple(results), searches=searches, tasks=counts)
+
+
+def deciding(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a result: all but device and the like."""
+    plumbing = {setting.name for setting in models.settings(architecture) if setting.plumbing}
+    return {name: value for name, value in settings.items() if name not in plumbing}
+
+
+@dataclass(slots=True)
+class _Part:
+    """One task of a row: its state, and what its record says when it is done."""
+
+    state: str
+    cause: str | None
+    message: str | None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads one row at a time."""
+
+    storage: Storage
+    states: Mapping[str, TaskState]
+    trials: Mapping[str, Trial]
+    tasks: Mapping[str, Mapping[str, Any]]  # settings by task id
+
+    def read(self, row: Row, position: int) -> Result:
+        evaluate = self.part(row.evaluate)
+        train_id = row.train or self._winner(row, evaluate)
+        train = self.part(train_id) if train_id else None
+        settings, epochs = self._training(row, train_id, train)
+        spoke = _speaks(train, evaluate)
+        figures = disk.figures(train.result) if train else {}
+        figures |= disk.figures(evaluate.result)
+        return Result(
+            row=row,
+            position=position,
+            id=train_id,
+            state=spoke.state,
+            cause=spoke.cause,
+            message=spoke.message,
+            attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
+            settings=deciding(row.architecture, settings),
+            figures=figures if spoke.state == "done" or row.train else {},
+            epochs=epochs,
+            gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
+            git_commit=(train.about.get("git_commit") if train else None) or evaluate.about.get("git_commit"),
+            about=train.about if train else {},
+        )
+
+    def _winner(self, row: Row, evaluate: _Part) -> str | None:
+        """The trial that a search's row turned out to be, once it is evaluated."""
+        if row.search is None or evaluate.state != "done":
+            return None
+        named = evaluate.result.get("train")
+        if isinstance(named, str):
+            return named
+        settings = self.tasks[row.evaluate]
+        try:
+            return winner(self.storage, row.search, settings["trials"], settings["rank"]).name
+        except (OSError, ValueError):
+            return None
+
+    def _training(
+        self, row: Row, train_id: str | None, train: _Part | None
+    ) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
+        trial = self.trials.get(train_id or "")
+        if trial is not None:
+            return {**row.settings, **trial.settings}, trial.epochs
+        chosen = train.result.get("settings") if train else None
+        settings = {**row.settings, **chosen} if isinstance(chosen, Mapping) else row.settings
+        return settings, disk.read_epochs(f"{self.storage.runs}/{train_id}") if train_id else ()
+
+    def _state(self, task_id: str | None) -> TaskState:
+        return self.states.get(task_id, WAITING) if task_id else WAITING
+
+    def part(self, task_id: str) -> _Part:
+        return _part(self.storage, task_id, self._state(task_id))
+
+
+def _part(storage: Storage, task_id: str, given: TaskState) -> _Part:
+    """A task as its record tells it; the state given stands where a record doesn't contradict it."""
+    part = _Part(given.state, given.cause, given.message)
+    try:
+        record = disk.read_record(f"{storage.runs}/{task_id}")
+    except ValueError as error:
+        return _Part("failed", BROKEN, str(error))
+    if record is None or (record["state"] == "failed" and given.state != "failed"):
+        # A failed record of an attempt that is being tried again says nothing of this one.
+        return _Part("lost", None, "its record is gone") if given.state == "done" else part
+    if record["state"] == "failed":
+        return _Part("failed", record.get("cause") or given.cause, record.get("message"), record["result"])
+    if given.state != "done" and not _whole(storage, record["files"]):
+        return part
+    # Done since the states were taken, or known to be done.
+    return _Part("done", None, None, record["result"], record["about"])
+
+
+def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
+    try:
+        return all((storage.root / name).stat().st_size == size for name, size in files.items())
+    except OSError:
+        return False
+
+
+def _speaks(train: _Part | None, evaluate: _Part) -> _Part:
+    """Which of a row's two tasks tells its state: the first that is not done, and a failure before all."""
+    if evaluate.state == "done" or train is None or train.state == "done":
+        waits = train is not None and train.state == "done" and evaluate.state == "waiting"
+        return _Part("running", None, None) if waits else evaluate
+    return train
+
+
+def _sum(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskState]) -> SearchResult:
+    trials = tuple(
+        _trial(planned, number, task_id, storage, states.get(task_id, WAITING))
+        for number, task_id in enumerate(planned.trials)
+    )
+    return SearchResult(planned=planned, trials=trials)
+
+
+def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, given: TaskState) -> Trial:
+    part = _part(storage, task_id, given)
+    point = _point(storage, planned.id, number)
+    figures = disk.figures(part.result)
+    if "value" in figures:
+        figures[planned.search.metric] = figures["value"]
+    stopped = part.result.get("stopped")
+    return Trial(
+        id=task_id,
+        number=number,
+        state=part.state,
+        cause=part.cause,
+        point=point,
+        settings={**planned.search.settings, **point},
+        figures=figures,
+        epochs=disk.read_epochs(f"{storage.runs}/{task_id}"),
+        gpu_hours=given.gpu_hours,
+        stopped=stopped if isinstance(stopped, str) else None,
+    )
+
+
+def _point(storage: Storage, search_id: str, number: int) -> Mapping[str, Any]:
+    """What a trial tries; empty as long as nothing was proposed."""
+    text = disk.read_bytes(f"{storage.search(search_id)}/trials/{number:04d}/point.json")
+    try:
+        point = orjson.loads(text or b"{}").get("point", {})
+    except (orjson.JSONDecodeError, AttributeError):
+        return {}
+    return point if isinstance(point, Mapping) else {}

@@ -1,0 +1,152 @@
+"""Reading what tasks left on storage, thousands at a time and while others are still writing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import orjson
+
+LOG_TAIL_BYTES = 8_192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One split's figures per category: ``recall`` (C,) with NaN where it has no title, ``support`` (C,)."""
+
+    recall: np.ndarray
+    support: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """One split's answers, a title each: ``label``, ``predicted`` and ``reliable``, all (N,)."""
+
+    label: np.ndarray
+    predicted: np.ndarray
+    reliable: np.ndarray
+
+
+def read_bytes(path: str) -> bytes | None:
+    """A file's bytes, or None when there is none; leaner than pathlib, which counts with 20,000 files."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        size = os.fstat(descriptor).st_size
+        blocks = []
+        while block := os.read(descriptor, max(size, 65_536)):
+            blocks.append(block)
+            # A whole file in one read is the rule; the second read would only say that it is over.
+            if len(block) == size:
+                break
+        return b"".join(blocks)
+    finally:
+        os.close(descriptor)
+
+
+def read_record(folder: str) -> dict[str, Any] | None:
+    """A task's record as written, or None; raises ValueError when it is there and no record."""
+    text = read_bytes(f"{folder}/record.json")
+    if text is None:
+        return None
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{folder}/record.json: not a JSON document: {error}") from error
+    if not isinstance(document, dict) or document.get("state") not in ("done", "failed"):
+        raise ValueError(f"{folder}/record.json: not a record: its state is neither done nor failed")
+    for name in ("result", "about", "files"):
+        if not isinstance(document.get(name), dict):
+            raise ValueError(f"{folder}/record.json: not a record: {name} is missing")
+    return document
+
+
+def read_epochs(folder: str) -> tuple[dict[str, Any], ...]:
+    """The journal's epochs in order, by the rules of ``jobs.journal.read``."""
+    text = read_bytes(f"{folder}/metrics.jsonl")
+    if not text:
+        return ()
+    epochs = _epochs_at_once(text)
+    if epochs is None:
+        epochs = _epochs_by_line(text)
+    return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+def _epochs_at_once(text: bytes) -> dict[int, dict[str, Any]] | None:
+    """All lines in one parse, or None when one of them is torn."""
+    try:
+        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")
+        return {line["epoch"]: line for line in lines}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _epochs_by_line(text: bytes) -> dict[int, dict[str, Any]]:
+    epochs = {}
+    for line in text.split(b"\n"):
+        try:
+            document = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(document, dict) and isinstance(document.get("epoch"), int):
+            epochs[document["epoch"]] = document
+    return epochs
+
+
+def read_evaluation(folder: str) -> tuple[tuple[str, ...], dict[str, Split]] | None:
+    """The categories and each split's recall, or None; raises ValueError when the file is not as it should be."""
+    text = read_bytes(f"{folder}/evaluation.json")
+    if text is None:
+        return None
+    try:
+        document = orjson.loads(text)
+        classes = tuple(document["classes"])
+        splits = {
+            name: Split(
+                recall=np.array(figures["recall"], dtype=np.float64),
+                support=np.array(figures["support"], dtype=np.int64),
+            )
+            for name, figures in document.items()
+            if isinstance(figures, dict) and "recall" in figures
+        }
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
+    if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
+        raise ValueError(f"{folder}/evaluation.json: recall, support and classes differ in length")
+    return classes, splits
+
+
+def read_predictions(folder: str, split: str) -> Predictions | None:
+    """One split's answers, or None where there are none or the file is broken."""
+    try:
+        with np.load(f"{folder}/predictions.npz", allow_pickle=False) as arrays:
+            return Predictions(
+                label=arrays[f"{split}_label"],
+                predicted=arrays[f"{split}_predicted"],
+                reliable=arrays[f"{split}_reliable"],
+            )
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+        return None
+
+
+def log_tail(folder: Path, lines: int = 40) -> str:
+    """The last lines of a task's log, whatever bytes are in it."""
+    try:
+        with (folder / "log.txt").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among a record's results, by name."""
+    return {name: value for name, value in result.items() if type(value) in (int, float)}

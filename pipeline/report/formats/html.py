@@ -1,0 +1,39 @@
+"""Tables in HTML: headers with scope, numbers to sort by, everything escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from pipeline.report.table import Cell, Table
+
+
+def write(table: Table, *, link: str | None = None) -> str:
+    """The table; ``link`` is a pattern such as ``runs/{entry}.html`` for cells that name a run."""
+    head = "".join(
+        f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{escape(column.title)}</th>'
+        for column in table.columns
+    )
+    caption = f"{table.title}. {table.caption}".strip()
+    rows = "\n".join(f"<tr>{''.join(_cells(table, row, link))}</tr>" for row in table.rows)
+    return (
+        f'<table data-name="{escape(table.name)}">\n<caption>{escape(caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+    )
+
+
+def _cells(table: Table, row: tuple[Cell, ...], link: str | None) -> list[str]:
+    cells = []
+    for position, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
+        text = escape(cell.text)
+        if cell.bold:
+            text = f"<strong>{text}</strong>"
+        if link and cell.entry is not None:
+            text = f'<a href="{escape(link.format(entry=cell.entry))}">{text}</a>'
+        value = "" if cell.value is None else f' data-value="{cell.value:.9g}"'
+        tag = 'th scope="row"' if position == 0 else "td"
+        cells.append(f"<{tag}{_class(column.number)}{value}>{text}</{tag[:2]}>")
+    return cells
+
+
+def _class(number: bool) -> str:
+    return ' class="number"' if number else ""

@@ -1,0 +1,110 @@
+"""Results as the tables show them: a group of entries, each entry one run over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.report.collect import Collected, Result, SearchResult
+from pipeline.report.words import Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One run over its seeds; ``position`` counts the entries of the whole manifest and gives the colour."""
+
+    group: str
+    run: str
+    architecture: str
+    position: int
+    results: tuple[Result, ...]
+
+    @property
+    def done(self) -> tuple[Result, ...]:
+        return tuple(result for result in self.results if result.done)
+
+    @property
+    def first(self) -> Result:
+        return self.results[0]
+
+    @property
+    def label(self) -> str:
+        return f"{self.group} / {self.run}"
+
+    def values(self, metric: str) -> list[float]:
+        """The finished seeds' values of a metric; a seed that lacks it is not in the list."""
+        found = (result.figures.get(metric) for result in self.results if result.done)
+        return [float(value) for value in found if value is not None]
+
+    def mean(self, metric: str) -> float | None:
+        values = self.values(metric)
+        return math.fsum(values) / len(values) if values else None
+
+    def deviation(self, metric: str) -> float | None:
+        """The sample standard deviation over seeds (n - 1); None for fewer than two."""
+        values = self.values(metric)
+        if len(values) < 2:
+            return None
+        mean = math.fsum(values) / len(values)
+        return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+    def gpu_hours(self) -> float | None:
+        known = [result.gpu_hours for result in self.results if result.gpu_hours is not None]
+        return math.fsum(known) if known else None
+
+    def reference(self, metric: str) -> float | None:
+        return self.first.row.reference.get(metric)
+
+    def seeds_text(self, words: Words) -> str:
+        """``5``, or what is missing and why: ``4/5, 1 out of memory``."""
+        total = len(self.results)
+        reasons = Counter(reason for result in self.results if (reason := result.reason()) is not None)
+        if not reasons:
+            return str(total)
+        told = ", ".join(f"{count} {words.reason(reason)}" for reason, count in sorted(reasons.items()))
+        return f"{total - sum(reasons.values())}/{total}, {told}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What becomes a table: an experiment's group, or a search."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    search: SearchResult | None
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        return tuple(result for entry in self.entries for result in entry.results)
+
+
+def make_groups(collected: Collected) -> tuple[Group, ...]:
+    """The groups in the manifest's order, each with its entries in order."""
+    members: dict[str, dict[str, list[Result]]] = {}
+    for result in collected.results:
+        members.setdefault(result.row.group, {}).setdefault(result.row.run, []).append(result)
+    searches = {search.name: search for search in collected.searches}
+    groups, position = [], 0
+    for name in [*members, *(name for name in searches if name not in members)]:
+        entries = []
+        for run, results in members.get(name, {}).items():
+            entries.append(
+                Entry(
+                    group=name,
+                    run=run,
+                    architecture=results[0].row.architecture,
+                    position=position,
+                    results=tuple(results),
+                )
+            )
+            position += 1
+        groups.append(Group(name=name, entries=tuple(entries), search=searches.get(name)))
+    return tuple(groups)
+
+
+def best(entries: Iterable[Entry], metric: str) -> Entry | None:
+    """The entry with the highest mean of a metric, the first of equals; None when no entry has one."""
+    scored = [(mean, -entry.position, entry) for entry in entries if (mean := entry.mean(metric)) is not None]
+    return max(scored, key=lambda item: item[:2])[2] if scored else None

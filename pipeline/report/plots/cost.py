@@ -1,0 +1,92 @@
+"""Score against GPU-hours, or against training time where no GPU was used: is the best worth its price?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group, make_groups
+from pipeline.report.plots import colour, marker, new_figure, plain_numbers
+from pipeline.report.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ORDER = 4
+SCOPE = "manifest"
+NAMED = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A run's mean test balanced accuracy and its cost, summed over seeds in GPU-hours or a mean in seconds."""
+
+    label: str
+    position: int
+    cost: float
+    score: float
+    named: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    name: str
+    gpu: bool
+    points: tuple[Point, ...]
+
+
+def build(_group: Group | None, collected: Collected, _words: Words) -> list[Costs]:
+    entries = [
+        entry for group in make_groups(collected) for entry in group.entries if entry.mean("test_balanced_accuracy")
+    ]
+    gpu = any(entry.gpu_hours() for entry in entries)
+    found = []
+    for entry in entries:
+        cost = entry.gpu_hours() if gpu else entry.mean("train_seconds")
+        score = entry.mean("test_balanced_accuracy")
+        if cost and score is not None:
+            found.append((entry, cost, score))
+    ranked = sorted(found, key=lambda item: -item[2])[:NAMED]
+    named = {entry.position for entry, _, _ in ranked}
+    points = tuple(
+        Point(
+            label=entry.label,
+            position=entry.position,
+            cost=cost,
+            score=score,
+            named=entry.position in named,
+        )
+        for entry, cost, score in found
+    )
+    return [Costs(name="cost", gpu=gpu, points=points)] if points else []
+
+
+def draw(costs: Costs, words: Words) -> Figure:
+    figure = new_figure(7.8, 4.6)
+    axes = figure.subplots()
+    for point in costs.points:
+        size, alpha = (42, 1.0) if point.named else (14, 0.5)
+        label = point.label if point.named else None
+        axes.scatter(
+            point.cost,
+            point.score,
+            s=size,
+            alpha=alpha,
+            color=colour(point.position),
+            marker=marker(point.position),
+            label=label,
+            linewidths=0,
+        )
+    values = [point.cost for point in costs.points]
+    if max(values) > 10 * min(values):
+        axes.set_xscale("log")
+        plain_numbers(axes.xaxis)
+    else:
+        axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(words("GPU-hours" if costs.gpu else "training time"))
+    axes.set_ylabel(words("test_balanced_accuracy"))
+    axes.set_title(words("cost title" if costs.gpu else "seconds title"))
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure

@@ -1,0 +1,165 @@
+"""Loss and balanced accuracy per epoch, training and validation, of every run of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Entry, Group
+from pipeline.report.names import file_name
+from pipeline.report.plots import GREY, colour, marker, new_figure, plain_numbers
+from pipeline.report.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ORDER = 1
+SCOPE = "group"
+SHOWN = 12  # more lines than this are not told apart by anyone: the rest is drawn in grey
+PANELS = {
+    "loss": {"training": "train_loss", "validation": "validation_loss"},
+    "balanced accuracy": {"training": "train_balanced_accuracy", "validation": "validation_balanced_accuracy"},
+}
+DASHES: dict[str, Any] = {"training": (0, (4, 2)), "validation": "solid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve over epochs (E,): the mean over seeds, and the lowest and highest seed."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCurves:
+    """A run's curves by metric name."""
+
+    run: str
+    position: int
+    shown: bool
+    lines: Mapping[str, Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    name: str
+    group: str
+    runs: tuple[RunCurves, ...]
+
+
+def build(group: Group, _collected: Collected, _words: Words) -> list[Curves]:
+    """Nothing as long as no epoch is finished."""
+    entries = [entry for entry in group.entries if any(result.epochs for result in entry.results)]
+    if not entries:
+        return []
+    ranked = sorted(entries, key=lambda entry: (-_score(entry), entry.position))
+    shown = {entry.position for entry in (ranked if len(ranked) <= SHOWN else ranked[: SHOWN - 1])}
+    runs = tuple(
+        RunCurves(run=entry.run, position=entry.position, shown=entry.position in shown, lines=entry_lines(entry))
+        for entry in entries
+    )
+    return [Curves(name=f"{file_name(group.name)}-curves", group=group.name, runs=runs)]
+
+
+def entry_lines(entry: Entry) -> dict[str, Line]:
+    """All curves of a run over its seeds."""
+    lines = {}
+    for metrics in PANELS.values():
+        for metric in metrics.values():
+            line = _line([result.epochs for result in entry.results], metric)
+            if line is not None:
+                lines[metric] = line
+    return lines
+
+
+def _line(journals: Iterable[tuple[Mapping[str, Any], ...]], metric: str) -> Line | None:
+    by_epoch: dict[int, list[float]] = {}
+    for epochs in journals:
+        for line in epochs:
+            value = line.get(metric)
+            if isinstance(value, int | float) and np.isfinite(value):
+                by_epoch.setdefault(line["epoch"], []).append(float(value))
+    if not by_epoch:
+        return None
+    order = sorted(by_epoch)
+    return Line(
+        epochs=np.array(order),
+        mean=np.array([np.mean(by_epoch[epoch]) for epoch in order]),
+        low=np.array([min(by_epoch[epoch]) for epoch in order]),
+        high=np.array([max(by_epoch[epoch]) for epoch in order]),
+    )
+
+
+def _score(entry: Entry) -> float:
+    metric = "validation_balanced_accuracy"
+    seen = [line.get(metric) for result in entry.results for line in result.epochs]
+    return max((float(value) for value in seen if isinstance(value, int | float)), default=-1.0)
+
+
+def draw(curves: Curves, words: Words) -> Figure:
+    figure = new_figure(9.6, 3.9)
+    figure.suptitle(words("curves title", group=curves.group))
+    for axes, (panel, metrics) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+        for run in curves.runs:
+            for part, metric in metrics.items():
+                if metric in run.lines:
+                    _draw_line(axes, run, part, run.lines[metric])
+        _finish(axes, panel, words)
+    figure.legend(*_legend(curves, words), loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _draw_line(axes: Axes, run: RunCurves, part: str, line: Line) -> None:
+    look: dict[str, Any] = {"color": colour(run.position), "linewidth": 1.6, "zorder": 3.0}
+    if not run.shown:
+        look: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.5, "zorder": 2.0}
+    mark = marker(run.position) if run.shown and (len(line.epochs) <= 12 or run.position >= 12) else ""
+    axes.plot(line.epochs, line.mean, linestyle=DASHES[part], marker=mark, markersize=3.2, **look)
+    if run.shown and part == "validation" and (line.high > line.low).any():
+        axes.fill_between(line.epochs, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def _finish(axes: Axes, panel: str, words: Words) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(words("epoch"))
+    axes.set_ylabel(words(panel))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if panel == "loss":
+        # One diverging run must not flatten all others: the axis is logarithmic where they lie far apart.
+        low, high = axes.get_ylim()
+        data = [value for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
+        if min(data, default=0) > 0 and max(data) / min(data) > 50:
+            axes.set_yscale("log")
+            plain_numbers(axes.yaxis)
+        else:
+            axes.set_ylim(max(0.0, low) if low > 0 else low, high)
+    else:
+        axes.set_ylim(bottom=0.0)
+
+
+def _legend(curves: Curves, words: Words) -> tuple[list[Any], list[str]]:
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = []
+    labels: list[str] = []
+    for run in curves.runs:
+        if run.shown:
+            handles.append(Line2D([], [], color=colour(run.position), marker=marker(run.position), markersize=4))
+            labels.append(run.run)
+    others = sum(not run.shown for run in curves.runs)
+    if others:
+        handles.append(Line2D([], [], color=GREY, linewidth=0.8))
+        labels.append(words("other runs", count=others))
+    for part, dashes in DASHES.items():
+        handles.append(Line2D([], [], color="black", linestyle=dashes, linewidth=1.2))
+        labels.append(words(part))
+    return handles, labels

@@ -1,0 +1,77 @@
+"""Test recall per category, each run's sorted from worst to best: how many categories a run gives up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group
+from pipeline.report.names import file_name
+from pipeline.report.plots import GREY, colour, new_figure
+from pipeline.report.ties import recall
+from pipeline.report.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ORDER = 2
+SCOPE = "group"
+SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecall:
+    """A run's recalls (C,) sorted from worst to best; categories without a title are left out."""
+
+    run: str
+    position: int
+    shown: bool
+    recall: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalls:
+    name: str
+    group: str
+    runs: tuple[RunRecall, ...]
+
+
+def build(group: Group, collected: Collected, _words: Words) -> list[Recalls]:
+    found = []
+    for entry in group.entries:
+        split = recall(collected, entry, "test")
+        if split is not None and (split.support > 0).any():
+            found.append((entry, np.sort(split.recall[split.support > 0])))
+    if not found:
+        return []
+    ranked = sorted(found, key=lambda item: (-float(item[1].mean()), item[0].position))
+    shown = {entry.position for entry, _ in (ranked if len(ranked) <= SHOWN else ranked[: SHOWN - 1])}
+    runs = tuple(
+        RunRecall(run=entry.run, position=entry.position, shown=entry.position in shown, recall=values)
+        for entry, values in found
+    )
+    return [Recalls(name=f"{file_name(group.name)}-recall", group=group.name, runs=runs)]
+
+
+def draw(recalls: Recalls, words: Words) -> Figure:
+    figure = new_figure(7.4, 3.9)
+    axes = figure.subplots()
+    for run in recalls.runs:
+        places = np.arange(1, len(run.recall) + 1)
+        if run.shown:
+            label = f"{run.run} ({words('balanced accuracy')} {run.recall.mean():.3f})"
+            axes.step(places, run.recall, where="mid", color=colour(run.position), linewidth=1.5, label=label)
+        else:
+            axes.step(places, run.recall, where="mid", color=GREY, linewidth=0.6, alpha=0.5)
+    others = sum(not run.shown for run in recalls.runs)
+    if others:
+        axes.plot([], [], color=GREY, linewidth=0.8, label=words("other runs", count=others))
+    axes.set_xlabel(words("category rank"))
+    axes.set_ylabel(words("recall"))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_title(words("recall title", group=recalls.group))
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure

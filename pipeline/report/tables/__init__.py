@@ -1,0 +1,23 @@
+"""The tables of a group, one file each: ``ORDER`` and ``build(group, collected, words) -> Table | None``."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group
+from pipeline.report.table import Table
+from pipeline.report.words import Words
+
+
+def names() -> tuple[str, ...]:
+    """Every table there is, in the order in which a report shows them."""
+    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    return tuple(sorted(found, key=lambda name: (import_module(f"{__name__}.{name}").ORDER, name)))
+
+
+def build_all(group: Group, collected: Collected, words: Words) -> tuple[Table, ...]:
+    """Every table that has something to say of a group."""
+    built = (import_module(f"{__name__}.{name}").build(group, collected, words) for name in names())
+    return tuple(table for table in built if table is not None)

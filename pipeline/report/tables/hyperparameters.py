@@ -1,0 +1,47 @@
+"""What each run was told: a column a hyperparameter, equal ones in the caption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group
+from pipeline.report.results import PUBLISHED, data_settings, hyperparameters, settings_of
+from pipeline.report.table import Cell, Column, Table, fold, setting
+from pipeline.report.words import Words
+
+ORDER = 1
+
+
+def build(group: Group, collected: Collected, words: Words) -> Table | None:
+    if not group.entries:
+        return None
+    data = data_settings(collected.manifest)
+    settings = [settings_of(entry.first, data) for entry in group.entries]
+    names = [name for name in hyperparameters(collected) if any(name in values for values in settings)]
+    columns = (
+        Column(key="run", title=words("run"), number=False),
+        Column(key="architecture", title=words("architecture"), number=False),
+        *(Column(key=name, title=name, number=_is_number(name, settings)) for name in names),
+    )
+    rows = tuple(
+        (
+            Cell(entry.run, entry=entry.position),
+            Cell(entry.architecture),
+            *(setting(values.get(name)) for name in names),
+        )
+        for entry, values in zip(group.entries, settings, strict=True)
+    )
+    table = Table(
+        name="hyperparameters",
+        group=group.name,
+        title=f"{group.name}: {words('hyperparameters').lower()}",
+        columns=columns,
+        rows=rows,
+    )
+    return fold(table, ("run", "architecture"), words("equal everywhere"), alone=PUBLISHED)
+
+
+def _is_number(name: str, settings: list[dict[str, Any]]) -> bool:
+    values = [values[name] for values in settings if values.get(name) is not None]
+    return bool(values) and all(type(value) in (int, float) for value in values)

@@ -1,0 +1,138 @@
+"""What each run reached: mean ± deviation over seeds, intervals, the best with its ties, the cost."""
+
+from __future__ import annotations
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Entry, Group, best
+from pipeline.report.statistics import intervals
+from pipeline.report.table import (
+    EMPTY,
+    Cell,
+    Column,
+    Table,
+    embolden,
+    fold,
+    number,
+    number_text,
+    rows_of,
+    spread,
+)
+from pipeline.report.ties import standing
+from pipeline.report.words import Words
+
+ORDER = 2
+TESTED = {"test_balanced_accuracy": "test", "validation_balanced_accuracy": "validation"}
+LOSSES = ("test_loss", "validation_loss", "train_loss")
+SCORES = ("test_accuracy", "test_macro_f1", "test_top5")
+CHOSEN = "★"
+
+
+def build(group: Group, collected: Collected, words: Words) -> Table | None:
+    if not group.entries:
+        return None
+    entries = group.entries
+    cells: dict[str, list[Cell]] = {}
+    titles: dict[str, str] = {}
+
+    def add(key: str, title: str, column: list[Cell]) -> None:
+        cells[key], titles[key] = column, title
+
+    chosen = best(entries, "validation_balanced_accuracy")
+    add("run", words("run"), [_name(entry, chosen, len(entries)) for entry in entries])
+    add("seeds", words("seeds"), [Cell(entry.seeds_text(words), float(len(entry.done))) for entry in entries])
+    for metric, split in TESTED.items():
+        add(metric, words(metric), _tested(entries, collected, metric, split))
+        if split == "test":
+            add("interval", words("interval"), _interval(entries, collected))
+        if any(entry.reference(metric) is not None for entry in entries):
+            add(f"{metric} reference", words("reference"), [number(entry.reference(metric)) for entry in entries])
+            add(f"{metric} difference", words("difference"), [_difference(entry, metric) for entry in entries])
+    for metric in LOSSES:
+        add(metric, words(metric), _plain(entries, metric, lowest=True))
+    for metric in SCORES:
+        add(metric, words(metric), _plain(entries, metric, lowest=False))
+    add("epochs_run", words("epochs run"), [_average(entry, "epochs_run", 0) for entry in entries])
+    add("train_seconds", words("training seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
+    add("gpu_hours", words("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
+    text = {"run", "seeds", "interval"}
+    table = Table(
+        name="metrics",
+        group=group.name,
+        title=f"{group.name}: {words('metrics').lower()}",
+        columns=tuple(Column(key=key, title=titles[key], number=key not in text) for key in cells),
+        rows=rows_of(cells),
+        notes=_notes(entries, cells, words),
+    )
+    return fold(table, ("run", "test_balanced_accuracy"), words("equal everywhere"))
+
+
+def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:
+    star = f" {CHOSEN}" if entry is chosen and count > 1 else ""
+    return Cell(f"{entry.run}{star}", entry=entry.position)
+
+
+def _tested(entries: tuple[Entry, ...], collected: Collected, metric: str, split: str) -> list[Cell]:
+    cells = [spread(entry.mean(metric), entry.deviation(metric)) for entry in entries]
+    found = standing(collected, entries, split)
+    if found is None or sum(bool(entry.done) for entry in entries) < 2:
+        return cells
+    return embolden(cells, [place for place, entry in enumerate(entries) if entry.position in found.tied])
+
+
+def _interval(entries: tuple[Entry, ...], collected: Collected) -> list[Cell]:
+    """Over seeds the mean of their intervals' ends: right if seeds err on the same titles, else too wide."""
+    splits, owners = [], []
+    for place, entry in enumerate(entries):
+        for result in entry.done:
+            split = collected.evaluation(result).get("test")
+            if split is not None:
+                splits.append(split)
+                owners.append(place)
+    cells = [EMPTY] * len(entries)
+    if not splits:
+        return cells
+    ends = intervals(splits).tolist()
+    sums: dict[int, tuple[float, float, int]] = {}
+    for place, (low, high) in zip(owners, ends, strict=True):
+        lows, highs, count = sums.get(place, (0.0, 0.0, 0))
+        sums[place] = (lows + low, highs + high, count + 1)
+    for place, (lows, highs, count) in sums.items():
+        low, high = lows / count, highs / count
+        cells[place] = Cell(f"[{number_text(low)}, {number_text(high)}]", low)
+    return cells
+
+
+def _difference(entry: Entry, metric: str) -> Cell:
+    ours, published = entry.mean(metric), entry.reference(metric)
+    return number(ours - published if ours is not None and published is not None else None, sign=True)
+
+
+def _plain(entries: tuple[Entry, ...], metric: str, *, lowest: bool) -> list[Cell]:
+    cells = [spread(entry.mean(metric), entry.deviation(metric)) for entry in entries]
+    shown = [number_text(mean) if (mean := entry.mean(metric)) is not None else None for entry in entries]
+    means = [
+        (mean, text) for entry, text in zip(entries, shown, strict=True) if (mean := entry.mean(metric)) is not None
+    ]
+    if len(means) < 2:
+        return cells
+    # Equal as shown is equal: a reader cannot tell them apart either.
+    top = (min(means) if lowest else max(means))[1]
+    return embolden(cells, [place for place, text in enumerate(shown) if text == top])
+
+
+def _average(entry: Entry, metric: str, decimals: int) -> Cell:
+    mean = entry.mean(metric)
+    if mean is not None and decimals == 0 and mean != int(mean):
+        decimals = 1
+    return number(mean, decimals)
+
+
+def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], words: Words) -> tuple[str, ...]:
+    notes = []
+    if any(len(entry.results) > 1 for entry in entries):
+        notes.append(words("note spread"))
+    if any(cell is not EMPTY for cell in cells["interval"]):
+        notes.append(words("note interval"))
+    if len(entries) > 1 and any(entry.done for entry in entries):
+        notes += [words("note bold"), words("note chosen")]
+    return tuple(notes)

@@ -1,0 +1,45 @@
+"""Every published figure beside ours with the difference: a line a run and metric."""
+
+from __future__ import annotations
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Entry, Group
+from pipeline.report.table import Cell, Column, Table, number, spread
+from pipeline.report.words import Words
+
+ORDER = 3
+
+
+def build(group: Group, _collected: Collected, words: Words) -> Table | None:
+    rows = tuple(row for entry in group.entries for row in _rows(entry, words))
+    if not rows:
+        return None
+    return Table(
+        name="published",
+        group=group.name,
+        title=f"{group.name}: {words('published').lower()}",
+        columns=(
+            Column(key="run", title=words("run"), number=False),
+            Column(key="metric", title=words("metric"), number=False),
+            Column(key="ours", title=words("ours")),
+            Column(key="reference", title=words("reference")),
+            Column(key="difference", title=words("difference")),
+        ),
+        rows=rows,
+    )
+
+
+def _rows(entry: Entry, words: Words) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
+    for metric, published in entry.first.row.reference.items():
+        ours = entry.mean(metric)
+        rows.append(
+            (
+                Cell(entry.run, entry=entry.position),
+                Cell(words.name(metric)),
+                spread(ours, entry.deviation(metric)),
+                number(published),
+                number(None if ours is None else ours - published, sign=True),
+            )
+        )
+    return rows

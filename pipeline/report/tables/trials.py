@@ -1,0 +1,54 @@
+"""A search's trials: what each tried, what it reached, what it cost; best first."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.report.collect import Collected, Trial
+from pipeline.report.groups import Group
+from pipeline.report.table import Cell, Column, Table, fold, number, setting
+from pipeline.report.words import Words
+
+ORDER = 4
+
+
+def build(group: Group, _collected: Collected, words: Words) -> Table | None:
+    if group.search is None:
+        return None
+    search = group.search.planned.search
+    names = list(search.space)
+    trials = sorted(group.search.trials, key=lambda trial: (-_score(trial, search.metric), trial.number))
+    top = {trials[0].number} if trials and math.isfinite(_score(trials[0], search.metric)) else set()
+    columns = (
+        Column(key="trial", title=words("trial")),
+        Column(key="state", title=words("state"), number=False),
+        Column(key=search.metric, title=words.name(search.metric)),
+        *(Column(key=name, title=name) for name in names),
+        Column(key="epochs_run", title=words("epochs run")),
+        Column(key="gpu_hours", title=words("GPU-hours")),
+    )
+    rows = tuple(
+        (
+            Cell(str(trial.number), float(trial.number)),
+            Cell(_state(trial, words)),
+            number(trial.figures.get(search.metric), bold=trial.number in top),
+            *(setting(trial.point.get(name)) for name in names),
+            number(float(len(trial.epochs)) if trial.epochs else None, 0),
+            number(trial.gpu_hours, 3),
+        )
+        for trial in trials
+    )
+    table = Table(
+        name="trials", group=group.name, title=f"{group.name}: {words('trials').lower()}", columns=columns, rows=rows
+    )
+    return fold(table, ("trial", search.metric), words("equal everywhere"))
+
+
+def _score(trial: Trial, metric: str) -> float:
+    return trial.figures.get(metric, -math.inf)
+
+
+def _state(trial: Trial, words: Words) -> str:
+    if trial.state == "done" and trial.stopped:
+        return words("stopped early")
+    return words.reason(trial.cause or trial.state)
