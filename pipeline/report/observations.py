@@ -179,7 +179,7 @@ def _overfitting(entries: Iterable[Entry], words: Words) -> list[str]:
 
 
 def _underfitting(entries: Iterable[Entry], words: Words) -> list[str]:
-    found = []
+    found: list[tuple[float, str]] = []
     for entry in entries:
         for result in entry.results[:1]:
             scores = _curve(result, VALIDATION)
@@ -187,8 +187,10 @@ def _underfitting(entries: Iterable[Entry], words: Words) -> list[str]:
                 continue
             gain = scores[-1] - scores[-2]
             if gain > STILL_LEARNING and scores[-1] == max(scores):
-                sentences.append(words("underfits", run=_name(entry, result), gain=_text(gain), last=_text(scores[-1])))
-    return sentences
+                told = words("underfits", run=_name(entry, result), gain=_text(gain), last=_text(scores[-1]))
+                found.append((gain, told))
+    # The one that would have gained most by going on comes first.
+    return [told for _, told in sorted(found, key=lambda item: -item[0])]
 
 
 def _validation_against_test(entries: Iterable[Entry], words: Words) -> list[str]:

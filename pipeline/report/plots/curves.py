@@ -120,7 +120,7 @@ def draw(curves: Curves, words: Words) -> Figure:
 def _draw_line(axes: Axes, run: RunCurves, part: str, line: Line) -> None:
     look: dict[str, Any] = {"color": colour(run.position), "linewidth": 1.6, "zorder": 3.0}
     if not run.shown:
-        look: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "alpha": 0.5, "zorder": 2.0}
+        look = {"color": GREY, "linewidth": 0.6, "alpha": 0.5, "zorder": 2.0}
     mark = marker(run.position) if run.shown and (len(line.epochs) <= 12 or run.position >= 12) else ""
     axes.plot(line.epochs, line.mean, linestyle=DASHES[part], marker=mark, markersize=3.2, **look)
     if run.shown and part == "validation" and (line.high > line.low).any():
