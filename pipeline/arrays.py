@@ -13,7 +13,6 @@ from pipeline.plan import Planned, PlannedArray, make_arrays
 from pipeline.retry import Retry
 from slurm.array import Array, Dependency, Resources
 
-CLOSE_RESOURCES = Resources(cpus=1, mem_gb=4.0, time_min=60)
 Packs = tuple[tuple[Planned, ...], ...]
 
 
@@ -102,12 +101,13 @@ class Maker:
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
         """The closing job, after everything of its submission, whatever its fate."""
+        given = self.manifest.resources["close"]
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
             command=(self._python, "-m", "pipeline", "close"),
             folder=self.folder,
-            resources=CLOSE_RESOURCES,
+            resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
             after=(Dependency(way="afterany", jobs=jobs),),
             environment=self._environment("close", ()),
             code=self.folder / "code",

@@ -63,9 +63,12 @@ def plan(
 ) -> None:
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
     from pipeline.done import done_ids
+    from pipeline.plan import make_plan
     from pipeline.show import plan_document, print_plan
 
-    made = _plan(manifest, sets, cluster, only)
+    made = make_plan(_load(manifest, sets, cluster), only=only, provisional=True)
+    for missing in made.missing:
+        print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
     done = done_ids(made)
     if json:
         _print_json(plan_document(made, done))
@@ -208,6 +211,62 @@ def predict(
     titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
     for title, (category, probability) in zip(titles, classify(run, titles), strict=True):
         print(f"{category}\t{probability:.3f}\t{title}")
+
+
+@app.command()
+def doctor(
+    storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="the shared storage, or where it is to be")],
+    json: Json = False,
+) -> None:
+    """Check versions, Slurm, GPUs, what the storage's file system promises, and free space."""
+    from dataclasses import asdict
+
+    from pipeline.doctor import examine
+
+    findings = examine(storage)
+    if json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            _console().print(f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {finding.reason}")
+    raise typer.Exit(int(not all(finding.ok for finding in findings)))
+
+
+@app.command()
+def gc(
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="what these refer to is kept")],
+    yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+) -> None:
+    """Show what on the storage none of these manifests refers to, with sizes, and remove it if you say so."""
+    from jobs.storage import Storage
+    from pipeline.gc import find_waste, remove
+
+    plans = [_plan(manifest) for manifest in manifests]
+    waste = find_waste(Storage(plans[0].manifest.storage), plans)
+    for found in waste:
+        print(f"{found.size / 1e6:10.1f} MB  {found.path}  {found.why}")
+    total_mb = sum(found.size for found in waste) / 1e6
+    if not waste:
+        print("nothing to remove")
+    elif yes or typer.confirm(f"remove these {len(waste)} ({total_mb:.1f} MB)?", default=False):
+        print(f"{remove(waste) / 1e6:.1f} MB removed")
+
+
+@app.command()
+def repro(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
+    check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
+) -> None:
+    """Say how a run came about: commit, settings, data digests, the exact command."""
+    from pipeline import repro as reproduction
+
+    _print_json(reproduction.describe(run))
+    if check:
+        differences = reproduction.check(run)
+        for difference in differences:
+            print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
+        print("tanda: the same bits" if not differences else "tanda: it came out otherwise", file=sys.stderr)
+        raise typer.Exit(int(bool(differences)))
 
 
 @data.command()

@@ -83,27 +83,31 @@ class PlannedArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a manifest asks for, done or not: each task once, needs before what needs them."""
+    """Everything a manifest asks for, done or not: each task once, needs before what needs them.
+
+    ``missing`` says which data files are not there; ids that build on them are provisional.
+    """
 
     manifest: Manifest
     tasks: tuple[Planned, ...]
     rows: tuple[Row, ...]
     searches: tuple[PlannedSearch, ...]
+    missing: tuple[str, ...] = ()
 
     def by_id(self) -> dict[str, Planned]:
         return {planned.id: planned for planned in self.tasks}
 
 
-def make_plan(manifest: Manifest, *, only: str | None = None) -> Plan:
+def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool = False) -> Plan:
     """The plan of a manifest, or of one of its groups or searches.
 
     Reads the data files' fingerprints and nothing else. Raises FileNotFoundError for a data file that is not
-    there, KeyError for a group that the manifest lacks.
+    there, unless a ``provisional`` plan will do; ValueError for a group that the manifest lacks.
     """
-    names = {run.group for run in manifest.runs} | {search.name for search in manifest.searches}
+    names = dict.fromkeys([*(run.group for run in manifest.runs), *(search.name for search in manifest.searches)])
     if only is not None and only not in names:
-        raise KeyError(only)
-    draft = _Draft(manifest)
+        raise ValueError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
+    draft = _Draft(manifest, provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):
             draft.add_run(run)
@@ -115,14 +119,17 @@ def make_plan(manifest: Manifest, *, only: str | None = None) -> Plan:
         tasks=tuple(sorted(draft.tasks.values(), key=lambda planned: STAGES.index(planned.stage))),
         rows=tuple(draft.rows),
         searches=tuple(draft.searches),
+        missing=tuple(draft.missing),
     )
 
 
 class _Draft:
     """Collects tasks by id: what two runs share is planned once, under the first that asks for it."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, provisional: bool) -> None:
         self.manifest = manifest
+        self.missing: list[str] = []
+        self._provisional = provisional
         self.tasks: dict[str, Planned] = {}
         self.rows: list[Row] = []
         self.searches: list[PlannedSearch] = []
@@ -135,7 +142,7 @@ class _Draft:
         # The same for hundreds of runs: fingerprints of its files are taken once.
         key = data.model_dump_json()
         if key not in self._datasets:
-            settings, plumbing = identify(data)
+            settings, plumbing = self._identify(data)
             given = resources["preprocess"]
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": given.shards})
             name = data.language or "all"
@@ -143,6 +150,15 @@ class _Draft:
                 Planned(task=task, group=DATA_GROUP, run=name, settings=data.model_dump(), resources=given)
             )
         return self._datasets[key]
+
+    def _identify(self, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            return identify(data)
+        except FileNotFoundError as error:
+            if not self._provisional:
+                raise
+            self.missing.append(str(error))
+            return {"provisional": data.model_dump()}, {}
 
     def add_run(self, run: Run) -> None:
         dataset = self.add_dataset(run.data, run.resources)
