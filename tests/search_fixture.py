@@ -1,0 +1,161 @@
+"""Searches without training: a stand-in for the engine that keeps its contract, and ways to run a search's tasks.
+
+Epochs cost milliseconds; everything else (claims, points, rungs, attempts, records, checkpoints, promotions) is real.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jobs import entry, journal
+from jobs.context import Context, PausedError, StopError
+from jobs.record import Record
+from jobs.search.promotion import Judge
+from jobs.search.study import Study
+from jobs.stages import trial as stage
+from jobs.storage import Storage, read_json, write_json
+from jobs.task import Task
+
+SPACE: dict[str, Any] = {
+    "learning_rate": {"loguniform": [1e-5, 1e-1]},
+    "dropout": {"uniform": [0.0, 0.5]},
+    "hidden_layers": {"choice": [[64], [256, 128], [512, 256]]},
+    "batch_size": {"quniform": [128, 1024, 128]},
+}
+
+
+def make_study(
+    root: Path,
+    trials: int,
+    *,
+    epochs: int = 9,
+    stopping: Mapping[str, Any] | None = None,
+    algorithm: str = "tpe",
+    seed: int = 0,
+    **more: Any,
+) -> Study:
+    """A search whose trials are submitted: their tasks are written, and its data set's record says done."""
+    storage = Storage(root)
+    dataset = Task(stage="preprocess", settings={"by": "hand"})
+    dataset.write(storage)
+    Record(id=dataset.id, stage="preprocess", state="done", started=0, ended=0, running_s=0, attempt=1).write(storage)
+    definition = {
+        "architecture": "mlp",
+        "dataset": dataset.id,
+        "algorithm": algorithm,
+        "metric": "validation_balanced_accuracy",
+        "space": SPACE,
+        "stopping": stopping,
+        "seed": seed,
+        "settings": {"epochs": epochs},
+        **more,
+    }
+    study = Study(storage, definition)
+    submit(study, trials)
+    return study
+
+
+def submit(study: Study, trials: int) -> list[Path]:
+    """Write the tasks of a search's first trials; returns their folders."""
+    return [study.task(number).write(study.storage) for number in range(trials)]
+
+
+def objective(settings: Mapping[str, Any], epoch: int) -> float:
+    """A smooth figure in 0..1 that grows over epochs and is best near a learning rate of 1e-3 and little dropout."""
+    height = 1 - abs(math.log10(settings["learning_rate"]) + 3) / 3 - 0.3 * float(settings["dropout"])
+    return max(0.0, height) * (1 - 0.5 ** (epoch / 2))
+
+
+def fake_train(
+    epoch_s: float = 0.0, check: Callable[[Mapping[str, Any], int], None] = lambda settings, epoch: None
+) -> Callable[[Context, Mapping[str, Any], Judge], Any]:
+    """Training as the stage sees it; ``check`` may raise what an epoch ends with."""
+
+    def train(context: Context, settings: Mapping[str, Any], judge: Judge) -> Any:
+        saved = context.folder / "checkpoint.json"
+        lines: list[dict[str, Any]] = read_json(saved)["journal"] if saved.exists() else []
+        context.attempt.check()
+        journal.rewrite(context.folder, lines)
+        if lines and judge(lines) is not None:
+            return _finish(context, lines, "stopped by the search")
+        while True:
+            epoch = len(lines) + 1
+            check(settings, epoch)
+            _wait(epoch_s, context, epoch)
+            line = {
+                "epoch": epoch,
+                "validation_balanced_accuracy": objective(settings, epoch),
+                "validation_loss": 1 - objective(settings, epoch),
+                "ended": time.time(),
+                "attempt": context.attempt.number,
+            }
+            context.attempt.check()
+            journal.append(context.folder, line)
+            lines.append(line)
+            stop = judge(lines)
+            write_json(saved, {"journal": lines})
+            if stop is not None or epoch == settings["epochs"]:
+                return _finish(context, lines, "stopped by the search" if stop else None)
+
+    return train
+
+
+def _wait(epoch_s: float, context: Context, epoch: int) -> None:
+    until = time.monotonic() + epoch_s
+    while True:
+        if context.interrupted():
+            raise PausedError(f"saved before epoch {epoch}")
+        if time.monotonic() >= until:
+            return
+        time.sleep(min(0.01, epoch_s))
+
+
+def _finish(context: Context, lines: Sequence[Mapping[str, Any]], stopped: str | None) -> Any:
+    model = context.folder / "model.pt"
+    model.write_bytes(b"weights")
+    figures = {"epochs_run": len(lines), "stopped": stopped}
+    return SimpleNamespace(files=(model,), lines=tuple(lines), figures=figures)
+
+
+def run_inline(study: Study, numbers: Sequence[int], train: Callable[..., Any]) -> list[int]:
+    """Run trials one after the other in this process; returns their exit statuses."""
+    kept, signals = stage._train, (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in signals]
+    stage._train = train
+    try:
+        return [entry.run(study.storage.run(study.task(number).id)) for number in numbers]
+    finally:
+        stage._train = kept
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def start(study: Study, number: int, train: Callable[..., Any]) -> ForkProcess:
+    """Start a trial's task in a process of its own, its output in the task's log."""
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(study, number, train))
+    process.start()
+    return process
+
+
+def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
+    folder = study.storage.run(study.task(number).id)
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 2)
+    stage._train = train
+    entry.WAIT_S = 0.05
+    os._exit(entry.run(folder))
+
+
+def diverge(settings: Mapping[str, Any], epoch: int) -> None:
+    """What happens with a large learning rate."""
+    if settings["learning_rate"] > 1e-2:
+        raise StopError("diverged", f"the training loss is NaN at epoch {epoch}")

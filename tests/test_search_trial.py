@@ -1,0 +1,276 @@
+"""A search on storage: claims, points, resuming, failing, raising, halving and promotions, with a stand-in engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fixture import diverge, fake_train, make_study, objective, run_inline, start, submit
+
+from jobs import attempt, journal
+from jobs.context import StopError
+from jobs.record import read_record
+from jobs.search import NoWinnerError, best_so_far, summary, trial_settings, trials, winner, winner_settings
+from jobs.search.promotion import next_promotable, rung
+from jobs.search.proposal import choose, claim_point, past_of
+from jobs.search.stopping import asha
+from jobs.search.study import Study
+from jobs.search.trial import read_trials
+from jobs.storage import Storage, read_json
+
+ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
+
+
+def points(study: Study) -> list[Mapping[str, Any]]:
+    return [trial.point for trial in read_trials(study)]
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_one_worker_and_the_same_seed_give_the_same_points(tmp_path: Path, algorithm: str) -> None:
+    studies = [make_study(tmp_path / name, 14, algorithm=algorithm, epochs=1) for name in ("a", "b")]
+    for study in studies:
+        assert run_inline(study, range(14), fake_train()) == [0] * 14
+    assert points(studies[0]) == points(studies[1])
+    other = make_study(tmp_path / "c", 1, algorithm=algorithm, epochs=1, seed=1)
+    run_inline(other, [0], fake_train())
+    assert points(other)[0] != points(studies[0])[0]
+
+
+def test_raised_trials_go_on_from_what_is_there(tmp_path: Path) -> None:
+    whole, grown = make_study(tmp_path / "whole", 13, epochs=1), make_study(tmp_path / "grown", 11, epochs=1)
+    run_inline(whole, range(13), fake_train())
+    run_inline(grown, range(11), fake_train())
+    before = points(grown)
+    submit(grown, 13)
+    run_inline(grown, range(13), fake_train())
+    assert points(grown)[:11] == before
+    assert points(grown) == points(whole)
+
+
+def test_a_trial_says_what_it_came_to_and_where_its_run_is(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 3, epochs=4)
+    assert trials(study.storage, study.id) == [] and summary(study.storage, study.id) is None
+    run_inline(study, [0, 1, 2], fake_train())
+    found = trials(study.storage, study.id)
+    assert [(trial.number, trial.state, trial.epochs, trial.epochs_asked) for trial in found] == [
+        (number, "done", 4, 4) for number in range(3)
+    ]
+    values = [objective({"dropout": 0.0, **trial.point}, 4) for trial in found]
+    assert [trial.value for trial in found] == pytest.approx(values)
+    best = max(found, key=lambda trial: trial.value or 0)
+    assert winner(study.storage, study.id, 3, 1) == best.folder == study.storage.run(study.task(best.number).id)
+    settings = winner_settings(study.storage, study.id, 3)
+    assert settings == trial_settings(study.storage, study.task(best.number))
+    assert settings["architecture"] == "mlp" and settings["dataset"] == study.definition["dataset"]
+    assert settings["epochs"] == 4 and settings.items() >= best.point.items()
+    glance = summary(study.storage, study.id)
+    assert glance is not None and glance.best == best and glance.epochs_spent == 12 and glance.states == {"done": 3}
+    curve = best_so_far(study.storage, study.id)
+    assert [spent for spent, _ in curve] == list(range(1, 13)) and curve[-1][1] == best.value
+
+
+def test_a_loss_is_minimised_and_keep_last_takes_the_last_epoch(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "loss", 5, epochs=3, metric="validation_loss")
+    run_inline(study, range(5), fake_train())
+    found = trials(study.storage, study.id)
+    assert winner(study.storage, study.id, 5).name == min(found, key=lambda trial: trial.value or 9).task
+    last = make_study(tmp_path / "last", 1, epochs=3, settings={"epochs": 3, "keep": "last"})
+    run_inline(last, [0], fake_train())
+    lines = journal.read(last.storage.run(last.task(0).id))
+    assert trials(last.storage, last.id)[0].value == lines[-1]["validation_balanced_accuracy"]
+
+
+def test_a_failed_trial_counts_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 16, epochs=2)
+    statuses = run_inline(study, range(16), fake_train(check=diverge))
+    found = trials(study.storage, study.id)
+    assert {trial.state for trial in found} == {"done", "failed"}
+    assert [trial.state == "failed" for trial in found] == [status == 1 for status in statuses]
+    assert all((trial.point["learning_rate"] > 1e-2) == (trial.state == "failed") for trial in found)
+    assert {trial.cause for trial in found if trial.state == "failed"} == {"diverged"}
+    assert len(past_of(study, found)) == 16
+    with pytest.raises(NoWinnerError, match=r"rank 15 was asked for and \d+ of 16 trials ended with a result") as error:
+        winner(study.storage, study.id, 16, 15)
+    assert error.value.cause == "upstream failed"
+
+
+def test_a_failure_that_is_not_the_settings_fault_is_not_held_against_them(tmp_path: Path) -> None:
+    def check(settings: Mapping[str, Any], epoch: int) -> None:
+        raise StopError("node failure", "gone")
+
+    study = make_study(tmp_path, 1)
+    run_inline(study, [0], fake_train(check=check))
+    assert past_of(study, trials(study.storage, study.id)) == []
+
+
+def test_a_search_that_has_not_begun_has_no_winner(tmp_path: Path) -> None:
+    with pytest.raises(NoWinnerError, match="no trial has started"):
+        winner(Storage(tmp_path), "0123456789abcdef", 3)
+
+
+def test_the_first_to_publish_a_point_decides_and_all_get_it(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 2)
+    first = claim_point(study, 1)
+    home = study.trial(1)
+    before = (home / "point.json").read_bytes()
+    assert claim_point(study, 1) == first and (home / "point.json").read_bytes() == before
+    assert [path.name for path in home.parent.iterdir()] == ["0001"]  # nothing temporary is left
+
+
+def test_a_point_is_not_drawn_twice_while_there_are_others(tmp_path: Path) -> None:
+    space = {"hidden_layers": {"choice": [[1], [2], [3], [4]]}}
+    study = make_study(tmp_path, 5, space=space, algorithm="random", epochs=1)
+    run_inline(study, range(5), fake_train())
+    widths = [point["hidden_layers"] for point in points(study)]
+    assert sorted(widths[:4]) == [[1], [2], [3], [4]]  # a fifth has to repeat one
+
+
+def test_a_killed_trial_resumes_its_own_point_from_its_checkpoint(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 1, epochs=8)
+    process = start(study, 0, fake_train(epoch_s=0.05))
+    folder = study.storage.run(study.task(0).id)
+    _wait_until(lambda: len(journal.read(folder)) >= 3)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (lost,) = trials(study.storage, study.id)
+    assert lost.state == "lost" and lost.epochs >= 3 and lost.value is not None
+    assert [past.loss for past in past_of(study, [lost])] == [-lost.value]  # not counted as running
+    assert run_inline(study, [0], fake_train()) == [0]
+    (done,) = trials(study.storage, study.id)
+    assert (done.state, done.epochs, done.point) == ("done", 8, lost.point)
+    lines = journal.read(folder)
+    assert [line["attempt"] for line in lines][:2] == [1, 1] and lines[-1]["attempt"] == 2
+
+
+def test_a_running_trial_is_counted_in_and_a_paused_one_too(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 2, epochs=50)
+    process = start(study, 0, fake_train(epoch_s=0.05))
+    _wait_until(lambda: bool(trials(study.storage, study.id)))
+    (running,) = trials(study.storage, study.id)
+    assert running.state == "running" and [past.loss for past in past_of(study, [running])] == [None]
+    process.terminate()
+    process.join()
+    assert process.exitcode == 75
+    (paused,) = trials(study.storage, study.id)
+    assert paused.state == "paused" and [past.loss for past in past_of(study, [paused])] == [None]
+
+
+def test_rungs_and_their_bar() -> None:
+    given = {"grace_epochs": 2, "reduction": 3}
+    assert asha.milestones(given, 18) == (2, 6)
+    assert asha.milestones(given, 19) == (2, 6, 18)
+    assert asha.milestones(given, 2) == ()
+    values = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4}
+    assert [number for number in values if asha.goes_on(values, number, given, final=False)] == [1, 2]
+    assert not asha.goes_on({4: 0.9, 7: 0.1}, 4, given, final=False)
+    assert asha.goes_on({4: 0.9, 7: 0.1}, 4, given, final=True)
+    assert not asha.goes_on({4: 0.9, 7: 0.1}, 7, given, final=True)
+
+
+def test_halving_stops_trials_and_continues_those_that_rise_into_the_share(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 12, epochs=9, stopping=ASHA, seed=1)
+    assert run_inline(study, range(12), fake_train()) == [0] * 12
+    found = trials(study.storage, study.id)
+    assert {trial.state for trial in found} <= {"done", "stopped"} and len(found) == 12
+    first, second = rung(study, 1), rung(study, 3)
+    assert len(first) == 12 and len(second) >= 12 // 3
+    best_at_first = sorted(first, key=lambda number: -first[number])[: 12 // 3]
+    assert set(best_at_first) <= set(second)  # whoever the bar fell to was continued, whenever it came
+    assert next_promotable(study, "another task") is None
+    # The first trial comes to an empty rung and is stopped there: that it went on is another's doing.
+    early = next(trial for trial in found if trial.number in best_at_first and trial.number < 3)
+    attempts = attempt.history(early.folder)
+    assert len(attempts) > 1 and "by" in attempts[-1]
+    lines = journal.read(early.folder)
+    assert [line["epoch"] for line in lines] == list(range(1, early.epochs + 1))
+    assert {line["attempt"] for line in lines} == {entry["number"] for entry in attempts}
+
+
+def test_the_winner_of_a_halved_search_has_trained_to_its_last_epoch(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 4, epochs=20, stopping=ASHA)
+    run_inline(study, range(4), fake_train())
+    found = {trial.folder: trial for trial in trials(study.storage, study.id)}
+    best = found[winner(study.storage, study.id, 4)]
+    assert (best.state, best.epochs) == ("done", 20)
+    glance = summary(study.storage, study.id)
+    assert glance is not None
+    assert glance.epochs_saved == sum(20 - trial.epochs for trial in found.values()) > 30
+    assert glance.epochs_spent == sum(trial.epochs for trial in found.values())
+
+
+def test_a_stopped_trial_is_done_with_its_record_and_checkpoint(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 4, stopping=ASHA)
+    run_inline(study, [0], fake_train())
+    folder = study.storage.run(study.task(0).id)
+    record = read_record(folder)
+    assert record is not None and record.state == "done" and record.whole(study.storage)
+    assert {name: record.result[name] for name in ("stopped", "epochs_run", "trial")} == {
+        "stopped": "asha",
+        "epochs_run": 1,
+        "trial": 0,
+    }
+    assert (folder / "checkpoint.json").exists()
+    assert read_json(study.trial(0) / "rungs" / "000001.json")["epochs"] == 1
+
+
+def test_a_verdict_given_before_a_kill_is_given_again(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 4, stopping=ASHA)
+    run_inline(study, [0], fake_train())
+    folder = study.storage.run(study.task(0).id)
+    (folder / "record.json").unlink()  # killed between the verdict and the record
+    run_inline(study, [0], fake_train())
+    (trial,) = trials(study.storage, study.id)
+    assert (trial.state, trial.epochs) == ("stopped", 1)
+
+
+def test_whoever_is_cut_short_while_continuing_another_trial_takes_it_up_again(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 3, epochs=9, stopping=ASHA, seed=1)  # the second is the best
+    run_inline(study, [0, 1], fake_train())
+    # The third trial's process is asked to stop while it trains another trial on.
+    process = start(study, 2, fake_train(epoch_s=0.1))
+    own = study.storage.run(study.task(2).id)
+    others = [study.storage.run(study.task(number).id) for number in (0, 1)]
+    _wait_until(lambda: read_record(own) is not None and any(not (o / "record.json").exists() for o in others))
+    (taken,) = [folder for folder in others if not (folder / "record.json").exists()]
+    process.terminate()
+    process.join()
+    assert process.exitcode == 75
+    assert {trial.folder: trial.state for trial in trials(study.storage, study.id)}[taken] == "paused"
+    assert run_inline(study, [2], fake_train()) == [0]  # requeued: its own trial is done, the other's is taken up
+    states = {trial.folder: trial for trial in trials(study.storage, study.id)}
+    assert states[taken].state == "done" and states[taken].epochs == 9
+    assert len(attempt.history(own)) == 1
+
+
+def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 3, epochs=9, stopping=ASHA, seed=1)  # the second is the best
+    run_inline(study, [0, 1], fake_train())
+    process = start(study, 2, fake_train(epoch_s=0.1))
+    others = [study.storage.run(study.task(number).id) for number in (0, 1)]
+    _wait_until(lambda: any(not (folder / "record.json").exists() for folder in others))
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    (number,) = [number for number, folder in enumerate(others) if not (folder / "record.json").exists()]
+    assert run_inline(study, [number], fake_train()) == [0]
+    assert {trial.state for trial in trials(study.storage, study.id)} == {"stopped", "done"}
+
+
+def test_a_proposal_does_not_see_the_trial_it_is_for(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 12, epochs=1)
+    run_inline(study, range(12), fake_train())
+    found = read_trials(study)
+    assert choose(study, 11, found)[1] == found[11].point
+
+
+def _wait_until(true: Any, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
