@@ -76,7 +76,7 @@ def stuck(journal: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> Stop
         validation_loss=last["validation_loss"],
         validation_balanced_accuracy=last["validation_balanced_accuracy"],
         validation_accuracy=last["validation_accuracy"],
-        gradient_norms=seen["gradient_norms"],
+        gradient_norms={name: _json(value) for name, value in seen["gradient_norms"].items()},
         dead_units=seen["dead_units"],
     )
 

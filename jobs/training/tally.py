@@ -82,11 +82,11 @@ class Tally:
 class _Racing:
     # Sums of integers are the same in any order: the slow deterministic kernel would buy nothing.
     def __enter__(self) -> None:
-        self._was = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(False)
+        self._was = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("default")
 
     def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(self._was)
+        torch.set_deterministic_debug_mode(self._was)
 
 
 def _integers_may_race(labels: Tensor) -> Any:

@@ -1,0 +1,184 @@
+"""Every way a training run can end early, and what it says then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_fixture import context_of, publish_dataset, train_task
+
+from jobs import entry, journal
+from jobs.context import StopError
+from jobs.data.dataset import Dataset
+from jobs.record import read_record
+from jobs.stages import train as stage
+from jobs.storage import Storage
+from jobs.training import checkpoint, run, stops
+
+# Many layers whose weights grow by ten at every step overflow within a few of them.
+EXPLODING: dict[str, Any] = {"learning_rate": 10.0, "hidden_layers": [64] * 24, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return Storage(tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(scope="module")
+def dataset(storage: Storage) -> str:
+    return publish_dataset(storage)
+
+
+def trained(storage: Storage, architecture: str, dataset: str, **settings: Any) -> run.TrainResult:
+    context = context_of(train_task(architecture, dataset, **settings), storage)
+    opened = Dataset.open(storage.dataset(dataset))
+    return run.train(context, settings=stage.resolved(storage, context.task), dataset=opened, folder=context.folder)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_once(storage: Storage, dataset: str) -> None:
+    with pytest.raises(
+        StopError, match=r"training loss is NaN or infinite at epoch 1, step \d+; gradient norm"
+    ) as caught:
+        trained(storage, "mlp", dataset, **EXPLODING, patience_chance=99)
+    assert caught.value.cause == "diverged"
+    assert 1 <= caught.value.details["step"] <= 75
+    assert caught.value.details["gradient_norm"] is not None
+
+
+def test_a_diverged_run_is_a_failed_record_with_step_and_gradient_norm(storage: Storage, dataset: str) -> None:
+    task = train_task("mlp", dataset, **EXPLODING)
+    folder = task.write(storage)
+    assert entry.run(folder) == 1
+    record = read_record(folder)
+    assert record is not None
+    assert (record.state, record.cause) == ("failed", "diverged")
+    assert {"epoch", "step", "gradient_norm"} <= record.result.keys()
+
+
+def test_a_run_at_chance_is_stopped_with_what_was_seen(
+    storage: Storage, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_units(model: torch.nn.Module, *_: Any) -> torch.nn.Module:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.constant_(module.bias, -1e3 if module.out_features == 16 else 0.0)
+        return model
+
+    built = run.build
+    monkeypatch.setattr(run, "build", lambda *given: kill_units(built(*given)))
+    with pytest.raises(StopError, match="no better than chance; dead units: ") as caught:
+        trained(storage, "mlp", dataset, epochs=20, patience_chance=2)
+    assert caught.value.cause == "at chance"
+    details = caught.value.details
+    assert details["epochs_run"] == 2
+    assert list(details["dead_units"].values()) == [1.0]
+    hidden = [norm for name, norm in details["gradient_norms"].items() if "head.0" in name]
+    assert hidden
+    assert not any(hidden)
+
+
+def test_a_run_that_learns_is_not_at_chance(storage: Storage, dataset: str) -> None:
+    assert trained(storage, "mlp", dataset, epochs=4, patience_chance=1, batch_size=16).stopped is None
+
+
+@pytest.mark.parametrize(
+    ("balanced", "accuracy", "support", "expected"),
+    [
+        (1 / 632, 0.002, np.full(632, 10), True),
+        (0.003, 0.003, np.full(632, 10), True),
+        (0.003, 0.02, np.full(632, 10), False),  # knows some common categories
+        (0.01, 0.003, np.full(632, 10), False),
+        (0.5, 0.5, np.array([50, 50]), True),
+        (0.6, 0.6, np.array([50, 50]), False),
+        (0.5, 0.9, np.array([90, 10]), True),
+        (0.25, 0.97, np.array([97, 1, 1, 1, 0]), True),
+    ],
+)
+def test_chance_level_needs_both_figures(balanced: float, accuracy: float, support: np.ndarray, expected: bool) -> None:
+    assert stops.at_chance(balanced, accuracy, support) is expected
+
+
+def lines_of(scores: Sequence[float]) -> list[dict[str, float]]:
+    return [{"validation_balanced_accuracy": score} for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "expected"),
+    [
+        ([], 1, False),
+        ([0.1, 0.2, 0.3], 1, False),
+        ([0.1, 0.3, 0.3], 1, True),
+        ([0.3, 0.2, 0.25], 2, True),
+        ([0.3, 0.2, 0.31], 2, False),
+        ([0.3, 0.2, 0.1], None, False),
+    ],
+)
+def test_patience_counts_epochs_since_the_best(scores: list[float], patience: int | None, expected: bool) -> None:
+    assert stops.has_stalled(lines_of(scores), patience) is expected
+
+
+def test_early_stopping_keeps_the_best_epoch(storage: Storage, dataset: str) -> None:
+    result = trained(storage, "mlp", dataset, epochs=60, patience=2, batch_size=8, freeze_embeddings=False)
+    assert result.stopped == stops.EARLY
+    scores = [line["validation_balanced_accuracy"] for line in result.lines]
+    assert result.figures["best_epoch"] == 1 + int(np.argmax(scores))
+    assert result.figures["epochs_run"] == len(scores) == result.figures["best_epoch"] + 2
+    assert result.figures["validation_balanced_accuracy"] == max(scores)
+
+
+def test_keep_last_keeps_the_last_epoch(storage: Storage, dataset: str) -> None:
+    settings: dict[str, Any] = {"epochs": 6, "batch_size": 8, "freeze_embeddings": False, "learning_rate": 0.05}
+    last = trained(storage, "mlp", dataset, keep="last", **settings)
+    best = trained(storage, "mlp", dataset, keep="best", **settings)
+    assert last.figures["kept_epoch"] == 6
+    assert last.figures["validation_loss"] == last.lines[-1]["validation_loss"]
+    without = {"seconds", "titles_per_s", "ended"}
+    assert [{k: v for k, v in line.items() if k not in without} for line in last.lines] == [
+        {k: v for k, v in line.items() if k not in without} for line in best.lines
+    ]
+
+
+def test_a_search_can_stop_a_run_after_any_epoch(storage: Storage, dataset: str) -> None:
+    context = context_of(train_task("mlp", dataset, epochs=9, seed=3), storage)
+    result = run.train(
+        context,
+        settings=stage.resolved(storage, context.task),
+        dataset=Dataset.open(storage.dataset(dataset)),
+        folder=context.folder,
+        decide=lambda lines: "stop" if len(lines) == 2 else None,
+    )
+    assert (result.stopped, result.figures["epochs_run"]) == (stops.SEARCH, 2)
+    assert [line["epoch"] for line in journal.read(context.folder)] == [1, 2]
+    assert (context.folder / checkpoint.MODEL).exists()
+
+
+def test_asking_for_a_gpu_where_none_is_says_so(storage: Storage, dataset: str) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match="this job sees no GPU"):
+        trained(storage, "mlp", dataset, device="cuda")
+
+
+def test_bfloat16_learns_too(storage: Storage, dataset: str) -> None:
+    result = trained(storage, "mlp", dataset, precision="bfloat16", epochs=4, batch_size=16)
+    assert result.lines[-1]["train_loss"] < result.lines[0]["train_loss"]
+
+
+def test_a_compiler_that_fails_is_said_once_and_done_without(
+    storage: Storage, dataset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(model: object, **_: Any) -> Any:
+        def fail(_: object) -> Any:
+            raise RuntimeError("no compiler on this node\nwith a long tale")
+
+        return fail
+
+    plain = trained(storage, "cnn", dataset, epochs=2, dropout=0.2)
+    monkeypatch.setattr(torch, "compile", broken)
+    result = trained(storage, "cnn", dataset, epochs=2, dropout=0.2, compile=True)
+    log = capsys.readouterr().err
+    assert log.count("torch.compile does not work here, going on without it: no compiler on this node") == 1
+    assert result.figures["validation_loss"] == plain.figures["validation_loss"]
