@@ -9,7 +9,15 @@ from contextlib import contextmanager
 
 TIMEOUT_S = 60.0
 # What a job's environment says of that job alone; a job submitted from inside it must not inherit any.
-_OURS = ("TANDA_CPUS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+_OURS = (
+    "TANDA_CPUS",
+    "TANDA_ELEMENT",
+    "TANDA_RESTART",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+)
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
 
 

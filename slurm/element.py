@@ -130,6 +130,8 @@ def _header(element: Element) -> str:
 
 def element_id(environment: Mapping[str, str] = os.environ) -> str:
     """This element's id as the scheduler's user sees it: ``12_3`` in an array, else ``12``."""
+    if environment.get("TANDA_ELEMENT"):
+        return environment["TANDA_ELEMENT"]
     array = environment.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{environment.get('SLURM_ARRAY_TASK_ID', '0')}"
@@ -138,7 +140,7 @@ def element_id(environment: Mapping[str, str] = os.environ) -> str:
 
 def restart(environment: Mapping[str, str] = os.environ) -> int:
     """How many times this element was started before."""
-    return int(environment.get("SLURM_RESTART_COUNT") or 0)
+    return int(environment.get("TANDA_RESTART") or environment.get("SLURM_RESTART_COUNT") or 0)
 
 
 def _host() -> str:

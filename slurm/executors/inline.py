@@ -1,0 +1,72 @@
+"""This process, one path after the other: for debugging, where a breakpoint stops and Ctrl-C is heard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slurm.array import Array, Submitted
+from slurm.element import AGAIN, OK
+from slurm.recorded_states import RecordedStates
+from slurm.site import Site
+from slurm.states import DONE, FAILED, RUNNING, WAITING, JobState
+
+
+@dataclass(slots=True)
+class Inline:
+    """The ``inline`` executor: see ``slurm.executors.Executor``; ``submit`` returns when all is over.
+
+    ``entry`` runs one path and returns its exit status. After 75 (a person asked to stop) no more is started.
+    """
+
+    entry: Callable[[Path], int]
+    _states: RecordedStates = field(default_factory=RecordedStates)
+    _stopped: bool = False
+
+    def submit(self, array: Array) -> Submitted:
+        ids = self._states.add(array)
+        for id_, paths in zip(ids, array.elements, strict=True):
+            if not self._stopped and not array.held and self._states.ready(array, ids.index(id_)):
+                self._run(id_, paths)
+        return Submitted(ids=ids)
+
+    def _run(self, id_: str, paths: tuple[Path, ...]) -> None:
+        began = time.time()
+        self._states.set(id_, state=RUNNING, said="RUNNING", started=began)
+        codes = [self.entry(path) for path in paths]
+        ended = {"ended": time.time(), "elapsed_s": time.time() - began}
+        if AGAIN in codes:
+            self._stopped = True
+            self._states.set(id_, state=WAITING, said="PENDING", reason="saved and stopped; submit again to go on")
+        elif all(code == OK for code in codes):
+            self._states.set(id_, state=DONE, said="COMPLETED", exit_code=0, **ended)
+        else:
+            self._states.set(id_, state=FAILED, said="FAILED", cause="error", exit_code=max(codes), **ended)
+
+    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
+        del since
+        return self._states.of(ids)
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        self._states.cancel(ids)
+
+    def hold(self, ids: Iterable[str]) -> None:
+        """Nothing waits here: what can be started has been."""
+
+    def release(self, ids: Iterable[str]) -> None:
+        """Nothing waits here: submit again what was held."""
+
+    def scripts(self, array: Array) -> tuple[str, ...]:
+        """The commands that do the same in a process of their own, one a line for each path."""
+        lines = [" ".join([*array.command, str(path)]) for paths in array.elements for path in paths]
+        return ("\n".join(lines) + "\n",)
+
+
+def make(*, folder: Path, site: Site, entry: Callable[[Path], int] | None) -> Inline:
+    """Called by ``slurm.executors.make``; raises ValueError without an entry."""
+    del folder, site
+    if entry is None:
+        raise ValueError("the inline executor needs an entry: what runs one path in this process")
+    return Inline(entry)
