@@ -46,10 +46,11 @@ class Expansion:
             self.found.add(path, f"more than {RUNS_MAX:,} runs in all", key=True)
         return self._runs <= RUNS_MAX
 
-    def check_name(self, name: str, path: Path) -> None:
+    def check_name(self, name: str, path: Path, *, key: bool = True) -> None:
+        """Note a name that can't be a folder's; ``key`` false where it is a value."""
         problem = names.unsafe(name)
         if problem is not None:
-            self.found.add(path, f"{name!r} is {problem}", key=True)
+            self.found.add(path, f"{name!r} is {problem}", key=key)
 
     def check_seeds(self, seeds: Iterable[int], path: Path) -> None:
         seen: set[int] = set()

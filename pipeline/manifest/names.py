@@ -23,7 +23,7 @@ def unsafe(name: str) -> str | None:
     if len(name) > LENGTH_MAX:
         return f"a name of {len(name)} characters: at most {LENGTH_MAX}"
     if not _SAFE.match(name):
-        return "not a safe name: letters, digits and . _ - + = , are, with a letter, digit or _ first"
+        return "no safe name: it may hold letters, digits and . _ - + = , and starts with a letter, digit or _"
     if len(name.encode()) > 255:
         return "a name of more than 255 bytes in UTF-8"
     return None

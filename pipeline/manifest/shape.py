@@ -100,6 +100,8 @@ def _say(item: Any, path: Path, model: type[BaseModel]) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return f"unknown key{nearest(str(path[-1]), _fields(model, path[:-1]))}"
+    if kind == "string_pattern_mismatch" or path == ("umask",):
+        return f"must be octal digits after a zero, such as 027, not {shown(value)}"
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, not {shown(value)}"
     if kind in _BOUNDS:
@@ -107,8 +109,6 @@ def _say(item: Any, path: Path, model: type[BaseModel]) -> str:
         return f"must be {words} {context[name]:g}, not {shown(value)}"
     if kind == "literal_error":
         return f"must be {context['expected']}, not {shown(value)}"
-    if kind == "string_pattern_mismatch":
-        return f"must be octal digits such as '027', not {shown(value)}"
     if kind == "value_error":
         return str(context["error"])
     message: str = item["msg"]
