@@ -113,18 +113,23 @@ def submit(
 @app.command()
 def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: Executor = "local") -> None:
     """Submit on local processes, wait with a live display, then report."""
+    from jobs.storage import Storage
     from pipeline.live import watch
     from pipeline.report import build
-    from pipeline.status import task_states
+    from pipeline.status import print_states
     from pipeline.submit import print_submitted, submit_plan
 
     made = _plan(manifest, sets, None, only)
     console = _console()
-    print_submitted(submit_plan(made, executor=executor), console)
-    watch(made, console, until_over=True)
-    states = task_states(made)
-    page = build(made, states)
-    console.print(f"report: {page / 'index.html'}")
+    submitted = submit_plan(made, executor=executor)
+    print_submitted(submitted, console)
+    states = watch(made, console, closing_too=True)
+    page = Storage(made.manifest.storage).reports / made.manifest.name / "index.html"
+    # The closing job builds it; there is none where nothing was left to do, or all ran in this process.
+    if submitted.submission is None or executor == "inline" or not page.exists():
+        build(made, states)
+    print_states(made, states, console)
+    console.print(f"report: {page}")
     raise typer.Exit(int(any(state.state != "done" for state in states.values())))
 
 
@@ -142,7 +147,7 @@ def status(
 
     made = _plan(manifest, sets, None, only)
     if watching:
-        watch(made, _console(), until_over=True)
+        watch(made, _console())
     states = task_states(made)
     if json:
         _print_json(states_document(made, states))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.live import Live
 
+from jobs.storage import Storage
 from pipeline.plan import Plan
+from pipeline.queue import closing
 from pipeline.states import TaskState
 from pipeline.status import over, states_table, summary_line, task_states
 
@@ -17,21 +18,28 @@ POLL_LOCAL_S = 1.0
 POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
 
 
-def watch(plan: Plan, console: Console, *, until_over: bool) -> Mapping[str, TaskState]:
-    """Show states until every task is over (or a person presses Ctrl-C, which stops the display alone)."""
+def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping[str, TaskState]:
+    """Show states until every task is over, and with ``closing_too`` the closing job, which may try some again.
+
+    A person who presses Ctrl-C stops the display alone.
+    """
+    storage = Storage(plan.manifest.storage)
+
+    def finished(states: Mapping[str, TaskState]) -> bool:
+        return over(states) and not (closing_too and closing(storage, plan.manifest.name))
+
     if not console.is_terminal:
-        return _lines(plan, console)
+        return _lines(plan, console, finished)
     with Live(console=console, refresh_per_second=4, transient=True) as display:
         while True:
             states = task_states(plan)
             display.update(states_table(plan, states, rows=max(5, console.height - 8)))
-            if over(states) or not until_over:
-                break
+            if finished(states):
+                return states
             time.sleep(_pause_s(states))
-    return states
 
 
-def _lines(plan: Plan, console: Console) -> Mapping[str, TaskState]:
+def _lines(plan: Plan, console: Console, finished: Callable[[Mapping[str, TaskState]], bool]) -> dict[str, TaskState]:
     said = ""
     while True:
         states = task_states(plan)
@@ -39,12 +47,11 @@ def _lines(plan: Plan, console: Console) -> Mapping[str, TaskState]:
         if line != said:
             console.print(line)
             said = line
-        if over(states):
+        if finished(states):
             return states
         time.sleep(_pause_s(states))
 
 
 def _pause_s(states: Mapping[str, TaskState]) -> float:
-    # Element ids of local processes start with "local": only Slurm has a controller to spare.
-    jobs = Counter((state.job or "").startswith("local") for state in states.values() if state.job)
-    return POLL_LOCAL_S if jobs[True] or not jobs else POLL_CLUSTER_S
+    on_cluster = any(state.executor == "slurm" and state.queued for state in states.values())
+    return POLL_CLUSTER_S if on_cluster else POLL_LOCAL_S

@@ -65,3 +65,13 @@ def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[s
                         )
                         found.setdefault(task, []).append(place)
     return found
+
+
+def closing(storage: Storage, manifest: str) -> bool:
+    """Whether a closing job of the manifest's newest submission has still to run, or is at it."""
+    mine = [submission for submission in read_all(storage) if submission.manifest == manifest]
+    jobs = [job for array in mine[-1].arrays if array.stage == "close" for job in array.elements] if mine else []
+    if not jobs:
+        return False
+    said = observe(storage, mine[-1].executor, jobs, mine[-1].time)
+    return any(said[job].state in ("waiting", "running") for job in jobs)

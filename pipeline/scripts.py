@@ -14,8 +14,9 @@ from pipeline.executors import site
 from pipeline.plan import Plan
 from pipeline.snapshot import commit, snapshot
 from pipeline.submit import SOURCE
-from slurm.array import Array, base
+from slurm.array import Array
 from slurm.executors.slurm import SlurmArrays
+from slurm.identifiers import base
 
 
 def scripts(plan: Plan) -> dict[str, str]:
