@@ -246,12 +246,10 @@ def _draw(languages: Sequence[Language], generator: np.random.Generator, count: 
     validation = generator.random(count) < _VALIDATION_SHARE
     for number, spoken in enumerate(languages):
         mine = np.flatnonzero(language == number)
-        true[mine] = np.minimum(
-            np.searchsorted(spoken.shares.cumsum(), generator.random(len(mine))), len(spoken.own) - 1
-        )
-        other = np.minimum(np.searchsorted(spoken.shares.cumsum(), generator.random(len(mine))), len(spoken.own) - 1)
-        shown[mine] = np.where(wrong[mine], other, true[mine])
-        words[mine] = _spelt(generator, _titles(spoken, generator, true[mine]))
+        true = _some_categories(spoken, generator, len(mine))
+        other = _some_categories(spoken, generator, len(mine))
+        shown[mine] = np.where(wrong[mine], other, true)
+        words[mine] = _spelt(generator, _titles(spoken, generator, true))
     return Block(language=language, category=shown, reliable=sure, validation=validation, words=words)
 
 
