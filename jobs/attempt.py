@@ -146,13 +146,13 @@ def live(folder: Path) -> bool:
 def _same_process(start: Mapping[str, Any]) -> bool:
     # A pid can be used again: the process must not be younger than the attempt it is said to be.
     try:
-        ticks = int(Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()[19])
+        fields = Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()
         booted = next(
             int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
         )
     except (OSError, StopIteration):
         return False
-    state = Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    state, ticks = fields[0], int(fields[19])
     return state not in "ZX" and booted + ticks / os.sysconf("SC_CLK_TCK") <= float(start["started"]) + 2
 
 
