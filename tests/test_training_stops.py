@@ -155,6 +155,26 @@ def test_a_search_can_stop_a_run_after_any_epoch(storage: Storage, dataset: str)
     assert (context.folder / checkpoint.MODEL).exists()
 
 
+def test_a_stopped_run_goes_on_as_if_never_stopped_when_the_search_changes_its_mind(
+    storage: Storage, dataset: str
+) -> None:
+    context = context_of(train_task("mlp", dataset, epochs=4, seed=4, freeze_embeddings=False), storage)
+    given: dict[str, Any] = {
+        "settings": stage.resolved(storage, context.task),
+        "dataset": Dataset.open(storage.dataset(dataset)),
+    }
+    first = run.train(context, **given, folder=context.folder, decide=lambda lines: "stop" if len(lines) == 2 else None)
+    asked: list[int] = []
+    again = run.train(context, **given, folder=context.folder, decide=lambda lines: asked.append(len(lines)))
+    alone = run.train(context, **given, folder=storage.runs)
+    assert first.lines == again.lines[:2]
+    assert asked == [2, 3, 4]
+    without = {"seconds", "titles_per_s", "ended"}
+    assert [{k: v for k, v in line.items() if k not in without} for line in again.lines] == [
+        {k: v for k, v in line.items() if k not in without} for line in alone.lines
+    ]
+
+
 def test_asking_for_a_gpu_where_none_is_says_so(storage: Storage, dataset: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

@@ -58,8 +58,9 @@ def train(
     """Train one architecture, or go on where a checkpoint in ``folder`` left off.
 
     ``settings`` holds ``architecture`` and a value for each of ``jobs.models.settings(architecture)``.
-    ``decide`` sees the journal after every epoch and may say "stop". Raises StopError (diverged, at chance) and
-    PausedError (saved, after the context was interrupted).
+    ``decide`` sees the journal after every epoch and may say "stop"; a run that it stopped keeps its checkpoint,
+    and goes on from there when it is called again and ``decide`` has changed its mind. Raises StopError (diverged,
+    at chance) and PausedError (saved, after the context was interrupted).
     """
     if models.describe(settings["architecture"]).KIND == "estimator":
         from jobs.training.estimator import fit
@@ -100,16 +101,15 @@ class _Run:
         self._build()
         self._resume()
         epochs = int(self.settings["epochs"])
-        if self.journal and self.step == 0 and self._search_says_stop():
-            # Killed between the verdict and the record: the verdict is asked for again.
-            return self._finish(stops.SEARCH)
-        while True:
+        # Killed between the verdict and the record, or continued: the verdict is asked for again.
+        stopped = stops.SEARCH if self.journal and self.step == 0 and self._search_says_stop() else None
+        while stopped is None and self.epoch < epochs:
             self._train_epoch()
             self._validate_epoch()
             stopped = self._verdict()
-            if stopped is not None or self.epoch == epochs:
-                return self._finish(stopped)
-            self.saver.epoch_over(self._save)
+            if stopped is None and self.epoch < epochs:
+                self.saver.epoch_over(self._save)
+        return self._finish(stopped)
 
     def _build(self) -> None:
         settings, split = self.settings, self.dataset.splits
