@@ -112,11 +112,11 @@ class Supervisor:
 
     def _watch(self, id_: str) -> None:
         run, array = self.running[id_], self.arrays[int(base(id_))]
-        code = _ended(run)
-        if code is not None:
+        end = _ended(run)
+        if end is not None:
             _sweep(run.pid)
             del self.running[id_]
-            self._account(id_, run, code)
+            self._account(id_, run, *end)
             return
         now = time.time()
         limit_s = array.resources.time_min * 60
@@ -134,13 +134,14 @@ class Supervisor:
             run.stopping, run.kill_at = cause, time.time() + KILL_AFTER_S
             _signal_group(run.pid, signal.SIGTERM)
 
-    def _account(self, id_: str, run: _Running, code: int) -> None:
+    def _account(self, id_: str, run: _Running, code: int, peak_mb: float | None) -> None:
         elapsed_s = time.time() - run.began
         before = self.states[id_]
         self.states[id_] = replace(
             before,
             elapsed_s=before.elapsed_s + elapsed_s,
             gpu_hours=before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
+            max_rss_mb=max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
         )
         if run.process is None:
             reason = "its supervisor was killed: how it ended is not known"
@@ -291,10 +292,15 @@ class Supervisor:
         return file
 
 
-def _ended(run: _Running) -> int | None:
-    if run.process is not None:
-        return run.process.poll()
-    return None if Path(f"/proc/{run.pid}").exists() else 1
+def _ended(run: _Running) -> tuple[int, float | None] | None:
+    """Exit status (negative: a signal) and peak memory in MB of an element that is over."""
+    if run.process is None:
+        return None if Path(f"/proc/{run.pid}").exists() else (1, None)
+    pid, status, used = os.wait4(run.pid, os.WNOHANG)
+    if not pid:
+        return None
+    run.process.returncode = os.waitstatus_to_exitcode(status)
+    return run.process.returncode, round(used.ru_maxrss / 1024, 1)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -1,0 +1,73 @@
+"""The fixture ``cluster``: one real Slurm cluster for the whole test run, started at its first use."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rig import Rig, Shape, missing
+
+# One cluster at a time on a machine, whoever runs tests there.
+LOCK = Path(tempfile.gettempdir()) / f"tanda-test-cluster.{os.getuid()}.lock"
+_rig: Rig | None = None
+
+
+@contextmanager
+def machine_to_ourselves() -> Iterator[None]:
+    """Wait for other test runs to end, and clear away a cluster that a killed one left."""
+    with LOCK.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        left = file.read().strip()
+        if left and Path(left).is_dir():
+            Rig(Path(left)).stop()
+            shutil.rmtree(left, ignore_errors=True)
+        file.truncate(0)
+        yield
+
+
+@contextmanager
+def running(shape: Shape | None = None) -> Iterator[Rig]:
+    """A cluster in a folder of its own, with SLURM_CONF set; stopped and removed at the end, whatever happens."""
+    # Not pytest's folder: that one is closed to the daemons' users.
+    folder = Path(tempfile.mkdtemp(prefix="tanda-rig-"))
+    folder.chmod(0o755)
+    rig = Rig(folder, shape)
+    before = os.environ.get("SLURM_CONF")
+    try:
+        rig.start()
+        os.environ["SLURM_CONF"] = str(rig.conf)
+        yield rig
+    finally:
+        rig.stop()
+        if before is None:
+            os.environ.pop("SLURM_CONF", None)
+        else:
+            os.environ["SLURM_CONF"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Rig]:
+    """Four nodes of 4 CPUs and 2 fake GPUs, with accounting; SLURM_CONF is set while it runs."""
+    if absent := missing():
+        pytest.skip(f"no Slurm here: {', '.join(absent)} not installed (see tests/install_packages.sh)")
+    # A module that imports this fixture has one of its own: they share the one cluster.
+    global _rig
+    if _rig is not None:
+        yield _rig
+        return
+    with machine_to_ourselves(), running() as rig:
+        LOCK.write_text(str(rig.folder))
+        _rig = rig
+        try:
+            yield rig
+        finally:
+            _rig = None
+            LOCK.write_text("")

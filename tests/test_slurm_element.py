@@ -1,0 +1,161 @@
+"""One element of an array: children side by side, their ends, and when another start is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slurm.element import AGAIN, FAILED, IDLE, OK, Element, read_element, write_elements
+
+CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
+ROOT = str(Path(__file__).parents[1])
+
+
+def make_path(folder: Path, name: str, plan: str) -> Path:
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "plan").write_text(plan)
+    return path
+
+
+def begin(folder: Path, *paths: Path, restart: int = 0, **facts: object) -> subprocess.Popen[bytes]:
+    element = Element(paths=tuple(map(str, paths)), command=CHILD, **{"cpus": 4, **facts})  # type: ignore[arg-type]
+    write_elements(folder / "elements.json", (element,))
+    environment = {
+        **os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1", "TANDA_ELEMENT": "7_3", "TANDA_RESTART": str(restart),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "slurm.element", str(folder / "elements.json"), "0"]
+    return subprocess.Popen(command, env=environment)
+
+
+def run(folder: Path, *paths: Path, **facts: object) -> int:
+    return begin(folder, *paths, **facts).wait(timeout=30)
+
+
+def wait_for(ready: Callable[[], bool], limit_s: float = 15) -> None:
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def notes(path: Path) -> list[list[str]]:
+    file = path / "notes"
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.parametrize(("plan", "status"), [("exit 0", OK), ("exit 1", FAILED), ("exit 3", FAILED), ("kill", FAILED)])
+def test_the_element_fails_when_a_child_fails(tmp_path: Path, plan: str, status: int) -> None:
+    assert run(tmp_path, make_path(tmp_path, "a", plan)) == status
+
+
+def test_a_childs_output_goes_to_its_own_log_under_a_header(tmp_path: Path) -> None:
+    path = make_path(tmp_path, "a", "nonsense")
+    run(tmp_path, path)
+    run(tmp_path, path, restart=1)
+    lines = (path / "log.txt").read_text().splitlines()
+    assert [line for line in lines if line.startswith("==")][0].endswith("job 7_3 start 1 ==")
+    assert lines.count("unknown word nonsense") == 2
+    assert "start 2 ==" in (path / "log.txt").read_text()
+
+
+def test_packed_children_run_side_by_side_and_share_the_cpus(tmp_path: Path) -> None:
+    paths = [make_path(tmp_path, name, "sleep 0.5") for name in "ab"]
+    assert run(tmp_path, *paths) == OK
+    starts = [float(notes(path)[0][1]) for path in paths]
+    ends = [float(notes(path)[1][1]) for path in paths]
+    assert max(starts) < min(ends)
+    assert {note[2] for path in paths for note in notes(path)} == {"2"}
+
+
+def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) -> None:
+    dies, lives = make_path(tmp_path, "dies", "kill"), make_path(tmp_path, "lives", "sleep 0.3")
+    assert run(tmp_path, dies, lives, restart=2) == FAILED
+    assert notes(lives)[-1][0] == "end"
+    end = json.loads((dies / "exits/7_3-2.json").read_text())
+    assert (end["exit_code"], end["job_id"], end["restart"]) == (-signal.SIGKILL, "7_3", 2)
+    assert end["peak_mb"] > 1 and abs(end["ended"] - time.time()) < 60
+    assert not (lives / "exits").exists()
+
+
+@pytest.mark.parametrize("plan", ["exit 0", "exit 1", "touch checkpoint.pt exit 75"])
+def test_an_end_that_the_child_tells_of_itself_is_not_written_again(tmp_path: Path, plan: str) -> None:
+    path = make_path(tmp_path, "a", plan)
+    run(tmp_path, path, signs=("checkpoint.pt",))
+    assert not (path / "exits").exists()
+
+
+def test_a_warning_is_passed_on_and_a_saved_child_asks_for_another_start(tmp_path: Path) -> None:
+    saves, ended = make_path(tmp_path, "saves", "save sleep 30"), make_path(tmp_path, "ended", "exit 0")
+    element = begin(tmp_path, saves, ended, signs=("checkpoint.pt",))
+    wait_for(lambda: bool(notes(saves)) and len(notes(ended)) == 2)
+    time.sleep(0.2)
+    element.send_signal(signal.SIGUSR2)
+    assert element.wait(timeout=10) == AGAIN
+    assert notes(saves)[-1][0] == "saved"
+
+
+def test_a_cancelled_element_saves_but_does_not_come_back(tmp_path: Path) -> None:
+    path = make_path(tmp_path, "a", "save sleep 30")
+    element = begin(tmp_path, path, signs=("checkpoint.pt",))
+    wait_for(lambda: bool(notes(path)))
+    time.sleep(0.2)
+    element.send_signal(signal.SIGTERM)
+    assert element.wait(timeout=10) == FAILED
+    assert notes(path)[-1][0] == "saved"
+
+
+def test_a_child_that_the_warning_found_still_starting_gets_another_start(tmp_path: Path) -> None:
+    # `sleep` sets no handlers: the signal ends it as it would end a Python that is still importing.
+    path = make_path(tmp_path, "a", "sleep 30")
+    element = begin(tmp_path, path)
+    wait_for(lambda: bool(notes(path)))
+    element.send_signal(signal.SIGUSR2)
+    assert element.wait(timeout=10) == AGAIN
+
+
+def test_one_that_saved_is_not_lost_because_its_neighbour_is_deaf(tmp_path: Path) -> None:
+    saves, deaf = make_path(tmp_path, "saves", "save sleep 30"), make_path(tmp_path, "deaf", "deaf sleep 30")
+    element = begin(tmp_path, saves, deaf, warn_s=1, signs=("checkpoint.pt",))
+    wait_for(lambda: bool(notes(saves) and notes(deaf)))
+    time.sleep(0.2)
+    element.send_signal(signal.SIGUSR2)
+    assert element.wait(timeout=10) == AGAIN
+
+
+def test_without_progress_the_third_start_in_a_row_is_the_last(tmp_path: Path) -> None:
+    path = make_path(tmp_path, "a", "exit 75")
+    statuses = [run(tmp_path, path, restart=number, signs=("checkpoint.pt",)) for number in range(3)]
+    assert statuses == [AGAIN, AGAIN, IDLE]
+
+
+def test_progress_begins_the_count_anew(tmp_path: Path) -> None:
+    path = make_path(tmp_path, "a", "exit 75\nexit 75\ntouch checkpoint.pt exit 75\nexit 75")
+    statuses = [run(tmp_path, path, restart=number, signs=("checkpoint.pt",)) for number in range(6)]
+    assert statuses == [AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, IDLE]
+
+
+def test_a_path_that_is_not_there_leaves_the_others(tmp_path: Path) -> None:
+    path = make_path(tmp_path, "a", "exit 0")
+    assert run(tmp_path, tmp_path / "absent", path) == FAILED
+    assert notes(path)[-1][0] == "end"
+
+
+def test_elements_survive_the_journey_through_json(tmp_path: Path) -> None:
+    elements = tuple(Element(paths=(f"/p/{n}",), command=CHILD, signs=("a", "b"), warn_s=n) for n in range(3))
+    write_elements(tmp_path / "e.json", elements)
+    assert tuple(read_element(tmp_path / "e.json", place) for place in range(3)) == elements
+
+
+def test_the_element_imports_nothing_but_the_standard_library() -> None:
+    program = "import sys, slurm.element; print([m for m in ('numpy', 'submitit', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
