@@ -223,6 +223,7 @@ def _about() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
+        "cpus": cpus(),  # sums of floats come out otherwise on another number of threads
         "git_commit": os.environ.get("TANDA_COMMIT"),
         "gpus": len([device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]),
         "slurm": slurm,

@@ -32,11 +32,10 @@ class Difference:
 
 def describe(folder: Path) -> dict[str, Any]:
     """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run."""
+    folder = folder.resolve()
     task, record = _finished(folder)
-    data = [need for need in task.needs if (Storage(folder.parent.parent).dataset(need) / "meta.json").exists()]
-    digests = {
-        need: read_json(Storage(folder.parent.parent).dataset(need) / "meta.json").get("digests") for need in data
-    }
+    metas = {need: Storage(folder.parent.parent).dataset(need) / "meta.json" for need in task.needs}
+    digests = {need: read_json(meta)["files"] for need, meta in metas.items() if meta.exists()}
     return {
         "id": task.id,
         "stage": task.stage,
@@ -45,19 +44,27 @@ def describe(folder: Path) -> dict[str, Any]:
         "host": record.about.get("host"),
         "settings": dict(task.settings),
         "datasets": digests,
-        "command": f"PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
+        "command": f"TANDA_CPUS={record.about.get('cpus', '')} PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
     }
 
 
 def check(folder: Path) -> list[Difference]:
     """Run a task again in a temporary storage and compare every file that its record names, bit for bit."""
+    folder = folder.resolve()
     task, record = _finished(folder)
+    cpus = str(record.about.get("cpus", ""))
     storage = Storage(folder.parent.parent)
     with tempfile.TemporaryDirectory(prefix="tanda-repro-") as name:
         again = Storage(Path(name))
         _link_needs(storage, again, task)
         task.write(again)
-        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(HOME)}
+        environment = {
+            **os.environ,
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": str(HOME),
+            "TANDA_CPUS": cpus,
+            "OMP_NUM_THREADS": cpus,
+        }
         command = [sys.executable, "-m", "jobs", str(again.run(task.id))]
         ended = subprocess.run(command, env=environment, check=False)
         if ended.returncode != 0:
