@@ -88,12 +88,19 @@ class LocalQueue:
         with (self.folder / "supervisor.lock").open("a") as lock, (self.folder / "supervisor.log").open("a") as log:
             if not _lock_now(lock.fileno()):
                 return
-            # The child inherits the lock with the open file: there is no moment in which nobody holds it.
-            subprocess.Popen(
-                [sys.executable, "-m", "slurm.supervisor", str(self.folder), str(lock.fileno())],
+            # The supervisor inherits the lock with the open file: there is no moment in which nobody holds it.
+            # The shell ends at once, so that it is no child of ours and leaves no zombie with us.
+            supervisor = [sys.executable, "-m", "slurm.supervisor", str(self.folder), str(lock.fileno())]
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "sh", *supervisor],
                 env={**scrubbed(os.environ), **import_path(None)},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock.fileno(),),
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+                check=True,
+            )
 
 
 def import_path(code: Path | None) -> dict[str, str]:

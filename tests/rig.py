@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
@@ -69,6 +70,7 @@ class Rig:
         self.user = getpass.getuser()
         self.host = socket.gethostname().split(".")[0]
         self.nodes = [f"n{number}" for number in range(1, self.shape.nodes + 1)]
+        self._database: subprocess.Popen[bytes] | None = None
         # One set of ports for the life of the rig: a restarted daemon must come back where it was.
         self._ports = {name: _free_port() for name in ("slurmctld", "slurmdbd", "mariadb", *self.nodes)}
 
@@ -109,6 +111,8 @@ class Rig:
         self._kill_steps()
         self.stop_daemon("slurmdbd")
         self.stop_daemon("mariadb")
+        if self._database is not None:
+            self._database.wait(timeout=20)
         self.stop_daemon("munged")
 
     def call(self, *command: str, timeout_s: float = 30) -> str:
@@ -189,22 +193,8 @@ class Rig:
 
     def _start_database(self) -> None:
         data, sock = self.folder / "mariadb", self.folder / "run/mariadb.sock"
-        log = (self.folder / "log/mariadb.log").open("a")
-        if not data.exists():
-            options = ["--no-defaults", f"--user={self.user}", f"--datadir={data}", "--skip-test-db"]
-            root = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self.user}"]
-            subprocess.run(
-                [_program("mariadb-install-db"), *options, *root], check=True, stdout=log, stderr=log, timeout=60
-            )
-        command = [_program("mariadbd"), "--no-defaults", f"--user={self.user}", f"--datadir={data}"]
-        place = [f"--socket={sock}", f"--pid-file={self.folder}/run/mariadb.pid", f"--port={self._ports['mariadb']}"]
-        subprocess.Popen(
-            [*command, *place, *DATABASE_OPTIONS],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self.folder / "log/mariadb.log").open("a") as log:
+            self._run_database(data, sock, log)
         client = ("mariadb", "--no-defaults", f"--user={self.user}", f"--socket={sock}", "-e")
         self._wait("MariaDB answers", lambda: self._try(*client, "select 1") != "", 30)
         grants = "".join(
@@ -213,6 +203,23 @@ class Rig:
             for host in ("127.0.0.1", "localhost")
         )
         self.call(*client, f"create database if not exists slurm_acct; {grants}")
+
+    def _run_database(self, data: Path, sock: Path, log: IO[str]) -> None:
+        if not data.exists():
+            options = ["--no-defaults", f"--user={self.user}", f"--datadir={data}", "--skip-test-db"]
+            root = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self.user}"]
+            subprocess.run(
+                [_program("mariadb-install-db"), *options, *root], check=True, stdout=log, stderr=log, timeout=60
+            )
+        command = [_program("mariadbd"), "--no-defaults", f"--user={self.user}", f"--datadir={data}"]
+        place = [f"--socket={sock}", f"--pid-file={self.folder}/run/mariadb.pid", f"--port={self._ports['mariadb']}"]
+        self._database = subprocess.Popen(
+            [*command, *place, *DATABASE_OPTIONS],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
     @property
     def _socket(self) -> Path:

@@ -62,7 +62,7 @@ def test_a_childs_output_goes_to_its_own_log_under_a_header(tmp_path: Path) -> N
     run(tmp_path, path)
     run(tmp_path, path, restart=1)
     lines = (path / "log.txt").read_text().splitlines()
-    assert [line for line in lines if line.startswith("==")][0].endswith("job 7_3 start 1 ==")
+    assert next(line for line in lines if line.startswith("==")).endswith("job 7_3 start 1 ==")
     assert lines.count("unknown word nonsense") == 2
     assert "start 2 ==" in (path / "log.txt").read_text()
 

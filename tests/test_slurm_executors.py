@@ -1,0 +1,291 @@
+"""The contract of every executor, and what only those that run anything promise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_fixture import cluster  # noqa: F401
+
+from slurm.array import Array, Dependency, Resources, Submitted
+from slurm.executors import Executor, make, names
+from slurm.local_queue import LocalQueue
+from slurm.states import CAUSES, STATES, JobState
+
+CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
+RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
+
+
+def one_path(path: Path) -> int:
+    return subprocess.run([*CHILD, str(path)], check=False).returncode
+
+
+def executor_of(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Executor:
+    if name == "slurm":
+        request.getfixturevalue("cluster")
+    return make(name, folder=tmp_path / "queue", entry=one_path)
+
+
+@pytest.fixture(params=["inline", "local", "recording", pytest.param("slurm", marks=pytest.mark.cluster)])
+def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
+    return executor_of(request.param, tmp_path, request)
+
+
+@pytest.fixture(params=RUNNING_ONES)
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
+    return executor_of(request.param, tmp_path, request)
+
+
+@pytest.fixture
+def local(tmp_path: Path, request: pytest.FixtureRequest) -> Executor:
+    return executor_of("local", tmp_path, request)
+
+
+def make_array(folder: Path, *plans: str, name: str = "tanda-test", **facts: Any) -> Array:
+    elements = []
+    for number, plan in enumerate(plans):
+        path = folder / "runs" / f"{name}-{number}"
+        path.mkdir(parents=True)
+        (path / "plan").write_text(plan)
+        elements.append((path,))
+    return Array(
+        name=name, elements=tuple(elements), command=CHILD, folder=folder / "submission",
+        code=Path(__file__).parents[1], **{"resources": Resources(mem_gb=0.25, time_min=5), **facts},
+    )  # fmt: skip
+
+
+def wait_for(ready: Callable[[], bool], limit_s: float = 40) -> None:
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+
+
+def ended(executor: Executor, submitted: Submitted, limit_s: float = 60) -> list[JobState]:
+    wait_for(lambda: all(state.over for state in executor.states(submitted.queued).values()), limit_s)
+    return list(executor.states(submitted.queued).values())
+
+
+def runs_at_once(array: Array) -> int:
+    """The most children that ran at the same moment, from their notes."""
+    moments = []
+    for (path,) in array.elements:
+        for line in (path / "notes").read_text().splitlines():
+            word, moment, _ = line.split()
+            moments.append((float(moment), 1 if word == "start" else -1))
+    now = most = 0
+    for _, step in sorted(moments):
+        now += step
+        most = max(most, now)
+    return most
+
+
+def test_every_executor_is_found_by_its_name() -> None:
+    assert names() == ("inline", "local", "recording", "slurm")
+    with pytest.raises(ValueError, match="unknown executor 'pbs'; legal: inline, local, recording, slurm"):
+        make("pbs", folder=Path("/nowhere"))
+
+
+def test_an_array_gives_an_id_for_each_element(executor: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "exit 0", "exit 0", held=True)
+    submitted = executor.submit(array)
+    assert submitted.refused is None
+    assert len(set(submitted.queued)) == 2 and submitted.ids == submitted.queued
+    assert len(submitted.jobs) == 1
+    states = executor.states(submitted.queued)
+    assert list(states) == list(submitted.queued)
+    assert all(state.state in STATES and state.id == id_ for id_, state in states.items())
+    executor.cancel(submitted.queued)
+    wait_for(lambda: all(state.over for state in executor.states(submitted.queued).values()))
+    assert {state.cause for state in executor.states(submitted.queued).values()} == {"cancelled"}
+
+
+def test_an_element_nobody_submitted_is_gone_and_cancelling_it_is_no_error(executor: Executor) -> None:
+    assert executor.states(["4242_0"])["4242_0"].state == "gone"
+    executor.cancel(["4242_0"])
+    assert executor.states([]) == {}
+
+
+def test_a_dry_run_shows_every_command_and_starts_nothing(executor: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "exit 0", "exit 0")
+    assert all(isinstance(text, str) and text.endswith("\n") for text in executor.scripts(array))
+    assert not any((path / "notes").exists() for (path,) in array.elements)
+
+
+def test_done_and_failed_are_told_apart(running: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "exit 0", "exit 1", "kill", "kill-element")
+    states = ended(running, running.submit(array))
+    assert [(state.state, state.cause) for state in states] == [
+        ("done", None), ("failed", "error"), ("failed", "error"), ("failed", "killed"),
+    ]  # fmt: skip
+    assert (array.elements[2][0] / "exits").exists() and states[3].signal == signal.SIGKILL
+    assert all(state.cause in CAUSES for state in states if state.cause)
+
+
+def test_packed_elements_are_one_job(running: Executor, tmp_path: Path) -> None:
+    first, second = make_array(tmp_path, "sleep 1", "sleep 1").elements
+    given = Resources(cpus=2, mem_gb=0.25, time_min=5)
+    array = Array(
+        name="packed", elements=((*first, *second),), command=CHILD, folder=tmp_path / "s", resources=given,
+        code=Path(__file__).parents[1],
+    )  # fmt: skip
+    submitted = running.submit(array)
+    assert len(submitted.queued) == 1
+    assert ended(running, submitted)[0].state == "done"
+    alone = Array(name="x", elements=(first, second), command=CHILD, folder=tmp_path)
+    assert runs_at_once(alone) == 2
+
+
+def test_a_throttle_is_kept(running: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, *["sleep 0.5"] * 4, throttle=2)
+    assert {state.state for state in ended(running, running.submit(array))} == {"done"}
+    assert runs_at_once(array) <= 2
+
+
+def test_what_waits_for_another_starts_after_it_whatever_its_fate(running: Executor, tmp_path: Path) -> None:
+    first = make_array(tmp_path, "sleep 0.5 exit 1", "sleep 0.5 exit 0", name="first")
+    before = running.submit(first)
+    arrays = {
+        way: make_array(tmp_path, "exit 0", "exit 0", name=way, after=(Dependency(way=way, jobs=before.queued),))
+        for way in ("afterany", "afterok", "aftercorr")
+    }
+    after = {way: running.submit(array) for way, array in arrays.items()}
+    states = {way: [state.state for state in ended(running, submitted)] for way, submitted in after.items()}
+    assert states == {"afterany": ["done", "done"], "afterok": ["failed", "failed"], "aftercorr": ["failed", "done"]}
+    assert {state.cause for state in running.states(after["afterok"].queued).values()} == {"cancelled"}
+    ends = [float((path / "notes").read_text().split()[4]) for (path,) in first.elements]
+    starts = [float((path / "notes").read_text().split()[1]) for (path,) in arrays["afterany"].elements]
+    assert min(starts) >= max(ends)
+
+
+def test_held_elements_start_when_released(running: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "exit 0", held=True)
+    submitted = running.submit(array)
+    time.sleep(1)
+    (state,) = running.states(submitted.queued).values()
+    assert (state.state, state.reason) == ("waiting", "JobHeldUser")
+    running.release(submitted.queued)
+    assert ended(running, submitted)[0].state == "done"
+
+
+def test_a_running_element_can_be_cancelled(running: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "save sleep 60", "sleep 1")
+    submitted = running.submit(array)
+    wait_for(lambda: (array.elements[0][0] / "notes").exists())
+    time.sleep(0.3)
+    running.cancel(submitted.queued[:1])
+    states = ended(running, submitted)
+    assert [(state.state, state.cause) for state in states] == [("failed", "cancelled"), ("done", None)]
+
+
+def test_inline_runs_everything_before_it_returns(tmp_path: Path) -> None:
+    executor = make("inline", folder=tmp_path, entry=one_path)
+    before = executor.submit(make_array(tmp_path, "exit 0", "exit 3", name="a"))
+    after = (Dependency(way="aftercorr", jobs=before.queued),)
+    then = executor.submit(make_array(tmp_path, "exit 0", "exit 0", name="b", after=after))
+    states = executor.states((*before.queued, *then.queued)).values()
+    assert [state.state for state in states] == ["done", "failed", "done", "failed"]
+    assert next(iter(executor.states(before.queued[1:]).values())).exit_code == 3
+
+
+def test_inline_stops_when_a_person_asks_to(tmp_path: Path) -> None:
+    executor = make("inline", folder=tmp_path, entry=one_path)
+    submitted = executor.submit(make_array(tmp_path, "exit 75", "exit 0"))
+    assert {state.state for state in executor.states(submitted.queued).values()} == {"waiting"}
+    with pytest.raises(ValueError, match="needs an entry"):
+        make("inline", folder=tmp_path)
+
+
+def test_recording_says_what_it_was_asked(tmp_path: Path) -> None:
+    executor = make("recording", folder=tmp_path)
+    executor.room = 1  # type: ignore[attr-defined]
+    submitted = executor.submit(make_array(tmp_path, "exit 0", "exit 0"))
+    assert submitted.ids == ("1_0", None) and submitted.refused
+    executor.pretend("1_0", state="running")  # type: ignore[attr-defined]
+    executor.cancel(["1_0"])
+    assert executor.asked == [("cancel", ("1_0",))]  # type: ignore[attr-defined]
+    assert executor.states(["1_0"])["1_0"].cause == "cancelled"
+
+
+def test_local_starts_again_what_saved_and_ends_on_its_own(local: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "touch checkpoint.pt exit 75\nexit 0")
+    (state,) = ended(local, local.submit(array))
+    assert (state.state, state.restarts) == ("done", 1)
+    wait_for(lambda: not LocalQueue(tmp_path / "queue").supervised())
+
+
+def test_local_tells_of_a_time_limit(local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = make_array(tmp_path, "exit 75")
+    (state,) = ended(local, local.submit(array))
+    assert (state.state, state.cause, state.exit_code) == ("failed", "time limit", 74)
+
+
+def test_local_work_outlives_whoever_submitted_it(tmp_path: Path) -> None:
+    array = make_array(tmp_path, "sleep 1 exit 0")
+    (path,) = array.elements[0]
+    program = (
+        "import sys; from pathlib import Path; from slurm.executors import make; from slurm.array import Array\n"
+        f"paths, folder = (Path({str(path)!r}),), Path({str(tmp_path)!r})\n"
+        f"array = Array(name='a', elements=(paths,), command={CHILD!r}, folder=folder)\n"
+        f"print(make('local', folder=Path({str(tmp_path / 'queue')!r})).submit(array).queued[0])"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert time.monotonic() - began < 1 or not (path / "notes").exists()
+    executor = make("local", folder=tmp_path / "queue")
+    assert ended(executor, Submitted(ids=(done.stdout.strip(),)))[0].state == "done"
+
+
+def test_local_says_so_when_its_supervisor_was_killed_and_goes_on_with_the_next(
+    local: Executor, tmp_path: Path
+) -> None:
+    array = make_array(tmp_path, "sleep 1.5 exit 0", "exit 0", throttle=1)
+    submitted = local.submit(array)
+    wait_for(lambda: (array.elements[0][0] / "notes").exists())
+    wait_for(lambda: local.states(submitted.queued)[submitted.queued[0]].state == "running")
+    os.kill(supervisor_of(tmp_path / "queue"), signal.SIGKILL)
+    wait_for(lambda: not LocalQueue(tmp_path / "queue").supervised())
+    assert [state.state for state in local.states(submitted.queued).values()] == ["running", "gone"]
+    more = local.submit(make_array(tmp_path, "exit 0", name="more"))
+    assert ended(local, more)[0].state == "done"
+    # How the first ended nobody saw; the second was still in the queue.
+    assert [state.state for state in ended(local, submitted)] == ["gone", "done"]
+
+
+def supervisor_of(folder: Path) -> int:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"slurm.supervisor" in words and str(folder).encode() in words:
+                return int(entry.name)
+    raise AssertionError("no supervisor")
+
+
+def test_local_fits_elements_to_the_machine(local: Executor, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    given = Resources(cpus=cores, mem_gb=0.1, gpus=64)
+    array = make_array(tmp_path, "sleep 0.3", "sleep 0.3", resources=given)
+    too_much = make_array(tmp_path, "exit 0", name="more", resources=Resources(cpus=4096, mem_gb=1e6))
+    submitted, more = local.submit(array), local.submit(too_much)
+    assert {state.state for state in (*ended(local, submitted), *ended(local, more))} == {"done"}
+    assert runs_at_once(array) == 1
+
+
+@pytest.fixture(autouse=True)
+def no_process_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    if (tmp_path / "queue" / "arrays").exists():
+        wait_for(lambda: not LocalQueue(tmp_path / "queue").supervised(), 30)
