@@ -22,6 +22,12 @@ from jobs.training import checkpoint, run, stops
 EXPLODING: dict[str, Any] = {"learning_rate": 10.0, "hidden_layers": [64] * 24, "batch_size": 8}
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of tests that run side by side on the same cores wait for each other far longer than they work."""
+    monkeypatch.setenv("TANDA_CPUS", "1")
+
+
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return Storage(tmp_path_factory.mktemp("storage"))
