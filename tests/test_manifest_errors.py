@@ -10,6 +10,7 @@ from pipeline.manifest import ManifestError, load
 RUN = "experiments:\n  g:\n    runs:\n      A: {architecture: mlp%s}\n"
 GRID = "experiments:\n  g:\n    architecture: mlp\n    %s\n"
 SEARCH = "searches:\n  s: {architecture: mlp, %s}\n"
+METRICS = "'validation_balanced_accuracy', 'validation_accuracy' or 'validation_loss'"
 SPACE = "space: {dropout: {uniform: [0, 0.5]}}"
 
 
@@ -40,6 +41,7 @@ WRONG = {
         "7:49: experiments.g.runs.A.freeze_embeddings: must be true or false, not 'no'",
     ),
     "out of range": (RUN % ", dropout: 1.5", "7:39: experiments.g.runs.A.dropout: must be at most 0.95, not 1.5"),
+    "more than 64 bits": (RUN % f", seed: {2**64}", "7:36: experiments.g.runs.A.seed: a number too large to keep"),
     "not finite": (
         RUN % ", learning_rate: .nan",
         "7:45: experiments.g.runs.A.learning_rate: must be a number, not nan",
@@ -211,8 +213,7 @@ WRONG = {
     "a search without a space": ("searches:\n  s: {architecture: mlp}\n", "5:3: searches.s.space: is missing"),
     "a search by a test figure": (
         SEARCH % f"metric: test_loss, {SPACE}",
-        "5:34: searches.s.metric: must be 'validation_balanced_accuracy', 'validation_accuracy' or 'validation_loss', "
-        "not 'test_loss'",
+        f"5:34: searches.s.metric: must be {METRICS}, not 'test_loss'",
     ),
     "no trials": (SEARCH % f"trials: 0, {SPACE}", "5:34: searches.s.trials: must be at least 1, not 0"),
     "unknown algorithm": (

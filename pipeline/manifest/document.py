@@ -235,7 +235,7 @@ class _Reading:
         text, kind = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
         try:
             if kind == "int":
-                return int(text, 0)
+                return self._whole(node, int(text, 0), path)
             if kind == "float":
                 return float(re.sub(r"\.(inf|nan)\Z", r"\1", text.lower()))
         except ValueError:
@@ -251,6 +251,11 @@ class _Reading:
             self.problem(node, path, "has a character that no file can hold")
             return ""
         return text
+
+    def _whole(self, node: yaml.Node, number: int, path: Path) -> int:
+        if not -(2**63) <= number < 2**64:  # JSON as it is read back knows no others
+            self.problem(node, path, "a number too large to keep")
+        return number
 
     def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Entry]:
         own: dict[str, Entry] = {}

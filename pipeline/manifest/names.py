@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -34,7 +35,7 @@ def of_values(values: Mapping[str, Any]) -> str:
     name = ",".join(f"{key}={_UNSAFE.sub('_', _text(value))}" for key, value in values.items())
     if unsafe(name) is None:
         return name
-    return f"{name[:60]}-{digest(dict(values))}"
+    return f"{name[:40]}-{digest(json.dumps(values, sort_keys=True))}"
 
 
 def unique(names: Iterable[str]) -> list[str]:
