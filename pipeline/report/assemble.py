@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.plan import Plan
-from pipeline.report import document, results
+from pipeline.report import document, mlflow_store, results
 from pipeline.report.collect import Collected, Progress, collect
 from pipeline.report.files import publish
 from pipeline.report.groups import Group, make_groups
 from pipeline.report.observations import observe
 from pipeline.report.tables import build_all
+from pipeline.report.tracked import tracked
 from pipeline.report.words import Words, make_words
 from pipeline.states import TaskState
 
@@ -46,7 +47,22 @@ def build(
         **document.table_files(tables),
     }
     publish(folder, files, own=("tables", *(("plots",) if plots else ())))
+    if mlflow:
+        update_mlflow(collected, folder, pictures, progress=progress)
     return folder
+
+
+def update_mlflow(
+    collected: Collected,
+    folder: Path,
+    pictures: Mapping[str, Iterable[str]],
+    *,
+    progress: Progress | None = None,
+) -> mlflow_store.Updated:
+    """Bring MLflow's store up to date with what was collected and drawn."""
+    paths = {group: [folder / name for name in names] for group, names in pictures.items()}
+    runs = tracked(collected, paths)
+    return mlflow_store.update(collected.storage, collected.manifest.name, runs, progress=progress)
 
 
 def _draw(

@@ -41,6 +41,8 @@ class Result:
     epochs: tuple[Mapping[str, Any], ...]
     gpu_hours: float | None
     git_commit: str | None
+    started: float | None = None  # seconds since the epoch, as the training task's record has them
+    ended: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -70,6 +72,9 @@ class Trial:
     epochs: tuple[Mapping[str, Any], ...]
     gpu_hours: float | None
     stopped: str | None
+    started: float | None
+    ended: float | None
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +172,8 @@ class _Part:
     message: str | None
     result: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    started: float | None = None
+    ended: float | None = None
 
 
 @dataclass(slots=True)
@@ -199,6 +206,8 @@ class _Reader:
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
             git_commit=(train.about.get("git_commit") if train else None) or evaluate.about.get("git_commit"),
+            started=train.started if train else None,
+            ended=train.ended if train else None,
             about=train.about if train else {},
         )
 
@@ -243,11 +252,17 @@ def _part(storage: Storage, task_id: str, given: TaskState) -> _Part:
         # A failed record of an attempt that is being tried again says nothing of this one.
         return _Part("lost", None, "its record is gone") if given.state == "done" else part
     if record["state"] == "failed":
-        return _Part("failed", record.get("cause") or given.cause, record.get("message"), record["result"])
+        cause = record.get("cause") or given.cause
+        return _told("failed", cause, record.get("message"), record)
     if given.state != "done" and not _whole(storage, record["files"]):
         return part
     # Done since the states were taken, or known to be done.
-    return _Part("done", None, None, record["result"], record["about"])
+    return _told("done", None, None, record)
+
+
+def _told(state: str, cause: str | None, message: str | None, record: Mapping[str, Any]) -> _Part:
+    times = record.get("started"), record.get("ended")
+    return _Part(state, cause, message, record["result"], record["about"], *times)
 
 
 def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
@@ -296,6 +311,9 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
         epochs=disk.read_epochs(f"{storage.runs}/{task_id}"),
         gpu_hours=given.gpu_hours,
         stopped=stopped if isinstance(stopped, str) else None,
+        started=part.started,
+        ended=part.ended,
+        about=part.about,
     )
 
 
