@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from slurm import accounting
 from slurm.accounting import Row, when
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, call
-from slurm.identifiers import base
+from slurm.identifiers import base, expand
 
 WAITING, RUNNING, DONE, FAILED, GONE, UNKNOWN = STATES = ("waiting", "running", "done", "failed", "gone", "unknown")
 CAUSES = (
@@ -36,7 +37,7 @@ _CAUSE = {
     "PREEMPTED": "preempted",
 }
 _WIDTHS = {
-    "JobArrayID": 40, "State": 20, "exit_code": 12, "Reason": 60, "NodeList": 64, "RestartCnt": 8,
+    "JobArrayID": 240, "State": 20, "exit_code": 12, "Reason": 60, "NodeList": 64, "RestartCnt": 8,
     "SubmitTime": 24, "StartTime": 24, "EndTime": 24, "tres-alloc": 160,
 }  # fmt: skip
 
@@ -96,7 +97,12 @@ def states(ids: Iterable[str], *, since: float | None = None) -> dict[str, JobSt
         pass
     except SlurmError as error:
         outage = str(error)
-    return {id_: judge(id_, queue.get(id_), history.get(id_, []), outage=outage) for id_ in asked}
+    found = {}
+    for id_ in asked:
+        # An array none of whose elements ever started stays one row under the array's own id.
+        known, rows = queue.get(id_) or queue.get(base(id_)), history.get(id_) or history.get(base(id_), [])
+        found[id_] = judge(id_, known, rows, outage=outage)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,8 @@ def queued(ids: Iterable[str]) -> dict[str, Queued]:
     fields = ",".join(f"{name}:{width}" for name, width in _WIDTHS.items())
     try:
         text = call(
-            ["squeue", "-h", "-r", "-t", "all", "-O", fields, "-j", arrays], environment={"SLURM_TIME_FORMAT": "%s"}
+            ["squeue", "-h", "-r", "-t", "all", "-O", fields, "-j", arrays],
+            environment={"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"},
         )
     except UnknownJobError:
         return {}
@@ -136,8 +143,9 @@ def parse_queue(text: str) -> dict[str, Queued]:
         for name, width in _WIDTHS.items():
             values[name] = line[place : place + width].strip()
             place += width
-        if values["JobArrayID"]:
-            found[values["JobArrayID"]] = _queued(values)
+        # Elements that were cancelled before they started stay one row: 12_[0-3].
+        with suppress(ValueError):  # a list too long for its column: the accounting has it whole
+            found.update(dict.fromkeys(expand(values["JobArrayID"]), _queued(values)))
     return found
 
 
@@ -176,8 +184,12 @@ def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | N
     if newest is None:
         reason = outage or "neither the queue nor the accounting knows it"
         return JobState(id=id_, state=UNKNOWN if outage else GONE, reason=reason)
+    if newest.state in _WAITING:
+        # Elements cancelled one by one before they start leave the queue without a word.
+        reason = "cancelled before it started"
+        return _state(id_, history, state=FAILED, said="CANCELLED", cause="cancelled", reason=reason)
     if live:
-        # Absent from the queue yet live in the accounting: it ended a moment ago, or the accounting missed the end.
+        # It ended a moment ago, or the accounting missed the end.
         return _state(
             id_, history, state=UNKNOWN, said=newest.state, reason="gone from the queue, no end on record yet"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from isal import isal_zlib
 
 from jobs.data.files import compression
 
@@ -53,10 +54,10 @@ def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
                     packed = packed.lstrip(b"\0")  # padding between or after members is legal
                     if not packed:
                         break
-                    member = zlib.decompressobj(wbits=_GZIP_WINDOW)
+                    member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
                 try:
                     block = member.decompress(packed)
-                except zlib.error as error:
+                except isal_zlib.IsalError as error:
                     raise ValueError(f"{path}: broken gzip file: {error}: fetch or write it again") from error
                 packed = member.unused_data
                 if member.eof:

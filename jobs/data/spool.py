@@ -91,15 +91,16 @@ class Recorder:
         self._labels = text.Numbering()
         self._reels: list[Reel] = []
 
-    def record(self, source: Source, part: str, number: int, advance: Callable[[int, int], None]) -> None:
-        """Read one file; ``advance`` is told of rows done and bytes of the file read so far."""
-        read = _Sum()
+    def record(
+        self, source: Source, part: str, number: int, *, read: Callable[[int], None], rows: Callable[[int], None]
+    ) -> None:
+        """Read one file; ``read`` is told of bytes of it that were read, ``rows`` of rows done."""
         reel = Reel(part=part, number=number, dropped={})
         dropped: Counter[str] = Counter()
         names = [name for name in _ARRAYS if name != "pairs" or self._wanted.pairs]
         files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
         try:
-            work = ((lambda parse=parse: self._take(parse())) for parse in parses(source, read.add))
+            work = ((lambda parse=parse: self._take(parse())) for parse in parses(source, read))
             for taken in in_order(work, self._threads):
                 for name, file in files.items():
                     file.write(np.ascontiguousarray(taken.arrays[name], _ARRAYS[name]).data)
@@ -111,7 +112,7 @@ class Recorder:
                     pieces=reel.pieces + len(taken.arrays["pieces"]),
                     replaced=reel.replaced + taken.replaced,
                 )
-                advance(taken.rows, read.total)
+                rows(taken.rows)
         finally:
             for file in files.values():
                 file.close()
@@ -153,14 +154,6 @@ class _Taken:
     replaced: int
     dropped: Mapping[str, int]
     arrays: Mapping[str, NDArray[Any]]
-
-
-class _Sum:
-    def __init__(self) -> None:
-        self.total = 0
-
-    def add(self, count: int) -> None:
-        self.total += count
 
 
 def _kept(chunk: Chunk, wanted: Wanted) -> tuple[pl.DataFrame, dict[str, int]]:

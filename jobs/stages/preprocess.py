@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.context import Context, Outcome, PausedError
+from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
+from jobs.data.meter import Meter, stop_if_asked
 from jobs.storage import publish_folder
 
 
@@ -65,7 +66,7 @@ def _workplace(context: Context, final: Path) -> Iterator[Path]:
 
 
 def _make(context: Context, folder: Path) -> None:
-    from jobs.data import assembly, reading, vectors
+    from jobs.data import assembly, reading
 
     settings = context.task.settings
     folder.mkdir()
@@ -76,17 +77,29 @@ def _make(context: Context, folder: Path) -> None:
         context.progress(phase=phase, done=done, total=total, unit="rows")
 
     work = assembly.Assembly(spools, settings, threads=context.cpus, advance=advance)
-    known, _counts, facts = work.write(folder)
-    table = vectors.random_start(settings["embeddings"]["size"], len(known.tokens))
-    table.tofile(folder / "vectors.bin")
-    facts["vectors"] = {"size": settings["embeddings"]["size"], "file": None}
+    known, counts, facts = work.write(folder)
+    facts["vectors"] = _write_vectors(context, folder, known.tokens, counts)
     assembly.write_meta(folder, settings, facts, context.cpus)
 
 
-def stop_if_asked(context: Context) -> None:
-    """Raise PausedError when the task was asked to stop: reading begins anew next time."""
-    if context.interrupted():
-        raise PausedError("asked to stop while preprocessing; it starts over when it is started again")
+def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts: Any) -> dict[str, Any]:
+    from jobs.data import vectors
+
+    asked = context.task.settings["embeddings"]
+    size, fingerprint, target = asked["size"], asked["fingerprint"], folder / "vectors.bin"
+    if fingerprint is None:
+        vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(target)
+        return {"size": size, "fingerprint": None}
+    path = Path(context.task.plumbing["embeddings"])
+    meter = Meter(context, "word vectors", path.stat().st_size)
+    table, kept = vectors.cached(
+        context.storage.vectors, fingerprint, path, tokens, size, threads=context.cpus, advance=meter.add_bytes
+    )
+    try:
+        target.hardlink_to(kept)
+    except OSError:  # a file system without hard links
+        table.vectors.astype("<f4").tofile(target)
+    return {"size": size, "fingerprint": fingerprint, **vectors.coverage(table, counts)}
 
 
 def _result(dataset: Dataset) -> dict[str, Any]:
