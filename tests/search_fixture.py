@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkProcess
@@ -16,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jobs import entry, journal
+from jobs import attempt, entry, journal
 from jobs.context import Context, PausedError, StopError
 from jobs.record import Record
 from jobs.search.promotion import Judge
@@ -150,8 +152,10 @@ def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
     folder = study.storage.run(study.task(number).id)
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 2)
+    sys.stderr = os.fdopen(log, "a", buffering=1)
     stage._train = train
-    entry.WAIT_S = 0.05
+    # Killed just after it claimed its attempt, a process left no pid to look up: only silence tells.
+    entry.WAIT_S, attempt.STALE_S = 0.05, 1.0
     os._exit(entry.run(folder))
 
 
@@ -159,3 +163,40 @@ def diverge(settings: Mapping[str, Any], epoch: int) -> None:
     """What happens with a large learning rate."""
     if settings["learning_rate"] > 1e-2:
         raise StopError("diverged", f"the training loss is NaN at epoch {epoch}")
+
+
+def run_pool(
+    study: Study, numbers: Sequence[int], train: Callable[..., Any], *, at_once: int, kills: int = 0, seed: int = 0
+) -> dict[int, list[int]]:
+    """Run trials in so many processes at once, killing some at random moments and starting those again.
+
+    Returns the exit statuses of every trial's processes, in order: -9 is a kill.
+    """
+    # Before the forks: a second of imports in each process is not what is tested.
+    import hyperopt  # noqa: F401
+
+    source, waiting, running = random.Random(seed), list(numbers), dict[int, ForkProcess]()
+    statuses: dict[int, list[int]] = {number: [] for number in numbers}
+    doomed: dict[int, float] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            number = waiting.pop(0)
+            running[number] = start(study, number, train)
+            if source.random() < 0.7:
+                doomed[number] = time.monotonic() + source.uniform(0.0, 0.15)
+        time.sleep(0.005)
+        for number, process in list(running.items()):
+            if kills and process.is_alive() and time.monotonic() >= doomed.get(number, math.inf):
+                process.kill()
+                kills -= 1
+                del doomed[number]
+            if process.is_alive():
+                continue
+            process.join()
+            assert process.exitcode is not None
+            statuses[number].append(process.exitcode)
+            del running[number]
+            doomed.pop(number, None)
+            if process.exitcode not in (0, 1):
+                waiting.insert(0, number)
+    return statuses
