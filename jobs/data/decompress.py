@@ -11,6 +11,8 @@ from isal import isal_zlib
 from jobs.data.files import compression
 
 _READ = 1 << 20
+# isal's stubs declare the class as an instance.
+_BROKEN_GZIP: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
 _GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
 
 
@@ -57,7 +59,7 @@ def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
                     member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
                 try:
                     block = member.decompress(packed)
-                except isal_zlib.IsalError as error:
+                except _BROKEN_GZIP as error:
                     raise ValueError(f"{path}: broken gzip file: {error}: fetch or write it again") from error
                 packed = member.unused_data
                 if member.eof:
