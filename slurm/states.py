@@ -24,6 +24,9 @@ CAUSES = (
 PAUSED_CODE = 75  # the element saved, wants to be started again, and could not see to it itself
 IDLE_CODE = 74  # the element was cut short again and again and got no further
 
+# Elements cancelled one by one before they start vanish from queue and accounting alike; their array does not.
+_NEVER_STARTED = "cancelled before it started"
+
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 _CAUSE = {
@@ -98,10 +101,14 @@ def states(ids: Iterable[str], *, since: float | None = None) -> dict[str, JobSt
     except SlurmError as error:
         outage = str(error)
     found = {}
+    arrays = {base(id_) for id_ in history}
     for id_ in asked:
         # An array none of whose elements ever started stays one row under the array's own id.
         known, rows = queue.get(id_) or queue.get(base(id_)), history.get(id_) or history.get(base(id_), [])
-        found[id_] = judge(id_, known, rows, outage=outage)
+        if known is None and not rows and base(id_) in arrays:
+            found[id_] = JobState(id=id_, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
+        else:
+            found[id_] = judge(id_, known, rows, outage=outage)
     return found
 
 
@@ -185,9 +192,7 @@ def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | N
         reason = outage or "neither the queue nor the accounting knows it"
         return JobState(id=id_, state=UNKNOWN if outage else GONE, reason=reason)
     if newest.state in _WAITING:
-        # Elements cancelled one by one before they start leave the queue without a word.
-        reason = "cancelled before it started"
-        return _state(id_, history, state=FAILED, said="CANCELLED", cause="cancelled", reason=reason)
+        return _state(id_, history, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
     if live:
         # It ended a moment ago, or the accounting missed the end.
         return _state(
