@@ -16,7 +16,12 @@ from pipeline.report.tracked import tracked
 from pipeline.report.words import Words, make_words
 from pipeline.states import TaskState
 
-OWN = ("plots", "tables", "runs", "assets")
+OWN = (  # folders in which what an earlier report left over is removed
+    "plots",
+    "tables",
+    "runs",
+    "assets",
+)
 
 
 def build(
@@ -46,7 +51,11 @@ def build(
         "results.tex": document.as_latex(collected, tables, words),
         **document.table_files(tables),
     }
-    publish(folder, files, own=("tables", *(("plots",) if plots else ())))
+    if plots:
+        from pipeline.report.page import render
+
+        files |= render(groups, collected, tables, observations, pictures, words, progress=progress)
+    publish(folder, files, own=OWN if plots else ("tables",))
     if mlflow:
         update_mlflow(collected, folder, pictures, progress=progress)
     return folder

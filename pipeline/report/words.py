@@ -243,6 +243,7 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "message": ("message", "mensaje"),
     "attempts": ("attempts", "intentos"),
     "seed": ("seed", "semilla"),
+    "node": ("node", "nodo"),
     "skip": ("Skip to the content", "Saltar al contenido"),
     "language": ("en", "es"),
     # compare

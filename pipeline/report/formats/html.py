@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from pipeline.report.table import Cell, Table
 
 
-def write(table: Table, *, link: str | None = None) -> str:
-    """The table; ``link`` is a pattern such as ``runs/{entry}.html`` for cells that name a run."""
+def write(table: Table, *, links: Mapping[int, str] | None = None) -> str:
+    """The table; ``links`` are addresses by entry, for cells that name a run."""
     head = "".join(
         f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{escape(column.title)}</th>'
         for column in table.columns
     )
     caption = f"{table.title}. {table.caption}".strip()
-    rows = "\n".join(f"<tr>{''.join(_cells(table, row, link))}</tr>" for row in table.rows)
+    rows = "\n".join(f"<tr>{''.join(_cells(table, row, links or {}))}</tr>" for row in table.rows)
     return (
         f'<table data-name="{escape(table.name)}">\n<caption>{escape(caption)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
     )
 
 
-def _cells(table: Table, row: tuple[Cell, ...], link: str | None) -> list[str]:
+def _cells(table: Table, row: tuple[Cell, ...], links: Mapping[int, str]) -> list[str]:
     cells = []
     for position, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
         text = escape(cell.text)
         if cell.bold:
             text = f"<strong>{text}</strong>"
-        if link and cell.entry is not None:
-            text = f'<a href="{escape(link.format(entry=cell.entry))}">{text}</a>'
+        if cell.entry is not None and cell.entry in links:
+            text = f'<a href="{escape(links[cell.entry])}">{text}</a>'
         value = "" if cell.value is None else f' data-value="{cell.value:.9g}"'
         tag = 'th scope="row"' if position == 0 else "td"
         cells.append(f"<{tag}{_class(column.number)}{value}>{text}</{tag[:2]}>")

@@ -1,0 +1,142 @@
+"""A run's own page: what it was told, what it reached, where it fails, and how to make it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import numpy as np
+
+from pipeline.report import confusions
+from pipeline.report.collect import Collected, Result
+from pipeline.report.groups import Entry
+from pipeline.report.page import curves
+from pipeline.report.plots import colour
+from pipeline.report.results import DECIMALS, METRICS, WHOLE, data_settings, settings_of
+from pipeline.report.table import number_text, setting
+from pipeline.report.words import Words
+
+CONFUSIONS = 15
+
+
+def context(result: Result, entry: Entry, collected: Collected, words: Words) -> dict[str, Any]:
+    """Everything that the template of a run asks for."""
+    row = result.row
+    seed = f" ({words('seed')} {row.seed})" if len(entry.results) > 1 else ""
+    return {
+        "title": f"{row.group} / {row.run}{seed}",
+        "root": "../",
+        "result": result,
+        "reason": words.reason(result.cause or result.state),
+        "settings": _settings(result, collected),
+        "figures": _figures(result, words),
+        "curves": _curves(result, entry, words),
+        "recall": _recall(result, collected, words),
+        "classes_file": classes_file(result) if collected.classes(result) else None,
+        "confusions": _confusions(result, collected),
+        "log": collected.log(result),
+        "commit": result.git_commit or words("unknown commit"),
+        "command": command(result, collected),
+    }
+
+
+def classes_file(result: Result) -> str:
+    return f"classes-{result.row.dataset}.js"
+
+
+def _settings(result: Result, collected: Collected) -> list[tuple[str, str]]:
+    values = settings_of(result, data_settings(collected.manifest))
+    return [(name, setting(value).text) for name, value in values.items()]
+
+
+def _figures(result: Result, words: Words) -> list[tuple[str, str, str]]:
+    """Name, our figure and the published one."""
+    rows = []
+    for metric in METRICS:
+        value = result.figures.get(metric)
+        published = result.row.reference.get(metric)
+        if value is None and published is None:
+            continue
+        decimals = 0 if metric in WHOLE else DECIMALS.get(metric, 4)
+        ours = "–" if value is None else number_text(value, decimals)
+        rows.append((words.name(metric), ours, "" if published is None else number_text(published, 3)))
+    if result.gpu_hours is not None:
+        rows.append((words("GPU-hours"), number_text(result.gpu_hours, 4), ""))
+    return rows
+
+
+def _curves(result: Result, entry: Entry, words: Words) -> dict[str, Any] | None:
+    alone = Entry(
+        group=entry.group,
+        run=entry.run,
+        architecture=entry.architecture,
+        position=entry.position,
+        results=(result,),
+    )
+    return curves.of_entries((alone,), words)
+
+
+def _recall(result: Result, collected: Collected, words: Words) -> dict[str, Any] | None:
+    """Recall and titles by category, for the script: hundreds of rows, told in two lists."""
+    splits = collected.evaluation(result)
+    if not splits:
+        return None
+    return {
+        "headings": [words("category")]
+        + [f"{words(name)}: {words(what)}" for name in splits for what in ("recall", "support")],
+        "columns": [
+            column
+            for split in splits.values()
+            for column in (
+                [None if np.isnan(value) else value for value in np.round(split.recall, 4).tolist()],
+                split.support.tolist(),
+            )
+        ],
+        "colour": colour(0),
+    }
+
+
+def _confusions(result: Result, collected: Collected) -> list[tuple[str, str, int, str]]:
+    predictions, classes = collected.predictions(result, "test"), collected.classes(result)
+    if predictions is None or not classes:
+        return []
+    return [
+        (classes[pair.true], classes[pair.predicted], pair.count, number_text(pair.share, 3))
+        for pair in confusions.pairs(predictions, len(classes), CONFUSIONS)
+    ]
+
+
+def command(result: Result, collected: Collected) -> str:
+    """Shell lines that make this run again, in a storage of its own: the same tasks, so the same ids."""
+    row, storage = result.row, str(collected.storage.root)
+    lines = [f"git checkout {shlex.quote(result.git_commit)}"] if result.git_commit else []
+    lines.append(f"old={shlex.quote(storage)} new=again")
+    lines += _search_lines(result, collected)
+    # A lower winner has its rank only among all trials.
+    ranked = row.search is not None and row.train is None and row.run != "winner"
+    tasks = [row.dataset, *([result.id] if result.id else []), *([] if ranked else [row.evaluate])]
+    lines += [
+        f"for id in {' '.join(tasks)}; do",
+        '  mkdir -p "$new/runs/$id" && cp "$old/runs/$id/task.json" "$new/runs/$id/"',
+        '  python -m jobs "$new/runs/$id" || break',
+        "done",
+    ]
+    return "\n".join(lines)
+
+
+def _search_lines(result: Result, collected: Collected) -> list[str]:
+    """A trial takes its point from its search's folder: without it, it would draw another one."""
+    row = result.row
+    search = next((search for search in collected.searches if search.planned.id == row.search), None)
+    if search is None:
+        return []
+    source = [trial.number for trial in search.trials if trial.id == result.id]
+    if row.train is not None:
+        # A refit takes the settings of the best trial.
+        source = [trial.number for trial in search.trials if trial.point]
+    folders = " ".join(f'"$old/searches/{row.search}/trials/{number:04d}"' for number in source)
+    home = f'"$new/searches/{row.search}/trials"'
+    return [
+        f'mkdir -p {home} && cp "$old/searches/{row.search}/search.json" "$new/searches/{row.search}/"',
+        f"cp -r {folders} {home}",
+    ]
