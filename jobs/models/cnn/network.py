@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from jobs.models.cnn.windows import Filters, strongest, strongest_by_word
 from jobs.models.head import build_head
+from jobs.models.projection import Projection, by_word
 from jobs.models.words import Words
 
 if TYPE_CHECKING:
@@ -16,29 +19,47 @@ if TYPE_CHECKING:
 
 
 class Cnn(nn.Module):
-    """One-dimensional convolutions, ReLU and the maximum over the windows that start on a word of the title.
+    """One-dimensional convolutions, the maximum over the windows that start on a word of the title, and ReLU.
 
     A title of n words has n windows for every filter length; what a window holds beyond the title's end is zero,
-    whatever the rest of the batch looks like, so a filter longer than the title sees all of it.
+    whatever the rest of the batch looks like, so a filter longer than the title sees all of it. ``weight`` is
+    (slots x count, D): for every filter length, every place in it, every filter.
     """
 
-    def __init__(self, words: Words, head: nn.Module, *, lengths: list[int], count: int) -> None:
+    def __init__(self, words: Words, head: nn.Module, filters: Filters) -> None:
         super().__init__()
         self.words = words
-        self.lengths = tuple(lengths)
-        self.convolutions = nn.ModuleList(nn.Conv1d(words.size, count, length) for length in lengths)
+        self.filters = filters
+        self.weight = nn.Parameter(torch.empty(filters.slots * filters.count, words.size))
+        self.bias = nn.Parameter(torch.empty(len(filters.lengths) * filters.count))
+        self.relu = nn.ReLU()
         self.head = head
+        self._projection = Projection()
+        self._start()
+
+    def _start(self) -> None:
+        """As nn.Conv1d does: uniform within 1 / sqrt(inputs of a filter)."""
+        parts = zip(
+            torch.split(self.weight, [length * self.filters.count for length in self.filters.lengths]),
+            torch.split(self.bias, self.filters.count),
+            self.filters.lengths,
+            strict=True,
+        )
+        for weight, bias, length in parts:
+            bound = 1 / math.sqrt(self.words.size * length)
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
-        vectors = self.words(self.words.hide(batch.tokens)).transpose(1, 2)
-        time = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        beyond = (time >= batch.lengths[:, None])[:, None, :]
-        pooled = []
-        for length, convolution in zip(self.lengths, self.convolutions, strict=True):
-            padded = nn.functional.pad(vectors, (0, length - 1))
-            pooled.append(convolution(padded).masked_fill(beyond, -torch.inf).amax(dim=2))
-        return self.head(torch.cat(pooled, dim=1).relu())  # type: ignore[no-any-return]
+        tokens = self.words.hide(batch.tokens)
+        if by_word(tokens):
+            rows, index = self._projection(self.words, tokens, self.weight)
+            maxima = strongest_by_word(rows, index, batch.lengths, self.filters)
+        else:
+            places = nn.functional.linear(self.words(tokens), self.weight)
+            maxima = strongest(places, batch.lengths, self.filters)
+        return self.head(self.relu(maxima + self.bias))  # type: ignore[no-any-return]
 
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
@@ -49,7 +70,5 @@ def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.M
         scale=settings["embedding_scale"],
         dropout=settings["word_dropout"],
     )
-    lengths, count = settings["filters_length"], settings["filters_count"]
-    return Cnn(
-        words, build_head(settings, features=count * len(lengths), classes=classes), lengths=lengths, count=count
-    )
+    filters = Filters(tuple(settings["filters_length"]), settings["filters_count"])
+    return Cnn(words, build_head(settings, features=len(filters.lengths) * filters.count, classes=classes), filters)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from jobs.models.head import build_head
 from jobs.models.words import PAD, Words
@@ -25,8 +27,42 @@ class Mlp(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
         tokens = self.words.hide(batch.tokens)
-        mean = nn.functional.embedding_bag(tokens, self.words.weight, mode="mean", padding_idx=PAD)
+        if tokens.device.type == "cpu":
+            mean = self._mean(tokens, batch.lengths if tokens is batch.tokens else (tokens != PAD).sum(1))
+        else:
+            self.words.used = tokens
+            mean = nn.functional.embedding_bag(tokens, self.words.weight, mode="mean", padding_idx=PAD)
         return self.head(mean)  # type: ignore[no-any-return]
+
+    def _mean(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Means (B, D) without a look at padding."""
+        flat = tokens[tokens != PAD]
+        starts = lengths.cumsum(0) - lengths
+        if not self.words.trains:
+            return nn.functional.embedding_bag(flat, self.words.weight, starts, mode="mean")
+        rows, index = self.words.distinct(flat)
+        mean: Tensor = _Mean.apply(rows, index, starts, lengths)  # type: ignore[no-untyped-call]
+        return mean
+
+
+class _Mean(Function):
+    """Mean of rows (U, D) over bags; backward is a sum over bags too, which is many times faster than scattering."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+        ctx.save_for_backward(index, lengths)
+        ctx.count = len(rows)
+        return nn.functional.embedding_bag(index, rows, starts, mode="mean")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        index, lengths = ctx.saved_tensors
+        shares = gradient / lengths.clamp(min=1)[:, None]
+        titles = torch.repeat_interleave(lengths)
+        order = torch.argsort(index, stable=True)
+        sizes = torch.bincount(index, minlength=ctx.count)
+        rows = nn.functional.embedding_bag(titles[order], shares, sizes.cumsum(0) - sizes, mode="sum")
+        return rows, None, None, None
 
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:

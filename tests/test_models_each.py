@@ -1,0 +1,118 @@
+"""What is particular to one architecture: each against the plainest way to compute it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_models_networks import SIZE, build, draw_titles, make_batch, score
+from torch import Tensor, nn
+
+from jobs import models
+from jobs.data.batches import Batch
+from jobs.models.packed import Packed, sum_by_row
+from jobs.settings import resolve
+
+
+def gradients(model: nn.Module, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    model.zero_grad()
+    nn.functional.cross_entropy(logits, batch.labels).backward()
+    return {
+        name: weight.grad.to_dense().clone() for name, weight in model.named_parameters() if weight.grad is not None
+    }
+
+
+def test_mlp_averages_a_titles_own_words() -> None:
+    model = build("mlp")
+    title = [5, 9, 9]
+    expected = model.head(model.words.weight[title].mean(0, keepdim=True))
+    torch.testing.assert_close(score(model, make_batch([title, [1] * 8]))[:1], expected)
+
+
+@pytest.mark.parametrize("lengths", [[1], [2, 3, 4], [5, 2], [12]])
+def test_cnn_equals_convolutions_over_each_title_and_zeros(lengths: list[int]) -> None:
+    model, titles = build("cnn", filters_length=lengths, filters_count=4), draw_titles(15)
+    expected = torch.cat([_convolve(model, title, lengths, 4) for title in titles])
+    torch.testing.assert_close(score(model, make_batch(titles)), expected)
+
+
+def _convolve(model: nn.Module, title: list[int], lengths: list[int], count: int) -> Tensor:
+    maxima, row = [], 0
+    for position, length in enumerate(lengths):
+        vectors = torch.cat([model.words.weight[title], torch.zeros(length - 1, SIZE)])
+        kernel = model.weight[row : row + length * count].view(length, count, SIZE).permute(1, 2, 0)
+        bias = model.bias[position * count : (position + 1) * count]
+        maxima.append(nn.functional.conv1d(vectors.t(), kernel, bias).relu().amax(1))
+        row += length * count
+    return model.head(torch.cat(maxima)[None]).detach()
+
+
+def test_rnn_equals_an_lstm_over_each_title() -> None:
+    model, titles = build("rnn", lstm_layers=3, lstm_features=8), draw_titles(15)
+    expected = torch.cat([model.head(model.lstm(model.words.weight[title])[0][-1:]) for title in titles])
+    torch.testing.assert_close(score(model, make_batch(titles)), expected)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", ["cnn", "rnn"])
+def test_word_by_word_has_the_gradients_of_place_by_place(
+    name: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"lstm_layers": 2, "lstm_features": 9} if name == "rnn" else {"filters_count": 5}
+    model, batch = build(name, freeze_embeddings=frozen, **changes), make_batch(draw_titles(23))
+    quick = gradients(model, model(batch), batch)
+    monkeypatch.setattr(f"jobs.models.{name}.network.by_word", lambda tokens: False)
+    plain = gradients(model, model(batch), batch)
+    assert set(quick) == set(plain)
+    for weight in plain:
+        torch.testing.assert_close(quick[weight], plain[weight], rtol=1e-4, atol=1e-6)
+
+
+def test_mlp_has_the_gradients_of_a_plain_mean() -> None:
+    model, batch = build("mlp", freeze_embeddings=False), make_batch(draw_titles(23))
+    quick = gradients(model, model(batch), batch)
+    vectors = nn.functional.embedding(batch.tokens, model.words.weight, padding_idx=0)
+    plain = gradients(model, model.head(vectors.sum(1) / batch.lengths[:, None]), batch)
+    for weight in plain:
+        torch.testing.assert_close(quick[weight], plain[weight], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cnn", "rnn", "mlp"])
+def test_bfloat16_trains_on_a_cpu(name: str) -> None:
+    model, batch = build(name, freeze_embeddings=False), make_batch(draw_titles(8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.detach().float(), score(model, batch), rtol=0, atol=0.05)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model, logits.float(), batch).values())
+
+
+def test_hiding_every_word_leaves_a_sound_title() -> None:
+    for name in ("mlp", "cnn", "rnn"):
+        model = build(name, word_dropout=0.95, freeze_embeddings=False)
+        assert torch.isfinite(model(make_batch(draw_titles(30)))).all()
+
+
+def test_embedding_scale_shrinks_the_start() -> None:
+    torch.testing.assert_close(build("mlp", embedding_scale=0.01).words.weight, build("mlp").words.weight * 0.01)
+
+
+def test_cnn_refuses_a_filter_longer_than_any_title() -> None:
+    settings = resolve(models.settings("cnn"), {"filters_length": [2, 9]})
+    assert "longer than max_length, 8" in str(models.check("cnn", settings, 8))
+    assert models.check("cnn", settings, 9) is None
+
+
+def test_cnn_refuses_a_length_named_twice() -> None:
+    assert "twice" in str(models.check("cnn", resolve(models.settings("cnn"), {"filters_length": [2, 2]}), 8))
+
+
+def test_packed_lays_titles_out_by_time_longest_first() -> None:
+    packed = Packed.of(torch.tensor([1, 3, 2]), width=4)
+    assert packed.counts == [3, 2, 1]
+    assert packed.place.tolist() == [4, 8, 0, 5, 9, 6]
+    assert packed.place[packed.last(torch.tensor([1, 3, 2]))].tolist() == [0, 6, 9]
+
+
+def test_sum_by_row_leaves_zero_where_nothing_belongs() -> None:
+    values = torch.tensor([[1.0], [2.0], [4.0]])
+    assert sum_by_row(values, torch.tensor([2, 0, 2]), 4).tolist() == [[2.0], [0.0], [5.0], [0.0]]

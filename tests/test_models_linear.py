@@ -1,0 +1,128 @@
+"""The linear baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from jobs import models
+from jobs.data.dataset import Split
+from jobs.models.linear import estimator
+from jobs.models.linear.ngrams import Terms
+from jobs.settings import resolve
+
+CLASSES = 5
+
+
+def make_split(name: str, titles: list[list[int]], labels: list[int]) -> Split:
+    lengths = [len(title) for title in titles]
+    return Split(
+        name=name,
+        tokens=np.array([token for title in titles for token in title], np.uint16),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        labels=np.array(labels, np.uint16),
+        reliable=np.ones(len(titles), np.uint8),
+    )
+
+
+def draw(count: int, seed: int, *, classes: int = CLASSES) -> tuple[list[list[int]], list[int]]:
+    """Titles whose tokens come from a part of the vocabulary that says the category, and some from anywhere."""
+    generator = np.random.default_rng(seed)
+    labels = [int(label) for label in generator.integers(0, classes, count)]
+    titles = [
+        [int(2 + 10 * label + word) for word in generator.integers(0, 10, generator.integers(1, 6))]
+        + [int(word) for word in generator.integers(1, 60, 2)]
+        for label in labels
+    ]
+    return titles, labels
+
+
+def dataset(classes: int = CLASSES, seen: int = CLASSES) -> Any:
+    splits = {
+        name: make_split(name, *draw(count, seed, classes=seen))
+        for seed, (name, count) in enumerate({"train": 400, "validation": 100, "test": 100}.items())
+    }
+    return SimpleNamespace(splits=splits, vocabulary_size=60, classes=[str(number) for number in range(classes)])
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return resolve(models.settings("linear"), changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"solver": "sgd", "loss": "log_loss"}, {"class_weights": "balanced"}])
+def test_learns_to_tell_categories_apart(changes: dict[str, Any]) -> None:
+    data = dataset()
+    fitted = estimator.fit(data, settings(**changes))
+    scores = fitted.scores(data.splits["test"])
+    assert scores.shape == (100, CLASSES)
+    assert scores.dtype == np.float32
+    assert (scores.argmax(1) == data.splits["test"].labels).mean() > 0.85
+
+
+def test_probabilities_are_calibrated_on_the_validation_titles() -> None:
+    data = dataset()
+    fitted = estimator.fit(data, settings())
+    labels = data.splits["validation"].labels
+    logits = fitted.scores(data.splits["validation"]).astype(np.float64)
+
+    def loss(scale: float) -> float:
+        scaled = logits * scale
+        return float(-(scaled[np.arange(100), labels] - np.log(np.exp(scaled).sum(1))).mean())
+
+    assert loss(1.0) == pytest.approx(min(loss(0.9), loss(1.0), loss(1.1)))
+
+
+def test_same_seed_same_scores() -> None:
+    first, second = (
+        estimator.fit(dataset(), settings(solver="sgd", seed=3)).scores(dataset().splits["test"]) for _ in range(2)
+    )
+    assert np.array_equal(first, second)
+
+
+def test_saved_and_loaded_scores_the_same_without_pickle(tmp_path: Path) -> None:
+    data = dataset()
+    fitted = estimator.fit(data, settings())
+    (file,) = fitted.save(tmp_path)
+    with np.load(file, allow_pickle=False) as arrays:
+        assert all(arrays[name].dtype.kind in "iufb" for name in arrays.files)
+    assert np.array_equal(estimator.load(tmp_path).scores(data.splits["test"]), fitted.scores(data.splits["test"]))
+
+
+@pytest.mark.parametrize(("classes", "seen"), [(2, 2), (6, 5)])
+def test_two_categories_and_one_never_seen(classes: int, seen: int) -> None:
+    data = dataset(classes, seen)
+    scores = estimator.fit(data, settings()).scores(data.splits["test"])
+    assert scores.shape == (100, classes)
+    assert (scores.argmax(1) == data.splits["test"].labels).mean() > 0.85
+
+
+@pytest.mark.parametrize("sublinear", [False, True])
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_tf_idf_equals_scikit_learns(longest: int, sublinear: bool) -> None:
+    titles, labels = draw(80, 5)
+    train, test = make_split("train", titles[:50], labels[:50]), make_split("test", titles[50:], labels[50:])
+    terms = Terms.fit(train, vocabulary=60, longest=longest, min_count=1, sublinear=sublinear)
+    theirs = TfidfVectorizer(
+        ngram_range=(1, longest), sublinear_tf=sublinear, token_pattern=None, tokenizer=str.split, lowercase=False
+    )
+    text = [" ".join(map(str, title)) for title in titles]
+    theirs.fit(text[:50])
+    for split, part in ((train, text[:50]), (test, text[50:])):
+        ours, expected = terms.transform(split, 0, len(split)), theirs.transform(part)
+        assert ours.shape == expected.shape
+        # Columns are ordered differently: products of titles are not.
+        np.testing.assert_allclose((ours @ ours.T).toarray(), (expected @ expected.T).toarray(), atol=1e-5)
+
+
+def test_an_empty_vocabulary_says_what_to_change() -> None:
+    with pytest.raises(ValueError, match="min_count"):
+        Terms.fit(make_split("train", [[2], [3]], [0, 1]), vocabulary=9, longest=1, min_count=2, sublinear=False)
+
+
+def test_liblinear_refuses_a_loss_it_does_not_know() -> None:
+    assert "needs solver: sgd" in str(models.check("linear", settings(loss="log_loss"), 32))

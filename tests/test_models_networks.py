@@ -1,0 +1,187 @@
+"""What every network must keep to, found by name in jobs/models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jobs import models
+from jobs.data.batches import Batch
+from jobs.settings import resolve
+from jobs.training import optimiser
+
+NETWORKS = [name for name in models.names() if models.describe(name).KIND == "network"]
+CPU = torch.device("cpu")
+VOCABULARY, SIZE, CLASSES = 300, 12, 7
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make_batch(titles: list[list[int]], width: int = 0) -> Batch:
+    width = max(width, *(len(title) for title in titles))
+    tokens = torch.tensor([title + [0] * (width - len(title)) for title in titles])
+    lengths = torch.tensor([len(title) for title in titles])
+    rows = torch.arange(len(titles))
+    return Batch(tokens=tokens, lengths=lengths, labels=rows % CLASSES, rows=rows)
+
+
+def draw_titles(count: int, *, seed: int = 0) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 10, (count,), generator=generator).tolist()
+    return [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def build(name: str, **changes: Any) -> nn.Module:
+    torch.manual_seed(3)
+    vectors = torch.randn(VOCABULARY, SIZE)
+    vectors[0] = 0
+    settings = resolve(models.settings(name), changes)
+    network: nn.Module = import_module(f"jobs.models.{name}.network").build(settings, vectors=vectors, classes=CLASSES)
+    return network
+
+
+def score(model: nn.Module, batch: Batch) -> Tensor:
+    model.eval()
+    with torch.inference_mode():
+        return model(batch).clone()
+
+
+def train(model: nn.Module, batch: Batch, steps: int, **settings: Any) -> optimiser.Optimiser:
+    adam = optimiser.make(model, {"learning_rate": 0.01, "weight_decay": 0.0, **settings}, CPU)
+    model.train()
+    for _ in range(steps):
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(batch), batch.labels).backward()
+        adam.step()
+    adam.settle()
+    return adam
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("count", [1, 5])
+def test_gives_a_logit_for_each_title_and_category(name: str, frozen: bool, count: int) -> None:
+    model = build(name, freeze_embeddings=frozen)
+    batch = make_batch(draw_titles(count))
+    assert model(batch).shape == (count, CLASSES)
+    assert score(model, batch).shape == (count, CLASSES)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_neither_padding_nor_company_changes_a_prediction(name: str) -> None:
+    model, titles = build(name, freeze_embeddings=False), draw_titles(20)
+    together = score(model, make_batch(titles))
+    padded = score(model, make_batch(titles, width=31))
+    alone = torch.cat([score(model, make_batch([title])) for title in titles])
+    backwards = score(model, make_batch(titles[::-1])).flip(0)
+    for other in (padded, alone, backwards):
+        torch.testing.assert_close(other, together, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_and_evaluation_compute_the_same_without_dropout(name: str, frozen: bool) -> None:
+    model, batch = build(name, freeze_embeddings=frozen, dropout=0.0), make_batch(draw_titles(9))
+    torch.testing.assert_close(model(batch).detach(), score(model, batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dropout_is_on_in_training_alone(name: str) -> None:
+    model, batch = build(name, dropout=0.5, embedding_dropout=0.3, word_dropout=0.3), make_batch(draw_titles(9))
+    assert not torch.equal(model(batch), model(batch))
+    assert torch.equal(score(model, batch), score(model, batch))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_learns_fifty_titles_by_heart(name: str, frozen: bool) -> None:
+    model, batch = build(name, freeze_embeddings=frozen, dropout=0.0), make_batch(draw_titles(50))
+    train(model, batch, 60)
+    assert score(model, batch).argmax(1).tolist() == batch.labels.tolist()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_saved_and_loaded_predict_the_same(name: str, frozen: bool) -> None:
+    model, batch = build(name, freeze_embeddings=frozen), make_batch(draw_titles(12))
+    train(model, batch, 3)
+    other = build(name, freeze_embeddings=frozen)
+    assert not torch.equal(score(other, batch), score(model, batch))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(score(other, batch), score(model, batch))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_frozen_vectors_stay_and_are_not_saved(name: str) -> None:
+    model, batch = build(name), make_batch(draw_titles(12))
+    before = model.words.weight.clone()
+    train(model, batch, 3)
+    assert torch.equal(model.words.weight, before)
+    assert not any("words" in part for part in model.state_dict())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trained_vectors_move_where_a_title_has_the_word_and_padding_stays_zero(name: str) -> None:
+    model, batch = build(name, freeze_embeddings=False), make_batch([[5, 6, 7], [8]])
+    before = model.words.weight.detach().clone()
+    train(model, batch, 2)
+    moved = (model.words.weight != before).any(1).nonzero().view(-1).tolist()
+    assert moved == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_is_the_same_to_the_bit_again(name: str) -> None:
+    weights = []
+    for _ in range(2):
+        model = build(name, freeze_embeddings=False, dropout=0.3)
+        train(model, make_batch(draw_titles(40)), 5)
+        weights.append(nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_hidden_layer_is_allowed(name: str) -> None:
+    model = build(name, hidden_layers=[])
+    assert sum(isinstance(module, nn.Linear) for module in model.head.modules()) == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_evaluation_after_more_training_uses_the_new_weights(name: str) -> None:
+    model, batch = build(name), make_batch(draw_titles(12))
+    first = score(model, batch)
+    train(model, batch, 1)
+    fresh = build(name)
+    fresh.load_state_dict(model.state_dict())
+    assert not torch.equal(first, score(model, batch))
+    torch.testing.assert_close(score(fresh, batch), score(model, batch))
+    # Weights that are loaded between two evaluations count too.
+    model.load_state_dict(build(name).state_dict())
+    torch.testing.assert_close(score(model, batch), first)
+
+
+def test_settings_are_read_without_torch_or_scikit_learn() -> None:
+    code = (
+        "import sys; from jobs import models; [models.settings(name) for name in models.names()]; "
+        "sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_defaults_are_sound_and_documented(name: str) -> None:
+    settings = models.settings(name)
+    assert len({setting.name for setting in settings}) == len(settings)
+    assert all(setting.doc for setting in settings)
+    assert models.check(name, resolve(settings), 32) is None
