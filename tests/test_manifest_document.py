@@ -193,3 +193,16 @@ def _yaml(document: Any) -> str:
     import json
 
     return json.dumps(document)  # JSON is YAML
+
+
+def test_a_section_with_nothing_in_it_is_as_good_as_left_out(tmp_path: Path) -> None:
+    manifest = read(tmp_path, RUN + "searches:\nreport:\nresources:\ndefaults:\n")
+    assert (manifest.searches, manifest.language) == ((), "en")
+
+
+def test_messages_hold_no_line_break_or_terminal_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, HEAD + 'report: {"a\\n\\e[31m": 1}\n')
+    with pytest.raises(ManifestError) as caught:
+        load(Path("m.yaml"))
+    assert str(caught.value) == r"m.yaml:4:10: report.a\n\x1b[31m: unknown key; must be one of language"

@@ -31,7 +31,13 @@ class Problem:
 
     def __str__(self) -> str:
         parts = [str(self.mark), ".".join(map(str, self.path)), self.message]
-        return ": ".join(part for part in parts if part)
+        text = ": ".join(part for part in parts if part)
+        # Keys are quoted as they stand: a line break or a terminal's escape in one must not act.
+        return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 class ManifestError(ValueError):

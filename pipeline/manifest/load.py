@@ -46,7 +46,8 @@ def _collector_paused() -> Iterator[None]:
 def _load(path: Path, sets: Sequence[str], cluster: Path | None) -> Manifest:
     document = assemble(path, sets, cluster)
     found = Findings(document)
-    root = validate(Root, document.plain(), found)
+    # A section whose lines are all commented out is as good as left out.
+    root = validate(Root, {key: value for key, value in document.plain().items() if value is not None}, found)
     found.settle()
     assert root is not None
     expansion = Expansion(root, found)

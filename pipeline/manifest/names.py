@@ -52,7 +52,7 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
