@@ -68,7 +68,7 @@ class Run(Open):
 
     architecture: str | None = Field(None, description="the group's where it is left out")
     seeds: list[int] | None = Field(None, description="one run for each; instead of `seed`")
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
     resources: Stages = Field(Stages(), description="this run's own, by stage")
 
 
@@ -83,7 +83,7 @@ class Group(Open):
     grid: dict[str, list[Any]] | None = Field(None, description="every combination of these values, a run each")
     zip: dict[str, list[Any]] | None = Field(None, description="the first values together, the second ones, ...")
     seeds: list[int] | None = Field(None, description="each run once for each seed; instead of `seed`")
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
     resources: Stages = Field(Stages(), description="the group's own, by stage")
     reference: dict[str, dict[str, float]] | None = Field(
         None, description="published figures by run and metric, shown beside ours"
@@ -106,7 +106,7 @@ class Search(Open):
     seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of points and of training")
     evaluate_best: int = Field(1, ge=1, description="how many of the best trials are evaluated on the test rows")
     refit_seeds: list[int] | None = Field(None, description="train the winner again with each of these seeds")
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
     resources: Stages = Field(Stages(), description="the search's own, by stage; its trials take those of `train`")
     reference: dict[str, float] | None = Field(None, description="published figures by metric, shown beside ours")
 
@@ -148,8 +148,8 @@ class Root(Section):
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
     resources: Stages = Field(Stages(), description="what tasks are given, by stage")
-    report: Report = Report()
-    tracking: Tracking = Tracking()
+    report: Report = Field(Report(), description="how the report is written")
+    tracking: Tracking = Field(Tracking(), description="where runs are logged to beside the storage")
     retries: int = Field(2, ge=0, le=100, description="times a task is tried again after a failure worth it")
     canary: bool = Field(False, description="run one task of each architecture before the rest is released")
     brake_after: int = Field(3, ge=1, description="hold the rest of a group once so many failed with the same error")

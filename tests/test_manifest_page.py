@@ -1,0 +1,20 @@
+"""The manifest's reference page is the one that today's sections and settings make."""
+
+from pathlib import Path
+
+from jobs import models
+from pipeline.manifest.page import page
+from pipeline.manifest.sections import Root
+
+PAGE = Path(__file__).parents[1] / "docs/manifest.md"
+
+
+def test_the_committed_page_is_current() -> None:
+    made = page()
+    assert PAGE.read_text(encoding="utf-8") == made, "run: python -m pipeline.manifest.page > docs/manifest.md"
+
+
+def test_the_page_names_every_key_and_every_setting() -> None:
+    made = page()
+    settings = {setting.name for name in models.names() for setting in models.settings(name)}
+    assert all(f"| `{name}` |" in made for name in settings | set(Root.model_fields))
