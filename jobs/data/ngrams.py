@@ -82,6 +82,16 @@ class Numbers:
         return Ragged(self.ids[at], wanted.lengths).keep_items(self.keys[at] == wanted.values)
 
 
+def parts(word: str, shortest: int, longest: int) -> list[str]:
+    """The character n-grams of ``<word>`` but the whole: by where they begin, shorter first."""
+    shown = f"<{word}>"
+    return [
+        shown[at : at + size]
+        for at in range(len(shown))
+        for size in range(shortest, min(longest, len(shown) - 1, len(shown) - at) + 1)
+    ]
+
+
 def parts_of_words(
     words: list[str], counts: NDArray[np.int64], shortest: int, longest: int, *, min_count: int, limit: int
 ) -> tuple[list[str], Ragged]:

@@ -1,4 +1,4 @@
-"""Reading a preprocess task's files into a spool, with progress by bytes read."""
+"""Reading a preprocess task's files into a spool."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Context
-from jobs.data.identity import SOURCES, fingerprint
+from jobs.data.identity import fingerprint
 from jobs.data.meter import Meter
 from jobs.data.source import Source
 from jobs.data.spool import Recorder, Spool, Wanted
 
 
-def spool(context: Context, folder: Path, files: Mapping[str, list[int]] | None = None) -> Spool:
-    """Read the task's files (or those at these positions of each part) into a new spool.
+def spool(context: Context, settings: Mapping[str, Any], files: Mapping[str, list[int]], folder: Path) -> Spool:
+    """Read the files at these positions of each part into a new spool.
 
-    Raises ValueError when a file is not what was planned, or is not of its format.
+    ``settings`` are those of the data set. Raises ValueError when a file is not what was planned, or is not of its
+    format.
     """
-    settings, places = context.task.settings, context.task.plumbing["files"]
+    places = context.task.plumbing["files"]
     chosen = [
-        (part, number, Path(places[part][number]), described)
-        for part in SOURCES
-        for number, described in enumerate(settings["sources"].get(part, []))
-        if files is None or number in files.get(part, [])
+        (part, number, Path(places[part][number]), settings["sources"][part][number])
+        for part, numbers in files.items()
+        for number in numbers
     ]
     for _, _, path, described in chosen:
         if fingerprint(path) != described["fingerprint"]:

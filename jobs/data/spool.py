@@ -61,6 +61,11 @@ class Spool:
         reels = tuple(Reel(**reel) for reel in read_json(folder / "spool.json"))
         return cls(folder=folder, reels=reels)
 
+    @property
+    def files(self) -> set[tuple[str, int]]:
+        """The files in it, as part and position in the part."""
+        return {(reel.part, reel.number) for reel in self.reels}
+
     def pieces(self) -> pl.Series:
         """The distinct pieces of text by their number."""
         return pl.Series(orjson.loads((self.folder / "pieces.json").read_bytes()), dtype=pl.String)

@@ -11,26 +11,46 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Context, Outcome
+from jobs.data import shards
 from jobs.data.dataset import Dataset
 from jobs.data.meter import Meter, stop_if_asked
 from jobs.storage import publish_folder
 
 
 def run(context: Context) -> Outcome:
-    """Make and publish the data set of this task, or find it published.
+    """Make and publish the data set of this task (or find it published), or read the files of one shard of it.
 
     Raises ValueError for data that can't be used, saying which file and why.
     """
     # Before polars is first imported: afterwards it is not read any more.
     os.environ.setdefault("POLARS_MAX_THREADS", str(context.cpus))
+    if "shard" in context.task.settings:
+        return _run_shard(context)
     final = context.storage.dataset(context.task.id)
     if not _published(final):
-        with _workplace(context, final) as folder:
-            _make(context, folder)
+        with _workplace(context, final) as home:
+            _make(context, home)
             context.attempt.check()
-            publish_folder(folder, final)
+            publish_folder(home / "dataset", final)
+    shards.remove(context.storage, context.task.id)
     dataset = Dataset.open(final)
     return Outcome(files=tuple(sorted(path for path in final.iterdir() if path.is_file())), result=_result(dataset))
+
+
+def _run_shard(context: Context) -> Outcome:
+    """Publish the spool of one shard; its files are no part of the record, as the merge removes them."""
+    from jobs.data import reading
+
+    settings = context.task.settings
+    dataset = shards.whole(settings).id
+    final = shards.folder(context.storage, dataset, settings["shard"], settings["of"])
+    if not final.exists() and not context.storage.dataset(dataset).exists():
+        files = shards.files_of(context.task.plumbing["files"], settings["shard"], settings["of"])
+        with _workplace(context, final) as home:
+            reading.spool(context, settings["data"], files, home / "spool")
+            context.attempt.check()
+            publish_folder(home / "spool", final)
+    return Outcome(files=(), result={"shard": settings["shard"], "of": settings["of"]})
 
 
 def _published(folder: Path) -> bool:
@@ -51,12 +71,14 @@ def _published(folder: Path) -> bool:
 def _workplace(context: Context, final: Path) -> Iterator[Path]:
     """A temporary folder beside the published ones, gone afterwards; what killed attempts left is removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".tmp-{final.name}-*"):
+    name = final.name.removeprefix(".")
+    # Attempts at one task follow one another, so whatever an earlier one left is nobody's.
+    for left in final.parent.glob(f".tmp-{name}-*"):
         shutil.rmtree(left, ignore_errors=True)
-    home = final.with_name(f".tmp-{final.name}-{context.attempt.number}-{uuid.uuid4().hex[:12]}")
+    home = final.with_name(f".tmp-{name}-{context.attempt.number}-{uuid.uuid4().hex[:12]}")
     home.mkdir()
     try:
-        yield home / "dataset"
+        yield home
     except OSError:
         # A newer attempt may have removed the folder under us: then that is what happened, and no failure.
         context.attempt.check()
@@ -65,12 +87,22 @@ def _workplace(context: Context, final: Path) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _make(context: Context, folder: Path) -> None:
+def _make(context: Context, home: Path) -> None:
+    """Write the data set into ``home/dataset``: spools first, from shards or read here, then the arrays."""
     from jobs.data import assembly, reading
+    from jobs.data.spool import Spool
 
-    settings = context.task.settings
+    settings, folder = context.task.settings, home / "dataset"
     folder.mkdir()
-    spools = [reading.spool(context, folder.parent / "spool")]
+    spools = []
+    done: set[tuple[str, int]] = set()
+    for path in shards.found(context.storage, context.task.id):
+        spool = Spool.open(path)
+        if done.isdisjoint(spool.files):
+            spools.append(spool)
+            done |= spool.files
+    if left := shards.missing(context.task.plumbing["files"], done):
+        spools.append(reading.spool(context, settings, left, home / "spool"))
 
     def advance(phase: str, done: int, total: int) -> None:
         stop_if_asked(context)
@@ -103,5 +135,4 @@ def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts
 
 
 def _result(dataset: Dataset) -> dict[str, Any]:
-    meta = dataset.meta
-    return {name: meta[name] for name in ("splits", "parts", "classes", "vocabulary", "vectors")}
+    return {name: dataset.meta[name] for name in ("splits", "parts", "classes", "vocabulary", "vectors")}
