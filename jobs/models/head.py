@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from jobs.models.product import Linear
+
 
 def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> nn.Sequential:
     """Linear, ReLU and dropout for each of ``hidden_layers``, then the logits: (B, features) -> (B, classes)."""
@@ -14,9 +16,9 @@ def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> n
     if settings["embedding_dropout"]:
         layers.append(nn.Dropout(settings["embedding_dropout"]))
     for width in settings["hidden_layers"]:
-        layers += [nn.Linear(features, width), nn.ReLU()]
+        layers += [Linear(features, width), nn.ReLU()]
         if settings["dropout"]:
             layers.append(nn.Dropout(settings["dropout"]))
         features = width
-    layers.append(nn.Linear(features, classes))
+    layers.append(Linear(features, classes))
     return nn.Sequential(*layers)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from jobs.models.product import linear, product
 from jobs.models.words import Words
 
 MOST_BYTES = 1 << 30
@@ -28,7 +29,7 @@ class Projection:
             return self._remember(words, tokens, weight), tokens
         self._table = None
         rows, index = words.distinct(tokens)
-        return nn.functional.linear(rows, weight), index
+        return linear(rows, weight), index
 
     def _remember(self, words: Words, tokens: Tensor, weight: Tensor) -> Tensor:
         key = tuple(number for tensor in (words.weight, weight) for number in (tensor.data_ptr(), tensor._version))
@@ -41,7 +42,7 @@ class Projection:
         flat = tokens.reshape(-1)
         new = torch.unique(flat[~self._known.index_select(0, flat)])
         if len(new):
-            self._table.index_copy_(0, new, nn.functional.linear(words.weight.index_select(0, new), weight))
+            self._table.index_copy_(0, new, product(words.weight.index_select(0, new), weight))
             self._known.index_fill_(0, new, True)
         return self._table
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from jobs.models.packed import Packed, sum_by_row
+from jobs.models.product import product
 
 
 def run_layer(inputs: Tensor, recurrent: Tensor, bias: Tensor, packed: Packed, index: Tensor | None = None) -> Tensor:
@@ -34,20 +35,21 @@ class _Layer(Function):
         size = recurrent.shape[1]
         cells = gates.new_empty(len(gates), size)
         states = gates.new_empty(len(gates), size)
-        weight = recurrent.t()
         before: tuple[Tensor, Tensor] | None = None
         for count, start in zip(packed.counts, packed.starts, strict=True):
             here = slice(start, start + count)
             gate, cell, state = gates[here], cells[here], states[here]
             if before is not None:
-                gate.addmm_(before[1][:count], weight)
-            inner = gate[:, 2 * size : 3 * size].tanh_()
-            gate[:, : 2 * size].sigmoid_()
-            out = gate[:, 3 * size :].sigmoid_()
+                gate += product(before[1][:count], recurrent)
+            inner, out = gate[:, 2 * size : 3 * size], gate[:, 3 * size :]
+            # tanh(x) = 2 sigmoid(2x) - 1: one vectorised kernel for all gates, where tanh takes eight times as long.
+            inner *= 2
+            gate.sigmoid_()
+            inner.mul_(2).sub_(1)
             torch.mul(gate[:, :size], inner, out=cell)
             if before is not None:
                 cell.addcmul_(gate[:, size : 2 * size], before[0][:count])
-            torch.tanh(cell, out=state).mul_(out)
+            torch.mul(cell, 2, out=state).sigmoid_().mul_(2).sub_(1).mul_(out)
             before = cell, state
         ctx.packed, ctx.index, ctx.rows = packed, index, len(inputs)
         ctx.save_for_backward(gates, cells, states, recurrent)
@@ -63,6 +65,7 @@ class _Layer(Function):
         factors, through = _factors(gates, cells, before, first)
         forget = gates[:, size : 2 * size]
         to_state, to_cell = gradient.new_zeros(first, size), gradient.new_zeros(first, size)
+        across = recurrent.t()
         for count, start in zip(reversed(packed.counts), reversed(packed.starts), strict=True):
             here = slice(start, start + count)
             state, cell = to_state[:count], to_cell[:count]
@@ -72,9 +75,9 @@ class _Layer(Function):
             factor[:, :3] *= cell[:, None]
             factor[:, 3] *= state
             cell *= forget[here]
-            torch.mm(factor.view(count, 4 * size), recurrent, out=state)
+            state.copy_(product(factor.view(count, 4 * size), across))
         to_gates = factors.view(len(gates), 4 * size)
-        to_recurrent = to_gates[first:].t() @ states.index_select(0, before)
+        to_recurrent = product(to_gates[first:].t(), states.index_select(0, before).t())
         to_inputs = to_gates if ctx.index is None else sum_by_row(to_gates, ctx.index, ctx.rows)
         return to_inputs, to_recurrent, to_gates.sum(0), None, None
 
@@ -94,7 +97,7 @@ def _factors(gates: Tensor, cells: Tensor, before: Tensor, first: int) -> tuple[
     """
     size = cells.shape[1]
     opened, kept, inner, out = torch.split(gates, size, dim=1)
-    tanh = cells.tanh()
+    tanh = (cells * 2).sigmoid_().mul_(2).sub_(1)
     factors = gates.new_empty(len(gates), 4, size)
     factors[:, 0] = inner * opened * (1 - opened)
     factors[:first, 1] = 0.0

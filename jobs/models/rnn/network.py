@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jobs.models.head import build_head
 from jobs.models.packed import Packed
+from jobs.models.product import linear
 from jobs.models.projection import Projection, by_word
 from jobs.models.rnn.lstm import run_layer
 from jobs.models.words import Words
@@ -53,7 +54,7 @@ class Rnn(nn.Module):
                 index = index.reshape(-1).index_select(0, packed.place)
                 states = run_layer(rows, recurrent, bias + more, packed, index)
             else:
-                states = run_layer(nn.functional.linear(states, into), recurrent, bias + more, packed)
+                states = run_layer(linear(states, into), recurrent, bias + more, packed)
         return states.index_select(0, packed.last(lengths))
 
 
