@@ -127,7 +127,9 @@ class SlurmArrays:
 
     def scripts(self, array: Array) -> tuple[str, ...]:
         """The sbatch scripts, one for each piece, as they would go."""
-        return tuple(self._text(array, piece) for piece in cut(array, largest=self._size_or_default()))
+        pieces = cut(array, largest=self._size_or_default())
+        folders = (array.folder / f"{array.name}.{number}" for number in range(len(pieces)))
+        return tuple(self._text(array, piece, folder) for piece, folder in zip(pieces, folders, strict=True))
 
     def write_scripts(self, array: Array, folder: Path) -> tuple[Path, ...]:
         """Write scripts to read, change and ``sbatch`` by hand; they need no pickles, only the JSON beside them."""
@@ -140,7 +142,7 @@ class SlurmArrays:
             write_elements(folder / f"{stem}.json", elements)
             command = f"{self._python()} -u -m slurm.element {shlex.quote(str(folder / f'{stem}.json'))}"
             path = folder / f"{stem}.sbatch"
-            path.write_text(self._text(array, piece, command=command, folder=folder))
+            path.write_text(self._text(array, piece, folder, command=command))
             paths.append(path)
         return tuple(paths)
 
@@ -159,11 +161,11 @@ class SlurmArrays:
             leftover.unlink()
         return [str(job.job_id) for job in jobs], jobs[0].paths.submission_file
 
-    def _text(self, array: Array, piece: Piece, *, command: str | None = None, folder: Path | None = None) -> str:
-        executor = self._executor(array, piece, folder or array.folder / f"{array.name}.0", ())
+    def _text(self, array: Array, piece: Piece, folder: Path, *, command: str | None = None) -> str:
+        executor = self._executor(array, piece, folder, ())
         if len(piece.places) > 1 or command:
             executor.parameters["map_count"] = len(piece.places)
-        return executor.text(command or executor.command) + "\n"
+        return executor.text(command or executor.command)
 
     def _executor(self, array: Array, piece: Piece, folder: Path, ahead: Sequence[str]) -> _Submitit:
         executor = _Submitit(folder, max_num_timeout=MAX_TIMEOUTS, python=self._python())

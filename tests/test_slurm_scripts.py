@@ -1,0 +1,170 @@
+"""The sbatch text, whole, as it would go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm.array import Array, Dependency, Resources, SubmitError
+from slurm.commands import scrubbed, scrubbed_process
+from slurm.executors.slurm import SlurmArrays
+from slurm.site import Site
+
+PLAIN = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2%3
+#SBATCH --comment='a1 b2 c3'
+#SBATCH --cpus-per-task=1
+#SBATCH --job-name=tanda-train
+#SBATCH --mem=1024M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/s/tanda-train.0/%A_%a_0_log.out
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+
+# setup
+export PYTHONSAFEPATH=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 \
+python3.11 -u -m submitit.core._submit /s/tanda-train.0
+"""
+
+FULL = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=lab
+#SBATCH --array=0-2%2
+#SBATCH --comment='meli/x baseline'
+#SBATCH --constraint='a100|h100'
+#SBATCH --cpus-per-task=4
+#SBATCH --dependency=afterany:7
+#SBATCH --exclude='bad[1-2],n9'
+#SBATCH --gpus-per-node=a100:2
+#SBATCH --hold
+#SBATCH --job-name=tanda-train
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mail-user=me@here
+#SBATCH --mem=16384M
+#SBATCH --nice=100
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/s/tanda-train.0/%A_%a_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --qos=long
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=240
+
+# setup
+module load cuda/12.1
+source /home/me/venv/bin/activate
+export HF_HOME='/scratch/a b'
+export TANDA_COMMIT=abc
+export PYTHONPATH=/s/code
+export PYTHONSAFEPATH=1
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=4 \
+python3.11 -u -m submitit.core._submit /s/tanda-train.0
+"""
+
+SITE = Site(
+    partition="gpu", account="lab", qos="long", constraint="a100|h100", gres_type="a100", exclude="bad[1-2]",
+    modules=("cuda/12.1",), activate="source /home/me/venv/bin/activate", environment={"HF_HOME": "/scratch/a b"},
+    python="python3.11", extra={"mail-user": "me@here", "nice": 100},
+)  # fmt: skip
+
+ELEMENTS = tuple((Path(f"/storage/runs/{name}"),) for name in ("a1", "b2", "c3"))
+
+
+@pytest.fixture(autouse=True)
+def no_slurm_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
+def make_array(**facts: object) -> Array:
+    return Array(
+        name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), folder=Path("/s"), **facts
+    )  # type: ignore[arg-type]
+
+
+def test_a_plain_array() -> None:
+    assert SlurmArrays(site=Site(python="python3.11")).scripts(make_array()) == (PLAIN,)
+
+
+def test_every_key_of_a_profile() -> None:
+    array = make_array(
+        resources=Resources(cpus=4, gpus=2, mem_gb=16, time_min=240, warn_s=90), throttle=2, held=True,
+        after=(Dependency(jobs=("7_0", "7_1")),), comment="meli|x\nbaseline", exclude=("n9",),
+        code=Path("/s/code"), environment={"TANDA_COMMIT": "abc"},
+    )  # fmt: skip
+    assert SlurmArrays(site=SITE).scripts(array) == (FULL,)
+
+
+def test_one_element_is_a_plain_job() -> None:
+    array = Array(name="tanda-close", elements=ELEMENTS[:1], command=("true",), folder=Path("/s"))
+    (text,) = SlurmArrays(site=Site(python="python3.11")).scripts(array)
+    assert "--array" not in text and "--output=/s/tanda-close.0/%j_0_log.out" in text
+
+
+def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
+    (path,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(make_array(), tmp_path)
+    command = f"srun --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1 python3.11 -u -m slurm.element"
+    assert path.read_text() == PLAIN.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
+        "srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 "
+        "python3.11 -u -m submitit.core._submit /s/tanda-train.0",
+        f"{command} {tmp_path}/tanda-train.json",
+    )
+    assert (tmp_path / "tanda-train.json").exists()
+
+
+def test_a_long_comment_is_cut() -> None:
+    (text,) = SlurmArrays().scripts(make_array(comment="x" * 1000))
+    line = next(line for line in text.splitlines() if "--comment" in line)
+    assert len(line) < 270 and line.endswith("...")
+
+
+def test_submitting_without_slurm_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SubmitError, match=r"scontrol: not found; is this a machine with Slurm\?"):
+        SlurmArrays().submit(make_array())
+
+
+def test_a_job_inside_a_job_inherits_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited = {"SLURM_JOB_ID": "1", "SBATCH_ACCOUNT": "x", "SUBMITIT_FOLDER": "y", "TANDA_CPUS": "4"}
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me", "TANDA_STORAGE": "/storage"}
+    assert scrubbed({**inherited, **kept}) == kept
+    for name, value in {**inherited, **kept}.items():
+        monkeypatch.setenv(name, value)
+    with scrubbed_process():
+        assert not inherited.keys() & os.environ.keys() and kept.keys() <= os.environ.keys()
+    assert inherited.keys() <= os.environ.keys()
+
+
+def test_the_script_for_a_bare_login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    script = Path(__file__).parents[1] / "slurm/tanda.sbatch"
+    bin_ = tmp_path / ".venv/bin"
+    bin_.mkdir(parents=True)
+    (bin_ / "activate").write_text(f"export PATH={bin_}:$PATH\n")
+    (bin_ / "tanda").write_text(f"#!{sys.executable}\nimport sys, os; print(sys.argv[1:], os.getcwd())\n")
+    (bin_ / "tanda").chmod(0o755)
+    environment = {**os.environ, "SLURM_SUBMIT_DIR": str(tmp_path)}
+    command = ["bash", str(script), "configs/meli.yaml", "--only", "baseline"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"['submit', 'configs/meli.yaml', '--only', 'baseline'] {tmp_path}"
+    bare = subprocess.run(command[:2], env=environment, capture_output=True, text=True, check=False)
+    assert bare.returncode == 2 and "usage: sbatch" in bare.stderr

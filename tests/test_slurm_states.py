@@ -1,0 +1,240 @@
+"""States from what Slurm was seen to say (22.05, recorded), and causes that do not lie."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm import accounting
+from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, understood
+from slurm.limits import parse_config, parse_minutes, parse_partitions
+from slurm.reasons import explain
+from slurm.states import CAUSES, STATES, JobState, judge, parse_queue, states
+
+SACCT = """\
+1_0|2|COMPLETED|0:0|0:0|3|billing=1,cpu=1,gres/gpu=2,mem=256M,node=1||None|n1|1795460771|1795460772|1795460775
+1_0.batch|2.batch|COMPLETED|0:0||3|cpu=1,gres/gpu=2,mem=256M,node=1|3100K||n1|1795460772|1795460772|1795460775
+1_[1-3]|1|PENDING|0:0|0:0|0||||None assigned|1795460771|Unknown|Unknown
+5|5|FAILED|3:0|0:0|0|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460790|1795460790
+6|6|FAILED|9:0|0:9|0|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460790|1795460790
+6.batch|6.batch|FAILED|9:0||0|cpu=1,mem=256M,node=1|||n1|1795460790|1795460790|1795460790
+6.0|6.0|CANCELLED|0:9||0|cpu=1,mem=256M,node=1|||n1|1795460790|1795460790|1795460790
+7|7|FAILED|0:9|0:0|0|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460790|1795460790
+8|8|FAILED|9:0|0:9|2|billing=1,cpu=1,mem=300M,node=1||None|n1|1795460790|1795460790|1795460792
+8.batch|8.batch|FAILED|9:0||2|cpu=1,mem=300M,node=1|10712K||n1|1795460790|1795460790|1795460792
+8.0|8.0|CANCELLED by 0|0:9||2|cpu=1,mem=300M,node=1|892320K||n1|1795460790|1795460790|1795460792
+9|9|FAILED|0:53|0:0|0|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460791|1795460791
+10|10|FAILED|9:0|9:0|0|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460791|1795460791
+11|11|OUT_OF_MEMORY|0:125|0:125|7|billing=1,cpu=1,mem=1G,node=1||None|n1|1795460790|1795460791|1795460798
+12|12|CANCELLED by 1000|0:15|0:0|7|billing=1,cpu=1,mem=1G,node=1||None|n1|1795460790|1795460791|1795460798
+13|13|TIMEOUT|0:0|0:0|60|billing=1,cpu=1,mem=1G,node=1||None|n1|1795460790|1795460791|1795460851
+14|14|NODE_FAIL|0:0|0:0|30|billing=1,cpu=1,gres/gpu=1,mem=1G,node=1||None|n4|1795460790|1795460791|1795460821
+14|14|COMPLETED|0:0|0:0|10|billing=1,cpu=1,gres/gpu=1,mem=1G,node=1||BeginTime|n1|1795460821|1795460841|1795460851
+14.0|14.0|COMPLETED|0:0||10|cpu=1,mem=1G,node=1|2G||n1|1795460841|1795460841|1795460851
+15|15|PREEMPTED|0:0|0:0|30|billing=1,cpu=1,mem=1G,node=1||None|n4|1795460790|1795460791|1795460821
+16|16|FAILED|75:0|75:0|30|billing=1,cpu=1,mem=1G,node=1||None|n4|1795460790|1795460791|1795460821
+17|17|FAILED|74:0|74:0|30|billing=1,cpu=1,mem=1G,node=1||None|n4|1795460790|1795460791|1795460821
+18|18|FAILED|11:0|0:11|1|billing=1,cpu=1,mem=1G,node=1||None|n4|1795460790|1795460791|1795460792
+19|19|RUNNING|0:0|0:0|8|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460791|Unknown
+"""
+
+WIDTHS = (240, 20, 12, 60, 64, 8, 24, 24, 24, 160)
+
+
+def queue_line(*values: str) -> str:
+    return "".join(value.ljust(width) for value, width in zip(values, WIDTHS, strict=True))
+
+
+def queue_of(state: str, exit_code: str = "0", id_: str = "14", reason: str = "None") -> str:
+    tres = "cpu=1,mem=256M,node=1,billing=1,gres/gpu=1"
+    return queue_line(id_, state, exit_code, reason, "n1", "1", "1795460821", "1795460841", "NONE", tres)
+
+
+def judged(id_: str, queue: str = "") -> JobState:
+    return judge(id_, parse_queue(queue).get(id_), accounting.parse(SACCT).get(id_, []))
+
+
+@pytest.mark.parametrize(
+    ("id_", "state", "cause", "exit_code", "signal"),
+    [
+        ("1_0", "done", None, 0, None),
+        ("5", "failed", "error", 3, None),
+        ("6", "failed", "killed", None, 9),
+        ("7", "failed", "killed", None, 9),
+        ("8", "failed", "out of memory", None, 9),
+        ("9", "failed", "error", 0, None),
+        ("10", "failed", "error", 9, None),
+        ("11", "failed", "out of memory", 0, None),
+        ("12", "failed", "cancelled", None, 15),
+        ("13", "failed", "time limit", 0, None),
+        ("14", "done", None, 0, None),
+        ("15", "failed", "preempted", 0, None),
+        ("16", "failed", "paused", 75, None),
+        ("17", "failed", "time limit", 74, None),
+        ("18", "failed", "killed", None, 11),
+        ("1_2", "failed", "cancelled", None, None),
+        ("19", "unknown", None, None, None),
+        ("20", "gone", None, None, None),
+    ],
+)
+def test_how_a_job_ended(id_: str, state: str, cause: str | None, exit_code: int | None, signal: int | None) -> None:
+    found = judged(id_)
+    assert (found.state, found.cause, found.exit_code, found.signal) == (state, cause, exit_code, signal)
+    assert found.state in STATES and (found.cause is None or found.cause in CAUSES)
+
+
+def test_live_in_the_queue_is_not_finished_whatever_the_accounting_says() -> None:
+    waiting = judged("15", queue_of("PENDING", id_="15", reason="BeginTime"))
+    assert (waiting.state, waiting.cause, waiting.reason, waiting.started) == ("waiting", None, "BeginTime", None)
+    assert judged("15", queue_of("COMPLETING", id_="15")).state == "running"
+    assert judged("13", queue_of("RUNNING", id_="13")).state == "running"
+
+
+def test_an_end_that_the_accounting_has_not_heard_of_yet() -> None:
+    found = judged("19", queue_of("FAILED", str(3 << 8), id_="19"))
+    assert (found.state, found.cause, found.exit_code, found.restarts) == ("failed", "error", 3, 1)
+    assert judged("99", queue_of("FAILED", str(137 << 8), id_="99")).signal == 9
+    assert judged("99", queue_of("FAILED", "9", id_="99")).cause == "killed"
+    assert judged("99", queue_of("COMPLETED", id_="99")).state == "done"
+
+
+def test_every_start_is_counted() -> None:
+    found = judged("14")
+    assert (found.restarts, found.elapsed_s, found.node) == (1, 40, "n1")
+    assert found.gpu_hours == pytest.approx(40 / 3600)
+    assert found.waited_s == 1 + 20
+    assert (found.max_rss_mb, found.mem_mb) == (2048, 1024)
+
+
+def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
+    rows = accounting.parse(SACCT)
+    assert [row.state for id_ in ("1_1", "1_2", "1_3") for row in rows[id_]] == ["PENDING"] * 3
+    assert (rows["1_0"][0].max_rss_mb, rows["1_0"][0].gpus, rows["1_0"][0].node) == (3100 / 1024, 2, "n1")
+
+
+def test_what_slurms_complaints_stand_for() -> None:
+    assert type(understood("slurm_load_jobs error: Invalid job id specified")) is UnknownJobError
+    assert type(understood("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")) is (
+        UnreachableError
+    )
+    assert type(understood("Slurm accounting storage is disabled")) is NoAccountingError
+    assert type(understood("sacct: error: Problem talking to the database: Connection refused")) is UnreachableError
+    assert type(understood("sbatch: error: invalid partition specified: x")) is SlurmError
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs squeue and sacct that print a file each and count their calls."""
+    for name in ("squeue", "sacct"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/calls\n. {tmp_path}/{name}.answer\n")
+        program.chmod(0o755)
+        (tmp_path / f"{name}.answer").write_text(f"cat {tmp_path}/{name}.txt 2>/dev/null; true\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def test_ten_thousand_in_two_commands(fake_slurm: Path) -> None:
+    row = "|COMPLETED|0:0|0:0|3|billing=1,cpu=1,gres/gpu=2,mem=256M,node=1||None|n1|1795460771|1795460772|1795460775\n"
+    step = "|COMPLETED|0:0||3|cpu=1,gres/gpu=2,mem=256M,node=1|3100K||n1|1795460772|1795460772|1795460775\n"
+    ids = [f"{array}_{place}" for array in range(1, 11) for place in range(1000)]
+    lines = (f"{id_}|{n}{row}{id_}.batch|{n}.batch{step}{id_}.0|{n}.0{step}" for n, id_ in enumerate(ids))
+    (fake_slurm / "sacct.txt").write_text("".join(lines))
+    (fake_slurm / "squeue.txt").write_text("\n".join(queue_of("RUNNING", id_=id_) for id_ in ids[5000:]))
+    began = time.monotonic()
+    found = states(ids)
+    elapsed_s = time.monotonic() - began
+    assert [state.state for state in found.values()] == ["done"] * 5000 + ["running"] * 5000
+    assert (fake_slurm / "calls").read_text().split() == ["squeue", "sacct"]
+    assert elapsed_s < 3, "10,000 states must not take seconds"
+
+
+def test_no_controller_is_unknown_and_not_failed(fake_slurm: Path) -> None:
+    (fake_slurm / "sacct.txt").write_text(SACCT)
+    answer = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1\n"
+    (fake_slurm / "squeue.answer").write_text(answer)
+    found = states(["5", "14"])
+    assert {state.state for state in found.values()} == {"unknown"}
+    assert "Unable to contact" in (found["5"].reason or "")
+
+
+def test_an_accounting_outage_changes_nothing(fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", id_="5"))
+    answer = "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1\n"
+    (fake_slurm / "sacct.answer").write_text(answer)
+    found = states(["5", "14"])
+    assert (found["5"].state, found["14"].state) == ("running", "unknown")
+
+
+def test_without_accounting_a_forgotten_job_is_gone(fake_slurm: Path) -> None:
+    (fake_slurm / "sacct.answer").write_text("echo 'Slurm accounting storage is disabled' >&2; exit 1\n")
+    assert states(["14"])["14"].state == "gone"
+
+
+def test_an_id_that_was_used_before_is_not_confused(fake_slurm: Path) -> None:
+    (fake_slurm / "sacct.txt").write_text(SACCT)
+    assert states(["5"])["5"].state == "failed"
+    assert states(["5"], since=1795460790 + 3600)["5"].state == "gone"
+
+
+def test_elements_cancelled_before_they_started(fake_slurm: Path) -> None:
+    # A whole array is left as one row under its own id; single elements vanish, their array does not.
+    (fake_slurm / "sacct.txt").write_text(
+        "30|30|CANCELLED by 0|0:0|0:0|0||||None assigned|1795460771|1795460781|1795460781\n"
+        "31_[2-3]|31|PENDING|0:0|0:0|0||||None assigned|1795460771|Unknown|Unknown\n"
+    )
+    (fake_slurm / "squeue.txt").write_text(queue_of("PENDING", id_="31_2") + "\n" + queue_of("CANCELLED", id_="30"))
+    found = states(["30_4", "31_0", "31_2", "32_0"])
+    assert [(state.state, state.cause) for state in found.values()] == [
+        ("failed", "cancelled"), ("failed", "cancelled"), ("waiting", None), ("gone", None),
+    ]  # fmt: skip
+
+
+def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
+    assert states([]) == {}
+    assert not (fake_slurm / "calls").exists()
+
+
+def test_limits_as_slurm_prints_them() -> None:
+    config = parse_config("Configuration data as of x\nMaxArraySize            = 1001\nSLURM_VERSION = 22.05.8\n")
+    assert (config["MaxArraySize"], config["SLURM_VERSION"]) == ("1001", "22.05.8")
+    assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
+        None, 2880, 270, 30, None,
+    ]  # fmt: skip
+    text = (
+        "gpu*|up|1-00:00:00|2|64|512000+|gpu:a100:4(S:0-1)\n"
+        "gpu*|up|1-00:00:00|1|32|256000|gpu:v100:2\n"
+        "cpu|down|infinite|3|8|1000|(null)\n"
+    )
+    gpu, cpu = parse_partitions(text)
+    assert (gpu.name, gpu.default, gpu.nodes, gpu.gpus, gpu.time_limit_min) == (
+        "gpu", True, 3, {"a100": 8, "v100": 2}, 1440,
+    )  # fmt: skip
+    assert (cpu.up, cpu.gpus, cpu.time_limit_min) == (False, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("AssocMaxJobsLimit", "your account allows no more jobs at once at present"),
+        ("QOSMaxSubmitJobPerUserLimit", "the QOS allows no more jobs queued at present"),
+        ("QOSGrpGRES", "the QOS allows no more GPUs at present"),
+        ("(ReqNodeNotAvail, UnavailableNodes:n1)", "a node it needs is down, drained or reserved"),
+        ("DependencyNeverSatisfied", "what it waits for failed, so it can never start"),
+        ("SomethingNew", "Slurm says SomethingNew"),
+        (None, "the scheduler has not looked at it yet"),
+    ],
+)
+def test_reasons_in_words(reason: str | None, meaning: str) -> None:
+    assert explain(reason).meaning == meaning
+
+
+def test_the_recorded_widths_are_those_asked_for(fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.answer").write_text(f'echo "$@" > {fake_slurm}/arguments\n')
+    states(["3_1", "12"])
+    arguments = (fake_slurm / "arguments").read_text().split()
+    fields = arguments[arguments.index("-O") + 1]
+    assert [int(field.rsplit(":", 1)[1]) for field in fields.split(",")] == list(WIDTHS)
+    assert arguments[-1] == "3,12"
