@@ -15,6 +15,9 @@ from torch.autograd import Function
 from jobs.models.packed import Packed, sum_by_row
 from jobs.models.product import product
 
+# As tensors: a Python number is made into one, and cast, at every use.
+ONE, TWO = torch.tensor(1.0), torch.tensor(2.0)
+
 
 def run_layer(inputs: Tensor, recurrent: Tensor, bias: Tensor, packed: Packed, index: Tensor | None = None) -> Tensor:
     """States (N, H) after each place, from inputs (N, 4H) to the gates (in, forget, cell, out: PyTorch's order).
@@ -43,13 +46,13 @@ class _Layer(Function):
                 gate += product(before[1][:count], recurrent)
             inner, out = gate[:, 2 * size : 3 * size], gate[:, 3 * size :]
             # tanh(x) = 2 sigmoid(2x) - 1: one vectorised kernel for all gates, where tanh takes eight times as long.
-            inner *= 2
+            inner *= TWO
             gate.sigmoid_()
-            inner.mul_(2).sub_(1)
+            inner.mul_(TWO).sub_(ONE)
             torch.mul(gate[:, :size], inner, out=cell)
             if before is not None:
                 cell.addcmul_(gate[:, size : 2 * size], before[0][:count])
-            torch.mul(cell, 2, out=state).sigmoid_().mul_(2).sub_(1).mul_(out)
+            torch.mul(cell, TWO, out=state).sigmoid_().mul_(TWO).sub_(ONE).mul_(out)
             before = cell, state
         ctx.packed, ctx.index, ctx.rows = packed, index, len(inputs)
         ctx.save_for_backward(gates, cells, states, recurrent)
@@ -97,7 +100,7 @@ def _factors(gates: Tensor, cells: Tensor, before: Tensor, first: int) -> tuple[
     """
     size = cells.shape[1]
     opened, kept, inner, out = torch.split(gates, size, dim=1)
-    tanh = (cells * 2).sigmoid_().mul_(2).sub_(1)
+    tanh = (cells * TWO).sigmoid_().mul_(TWO).sub_(ONE)
     factors = gates.new_empty(len(gates), 4, size)
     factors[:, 0] = inner * opened * (1 - opened)
     factors[:first, 1] = 0.0
