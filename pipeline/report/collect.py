@@ -191,8 +191,9 @@ class _Reader:
         train = self.part(train_id) if train_id else None
         settings, epochs = self._training(row, train_id, train)
         spoke = _speaks(train, evaluate)
-        figures = disk.figures(train.result) if train else {}
-        figures |= disk.figures(evaluate.result)
+        # Half a row would be worse than none: what was evaluated counts once both tasks are done.
+        figures = disk.figures(train.result) if train and train.state == "done" else {}
+        figures |= disk.figures(evaluate.result) if spoke.state == "done" else {}
         return Result(
             row=row,
             position=position,
@@ -202,7 +203,7 @@ class _Reader:
             message=spoke.message,
             attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
             settings=deciding(row.architecture, settings),
-            figures=figures if spoke.state == "done" or row.train else {},
+            figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
             git_commit=(train.about.get("git_commit") if train else None) or evaluate.about.get("git_commit"),
@@ -273,11 +274,11 @@ def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
 
 
 def _speaks(train: _Part | None, evaluate: _Part) -> _Part:
-    """Which of a row's two tasks tells its state: the first that is not done, and a failure before all."""
-    if evaluate.state == "done" or train is None or train.state == "done":
-        waits = train is not None and train.state == "done" and evaluate.state == "waiting"
-        return _Part("running", None, None) if waits else evaluate
-    return train
+    """Which of a row's two tasks tells its state: the training until it is done, then the evaluation."""
+    if train is not None and train.state != "done":
+        return train
+    waits = train is not None and evaluate.state == "waiting"
+    return _Part("running", None, None) if waits else evaluate
 
 
 def _sum(values: Iterator[float | None]) -> float | None:

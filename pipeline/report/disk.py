@@ -126,7 +126,8 @@ def read_evaluation(folder: str) -> tuple[tuple[str, ...], dict[str, Split]] | N
 def read_predictions(folder: str, split: str) -> Predictions | None:
     """One split's answers, or None where there are none or the file is broken."""
     try:
-        with np.load(f"{folder}/predictions.npz", allow_pickle=False) as arrays:
+        # Opened here: of a file that is no archive, numpy would leave its own handle open.
+        with Path(folder, "predictions.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Predictions(
                 label=arrays[f"{split}_label"],
                 predicted=arrays[f"{split}_predicted"],

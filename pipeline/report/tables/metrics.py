@@ -51,8 +51,8 @@ def build(group: Group, collected: Collected, words: Words) -> Table | None:
         add(metric, words(metric), _plain(entries, metric, lowest=True))
     for metric in SCORES:
         add(metric, words(metric), _plain(entries, metric, lowest=False))
-    add("epochs_run", words("epochs run"), [_average(entry, "epochs_run", 0) for entry in entries])
-    add("train_seconds", words("training seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
+    add("epochs_run", words("epochs_run"), [_average(entry, "epochs_run", 0) for entry in entries])
+    add("train_seconds", words("train_seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
     add("gpu_hours", words("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
     text = {"run", "seeds", "interval"}
     table = Table(

@@ -24,7 +24,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
         Column(key="state", title=words("state"), number=False),
         Column(key=search.metric, title=words.name(search.metric)),
         *(Column(key=name, title=name) for name in names),
-        Column(key="epochs_run", title=words("epochs run")),
+        Column(key="epochs_run", title=words("epochs_run")),
         Column(key="gpu_hours", title=words("GPU-hours")),
     )
     rows = tuple(
