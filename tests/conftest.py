@@ -1,0 +1,14 @@
+"""What every test gets: the one real Slurm cluster, and an environment without a person's own settings."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_fixture import cluster
+
+__all__ = ["cluster"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TANDA_STORAGE", "TANDA_CPUS", "TANDA_SUBMISSION", "TANDA_GROUP", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)

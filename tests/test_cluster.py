@@ -1,0 +1,118 @@
+"""The main job on a real Slurm cluster: submitted from outside, finished without a hand on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rig import Rig
+from small_manifest import MANIFEST, tanda, write_manifest
+
+from jobs.storage import Storage
+from pipeline.queue import closing
+from pipeline.submission import read_all
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
+PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
+LIMIT_S = 200
+
+
+def _submit(manifest: Path) -> dict[str, object]:
+    document: dict[str, object] = json.loads(tanda("submit", manifest, "--cluster", PROFILE, "--json"))
+    return document
+
+
+def _drain(manifest: Path) -> dict[str, dict[str, object]]:
+    """Wait until every task and the closing job are over; tasks by run and stage."""
+    ends = time.monotonic() + LIMIT_S
+    storage = Storage(manifest.parent / "storage")
+    while True:
+        status = json.loads(tanda("status", manifest, "--json", status=None))
+        if not {"waiting", "running"} & status["summary"].keys() and not closing(storage, "small"):
+            return {f"{task['run']}/{task['stage']}": task for task in status["tasks"]}
+        assert time.monotonic() < ends, status["summary"]
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def drained(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest submitted to the cluster and run to its end there."""
+    manifest = write_manifest(tmp_path_factory.mktemp("cluster"))
+    began = time.monotonic()
+    document = _submit(manifest)
+    assert time.monotonic() - began < 20  # at once: seconds of start-up, never the tasks' own time
+    (manifest.parent / "submitted.json").write_text(json.dumps(document))
+    _drain(manifest)
+    return manifest
+
+
+def test_one_array_a_group_and_a_closing_job(drained: Path) -> None:
+    document = json.loads((drained.parent / "submitted.json").read_text())
+    stages = [(array["stage"], array["tasks"]) for array in document["arrays"]]
+    assert stages == [("preprocess", 1), ("train", 4), ("evaluate", 4), ("close", 0)]
+    assert all(array["job_id"].isdigit() for array in document["arrays"])
+
+
+def test_everything_is_done_and_the_report_was_built_by_the_closing_job(drained: Path) -> None:
+    status = json.loads(tanda("status", drained, "--json"))
+    assert status["summary"] == {"done": 9}
+    assert all(task["gpu_hours"] > 0 for task in status["tasks"] if task["stage"] == "train")
+    results = (drained.parent / "storage" / "reports" / "small" / "results.csv").read_text()
+    assert results.count("done") == 4
+
+
+def test_slurms_job_is_on_record(drained: Path) -> None:
+    runs = drained.parent / "storage" / "runs"
+    records = [json.loads(path.read_text()) for path in runs.glob("*/record.json")]
+    queued = {
+        job for submission in read_all(Storage(runs.parent)) for array in submission.arrays for job in array.job_ids
+    }
+    assert {
+        record["about"]["slurm"].get("array_job_id", record["about"]["slurm"]["job_id"]) for record in records
+    } <= queued
+
+
+def test_again_submits_nothing_and_a_removed_record_just_that_run(drained: Path) -> None:
+    assert _submit(drained)["arrays"] == []
+    tasks = json.loads(tanda("plan", drained, "--json"))["tasks"]
+    train = next(task["id"] for task in tasks if (task["run"], task["stage"]) == ("CNN", "train"))
+    (drained.parent / "storage" / "runs" / train / "record.json").unlink()
+    document = _submit(drained)
+    arrays = document["arrays"]
+    assert isinstance(arrays, list)
+    assert [(array["stage"], array["tasks"]) for array in arrays] == [("train", 1), ("evaluate", 1), ("close", 0)]
+    assert {task["state"] for task in _drain(drained).values()} == {"done"}
+
+
+def test_a_preprocess_that_fails_ends_all_that_builds_on_it_and_says_so(cluster: Rig, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path)
+    text = (tmp_path / "titles.csv").read_text()
+    (tmp_path / "titles.csv").write_text(text.replace("category", "klass", 1))
+    _submit(manifest)
+    tasks = _drain(manifest)
+    assert tasks["all/preprocess"]["cause"] == "error"
+    others = [task for name, task in tasks.items() if name != "all/preprocess"]
+    assert {task["cause"] for task in others} == {"upstream failed"}
+    results = (tmp_path / "storage" / "reports" / "small" / "results.csv").read_text()
+    assert results.count("upstream failed") == 4
+
+
+def test_the_brake_holds_the_rest_of_a_group(cluster: Rig, tmp_path: Path) -> None:
+    broken = MANIFEST.replace(
+        "      linear: {architecture: linear}",
+        "\n".join(f"      R{number}: {{architecture: mlp, seed: {number}}}" for number in range(6)),
+    )
+    manifest = write_manifest(tmp_path, broken.replace("train: {cpus: 1", "train: {throttle: 1, cpus: 1"))
+    tanda("submit", manifest, "--executor", "inline", "--set", "defaults.epochs=1")
+    # Every training fails in the same way: its data set was damaged, with no change of size, after it was vouched for.
+    for classes in (tmp_path / "storage" / "datasets").glob("*/classes.json"):
+        classes.write_bytes(b"x" * classes.stat().st_size)
+    _submit(manifest)
+    tasks = _drain(manifest)
+    trains = [task for name, task in tasks.items() if name.endswith("/train")]
+    failed = [task for task in trains if task["state"] == "failed"]
+    held = [task for task in trains if task["state"] == "waiting"]
+    assert len(failed) == 3 and len(held) == 6, tasks
+    assert all("the same error ended 3 tasks" in str(task["reason"]) for task in held)
