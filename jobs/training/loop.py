@@ -52,9 +52,11 @@ class Stepper:
         """One update; nothing here waits for the device."""
         self._optimiser.zero_grad()
         logits, loss = forward(self._forward, batch, self._device, self._precision, self._shift)
+        # Before the way back: the logits are still in the processor's cache, and their memory is free for gradients.
+        self._tally.add(loss, logits, batch.labels)
+        del logits
         torch.autograd.backward(loss)
         self._optimiser.step()
-        self._tally.add(loss, logits, batch.labels)
 
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""

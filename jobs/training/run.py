@@ -180,6 +180,7 @@ class _Run:
             if self.step % LOOK_STEPS == 0 or self.step == 1:
                 self._look()
         self._stop_if_diverged()
+        self.trained_s = self._spent_s()
 
     def _look(self) -> None:
         """Every 16 steps: the gradient's norm, the loss's soundness, progress, and the checkpoint that is due."""
@@ -249,7 +250,7 @@ class _Run:
 
     def _line(self) -> Line:
         trained, tested = self.tally.read(), self.validation_tally.read()
-        titles, spent = int(self.train_support.sum()), self._spent_s()
+        titles = int(self.train_support.sum())
         return {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * self.batches.steps,
@@ -260,8 +261,8 @@ class _Run:
             "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, tested["correct"]),
             "validation_accuracy": metrics.accuracy(self.validation_support, tested["correct"]),
             "gradient_norm": trained["norm"],
-            "seconds": spent,
-            "titles_per_s": titles / spent,
+            "seconds": self._spent_s(),
+            "titles_per_s": titles / self.trained_s,  # validation left out
             "ended": time.time(),
             "attempt": self.context.attempt.number,
         }

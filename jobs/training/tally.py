@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,15 +35,18 @@ class Tally:
             "correct": torch.zeros(classes, dtype=torch.int64, device=device),
         }
 
-    @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a step: mean loss (), logits (B, C) float32, labels (B,) int64."""
         sums = self._sums
         sums["loss"].add_(loss.detach(), alpha=len(labels))
-        sums["finite"].add_(torch.isfinite(sums["loss"]))
-        hits = best(logits.detach()).eq(labels)
-        with _integers_may_race(labels):
-            sums["correct"].index_add_(0, labels, hits.long())
+        # A cross-entropy is never below zero: what is less than infinity is neither that nor NaN.
+        sums["finite"].add_(sums["loss"].lt(math.inf))
+        hits = best(logits.detach()).eq(labels).long()
+        if labels.is_cuda:
+            with _racing():
+                sums["correct"].index_add_(0, labels, hits)
+        else:
+            sums["correct"].index_add_(0, labels, hits)
 
     def look(self, norm: Tensor) -> None:
         """Add the gradient norm of a step that was looked at."""
@@ -79,15 +83,12 @@ class Tally:
             value.copy_(state[name])
 
 
-class _Racing:
+@contextmanager
+def _racing() -> Iterator[None]:
     # Sums of integers are the same in any order: the slow deterministic kernel would buy nothing.
-    def __enter__(self) -> None:
-        self._was = torch.get_deterministic_debug_mode()
-        torch.set_deterministic_debug_mode("default")
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_deterministic_debug_mode(self._was)
-
-
-def _integers_may_race(labels: Tensor) -> Any:
-    return _Racing() if labels.is_cuda else nullcontext()
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
