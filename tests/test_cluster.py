@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rig import Rig
-from small_manifest import MANIFEST, tanda, write_manifest
+from small_manifest import tanda, write_manifest
 
 from jobs.storage import Storage
 from pipeline.queue import closing
@@ -97,22 +97,3 @@ def test_a_preprocess_that_fails_ends_all_that_builds_on_it_and_says_so(cluster:
     assert {task["cause"] for task in others} == {"upstream failed"}
     results = (tmp_path / "storage" / "reports" / "small" / "results.csv").read_text()
     assert results.count("upstream failed") == 4
-
-
-def test_the_brake_holds_the_rest_of_a_group(cluster: Rig, tmp_path: Path) -> None:
-    broken = MANIFEST.replace(
-        "      linear: {architecture: linear}",
-        "\n".join(f"      R{number}: {{architecture: mlp, seed: {number}}}" for number in range(6)),
-    )
-    manifest = write_manifest(tmp_path, broken.replace("train: {cpus: 1", "train: {throttle: 1, cpus: 1"))
-    tanda("submit", manifest, "--executor", "inline", "--set", "defaults.epochs=1")
-    # Every training fails in the same way: its data set was damaged, with no change of size, after it was vouched for.
-    for classes in (tmp_path / "storage" / "datasets").glob("*/classes.json"):
-        classes.write_bytes(b"x" * classes.stat().st_size)
-    _submit(manifest)
-    tasks = _drain(manifest)
-    trains = [task for name, task in tasks.items() if name.endswith("/train")]
-    failed = [task for task in trains if task["state"] == "failed"]
-    held = [task for task in trains if task["state"] == "waiting"]
-    assert len(failed) == 3 and len(held) == 6, tasks
-    assert all("the same error ended 3 tasks" in str(task["reason"]) for task in held)

@@ -150,3 +150,20 @@ assert "torch" not in loaded, loaded
 assert sys.argv[1] == "report" or not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+
+
+def test_the_brake_holds_the_rest_of_a_group(tmp_path: Path) -> None:
+    runs = "\n".join(f"      R{number}: {{architecture: mlp, seed: {number}}}" for number in range(6))
+    manifest = write_manifest(tmp_path, MANIFEST.replace("      linear: {architecture: linear}", runs))
+    tanda("submit", manifest, "--executor", "inline", "--only", "architectures", "--set", "defaults.epochs=1")
+    # Every training fails in the same way: its data set was damaged, with no change of size, after it was vouched for.
+    for classes in (tmp_path / "storage" / "datasets").glob("*/classes.json"):
+        classes.write_bytes(b"x" * classes.stat().st_size)
+    tanda("submit", manifest, "--executor", "inline")
+    tasks = json.loads(tanda("status", manifest, "--json", status=1))["tasks"]
+    trains = [task for task in tasks if task["stage"] == "train"]
+    failed = [task for task in trains if task["state"] == "failed"]
+    held = [task for task in trains if task["state"] == "waiting"]
+    assert len(failed) == 3 and len(held) == 6, trains
+    assert all("the same error ended 3 tasks" in task["reason"] for task in held)
+    assert "held" in tanda("why", manifest, "R5")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +31,8 @@ class Inline:
         ids = self._states.add(array)
         for id_, paths in zip(ids, array.elements, strict=True):
             if not self._stopped and not array.held and self._states.ready(array, ids.index(id_)):
-                self._run(id_, paths)
+                with _environment(array.environment):
+                    self._run(id_, paths)
         return Submitted(ids=ids)
 
     def _run(self, id_: str, paths: tuple[Path, ...]) -> None:
@@ -62,6 +65,17 @@ class Inline:
         """The commands that do the same in a process of their own, one a line for each path."""
         lines = [" ".join([*array.command, str(path)]) for paths in array.elements for path in paths]
         return ("\n".join(lines) + "\n",)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def make(*, folder: Path, site: Site, entry: Callable[[Path], int] | None) -> Inline:
