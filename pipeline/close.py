@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.report import build
 from pipeline.retry import Retry, decide
 from pipeline.states import TaskState
 from pipeline.status import summary_line, task_states
+from pipeline.submission import Submission
 from pipeline.submit import SOURCE, submit_plan
 
 
@@ -33,7 +35,20 @@ def close_submission(folder: Path) -> int:
         # Without changes the rest is what the site's limits refused before: there may be room for it now.
         submit_plan(plan, executor=mine.executor, changes=changes or None)
     build(plan, task_states(plan))
+    if all(states[task].state == "done" for task in _tasks(mine) if task in states):
+        _clear_away(folder, plan.manifest.name)
     return int(any(state.state in ("failed", "lost") for task, state in states.items() if task not in changes))
+
+
+def _tasks(mine: Submission) -> set[str]:
+    return {task for array in mine.arrays for tasks in array.elements.values() for task in tasks}
+
+
+def _clear_away(folder: Path, manifest: str) -> None:
+    """Remove submitit's own files of a submission that ended well, but for those of this very job."""
+    for leftover in folder.glob(f"{manifest}-*.*"):
+        if leftover.is_dir() and not leftover.name.startswith(f"{manifest}-close."):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def retries(

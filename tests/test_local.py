@@ -153,7 +153,7 @@ assert sys.argv[1] == "report" or not loaded, loaded
 
 
 def test_the_brake_holds_the_rest_of_a_group(tmp_path: Path) -> None:
-    runs = "\n".join(f"      R{number}: {{architecture: mlp, seed: {number}}}" for number in range(6))
+    runs = "\n".join(f"      R{number}: {{architecture: mlp, seed: {number}}}" for number in range(1, 6))
     manifest = write_manifest(tmp_path, MANIFEST.replace("      linear: {architecture: linear}", runs))
     tanda("submit", manifest, "--executor", "inline", "--only", "architectures", "--set", "defaults.epochs=1")
     # Every training fails in the same way: its data set was damaged, with no change of size, after it was vouched for.
@@ -164,6 +164,6 @@ def test_the_brake_holds_the_rest_of_a_group(tmp_path: Path) -> None:
     trains = [task for task in tasks if task["stage"] == "train"]
     failed = [task for task in trains if task["state"] == "failed"]
     held = [task for task in trains if task["state"] == "waiting"]
-    assert len(failed) == 3 and len(held) == 6, trains
+    assert (len(failed), len(held)) == (3, 5), trains
     assert all("the same error ended 3 tasks" in task["reason"] for task in held)
     assert "held" in tanda("why", manifest, "R5")
