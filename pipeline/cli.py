@@ -274,6 +274,42 @@ def repro(
         raise typer.Exit(int(bool(differences)))
 
 
+@app.command()
+def init(
+    data_file: Annotated[Path, typer.Argument(metavar="DATA", help="a csv, tsv, jsonl or parquet file of titles")],
+    target: Annotated[Path, typer.Argument(metavar="MANIFEST", help="the manifest to write; must not exist yet")],
+) -> None:
+    """Write a starting manifest from a data file: its columns, languages, categories and sizes."""
+    from pipeline.init import write_starting_manifest
+
+    print(write_starting_manifest(data_file, target))
+
+
+@app.command()
+def schema(
+    profile: Annotated[bool, typer.Option("--profile", help="of a cluster profile instead of a manifest")] = False,
+) -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from pipeline.schema import manifest_schema, profile_schema
+
+    _print_json(profile_schema() if profile else manifest_schema())
+
+
+@app.command()
+def mlflow(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where it listens, on this machine alone")] = 5000,
+) -> None:
+    """Start MLflow's own page on the storage's runs, until Ctrl-C."""
+    from jobs.storage import Storage
+    from pipeline.report.mlflow_store import server_command
+
+    storage = Storage(_load(manifest, sets, None).storage)
+    command, environment = server_command(storage, port=port)
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the page takes this process's place
+
+
 @data.command()
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
