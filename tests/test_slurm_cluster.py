@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixture import cluster, running  # noqa: F401
+from cluster_fixture import running
 from rig import Rig, Shape
 
 from slurm import limits
@@ -79,7 +79,7 @@ class Scenario:
 
 
 @pytest.fixture(scope="module")
-def scenarios(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:  # noqa: F811
+def scenarios(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
     """Everything slow, submitted at once; n3 and n4 are kept for what takes a whole node."""
     folder = tmp_path_factory.mktemp("cluster")
     anywhere = SlurmArrays(site=Site(exclude="n[3-4]"))
@@ -166,7 +166,7 @@ def test_the_time_limit_is_survived(scenarios: dict[str, Scenario]) -> None:
     assert notes(scenarios["time-limit"].path) == ["start", "saved", "start", "end"]
 
 
-def test_one_packed_task_dies(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_one_packed_task_dies(cluster: Rig, tmp_path: Path) -> None:
     dies, lives = make_array(tmp_path, "sleep 0.3 kill", "sleep 1.5").elements
     array = Array(
         name="packed", elements=((*dies, *lives),), command=CHILD, folder=tmp_path / "s", code=ROOT, resources=SMALL
@@ -179,7 +179,7 @@ def test_one_packed_task_dies(cluster: Rig, tmp_path: Path) -> None:  # noqa: F8
     assert json.loads(exit_file.read_text())["exit_code"] == -9
 
 
-def test_over_the_largest_array(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_over_the_largest_array(cluster: Rig, tmp_path: Path) -> None:
     array = make_array(tmp_path, *["exit 0"] * 1102, throttle=10, held=True)
     executor = SlurmArrays()
     submitted = executor.submit(array)
@@ -197,7 +197,7 @@ def test_over_the_largest_array(cluster: Rig, tmp_path: Path) -> None:  # noqa: 
 
 
 @pytest.fixture
-def little_account(cluster: Rig) -> Iterator[str]:  # noqa: F811
+def little_account(cluster: Rig) -> Iterator[str]:
     """An account on which at most 5 elements may be queued."""
     cluster.call("sacctmgr", "-i", "add", "account", "little", "cluster=lab", "parent=root")
     cluster.call("sacctmgr", "-i", "add", "user", cluster.user, "account=little", "maxsubmitjobs=5")
@@ -224,14 +224,14 @@ def test_over_the_submit_limit(little_account: str, tmp_path: Path) -> None:
         wait_for(lambda: all(state.over for state in states(submitted.queued).values()))
 
 
-def test_what_slurm_does_not_know_is_an_error_that_says_so(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_what_slurm_does_not_know_is_an_error_that_says_so(cluster: Rig, tmp_path: Path) -> None:
     array = make_array(tmp_path, "exit 0", "exit 0")
     with pytest.raises(SubmitError, match="invalid partition specified: nowhere"):
         SlurmArrays(site=Site(partition="nowhere")).submit(array)
     assert not list(array.folder.rglob("*"))
 
 
-def test_a_log_folder_that_can_not_be_written(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_a_log_folder_that_can_not_be_written(cluster: Rig, tmp_path: Path) -> None:
     executor = SlurmArrays()
     array = make_array(tmp_path, "exit 0", held=True)
     submitted = executor.submit(array)
@@ -241,7 +241,7 @@ def test_a_log_folder_that_can_not_be_written(cluster: Rig, tmp_path: Path) -> N
     assert (state.state, state.cause, state.reason) == ("failed", "error", "its log file could not be written")
 
 
-def test_submitting_from_inside_a_job(cluster: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_submitting_from_inside_a_job(cluster: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "64", "SBATCH_PARTITION": "nowhere"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "1")
@@ -251,7 +251,7 @@ def test_submitting_from_inside_a_job(cluster: Rig, tmp_path: Path, monkeypatch:
     assert (array.elements[0][0] / "notes").read_text().split()[2] == "2"
 
 
-def test_scripts_written_to_be_submitted_by_hand(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_scripts_written_to_be_submitted_by_hand(cluster: Rig, tmp_path: Path) -> None:
     array = make_array(tmp_path, "exit 0", "save sleep 60\nexit 0", name="by-hand")
     (script,) = SlurmArrays().write_scripts(array, tmp_path / "scripts")
     (tmp_path / "submission").mkdir(exist_ok=True)
@@ -264,7 +264,7 @@ def test_scripts_written_to_be_submitted_by_hand(cluster: Rig, tmp_path: Path) -
     assert (first.state, second.state, second.restarts) == ("done", "done", 1)
 
 
-def test_limits_are_read_and_not_guessed(cluster: Rig) -> None:  # noqa: F811
+def test_limits_are_read_and_not_guessed(cluster: Rig) -> None:
     found = limits.read()
     assert (found.max_array_size, found.max_job_count, found.cluster) == (1001, 10000, "lab")
     assert found.accounting and found.version.startswith("2") and found.max_submit_jobs is None
@@ -273,7 +273,7 @@ def test_limits_are_read_and_not_guessed(cluster: Rig) -> None:  # noqa: F811
     assert (scavenger.default, scavenger.time_limit_min, scavenger.cpus_per_node) == (False, None, 4)
 
 
-def test_slurmdbd_stopped(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_slurmdbd_stopped(cluster: Rig, tmp_path: Path) -> None:
     cluster.stop_daemon("slurmdbd")
     try:
         submitted = SlurmArrays().submit(make_array(tmp_path, "exit 0", "exit 1", "kill-element"))
@@ -287,7 +287,7 @@ def test_slurmdbd_stopped(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
         cluster.start_slurmdbd()
 
 
-def test_slurmctld_restarted_in_the_middle(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_slurmctld_restarted_in_the_middle(cluster: Rig, tmp_path: Path) -> None:
     # Long enough to end after the restart: the message of an end that meets no controller is sent again much later.
     array = make_array(tmp_path, "sleep 25", "exit 0")
     submitted = SlurmArrays().submit(array)
@@ -303,7 +303,7 @@ def test_slurmctld_restarted_in_the_middle(cluster: Rig, tmp_path: Path) -> None
     assert notes(array.elements[0][0]) == ["start", "end"]
 
 
-def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:  # noqa: F811
+def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:
     with running(Shape(nodes=1, accounting=False)):
         assert not limits.read().accounting
         submitted = SlurmArrays().submit(make_array(tmp_path, "exit 0", "exit 1", "kill-element", "sleep 30"))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixture import cluster  # noqa: F401
 
 from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
