@@ -1,0 +1,123 @@
+"""The house itself: pins that agree, imports in one direction, one door for each third-party library."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("jobs", "pipeline", "slurm")
+# Where a heavy or quirky library may be imported: one module each.
+DOORS = {
+    "mlflow": "pipeline/report/mlflow_store.py",
+    "submitit": "slurm/executors/slurm.py",
+    "hyperopt": "jobs/search/algorithms/tpe.py",
+}
+
+
+def _pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
+    assert all(len(pair) == 2 for pair in pairs), "every line of constraints.txt is name==version"
+    return {_canonical(name): version for name, version in pairs}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _required() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {_canonical(name) for name in [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    assert _required() <= _pins().keys()
+
+
+def test_the_pins_are_what_is_installed() -> None:
+    installed = {name: metadata.version(name).split("+")[0] for name in _required()}
+    assert installed == {name: _pins()[name] for name in installed}
+
+
+def test_conda_takes_the_same_pins() -> None:
+    document = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [entry for entry in document["dependencies"] if isinstance(entry, str)]
+    pip = next(entry["pip"] for entry in document["dependencies"] if isinstance(entry, dict))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python = next(entry.split("=")[1] for entry in plain if entry.startswith("python="))
+    assert project["requires-python"] == f">={python}"
+    assert pip == ["-c constraints.txt", "-e ."]
+
+
+def test_the_conda_environment_file_names_what_it_needs() -> None:
+    for name in ("torch", "numpy", "pandas", "scikit-learn", "mlflow", "hyperopt", "submitit", "pyyaml"):
+        assert name in _required()
+
+
+@pytest.mark.parametrize("library", sorted(DOORS))
+def test_one_door_for_each_library(library: str) -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if library in {name.split(".")[0] for name in _imports(path)}
+    }
+    assert found == {DOORS[library]}
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def test_imports_go_one_way() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    ended = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_no_test_package_can_shadow_ours() -> None:
+    assert not [path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name in PACKAGES]
+
+
+def test_nothing_loads_pickles() -> None:
+    """``torch.load`` only with ``weights_only=True``, numpy never with ``allow_pickle``, and no unpickling of our own."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    _check_call(path, node)
+            assert not {"cloudpickle", "joblib", "dill"} & _imports(path), path
+
+
+def _check_call(path: Path, node: ast.Call) -> None:
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+    allowed = keywords.get("allow_pickle")
+    assert allowed is None or (isinstance(allowed, ast.Constant) and allowed.value is False), path
+    assert ast.unparse(node.func) not in ("pickle.load", "pickle.loads", "pickle.Unpickler"), f"{path}:{node.lineno}"
+    if ast.unparse(node.func) == "torch.load":
+        only = keywords.get("weights_only")
+        assert isinstance(only, ast.Constant) and only.value is True, f"{path}:{node.lineno}"
+
+
+def test_no_registry_is_named() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    hosts = re.compile(r"pypi\.(org|python)|pythonhosted|debian\.org|npmjs\.|download\.pytorch|conda\.anaconda", re.I)
+    for name in filter(None, files):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".sh"} and path.name != "test_house.py":
+            assert not hosts.search(path.read_text(encoding="utf-8")), name
