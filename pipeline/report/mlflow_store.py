@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,17 +155,30 @@ def _inode(path: Path) -> int | None:
 def _client(storage: Storage) -> Any:
     """A client on the store, which is made first where there is none: whole, or not at all."""
     mlflow = _mlflow()
-    if not database(storage).exists():
-        # Eight processes that open one fresh database broke it for good: it is made under another name.
-        temporary = storage.root / f".mlflow.{uuid.uuid4().hex[:12]}.tmp"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            store = mlflow.tracking.MlflowClient(f"sqlite:///{temporary}")._tracking_client.store
-            store.engine.dispose()
-        temporary.replace(database(storage))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return mlflow.tracking.MlflowClient(uri(storage))
+        if not database(storage).exists():
+            _make_database(mlflow, database(storage))
+        try:
+            client = mlflow.tracking.MlflowClient(uri(storage))
+            client.search_experiments(max_results=1)
+        except mlflow.exceptions.MlflowException as error:
+            raise ValueError(
+                f"{database(storage)}: MLflow {mlflow.__version__} cannot open it ({error}); "
+                "it is derived: delete it and mlartifacts, and report again"
+            ) from error
+        return client
+
+
+def _make_database(mlflow: Any, path: Path) -> None:
+    """Eight processes that open one fresh database break it for good: it is made elsewhere, and put in place."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Sixty-five tables and their migrations, each synced: on a local disk, not over the network.
+        fresh = Path(folder, "mlflow.db")
+        mlflow.tracking.MlflowClient(f"sqlite:///{fresh}")._tracking_client.store.engine.dispose()
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        shutil.copyfile(fresh, temporary)
+        temporary.replace(path)
 
 
 def _mlflow() -> Any:
