@@ -176,10 +176,10 @@ class _DeviceMaker:
         self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def make(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
-        # Widths are found on the host: asking the device for a maximum would stop it at every batch.
-        begin = int(cuts[0])
         if len(cuts) < 2:
             return
+        # Widths are found on the host: asking the device for a maximum would stop it at every batch.
+        begin = int(cuts[0])
         widths = np.maximum.reduceat(lengths[begin:], cuts[:-1] - begin).tolist()
         order = torch.from_numpy(np.ascontiguousarray(rows)).to(self._device)
         place = torch.arange(max(widths), device=self._device)

@@ -28,7 +28,10 @@ def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterato
     """
     separator = SEPARATORS[source.format]
     first, rest = _first_line(source, stream)
-    fields = next(csv.reader([first.decode("utf-8", "replace")], delimiter=separator), [])
+    try:
+        fields = next(csv.reader([first.decode("utf-8", "replace")], delimiter=separator), [])
+    except csv.Error as error:
+        raise _no_csv(source, error) from error
     names = fields if source.header else [str(number) for number in range(1, len(fields) + 1)]
     shape = _Shape(source=source, separator=separator, names=names)
     pending = rest if source.header else first + b"\n" + rest
@@ -48,6 +51,10 @@ def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterato
             yield from shape.by_python([pending])
         else:
             yield lambda: shape.read(pending)
+
+
+def _no_csv(source: Source, error: csv.Error) -> ValueError:
+    return ValueError(f"{source.path}: not a {source.format} file: {error}")
 
 
 def _first_line(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
@@ -128,7 +135,7 @@ class _Shape:
             try:
                 batch = list(itertools.islice(rows, _PYTHON_ROWS))
             except csv.Error as error:
-                raise ValueError(f"{self._source.path}: not a {self._source.format} file: {error}") from error
+                raise _no_csv(self._source, error) from error
             yield lambda batch=batch: self._rows(batch)  # type: ignore[misc]
             if len(batch) < _PYTHON_ROWS:
                 return

@@ -22,7 +22,9 @@ class Columns(Section):
     label: str = "category"
     language: str = "language"
     quality: str = "label_quality"
-    tokens: str | None = Field(None, description="a column of token lists, taken as they stand instead of `text`")
+    tokens: str | None = Field(
+        None, description="a column of token lists (csv: tokens between spaces), taken as they stand instead of `text`"
+    )
 
 
 class Split(Section):

@@ -165,6 +165,8 @@ def _kept(chunk: Chunk, wanted: Wanted) -> tuple[pl.DataFrame, dict[str, int]]:
     """The rows that can be used, and how many can't, by cause; a row is counted under the first that holds."""
     dropped = {}
     table = chunk.table.with_columns(pl.col("label").str.strip_chars())
+    if wanted.tokens and table.schema["tokens"] == pl.String:  # csv has no lists
+        table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
     title = pl.col("tokens").is_not_null() if wanted.tokens else pl.col("text").str.strip_chars() != ""
     rules: Sequence[tuple[str, pl.Expr]] = [(NO_TITLE, title), (NO_LABEL, pl.col("label") != "")]
     if wanted.language is not None:

@@ -51,6 +51,11 @@ def _parquet(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
 def _from_arrow(source: Source, names: Mapping[str, str], batch: Any) -> Chunk:
     table = pl.DataFrame(pl.from_arrow(batch))
     kinds = {ours: pl.List(pl.String) if ours == "tokens" else pl.String for ours in names}
+    for ours, theirs in names.items():
+        if table.schema[theirs].is_nested() and not isinstance(table.schema[theirs], type(kinds[ours])):
+            raise ValueError(
+                f"{source.path}: column {theirs!r} is {table.schema[theirs]}, not text (data.columns.{ours})"
+            )
     try:
         table = table.select(pl.col(theirs).cast(kinds[ours]).alias(ours) for ours, theirs in names.items())
     except pl.exceptions.PolarsError as error:

@@ -1,0 +1,231 @@
+"""Data that can't be used, or only in part: one clear error, or rows dropped and counted; never a surprise."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import zstandard
+from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs.data.files import FORMATS
+from jobs.data.settings import Data
+
+
+def _accounts(root: Path, path: Path, **data: Any) -> dict[str, Any]:
+    data = {"split": {"validation": 0.3, "test": 0.3}, "embeddings": {"size": 4}, **data}
+    dataset = preprocess_into(root, source=str(path), **data)
+    account: dict[str, Any] = dataset.meta["parts"]["source"]
+    assert account["read"] == sum(account["kept"].values()) + sum(account["dropped"].values())
+    return account
+
+
+def _plain(rows: int = 10) -> str:
+    return "".join(f"funda azul {at},FUNDAS\n" for at in range(rows))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data\.source: no such file: .*nothing\.csv"):
+        preprocess_into(tmp_path, source=str(tmp_path / "nothing.csv"))
+
+
+def test_an_empty_folder_and_a_pattern_without_files(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no file in the folder"):
+        preprocess_into(tmp_path, source=str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        preprocess_into(tmp_path, source=str(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_no_label_column_names_the_columns_there_are(tmp_path: Path, ending: str) -> None:
+    rows = [{"id": "1", "title": "funda"}] * 3
+    path = tmp_path / f"a.{ending}"
+    {"csv": csv_file, "jsonl": jsonl_file}.get(ending, lambda at, _: pl.DataFrame(rows).write_parquet(at))(path, rows)
+    with pytest.raises(ValueError, match=r"no column 'category'; the columns there are: id, title; set data"):
+        preprocess_into(tmp_path, source=str(path))
+
+
+def test_no_language_or_quality_column_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", titles(30))
+    with pytest.raises(ValueError, match=r"set data\.columns\.language to the right one, or leave out data\.language"):
+        preprocess_into(tmp_path, source=path, language="spanish")
+    with pytest.raises(ValueError, match=r"leave out data\.quality"):
+        preprocess_into(tmp_path, source=path, quality="reliable")
+    assert preprocess_into(tmp_path, source=path).splits["train"].reliable.all()
+
+
+def test_empty_titles_and_labels_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,category\n" + _plain() + ",FUNDAS\n \t,FUNDAS\nfunda,\nfunda,  \nfunda\n,\n\n")
+    account = _accounts(tmp_path, path)
+    assert account["dropped"] == {"empty label": 3, "empty title": 4}
+    assert account["read"] == 17
+
+
+def test_rows_of_too_many_fields_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,category\n" + _plain() + "funda, azul,FUNDAS\n" + _plain())
+    assert _accounts(tmp_path, path)["dropped"] == {"too many fields": 1}
+    path.write_text("title,category\nfunda, azul,FUNDAS\n" + _plain())
+    assert _accounts(tmp_path, path)["dropped"] == {"too many fields": 1}
+
+
+def test_a_quote_inside_a_field_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "title,category\n" + _plain() + 'tv 32" azul,TVS\ntv 40" rojo,TVS\n' + '"tv ""a"" b",TVS\n' + _plain()
+    )
+    account = _accounts(tmp_path, path)
+    assert account["read"] == 23
+    assert account["dropped"] == {}
+
+
+def test_a_newline_inside_quotes_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbftitle,category\r\n" + b'"funda\nazul",FUNDAS\r\n' * 12)
+    dataset = preprocess_into(tmp_path, source=str(path))
+    assert dataset.meta["parts"]["source"]["read"] == 12
+    assert decoded(dataset, dataset.splits["train"])[0] == ["funda", "azul"]
+    assert dataset.classes == ["FUNDAS"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending == "csv":
+        path.write_bytes(b"title,category\n" + _plain().encode() + b"c\xe1mara azul,FUNDAS\n")
+    else:
+        path.write_bytes(
+            b'{"title": "funda azul", "category": "F"}\n' * 10 + b'{"title": "c\xe1mara", "category": "F"}\n'
+        )
+    account = _accounts(tmp_path, path)
+    assert account["with_replaced_bytes"] == 1
+    assert account["read"] == 11
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "head only"])
+def test_a_broken_compressed_file_is_named(tmp_path: Path, ending: str, damage: str) -> None:
+    text = "".join(f"funda {at * 7919 % 1000003},FUNDAS\n" for at in range(20_000)).encode()
+    text = b"title,category\n" + text
+    packed = bytearray(
+        gzip.compress(text) if ending == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(text)
+    )
+    if damage == "changed":
+        packed[len(packed) // 2] ^= 0xFF
+    else:
+        del packed[len(packed) - 9 if damage == "cut" else 5 :]
+    path = tmp_path / f"a.csv.{ending}"
+    path.write_bytes(packed)
+    with pytest.raises(ValueError, match=rf"a\.csv\.{ending}: .*(truncated|broken|not utf|not JSON|empty|no column)"):
+        preprocess_into(tmp_path, source=str(path))
+    assert not list((tmp_path / "datasets").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", r"a\.jsonl:11: not JSON"),
+        ("[1]", r"a\.jsonl:11: not a JSON object but list"),
+        ('{"title": "a", "category": "b"', r"a\.jsonl:11: not JSON"),
+        ('{"title": "a", "category": "b"} {"title": "a"}', r"a\.jsonl:11: not JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"title": "funda azul", "category": "F"}\n' * 10 + line + "\n")
+    with pytest.raises(ValueError, match=said):
+        preprocess_into(tmp_path, source=str(path))
+
+
+def test_keys_that_some_lines_lack_are_empty_there(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"title": "funda azul", "category": "F"}] * 10
+    odd: list[dict[str, Any]] = [{"title": "x"}, {"category": "F"}, {"title": None, "category": "F"}, {}]
+    path = jsonl_file(tmp_path / "a.jsonl", [*odd, *rows, {"title": 12.5, "category": 7, "other": [1, {"a": 2}]}])
+    account = _accounts(tmp_path, Path(path))
+    assert account["dropped"] == {"empty label": 1, "empty title": 3}
+    assert account["read"] == 15
+
+
+def test_a_parquet_column_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"title": [{"a": 1}], "category": ["x"]}).write_parquet(path)
+    with pytest.raises(ValueError, match=r"a\.parquet: column 'title' is Struct"):
+        preprocess_into(tmp_path, source=str(path))
+    path.write_bytes(b"PAR1" + b"\0" * 100)
+    with pytest.raises(ValueError, match=r"a\.parquet: broken parquet file"):
+        preprocess_into(tmp_path, source=str(path))
+
+
+def test_an_empty_file_and_one_with_a_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"a\.csv: an empty file"):
+        preprocess_into(tmp_path, source=str(path))
+    path.write_text("title,category\n")
+    with pytest.raises(ValueError, match="no train rows are left: source: 0 read"):
+        preprocess_into(tmp_path, source=str(path))
+
+
+def test_a_split_that_ends_up_empty_says_where_its_rows_went(tmp_path: Path) -> None:
+    train = csv_file(tmp_path / "a.csv", [{"title": "funda", "category": "A"}] * 3)
+    other = csv_file(tmp_path / "b.csv", [{"title": "funda", "category": "B"}] * 2)
+    with pytest.raises(ValueError, match=r"no test rows are left: .*test: 2 read, label unseen in training 2"):
+        preprocess_into(tmp_path, train=train, validation=train, test=other)
+
+
+def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
+    from data_fixture import context_of, task_of
+
+    from jobs.stages import preprocess
+    from jobs.storage import Storage
+
+    path = Path(csv_file(tmp_path / "a.csv", titles(30)))
+    task = task_of(source=str(path))
+    path.write_text("title,category\nfunda,A\n")
+    with pytest.raises(ValueError, match=r"a\.csv: changed since the manifest was submitted: submit it again"):
+        preprocess.run(context_of(Storage(tmp_path), task))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"source": "a", "train": "b"}, "either source with split"),
+        ({"train": "b"}, "validation, test missing"),
+        ({"train": "a", "validation": "b", "test": "c", "split": {}}, "split belongs to source"),
+        ({"source": "a", "split": {"validation": 0.6, "test": 0.5}}, "must be below 1"),
+        ({"source": "a", "text": {"stop_words": "auto"}}, "auto needs language"),
+        ({"source": "a", "text": {"character_ngrams": [5, 3]}}, "character_ngrams"),
+    ],
+)
+def test_settings_that_contradict_each_other(data: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Data(**data)
+
+
+_FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+_BITS = b'title category , \n " \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null'.split(b" ")
+_LINES = [b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" "]
+_BODIES = st.lists(st.sampled_from([*_BITS, *_LINES]), max_size=40).map(b"".join)
+
+
+@_FUZZ
+@given(body=_BODIES, ending=st.sampled_from(FORMATS), head=st.booleans(), packed=st.booleans())
+def test_any_bytes_end_well_or_in_a_value_error(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, ending: str, head: bool, packed: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    start = {"csv": b"title,category\n", "tsv": b"title\tcategory\n"}.get(ending, b'{"title":"a","category":"b"}\n')
+    content = (start if head else b"") + body
+    path = folder / f"a.{ending}"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    try:
+        _accounts(folder, path)
+    except ValueError as error:
+        assert str(path) in str(error) or "rows are left" in str(error)
