@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("cases", nargs="*", metavar="CASE", choices=[*CLAIMED, []], default=list(CLAIMED))
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CLAIMED))
     given = parser.parse_args()
     with TemporaryDirectory(prefix="tanda-") as root:
         folder, storage = Path(root) / "data", Storage(Path(root) / "storage")
@@ -106,7 +106,7 @@ def main() -> None:
         write_sample(folder, rows=given.titles, formats=("university",))
         dataset, spent = prepare(folder, storage)
         print(f"{given.titles} titles, {len(os.sched_getaffinity(0))} cores; preprocessed once in {spent:.1f} s")
-        for case in given.cases:
+        for case in given.cases or CLAIMED:
             rounds = [
                 (*ours(case, number, dataset, storage, folder), plain(case, folder)) for number in range(given.rounds)
             ]
