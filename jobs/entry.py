@@ -235,6 +235,8 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
         return 2
+    if os.environ.get("TANDA_UMASK"):
+        os.umask(int(os.environ["TANDA_UMASK"], 8))
     try:
         return run(Path(sys.argv[1]))
     except (OSError, ValueError) as error:
