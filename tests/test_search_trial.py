@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from search_fixture import diverge, fake_train, make_study, objective, run_inline, start, submit
+from small_manifest import MANIFEST, write_titles
 
 from jobs import attempt, journal
 from jobs.context import StopError
@@ -22,6 +23,8 @@ from jobs.search.stopping import asha
 from jobs.search.study import Study
 from jobs.search.trial import read_trials
 from jobs.storage import Storage, read_json
+from pipeline.manifest.load import load
+from pipeline.plan import make_plan
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 
@@ -267,6 +270,29 @@ def test_a_proposal_does_not_see_the_trial_it_is_for(tmp_path: Path) -> None:
     run_inline(study, range(12), fake_train())
     found = read_trials(study)
     assert choose(study, 11, found)[1] == found[11].point
+
+
+def test_a_plans_trials_are_the_tasks_that_a_search_knows(tmp_path: Path) -> None:
+    write_titles(tmp_path / "titles.csv")
+    searches = """
+searches:
+  tuned:
+    architecture: mlp
+    algorithm: tpe
+    trials: 4
+    parallel: 2
+    metric: validation_balanced_accuracy
+    space: {dropout: {uniform: [0, 0.5]}, batch_size: {quniform: [32, 128, 32]}}
+    stopping: {asha: {grace_epochs: 1, reduction: 3}}
+"""
+    (tmp_path / "small.yaml").write_text(MANIFEST + searches)
+    plan = make_plan(load(tmp_path / "small.yaml"))
+    (planned,) = plan.searches
+    tasks = [plan.by_id()[task_id].task for task_id in planned.trials]
+    study = Study(Storage(tmp_path), tasks[0].settings["search"])
+    assert study.id == planned.id
+    assert [study.task(number).id for number in range(4)] == [task.id for task in tasks]
+    assert claim_point(study, 0).keys() == {"dropout", "batch_size"}
 
 
 def _wait_until(true: Any, seconds: float = 20.0) -> None:

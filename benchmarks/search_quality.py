@@ -1,0 +1,197 @@
+"""Quality for cost: epochs until a search matches the best of 30 sequential full-length hyperopt trials.
+
+    python benchmarks/search_quality.py ../shared/data/instacart/titles_aisles.csv
+
+On one data set and one space, for each seed: hyperopt's own ``fmin`` (TPE as it comes, 20 random trials first)
+trains 30 points to the last epoch, one after the other; its best validation balanced accuracy is the mark. Then the
+trial stage itself runs with TPE and halving, one worker, its real storage, checkpoints and promotions, until an
+epoch of any trial reaches the mark or as many epochs are spent. Every epoch is a real one of the real engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from jobs import entry, journal, models
+from jobs.data.identity import identify
+from jobs.data.settings import Columns, Data, Embeddings, Split
+from jobs.search import best_so_far, trials
+from jobs.search.study import Study
+from jobs.settings import resolve
+from jobs.storage import Storage
+from jobs.task import Task
+
+METRIC = "validation_balanced_accuracy"
+SPACE: dict[str, Any] = {
+    "hidden_layers": {"choice": [[128], [256, 128], [512, 256]]},
+    "dropout": {"uniform": [0.0, 0.5]},
+    "learning_rate": {"loguniform": [1e-5, 1e-1]},
+    "weight_decay": {"loguniform": [1e-5, 1e-1]},
+    "batch_size": {"choice": [128, 256, 514]},
+}
+
+
+def main() -> None:
+    """Print one line a seed and the median; exit status 1 when it is above a third."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("titles", type=Path, help="a file with the columns title and category")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--trials", type=int, default=30, help="full-length trials that set the mark")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rows", type=int, help="so many titles drawn at random; left out: all")
+    parser.add_argument("--processes", type=int, default=1, help="seeds measured at once")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given, given.seeds[0])))
+        return
+    results = []
+    with ThreadPoolExecutor(given.processes) as pool:
+        for done in as_completed([pool.submit(in_process, given, seed) for seed in given.seeds]):
+            results.append(done.result())
+            print(json.dumps(results[-1]), flush=True)
+    shares = [result["share"] for result in results]
+    print(f"share of the epochs: median {statistics.median(shares):.3f} of {[round(share, 3) for share in shares]}")
+    sys.exit(statistics.median(shares) > 1 / 3)
+
+
+def in_process(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Measure one seed in a process of its own."""
+    command = [sys.executable, __file__, str(given.titles), "--one", "--seeds", str(seed)]
+    command += ["--epochs", str(given.epochs), "--trials", str(given.trials)]
+    command += ["--rows", str(given.rows)] if given.rows else []
+    # One thread each: two networks that spin on the same cores are slower than one after the other.
+    environment = {**os.environ, "TANDA_CPUS": "1"}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Both searches for one seed, in a storage that is thrown away."""
+    with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
+        storage, epochs, count = Storage(Path(root) / "storage"), given.epochs, given.trials
+        storage.root.mkdir()
+        dataset = prepare(storage, drawn(given.titles.resolve(), given.rows, Path(root)))
+        values = sequential(storage, dataset, epochs, count, seed)
+        mark, full = max(values), epochs * count
+        spent, best, used = halving(storage, dataset, epochs, seed, mark, full)
+    return {
+        "seed": seed,
+        "mark": round(mark, 4),
+        "full_epochs": full,
+        "full_epochs_until_its_best": epochs * (values.index(mark) + 1),
+        "epochs": spent,
+        "trials": used,
+        "best": round(best, 4),
+        "share": spent / full if best >= mark else math.inf,
+    }
+
+
+def drawn(titles: Path, rows: int | None, folder: Path) -> Path:
+    """The file itself, or one with so many of its rows, the same ones always."""
+    if rows is None:
+        return titles
+    with titles.open(newline="") as file:
+        header, *body = csv.reader(file)
+    with (folder / "titles.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *random.Random(0).sample(body, rows)])
+    return folder / "titles.csv"
+
+
+def prepare(storage: Storage, titles: Path) -> str:
+    """The data set: 70 % of the titles to train on, 20 % to judge by, random word vectors of 64 numbers."""
+    data = Data(
+        source=str(titles),
+        split=Split(validation=0.2, test=0.1, seed=0),
+        columns=Columns(text="title", label="category"),
+        embeddings=Embeddings(size=64),
+        max_length=16,
+    )
+    settings, plumbing = identify(data)
+    task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": 1})
+    assert entry.run(task.write(storage)) == entry.DONE
+    return task.id
+
+
+def fixed(epochs: int, seed: int) -> dict[str, Any]:
+    """What is not searched; no run is ended early for being at chance: the mark's trials are of full length."""
+    return {"epochs": epochs, "seed": seed, "freeze_embeddings": False, "patience_chance": 1000, "device": "cpu"}
+
+
+def sequential(storage: Storage, dataset: str, epochs: int, count: int, seed: int) -> list[float]:
+    """The best epoch of each of hyperopt's trials, in order."""
+    import numpy as np
+    from hyperopt import fmin, hp, tpe
+
+    space = {
+        name: hp.choice(name, arguments)
+        if kind == "choice"
+        else hp.uniform(name, *arguments)
+        if kind == "uniform"
+        else hp.loguniform(name, *map(math.log, arguments))
+        for name, spec in SPACE.items()
+        for kind, arguments in spec.items()
+    }
+    values: list[float] = []
+
+    def loss(point: dict[str, Any]) -> float:
+        values.append(trained(storage, dataset, {**fixed(epochs, seed), **point}))
+        return -values[-1]
+
+    fmin(loss, space, algo=tpe.suggest, max_evals=count, rstate=np.random.default_rng(seed), show_progressbar=False)
+    return values
+
+
+def trained(storage: Storage, dataset: str, given: dict[str, Any]) -> float:
+    """The best validation balanced accuracy of a plain run; nothing for one that diverged."""
+    known = models.settings("mlp")
+    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    settings = {"architecture": "mlp", "dataset": dataset, **resolve(known, listed)}
+    folder = Task(stage="train", settings=settings, needs=(dataset,)).write(storage)
+    entry.run(folder)
+    return max((float(line[METRIC]) for line in journal.read(folder)), default=0.0)
+
+
+def halving(storage: Storage, dataset: str, epochs: int, seed: int, mark: float, most: int) -> tuple[int, float, int]:
+    """(epochs spent until the mark is reached or ``most``, best value, trials begun)."""
+    definition = {
+        "architecture": "mlp",
+        "dataset": dataset,
+        "algorithm": "tpe",
+        "metric": METRIC,
+        "space": SPACE,
+        "stopping": {"asha": {"grace_epochs": 1, "reduction": 3}},
+        "seed": seed,
+        "settings": fixed(epochs, seed),
+    }
+    study = Study(storage, definition)
+    folders = [study.task(number).write(storage) for number in range(most)]
+    for folder in folders:
+        entry.run(folder)
+        curve = best_so_far(storage, study.id)
+        reached = [(spent, best) for spent, best in curve if best >= mark]
+        if reached or curve[-1][0] >= most:
+            break
+    spent, best = reached[0] if reached else curve[-1]
+    return spent, best, len(trials(storage, study.id))
+
+
+if __name__ == "__main__":
+    main()
