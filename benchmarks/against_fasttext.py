@@ -45,9 +45,9 @@ OURS = {
     "freeze_embeddings": False,
     "embedding_scale": 0.01,
     "logit_adjustment": 1.0,
-    "learning_rate": 1e-2,
-    "epochs": 3,
-    "batch_size": 256,
+    "learning_rate": 2e-2,
+    "epochs": 2,
+    "batch_size": 512,
     "keep": "last",
 }
 
