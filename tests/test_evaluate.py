@@ -22,7 +22,7 @@ from jobs.storage import Storage, read_json
 from jobs.task import Task
 from jobs.training import metrics
 from jobs.training.scores import of_logits
-from jobs.training.tally import Tally
+from jobs.training.tally import HostTally, Tally
 
 
 @st.composite
@@ -59,12 +59,15 @@ def test_figures_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> Non
     assert scores.per_category()["support"] == np.bincount(labels, minlength=len(classes)).tolist()
 
 
+@pytest.mark.parametrize("kind", [Tally, HostTally])
 @settings(deadline=None, max_examples=30)
-@given(classified(), st.integers(1, 50))
-def test_counts_on_the_device_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray], batch: int) -> None:
+@given(case=classified(), batch=st.integers(1, 50))
+def test_counts_on_the_device_equal_scikit_learns(
+    kind: type[Tally], case: tuple[np.ndarray, np.ndarray], batch: int
+) -> None:
     labels, logits = case
     classes = logits.shape[1]
-    tally = Tally(classes, torch.device("cpu"))
+    tally = kind(classes, torch.device("cpu"))
     for start in range(0, len(labels), batch):
         part = torch.from_numpy(logits[start : start + batch])
         truth = torch.from_numpy(labels[start : start + batch])
@@ -79,15 +82,17 @@ def test_counts_on_the_device_equal_scikit_learns(case: tuple[np.ndarray, np.nda
     assert sums["loss"] / len(labels) == pytest.approx(whole, rel=1e-5, abs=1e-6)
 
 
-def test_a_loss_is_averaged_over_titles_not_over_batches() -> None:
-    tally = Tally(2, torch.device("cpu"))
+@pytest.mark.parametrize("kind", [Tally, HostTally])
+def test_a_loss_is_averaged_over_titles_not_over_batches(kind: type[Tally]) -> None:
+    tally = kind(2, torch.device("cpu"))
     for loss, titles in ((1.0, 3), (5.0, 1)):
         tally.add(torch.tensor(loss), torch.zeros(titles, 2), torch.zeros(titles, dtype=torch.int64))
     assert tally.read()["loss"] / 4 == 2.0
 
 
-def test_a_spoilt_loss_is_known_by_its_step() -> None:
-    tally = Tally(2, torch.device("cpu"))
+@pytest.mark.parametrize("kind", [Tally, HostTally])
+def test_a_spoilt_loss_is_known_by_its_step(kind: type[Tally]) -> None:
+    tally = kind(2, torch.device("cpu"))
     for loss in (1.0, 2.0, float("inf"), 1.0, float("nan")):
         tally.add(torch.tensor(loss), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
     assert int(tally.finite) == 2

@@ -22,7 +22,7 @@ from jobs.training.loop import Stepper, validate
 from jobs.training.network import build
 from jobs.training.saver import Saver
 from jobs.training.settings import TRAINING
-from jobs.training.tally import Tally
+from jobs.training.tally import make_tally
 from jobs.training.trained import SETTINGS, write_settings
 
 LOOK_STEPS = 16
@@ -127,8 +127,8 @@ class _Run:
         self.optimiser = optimiser.make(self.model, settings, self.device)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
-        self.tally = Tally(classes, self.device)
-        self.validation_tally = Tally(classes, self.device)
+        self.tally = make_tally(classes, self.device)
+        self.validation_tally = make_tally(classes, self.device)
         self.batches = TrainBatches(
             split["train"],
             batch_size=settings["batch_size"],
