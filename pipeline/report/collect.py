@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from jobs.storage import Storage
 from pipeline.manifest.types import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import disk
+from pipeline.report.data_columns import Place, data_settings, place
 from pipeline.states import TaskState
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
@@ -148,7 +150,8 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
         counts[state] = counts.get(state, 0) + 1
     searches = tuple(_search(planned, storage, states) for planned in plan.searches)
     trials = {trial.id: trial for search in searches for trial in search.trials}
-    reader = _Reader(storage, states, trials, {planned.id: planned.task.settings for planned in plan.tasks})
+    tasks = {planned.id: planned.task.settings for planned in plan.tasks}
+    reader = _Reader(storage, states, trials, tasks, data_settings(plan.manifest))
     results = []
     for position, row in enumerate(plan.rows):
         results.append(reader.read(row, position))
@@ -159,8 +162,13 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
 
 def deciding(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a result: all but device and the like."""
-    plumbing = {setting.name for setting in models.settings(architecture) if setting.plumbing}
+    plumbing = _plumbing(architecture)
     return {name: value for name, value in settings.items() if name not in plumbing}
+
+
+@cache
+def _plumbing(architecture: str) -> frozenset[str]:
+    return frozenset(setting.name for setting in models.settings(architecture) if setting.plumbing)
 
 
 @dataclass(slots=True)
@@ -184,6 +192,7 @@ class _Reader:
     states: Mapping[str, TaskState]
     trials: Mapping[str, Trial]
     tasks: Mapping[str, Mapping[str, Any]]  # settings by task id
+    data: Mapping[Place, Mapping[str, Any]]
 
     def read(self, row: Row, position: int) -> Result:
         evaluate = self.part(row.evaluate)
@@ -202,7 +211,7 @@ class _Reader:
             cause=spoke.cause,
             message=spoke.message,
             attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
-            settings=deciding(row.architecture, settings),
+            settings={**deciding(row.architecture, settings), **self.data.get(place(row), {})},
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),

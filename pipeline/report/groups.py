@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.report.collect import Collected, Result, SearchResult
 from pipeline.report.words import Words
@@ -20,6 +20,7 @@ class Entry:
     architecture: str
     position: int
     results: tuple[Result, ...]
+    _values: dict[str, list[float]] = field(default_factory=dict, compare=False, repr=False)  # asked for often
 
     @property
     def done(self) -> tuple[Result, ...]:
@@ -35,8 +36,10 @@ class Entry:
 
     def values(self, metric: str) -> list[float]:
         """The finished seeds' values of a metric; a seed that lacks it is not in the list."""
-        found = (result.figures.get(metric) for result in self.results if result.done)
-        return [float(value) for value in found if value is not None]
+        if metric not in self._values:
+            found = (result.figures.get(metric) for result in self.results if result.done)
+            self._values[metric] = [float(value) for value in found if value is not None]
+        return self._values[metric]
 
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)

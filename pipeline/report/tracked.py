@@ -12,7 +12,6 @@ import orjson
 from jobs.attempt import history
 from jobs.storage import Storage, digest
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
-from pipeline.report.results import data_settings, settings_of
 
 CURVES = (
     "train_loss",
@@ -90,17 +89,16 @@ def tracked(collected: Collected, pictures: Mapping[str, Iterable[Path]]) -> lis
             child = _trial(collected, search, trial)
             if child is not None:
                 found[child.id] = child
-    data = data_settings(collected.manifest)
     for result in collected.results:
         if result.id is None:
             continue
-        run = _run(collected, result, settings_of(result, data), tuple(pictures.get(result.row.group, ())))
+        run = _run(collected, result, tuple(pictures.get(result.row.group, ())))
         if run is not None:
             found[run.id] = _joined(found[run.id], run) if run.id in found else run
     return list(found.values())
 
 
-def _run(collected: Collected, result: Result, settings: Mapping[str, Any], pictures: Iterable[Path]) -> Tracked | None:
+def _run(collected: Collected, result: Result, pictures: Iterable[Path]) -> Tracked | None:
     row, train = result.row, result.id or ""
     started = result.started or _begun(collected.storage, train)
     if started is None:
@@ -116,7 +114,7 @@ def _run(collected: Collected, result: Result, settings: Mapping[str, Any], pict
         status=STATUS.get(result.state, "RUNNING"),
         started_ms=_ms(started),
         ended_ms=_ms(result.ended) if result.ended and result.state in ("done", "failed") else None,
-        params=_params({"architecture": row.architecture, "seed": row.seed, **settings}),
+        params=_params({"architecture": row.architecture, "seed": row.seed, **result.settings}),
         tags=_tags(
             collected,
             {

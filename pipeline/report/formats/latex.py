@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pipeline.report.table import Cell, Table
 
@@ -24,6 +25,7 @@ def document(title: str, tables: Iterable[Table]) -> str:
     return HEAD + f"\\section*{{{escape(title)}}}\n" + "\n".join(write(table) for table in tables) + FOOT
 
 
+@lru_cache(maxsize=64)  # written twice: alone and in the whole
 def write(table: Table) -> str:
     """One table as a longtable, which may run over pages."""
     kinds = "".join("r" if column.number else "l" for column in table.columns)

@@ -12,7 +12,7 @@ from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
 from pipeline.report.page import curves
 from pipeline.report.plots import colour
-from pipeline.report.results import DECIMALS, METRICS, WHOLE, data_settings, settings_of
+from pipeline.report.results import DECIMALS, METRICS, WHOLE
 from pipeline.report.table import number_text, setting
 from pipeline.report.words import Words
 
@@ -28,7 +28,7 @@ def context(result: Result, entry: Entry, collected: Collected, words: Words) ->
         "root": "../",
         "result": result,
         "reason": words.reason(result.cause or result.state),
-        "settings": _settings(result, collected),
+        "settings": _settings(result),
         "figures": _figures(result, words),
         "curves": _curves(result, entry, words),
         "recall": _recall(result, collected, words),
@@ -44,9 +44,8 @@ def classes_file(result: Result) -> str:
     return f"classes-{result.row.dataset}.js"
 
 
-def _settings(result: Result, collected: Collected) -> list[tuple[str, str]]:
-    values = settings_of(result, data_settings(collected.manifest))
-    return [(name, setting(value).text) for name, value in values.items()]
+def _settings(result: Result) -> list[tuple[str, str]]:
+    return [(name, setting(value).text) for name, value in result.settings.items()]
 
 
 def _figures(result: Result, words: Words) -> list[tuple[str, str, str]]:

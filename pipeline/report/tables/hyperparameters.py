@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
-from pipeline.report.results import PUBLISHED, data_settings, hyperparameters, settings_of
+from pipeline.report.results import PUBLISHED, hyperparameters
 from pipeline.report.table import Cell, Column, Table, fold, setting
 from pipeline.report.words import Words
 
@@ -16,8 +17,7 @@ ORDER = 1
 def build(group: Group, collected: Collected, words: Words) -> Table | None:
     if not group.entries:
         return None
-    data = data_settings(collected.manifest)
-    settings = [settings_of(entry.first, data) for entry in group.entries]
+    settings = [entry.first.settings for entry in group.entries]
     names = [name for name in hyperparameters(collected) if any(name in values for values in settings)]
     columns = (
         Column(key="run", title=words("run"), number=False),
@@ -42,6 +42,6 @@ def build(group: Group, collected: Collected, words: Words) -> Table | None:
     return fold(table, ("run", "architecture"), words("equal everywhere"), alone=PUBLISHED)
 
 
-def _is_number(name: str, settings: list[dict[str, Any]]) -> bool:
+def _is_number(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
     values = [values[name] for values in settings if values.get(name) is not None]
     return bool(values) and all(type(value) in (int, float) for value in values)
