@@ -34,7 +34,7 @@ class NoAccountingError(SlurmError):
 
 
 class UnknownJobError(SlurmError):
-    """The controller has forgotten the job, or never knew it."""
+    """The job is over, or the controller has forgotten it or never knew it."""
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def understood(said: str) -> SlurmError:
     low = said.lower()
     if "storage is disabled" in low or "accounting_storage/none" in low:
         return NoAccountingError(said)
-    if "invalid job id" in low:
+    if any(words in low for words in ("invalid job id", "already finished", "already completing or completed")):
         return UnknownJobError(said)
     return (UnreachableError if any(words in low for words in _UNREACHABLE) else SlurmError)(said)
 

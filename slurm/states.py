@@ -103,8 +103,11 @@ def states(ids: Iterable[str], *, since: float | None = None) -> dict[str, JobSt
     found = {}
     arrays = {base(id_) for id_ in history}
     for id_ in asked:
-        # An array none of whose elements ever started stays one row under the array's own id.
-        known, rows = queue.get(id_) or queue.get(base(id_)), history.get(id_) or history.get(base(id_), [])
+        known, rows = queue.get(id_), history.get(id_, [])
+        if known is None and not rows:
+            # An array none of whose elements ever started stays one row under the array's own id. (While the
+            # accounting lags, any element may be shown under it: it counts only for those seen nowhere else.)
+            known, rows = queue.get(base(id_)), history.get(base(id_), [])
         if known is None and not rows and base(id_) in arrays:
             found[id_] = JobState(id=id_, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
         else:
@@ -185,7 +188,7 @@ def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | N
         return _live(id_, queue, history)
     newest = history[-1] if history else None
     live = newest is not None and (newest.state in _WAITING or newest.state in _RUNNING)
-    if queue is not None and (newest is None or live or newest.state != queue.state):
+    if queue is not None and (newest is None or (newest.state, newest.started) != (queue.state, queue.started)):
         # The accounting lags by seconds: what the controller says of an end is newer.
         return _ended(id_, _row_of(queue), history, restarts=queue.restarts)
     if newest is None:

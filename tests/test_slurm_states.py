@@ -192,6 +192,20 @@ def test_elements_cancelled_before_they_started(fake_slurm: Path) -> None:
     ]  # fmt: skip
 
 
+def test_another_element_shown_under_the_arrays_id_is_not_taken_for_this_one(fake_slurm: Path) -> None:
+    # Seen for some seconds: 40_3, killed, is still the bare row 40 in the accounting; 40_1 has no row yet.
+    row = "40|40|FAILED|9:0|0:9|1|billing=1,cpu=1,mem=1G,node=1||None|n1|1795460790|1795460841|1795460842\n"
+    (fake_slurm / "sacct.txt").write_text(row)
+    (fake_slurm / "squeue.txt").write_text(queue_of("FAILED", str(1 << 8), id_="40_1"))
+    (state,) = states(["40_1"]).values()
+    assert (state.state, state.cause, state.exit_code) == ("failed", "error", 1)
+
+
+def test_the_end_of_an_earlier_start_is_not_taken_for_this_one() -> None:
+    found = judged("5", queue_of("FAILED", "9", id_="5"))
+    assert (found.cause, found.signal, found.started) == ("killed", 9, 1795460841)
+
+
 def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
     assert states([]) == {}
     assert not (fake_slurm / "calls").exists()
