@@ -60,8 +60,8 @@ def run(element: Element) -> int:
     watch = _Watch()
     children = [_Child(Path(path), _signs(Path(path), element.signs)) for path in element.paths]
     watch.children = children
-    for child in children:
-        _start(child, element, watch)
+    for place, child in enumerate(children):
+        _start(child, place, element, watch)
     _wait(children, element, watch)
     for child in children:
         _note_end(child)
@@ -100,7 +100,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _start(child: _Child, element: Element, watch: _Watch) -> None:
+def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
     if watch.warned_at is not None or watch.stopped:
         child.code = AGAIN
         return
@@ -109,7 +109,7 @@ def _start(child: _Child, element: Element, watch: _Watch) -> None:
             log.write(_header(element).encode())
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, place),
             )  # fmt: skip
     except OSError as error:
         # The storage is away, or the program is: the other paths may fare better.
@@ -117,14 +117,21 @@ def _start(child: _Child, element: Element, watch: _Watch) -> None:
         child.code = FAILED
 
 
-def _environment(element: Element) -> dict[str, str]:
-    cpus = str(max(1, element.cpus // len(element.paths)))
-    return {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
+def _environment(element: Element, place: int) -> dict[str, str]:
+    count = len(element.paths)
+    cpus = str(max(1, element.cpus // count))
+    environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
+    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    if count > 1 and len(devices) > 1:
+        # Several GPUs are dealt out; a single one is shared by all.
+        dealt = devices[place::count] or [devices[place % len(devices)]]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(dealt)
+    return environment
 
 
 def _header(element: Element) -> str:
     began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    packed = f" (1 of {len(element.paths)} side by side)" if len(element.paths) > 1 else ""
+    packed = f", {len(element.paths)} side by side" if len(element.paths) > 1 else ""
     return f"== {began} {_host()} job {element_id()} start {restart() + 1}{packed} ==\n"
 
 

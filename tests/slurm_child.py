@@ -34,6 +34,7 @@ def save(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     start = note("start")
+    (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     lines = (path / "plan").read_text().splitlines()
     words = lines[min(start, len(lines)) - 1].split()
     kept = []

@@ -76,6 +76,19 @@ def test_packed_children_run_side_by_side_and_share_the_cpus(tmp_path: Path) -> 
     assert {note[2] for path in paths for note in notes(path)} == {"2"}
 
 
+@pytest.mark.parametrize(
+    ("devices", "dealt"),
+    [("0", ["0", "0", "0"]), ("0,1", ["0", "1", "0"]), ("4,5,6,7", ["4,7", "5", "6"]), ("", [""] * 3)],
+)
+def test_gpus_are_dealt_out_or_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, dealt: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    paths = [make_path(tmp_path, name, "exit 0") for name in "abc"]
+    assert run(tmp_path, *paths) == OK
+    assert [(path / "devices").read_text() for path in paths] == dealt
+
+
 def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) -> None:
     dies, lives = make_path(tmp_path, "dies", "kill"), make_path(tmp_path, "lives", "sleep 0.3")
     assert run(tmp_path, dies, lives, restart=2) == FAILED

@@ -165,13 +165,26 @@ def test_what_waits_for_another_starts_after_it_whatever_its_fate(running: Execu
 
 
 def test_held_elements_start_when_released(running: Executor, tmp_path: Path) -> None:
-    array = make_array(tmp_path, "exit 0", held=True)
+    array = make_array(tmp_path, "exit 0", "exit 0", "exit 0", held=True)
     submitted = running.submit(array)
-    time.sleep(1)
-    (state,) = running.states(submitted.queued).values()
-    assert (state.state, state.reason) == ("waiting", "JobHeldUser")
+    running.release(submitted.queued[:1])
+    wait_for(lambda: running.states(submitted.queued)[submitted.queued[0]].state == "done")
+    rest = [running.states(submitted.queued)[id_] for id_ in submitted.queued[1:]]
+    assert [(state.state, state.reason) for state in rest] == [("waiting", "JobHeldUser")] * 2
     running.release(submitted.queued)
-    assert ended(running, submitted)[0].state == "done"
+    assert {state.state for state in ended(running, submitted)} == {"done"}
+
+
+def test_what_has_not_started_can_be_held(running: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "sleep 2", "exit 0", "exit 0", throttle=1)
+    submitted = running.submit(array)
+    wait_for(lambda: running.states(submitted.queued)[submitted.queued[0]].state == "running")
+    running.hold(submitted.queued)
+    wait_for(lambda: running.states(submitted.queued)[submitted.queued[0]].state == "done")
+    time.sleep(1)
+    assert [state.state for state in running.states(submitted.queued).values()] == ["done", "waiting", "waiting"]
+    running.cancel(submitted.queued)
+    assert [state.cause for state in ended(running, submitted)] == [None, "cancelled", "cancelled"]
 
 
 def test_a_running_element_can_be_cancelled(running: Executor, tmp_path: Path) -> None:

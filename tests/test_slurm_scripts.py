@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from slurm.array import Array, Dependency, Resources, SubmitError
 from slurm.commands import scrubbed, scrubbed_process
-from slurm.executors.slurm import SlurmArrays
+from slurm.element import Element
+from slurm.executors.slurm import SlurmArrays, SubmittedElement
 from slurm.site import Site
 
 PLAIN = """\
@@ -130,6 +132,13 @@ def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
         f"{command} {tmp_path}/tanda-train.json",
     )
     assert (tmp_path / "tanda-train.json").exists()
+
+
+def test_a_warning_before_the_element_listens_starts_it_again_as_it_was() -> None:
+    element = SubmittedElement(Element(paths=("/storage/runs/a1",), command=("true",)))
+    assert element.checkpoint().function == element
+    assert pickle.loads(pickle.dumps(element)) == element
+    assert len(pickle.dumps(element)) < 400
 
 
 def test_a_long_comment_is_cut() -> None:
