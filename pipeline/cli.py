@@ -214,7 +214,7 @@ def predict(
     from jobs.predict import predict as classify
 
     titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
-    for title, (category, probability) in zip(titles, classify(run, titles), strict=True):
+    for title, (category, probability) in zip(titles, classify(run.resolve().parents[1], run, titles), strict=True):
         print(f"{category}\t{probability:.3f}\t{title}")
 
 
