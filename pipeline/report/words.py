@@ -251,6 +251,7 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "settings that differ": ("Settings that differ", "Ajustes que difieren"),
     "metrics that differ": ("Metrics that differ", "Métricas que difieren"),
     "no difference": ("none", "ninguno"),
+    "only in": ("Only in {report}: {runs}.", "Solo en {report}: {runs}."),
     "verdict": ("verdict", "veredicto"),
 }
 
