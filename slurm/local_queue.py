@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class LocalQueue:
         """An array by its number."""
         return _array(json.loads((self.folder / "arrays" / f"{number}.json").read_text()))
 
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Drop arrays for good."""
+        for number in numbers:
+            (self.folder / "arrays" / f"{number}.json").unlink(missing_ok=True)
+
     def states(self) -> dict[str, dict[str, Any]]:
         """The states last written, by element; with each the process's id while it runs."""
         try:
@@ -67,7 +72,12 @@ class LocalQueue:
         return document
 
     def write_states(self, states: Mapping[str, JobState], pids: Mapping[str, int]) -> None:
-        document = {id_: {**asdict(state), "pid": pids.get(id_)} for id_, state in states.items()}
+        """Replace the states; only the supervisor may."""
+        names = [field.name for field in fields(JobState)]
+        document = {
+            id_: {**{name: getattr(state, name) for name in names}, "pid": pids.get(id_)}
+            for id_, state in states.items()
+        }
         write_json(self.folder / "states.json", document, indent=None)
 
     def supervised(self) -> bool:

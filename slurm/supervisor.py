@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+from typing import Any
 
 from slurm.array import Array
 from slurm.commands import scrubbed
@@ -24,6 +25,7 @@ from slurm.states import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 
 POLL_S = 0.1
 KILL_AFTER_S = 10.0
+KEEP_S = 7 * 86400.0
 NEVER = "DependencyNeverSatisfied"
 
 
@@ -57,8 +59,15 @@ class Supervisor:
     _written: dict[str, JobState] = field(default_factory=dict)
 
     def take_up(self) -> None:
-        """Go on where a supervisor that was killed left off."""
-        for id_, facts in self.queue.states().items():
+        """Go on where the last supervisor left off, killed or not; what ended long ago is forgotten."""
+        known = self.queue.states()
+        kept = {int(base(id_)) for id_, facts in known.items() if _recent(facts)}
+        # Never the newest: its number must not be given a second time.
+        old = {int(base(id_)) for id_ in known} - kept - set(self.queue.numbers()[-1:])
+        self.queue.forget(old)
+        for id_, facts in known.items():
+            if int(base(id_)) in old:
+                continue
             pid = facts.pop("pid")
             self.states[id_] = JobState(**facts)
             if self.states[id_].state == RUNNING and pid:
@@ -290,6 +299,10 @@ class Supervisor:
             )  # fmt: skip
             write_elements(file, elements)
         return file
+
+
+def _recent(facts: Mapping[str, Any]) -> bool:
+    return not facts["ended"] or facts["ended"] > time.time() - KEEP_S
 
 
 def _ended(run: _Running) -> tuple[int, float | None] | None:

@@ -15,7 +15,7 @@ import pytest
 
 from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
-from slurm.local_queue import LocalQueue
+from slurm.local_queue import LocalQueue, write_json
 from slurm.states import CAUSES, STATES, JobState
 
 CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
@@ -272,6 +272,23 @@ def test_local_says_so_when_its_supervisor_was_killed_and_goes_on_with_the_next(
     assert ended(local, more)[0].state == "done"
     # How the first ended nobody saw; the second was still in the queue.
     assert [state.state for state in ended(local, submitted)] == ["gone", "done"]
+
+
+def test_local_forgets_what_ended_long_ago_and_never_gives_a_number_twice(local: Executor, tmp_path: Path) -> None:
+    first = local.submit(make_array(tmp_path, "exit 0", name="a"))
+    second = local.submit(make_array(tmp_path, "exit 0", name="b"))
+    ended(local, first)
+    ended(local, second)
+    queue = LocalQueue(tmp_path / "queue")
+    wait_for(lambda: not queue.supervised())
+    old = {id_: {**facts, "ended": 1.0} for id_, facts in queue.states().items()}
+    write_json(tmp_path / "queue/states.json", old)
+    local.cancel(first.queued)
+    wait_for(lambda: queue.numbers() == [2] and not queue.supervised())
+    assert local.states(second.queued)["2_0"].state == "done"
+    third = local.submit(make_array(tmp_path, "exit 0", name="c"))
+    assert third.queued == ("3_0",) and ended(local, third)[0].state == "done"
+    assert local.states(first.queued)["1_0"].state == "gone"
 
 
 def supervisor_of(folder: Path) -> int:
