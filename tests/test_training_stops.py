@@ -16,7 +16,7 @@ from jobs.data.dataset import Dataset
 from jobs.record import read_record
 from jobs.stages import train as stage
 from jobs.storage import Storage
-from jobs.training import checkpoint, run, stops
+from jobs.training import checkpoint, epochs, run, stops
 
 # Many layers whose weights grow by ten at every step overflow within a few of them.
 EXPLODING: dict[str, Any] = {"learning_rate": 10.0, "hidden_layers": [64] * 24, "batch_size": 8}
@@ -73,8 +73,8 @@ def test_a_run_at_chance_is_stopped_with_what_was_seen(
                 torch.nn.init.constant_(module.bias, -1e3 if module.out_features == 16 else 0.0)
         return model
 
-    built = run.build
-    monkeypatch.setattr(run, "build", lambda *given: kill_units(built(*given)))
+    built = epochs.build
+    monkeypatch.setattr(epochs, "build", lambda *given: kill_units(built(*given)))
     with pytest.raises(StopError, match="no better than chance; dead units: ") as caught:
         trained(storage, "mlp", dataset, epochs=20, patience_chance=2)
     assert caught.value.cause == "at chance"

@@ -7,24 +7,20 @@ import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jobs import journal
 from jobs.context import Context
 from jobs.data.dataset import Dataset
+from jobs.training.result import TrainResult
 from jobs.training.scores import of_logits
 from jobs.training.trained import write_settings
-
-if TYPE_CHECKING:
-    from jobs.training.run import TrainResult
 
 
 def fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> TrainResult:
     """Fit, save and score on training and validation titles: a journal of one line."""
-    from jobs.training.run import TrainResult
-
     began = time.monotonic()
     estimator = import_module(f"jobs.models.{settings['architecture']}.estimator")
     fitted = estimator.fit(dataset, settings, context)
