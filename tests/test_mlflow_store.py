@@ -36,7 +36,7 @@ from report_fixture import (
 
 from jobs import attempt, journal
 from jobs.storage import Storage
-from pipeline.report import mlflow_store
+from pipeline.report import mlflow_store, tracking
 from pipeline.report.collect import collect
 from pipeline.report.lock import STALE_S, exclusive
 from pipeline.report.mlflow_store import Updated
@@ -321,6 +321,50 @@ def test_mlflows_server_shows_runs_curves_and_artifacts(made: Made, server: str)
     assert "model.pt" in {item["path"] for item in listed}
     with urllib.request.urlopen(f"{server}/get-artifact?run_uuid={run_id}&path=log.txt", timeout=60) as answer:
         assert b"epoch 1" in answer.read()
+
+
+def test_a_server_is_told_live_and_filled_later(made: Made, server: str) -> None:
+    row = made.plan.rows[0]
+    folder = made.storage.run(row.train or "")
+    lines = journal.read(folder)
+    record = (folder / "record.json").read_bytes()
+    (folder / "record.json").unlink()
+    journal.rewrite(folder, lines[:2])
+    ticks = iter([False, False, True])
+
+    def over() -> bool:
+        journal.rewrite(folder, lines[: 2 + 3 * (made.seed > 0)])
+        made.seed += 1
+        return next(ticks)
+
+    assert tracking.follow(tracking.Server(server), folder, "live", over=over, every_s=0) is None
+    (folder / "record.json").write_bytes(record)
+    runs = tracked(collect(made.plan, made.states), {})
+    assert tracking.fill(server, made.storage, "live", runs) is None
+    api = f"{server}/api/2.0/mlflow"
+    found = _ask(f"{api}/experiments/get-by-name?experiment_name=live")["experiment"]
+    stored = _ask(f"{api}/runs/search", {"experiment_ids": [found["experiment_id"]]})["runs"]
+    assert len(stored) == 2
+    tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in stored]
+    mine = next(run for run, told in zip(stored, tags, strict=True) if told["tanda.id"] == row.train)
+    assert mine["info"]["status"] == "FINISHED"
+    history = _ask(f"{api}/metrics/get-history?run_id={mine['info']['run_id']}&metric_key=train_loss")["metrics"]
+    assert [point["step"] for point in history] == [1, 2, 3, 4, 5]
+    assert tracking.fill("http://127.0.0.1:9", made.storage, "live", []) is None
+
+
+def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
+    folder = made.storage.run(made.plan.rows[0].train or "")
+    server = tracking.Server("http://127.0.0.1:9", timeout_s=1)
+    note = tracking.follow(server, folder, "demo", over=lambda: False, every_s=0)
+    assert note is not None
+    assert "the report will" in note
+    runs = tracked(collect(made.plan, made.states), {})
+    told = tracking.fill("http://127.0.0.1:9", made.storage, "demo", runs)
+    assert told is not None
+    assert "the next report tries again" in told
+    with pytest.raises(ValueError, match="must be http"):
+        tracking.Server("file:///etc")
 
 
 def test_attempts_of_a_run_that_never_wrote_a_record_give_its_start(made: Made) -> None:

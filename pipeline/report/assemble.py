@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.plan import Plan
-from pipeline.report import document, mlflow_store, results
+from pipeline.report import document, mlflow_store, results, tracking
 from pipeline.report.collect import Collected, Progress, collect
 from pipeline.report.files import publish
 from pipeline.report.groups import Group, make_groups
@@ -58,7 +59,9 @@ def build(
         files |= render(groups, collected, tables, observations, pictures, words, progress=progress)
     publish(folder, files, own=OWN if plots else ("tables",))
     if mlflow:
-        update_mlflow(collected, folder, pictures, progress=progress)
+        note = update_mlflow(collected, folder, pictures, progress=progress)
+        if note is not None:
+            print(note, file=sys.stderr)
     return folder
 
 
@@ -68,11 +71,15 @@ def update_mlflow(
     pictures: Mapping[str, Iterable[str]],
     *,
     progress: Progress | None = None,
-) -> mlflow_store.Updated:
-    """Bring MLflow's store up to date with what was collected and drawn."""
+) -> str | None:
+    """Bring MLflow's store, and the tracking server if there is one, up to date; a note when one was left behind."""
     paths = {group: [folder / name for name in names] for group, names in pictures.items()}
     runs = tracked(collected, paths)
-    return mlflow_store.update(collected.storage, collected.manifest.name, runs, progress=progress)
+    storage, manifest = collected.storage, collected.manifest
+    updated = mlflow_store.update(storage, manifest.name, runs, progress=progress)
+    if manifest.tracking_uri is not None:
+        return tracking.fill(manifest.tracking_uri, storage, manifest.name, runs)
+    return "MLflow's store is being updated by another process" if updated.busy else None
 
 
 def _draw(

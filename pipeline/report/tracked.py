@@ -130,7 +130,7 @@ def _run(collected: Collected, result: Result, pictures: Iterable[Path]) -> Trac
                 "slurm_job": _job(result.about),
             },
         ),
-        points=(*_curves(result.epochs, started), *_finals(result, started)),
+        points=(*curves(result.epochs, started), *_finals(result, started)),
         artifacts=artifacts,
         parent=row.search,
     )
@@ -162,7 +162,7 @@ def _trial(collected: Collected, search: SearchResult, trial: Trial) -> Tracked 
                 "stopped": trial.stopped,
             },
         ),
-        points=tuple(_curves(trial.epochs, started)),
+        points=tuple(curves(trial.epochs, started)),
         artifacts={path.name: path for path in _files(collected.storage.run(trial.id), "model.pt", "log.txt")},
         parent=search.planned.id,
     )
@@ -225,7 +225,8 @@ def _joined(first: Tracked, second: Tracked) -> Tracked:
     )
 
 
-def _curves(epochs: Iterable[Mapping[str, Any]], started: float) -> Iterator[Point]:
+def curves(epochs: Iterable[Mapping[str, Any]], started: float) -> Iterator[Point]:
+    """A journal's lines as points of MLflow's curves, at the times at which the epochs ended."""
     for line in epochs:
         at_ms = _ms(float(line.get("ended") or started))
         for metric in CURVES:
