@@ -118,6 +118,25 @@ def test_the_l2_term_counts_where_a_word_is_used() -> None:
     torch.testing.assert_close(one[0].words.weight[7], other.words.weight[7], rtol=0, atol=1e-6)
 
 
+def test_word_vectors_on_a_gpu_follow_the_same_rule() -> None:
+    """The whole-matrix way of a GPU, run here on a CPU with dense gradients."""
+    model, adam = lazy(weight_decay=0.1)
+    run(model, adam, range(30))
+    adam.settle()
+    other = Toy()
+    whole = Optimiser(other, learning_rate=RATE, weight_decay=0.1, device=torch.device("cuda"))
+
+    def read(tokens: Tensor) -> Tensor:
+        other.words.used = tokens
+        return nn.functional.embedding(tokens, other.words.weight, padding_idx=0)
+
+    for step in range(30):
+        whole.zero_grad()
+        take(other, read, step)
+        whole.step()
+    torch.testing.assert_close(model.words.weight, other.words.weight, rtol=0, atol=1e-5)
+
+
 def test_resumes_to_the_bit() -> None:
     model, adam = lazy(weight_decay=0.01)
     run(model, adam, range(60))
