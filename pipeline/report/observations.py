@@ -130,7 +130,7 @@ def _stopped(entries: Iterable[Entry], collected: Collected, words: Words) -> li
     sentences = []
     for entry in entries:
         for result in entry.results:
-            name = _name(entry, result)
+            name = _name(entry, result, words)
             if result.cause in ("at chance", "diverged"):
                 key = "stopped at chance" if result.cause == "at chance" else "diverged run"
                 message = result.message or words.reason(result.cause)
@@ -167,7 +167,7 @@ def _overfitting(entries: Iterable[Entry], words: Words) -> list[str]:
                 sentences.append(
                     words(
                         "overfits",
-                        run=_name(entry, result),
+                        run=_name(entry, result, words),
                         lowest=_text(losses[lowest]),
                         at=lowest + 1,
                         last=_text(losses[-1]),
@@ -187,7 +187,7 @@ def _underfitting(entries: Iterable[Entry], words: Words) -> list[str]:
                 continue
             gain = scores[-1] - scores[-2]
             if gain > STILL_LEARNING and scores[-1] == max(scores):
-                told = words("underfits", run=_name(entry, result), gain=_text(gain), last=_text(scores[-1]))
+                told = words("underfits", run=_name(entry, result, words), gain=_text(gain), last=_text(scores[-1]))
                 found.append((gain, told))
     # The one that would have gained most by going on comes first.
     return [told for _, told in sorted(found, key=lambda item: -item[0])]
@@ -256,8 +256,8 @@ def _curve(result: Result, metric: str) -> list[float]:
     return [float(value) for line in result.epochs if isinstance(value := line.get(metric), int | float)]
 
 
-def _name(entry: Entry, result: Result) -> str:
-    return entry.label if len(entry.results) == 1 else f"{entry.label} (seed {result.row.seed})"
+def _name(entry: Entry, result: Result, words: Words) -> str:
+    return entry.label if len(entry.results) == 1 else f"{entry.label} ({words('seed')} {result.row.seed})"
 
 
 def _text(value: float | None) -> str:

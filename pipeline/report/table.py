@@ -88,14 +88,14 @@ def setting_number(value: float) -> str:
 def fold(table: Table, keep: Iterable[str], words_equal: str, *, alone: Iterable[str] | None = None) -> Table:
     """Move columns that are equal in every row to the caption; drop those that are empty in every row.
 
-    For settings ``alone`` is given: one that some rows do not have is equal when it is so in all that have it, and
-    in a table of one row only the columns ``alone`` stay.
+    For settings ``alone`` is given, the ones that always deserve a column: any other is equal when it is so in all
+    rows that have it, and in a table of one row only the columns ``alone`` stay.
     """
     kept, told = [], []
     fixed = set(keep)
     for position, column in enumerate(table.columns):
         texts = {row[position].text for row in table.rows}
-        if alone is not None or texts == {NOTHING}:
+        if texts == {NOTHING} or (alone is not None and column.key not in alone):
             texts.discard(NOTHING)
         single = len(table.rows) > 1 or (alone is not None and column.key not in alone)
         if column.key in fixed:

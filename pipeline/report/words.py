@@ -26,7 +26,8 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "GPU-hours": ("GPU-hours", "horas de GPU"),
     "trial": ("trial", "prueba"),
     "state": ("state", "estado"),
-    "equal everywhere": ("The same for all", "Igual en todas"),
+    "same for all": ("The same for all", "Igual en todas"),
+    "equal everywhere": ("The same in every run that has it", "Igual en toda corrida que lo tiene"),
     "note spread": (
         "Mean ± standard deviation over seeds; the number of seeds, or what is missing and why, is in its column.",
         "Media ± desviación estándar sobre las semillas; su número, o qué falta y por qué, está en su columna.",

@@ -63,7 +63,7 @@ def build(group: Group, collected: Collected, words: Words) -> Table | None:
         rows=rows_of(cells),
         notes=_notes(entries, cells, words),
     )
-    return fold(table, ("run", "test_balanced_accuracy"), words("equal everywhere"))
+    return fold(table, ("run", "test_balanced_accuracy"), words("same for all"))
 
 
 def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:

@@ -41,7 +41,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     table = Table(
         name="trials", group=group.name, title=f"{group.name}: {words('trials').lower()}", columns=columns, rows=rows
     )
-    return fold(table, ("trial", search.metric), words("equal everywhere"))
+    return fold(table, ("trial", search.metric), words("same for all"))
 
 
 def _score(trial: Trial, metric: str) -> float:
