@@ -170,10 +170,9 @@ def test_rungs_and_their_bar() -> None:
     assert asha.milestones(given, 19) == (2, 6, 18)
     assert asha.milestones(given, 2) == ()
     values = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4}
-    assert [number for number in values if asha.goes_on(values, number, given, final=False)] == [1, 2]
-    assert not asha.goes_on({4: 0.9, 7: 0.1}, 4, given, final=False)
-    assert asha.goes_on({4: 0.9, 7: 0.1}, 4, given, final=True)
-    assert not asha.goes_on({4: 0.9, 7: 0.1}, 7, given, final=True)
+    assert asha.going_on(values, given, final=False) == {1, 2}
+    assert asha.going_on({4: 0.9, 7: 0.1}, given, final=False) == set()
+    assert asha.going_on({4: 0.9, 7: 0.1}, given, final=True) == {4}
 
 
 def test_halving_stops_trials_and_continues_those_that_rise_into_the_share(tmp_path: Path) -> None:

@@ -36,23 +36,50 @@ class Judge:
         if epochs not in rule.milestones(given, int(self._settings.get("epochs", 1))):
             return None
         _write_rung(self._study, self._number, epochs, value_of(self._study, lines, self._settings))
-        if goes_on(self._study, self._number, epochs):
+        if Standing(self._study).goes_on(self._number, epochs):
             return None
         ((self.stopped, _),) = self._study.definition["stopping"].items()
         return "stop"
 
 
-def goes_on(study: Study, number: int, epochs: int) -> bool:
-    """Whether a trial that reached a milestone trains on past it."""
-    stopping = study.stopping()
-    if stopping is None:
-        return True
-    rule, given = stopping
-    values = rung(study, epochs)
-    if rule.goes_on(values, number, given, final=False):
-        return True
-    # Only worth asking of storage where it would make a difference.
-    return rule.goes_on(values, number, given, final=True) and _at_its_end(study, besides=number)
+class Standing:
+    """How the trials of a search stand against each other, every file of it read at most once."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._stopping = study.stopping()
+        self._going_on: dict[tuple[int, bool], set[int]] = {}
+        self._rungs: dict[int, dict[int, float]] = {}
+        self._trials: list[Trial] | None = None
+
+    def trials(self) -> list[Trial]:
+        """Every trial that has a point, in the order of their numbers."""
+        if self._trials is None:
+            self._trials = read_trials(self._study)
+        return self._trials
+
+    def goes_on(self, number: int, epochs: int) -> bool:
+        """Whether a trial that reached a milestone trains on past it."""
+        if self._stopping is None:
+            return True
+        if number in self._chosen(epochs, final=False):
+            return True
+        # The state of all trials is read only where it would make a difference.
+        return number in self._chosen(epochs, final=True) and self._at_its_end(besides=number)
+
+    def _chosen(self, epochs: int, *, final: bool) -> set[int]:
+        assert self._stopping is not None
+        rule, given = self._stopping
+        if epochs not in self._rungs:
+            self._rungs[epochs] = rung(self._study, epochs)
+        if (epochs, final) not in self._going_on:
+            self._going_on[epochs, final] = rule.going_on(self._rungs[epochs], given, final=final)
+        return self._going_on[epochs, final]
+
+    def _at_its_end(self, besides: int) -> bool:
+        """Whether every trial asked for has its result, one left out."""
+        over = {trial.number for trial in self.trials() if trial.over} | {besides}
+        return all(number in over for number in range(max(self._study.asked(), len(self.trials()))))
 
 
 def rung(study: Study, epochs: int) -> dict[int, float]:
@@ -74,30 +101,22 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
     """
     if study.stopping() is None:
         return None
-    trials = read_trials(study)
-    for trial in sorted(trials, key=lambda trial: (-trial.epochs, trial.number)):
+    standing = Standing(study)
+    for trial in sorted(standing.trials(), key=lambda trial: (-trial.epochs, trial.number)):
+        if not _continuable(standing, trial, task_id):
+            continue
+        # Read again, after its attempts: whoever has taken it over since has begun a newer one.
         known = numbers(trial.folder)
-        if known and _continuable(study, trial, task_id):
-            # Read again, after its attempts: whoever took it over since has begun a newer one.
-            again = read_trial(study, trial.number)
-            if _continuable(study, again, task_id):
-                return again, known[-1]
+        again = read_trial(study, trial.number)
+        if known and again.epochs == trial.epochs and _continuable(standing, again, task_id):
+            return again, known[-1]
     return None
 
 
-def _continuable(study: Study, trial: Trial, task_id: str) -> bool:
+def _continuable(standing: Standing, trial: Trial, task_id: str) -> bool:
     if trial.state in ("paused", "lost"):
         return trial.task != task_id and taken_by(trial.folder) == task_id
-    return trial.state == "stopped" and goes_on(study, trial.number, trial.epochs) and not live(trial.folder)
-
-
-def _at_its_end(study: Study, besides: int) -> bool:
-    """Whether every trial asked for has its result, one left out."""
-    trials = {trial.number: trial for trial in read_trials(study)}
-    return all(
-        number == besides or (number in trials and trials[number].over)
-        for number in range(max(study.asked(), len(trials)))
-    )
+    return trial.state == "stopped" and standing.goes_on(trial.number, trial.epochs) and not live(trial.folder)
 
 
 def _rung_file(study: Study, number: int, epochs: int) -> Path:

@@ -1,8 +1,8 @@
 """Rules that stop a trial early, each one file here, found by its name.
 
 A file holds ``SETTINGS``, ``milestones(settings, epochs)``, the epochs after which a trial is judged, and
-``goes_on(values, number, settings, final)``, whether the trial of this number is among those that train on, given
-the values (larger is better) of all that reached the same milestone.
+``going_on(values, settings, final)``, the numbers of the trials that train on, given the values (larger is better)
+of all that reached the same milestone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Rule(Protocol):
     def milestones(self, settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
         """Epochs, rising and below ``epochs``, after which a trial is judged."""
 
-    def goes_on(self, values: Mapping[int, float], number: int, settings: Mapping[str, Any], *, final: bool) -> bool:
-        """Whether a trial trains on past a milestone; ``final``: all trials asked for have come to an end."""
+    def going_on(self, values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
+        """The trials that train on past a milestone; ``final``: all trials asked for have come to an end."""
 
 
 def names() -> tuple[str, ...]:

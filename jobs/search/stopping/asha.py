@@ -23,8 +23,8 @@ def milestones(settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def goes_on(values: Mapping[int, float], number: int, settings: Mapping[str, Any], *, final: bool) -> bool:
-    """Whether a trial is in the top 1/reduction of those that reached its rung; of equals the earlier one is better.
+def going_on(values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
+    """The trials in the top 1/reduction of those that reached a rung; of equals the earlier one is better.
 
     With fewer than ``reduction`` trials at a rung the top is empty until the search is over; then it is the best
     one, so that a search's winner has trained to its last epoch.
@@ -32,5 +32,4 @@ def goes_on(values: Mapping[int, float], number: int, settings: Mapping[str, Any
     places = len(values) // int(settings["reduction"])
     if final:
         places = max(1, places)
-    ranking = sorted(values, key=lambda other: (-values[other], other))
-    return number in ranking[:places]
+    return set(sorted(values, key=lambda number: (-values[number], number))[:places])
