@@ -100,12 +100,16 @@ def scenarios(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     start("idle", "exit 75")
     start("memory", "eat 600 sleep 20")
     start("gpu", "sleep 2", resources=Resources(gpus=2, mem_gb=0.25, time_min=5))
-    for name in ("preempted", "node", "warned", "requeued"):
+    by_hand = make_array(folder, "save sleep 60\nexit 0", "exit 0", name="by-hand")
+    (script,) = anywhere.write_scripts(by_hand, folder / "scripts")
+    job = cluster.call("sbatch", "--parsable", str(script)).strip()
+    started["by-hand"] = Scenario(by_hand, Submitted(ids=(f"{job}_0", f"{job}_1")))
+    for name in ("preempted", "node", "warned", "requeued", "by-hand"):
         wait_for(lambda name=name: "start" in notes(started[name].path))
     time.sleep(0.5)
     high = SlurmArrays(site=Site(extra={"nodelist": "n3"}))
     start("urgent", "sleep 3", executor=high, resources=whole)
-    cluster.call("scancel", "--signal=USR2", started["warned"].id)
+    cluster.call("scancel", "--signal=USR2", started["warned"].id, started["by-hand"].id)
     cluster.call("scontrol", "requeue", started["requeued"].id)
     cluster.call("scontrol", "update", "nodename=n4", "state=down", "reason=test")
     return started
@@ -251,17 +255,10 @@ def test_submitting_from_inside_a_job(cluster: Rig, tmp_path: Path, monkeypatch:
     assert (array.elements[0][0] / "notes").read_text().split()[2] == "2"
 
 
-def test_scripts_written_to_be_submitted_by_hand(cluster: Rig, tmp_path: Path) -> None:
-    array = make_array(tmp_path, "exit 0", "save sleep 60\nexit 0", name="by-hand")
-    (script,) = SlurmArrays().write_scripts(array, tmp_path / "scripts")
-    (tmp_path / "submission").mkdir(exist_ok=True)
-    job = cluster.call("sbatch", "--parsable", str(script)).strip()
-    waits = array.elements[1][0]
-    wait_for(lambda: "start" in notes(waits))
-    time.sleep(0.5)
-    cluster.call("scancel", "--signal=USR2", f"{job}_1")
-    first, second = ended(Submitted(ids=(f"{job}_0", f"{job}_1")), 60)
-    assert (first.state, second.state, second.restarts) == ("done", "done", 1)
+def test_scripts_written_to_be_submitted_by_hand(scenarios: dict[str, Scenario]) -> None:
+    first, second = ended(scenarios["by-hand"].submitted, 90)
+    assert (first.state, first.restarts) == ("done", 1)
+    assert (second.state, second.restarts) == ("done", 0)
 
 
 def test_limits_are_read_and_not_guessed(cluster: Rig) -> None:
