@@ -43,6 +43,15 @@ CURVES += ("validation_loss", "validation_balanced_accuracy", "validation_accura
 
 def make_runs(root: Path, count: int, groups: int) -> tuple[Plan, dict[str, TaskState]]:
     """``count`` finished runs of 10 epochs over 632 categories, a fifth of them settings and the rest seeds."""
+    plan = plan_runs(root, count, groups)
+    writer = _Writer(Storage(plan.manifest.storage))
+    for row in plan.rows:
+        writer.write(row.train or "", row.evaluate)
+    return plan, {planned.id: _done(planned.id) for planned in plan.tasks}
+
+
+def plan_runs(root: Path, count: int, groups: int) -> Plan:
+    """The plan alone: nothing is written but the data files whose fingerprints it needs."""
     data = _data(root)
     runs = []
     for number in range(count):
@@ -70,11 +79,7 @@ def make_runs(root: Path, count: int, groups: int) -> tuple[Plan, dict[str, Task
         searches=(),
         resources={},
     )
-    plan = make_plan(manifest)
-    writer = _Writer(Storage(manifest.storage))
-    for row in plan.rows:
-        writer.write(row.train or "", row.evaluate)
-    return plan, {planned.id: _done(planned.id) for planned in plan.tasks}
+    return make_plan(manifest)
 
 
 def _data(root: Path) -> Data:

@@ -119,6 +119,24 @@ def test_recall_read_back_is_scikit_learns(made: Made) -> None:
     assert found[1]["test"].recall == pytest.approx(wanted)
 
 
+def test_categories_parsed_once_are_those_of_every_file(made: Made, tmp_path: Path) -> None:
+    folders = [str(made.storage.run(row.evaluate)) for row in made.plan.rows]
+    known = disk.Known()
+    for folder in [*folders, *folders]:
+        alone, together = disk.read_evaluation(folder), disk.read_evaluation(folder, known)
+        assert alone is not None
+        assert together is not None
+        assert alone[0] == together[0]
+        assert all(np.array_equal(alone[1][name].recall, together[1][name].recall) for name in alone[1])
+    assert known.head
+    odd = {"test": {"recall": [1.0], "support": [1]}, "classes": ['a],"b']}
+    (tmp_path / "evaluation.json").write_text(json.dumps(odd))
+    for _ in range(2):
+        found = disk.read_evaluation(str(tmp_path), known)
+        assert found is not None
+        assert found[0] == ('a],"b',)
+
+
 def test_twice_gives_identical_bytes(made: Made) -> None:
     folder = build(made.plan, made.states, mlflow=False)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

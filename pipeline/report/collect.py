@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import orjson
@@ -91,7 +91,7 @@ class SearchResult:
         return self.planned.search.name
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Collected:
     """All results of a manifest; evaluations are read when first asked for and kept, predictions never kept."""
 
@@ -102,6 +102,11 @@ class Collected:
     tasks: Mapping[str, int]  # how many tasks are in each state
     _evaluations: dict[str, Mapping[str, disk.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _known: dict[str, disk.Known] = field(default_factory=dict)  # by data set
+
+    @cached_property
+    def _runs(self) -> str:
+        return str(self.storage.runs)
 
     def evaluation(self, result: Result) -> Mapping[str, disk.Split]:
         """Recall and support by split; empty where the run is not done or the file is broken."""
@@ -112,7 +117,8 @@ class Collected:
 
     def _read_evaluation(self, result: Result) -> Mapping[str, disk.Split]:
         try:
-            found = disk.read_evaluation(f"{self.storage.runs}/{result.row.evaluate}")
+            known = self._known.setdefault(result.row.dataset, disk.Known())
+            found = disk.read_evaluation(f"{self._runs}/{result.row.evaluate}", known)
         except ValueError:
             return {}
         if found is None:
@@ -151,7 +157,7 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
     searches = tuple(_search(planned, storage, states) for planned in plan.searches)
     trials = {trial.id: trial for search in searches for trial in search.trials}
     tasks = {planned.id: planned.task.settings for planned in plan.tasks}
-    reader = _Reader(storage, states, trials, tasks, data_settings(plan.manifest))
+    reader = _Reader(storage, states, trials, tasks, data_settings(plan.manifest), str(storage.runs))
     results = []
     for position, row in enumerate(plan.rows):
         results.append(reader.read(row, position))
@@ -193,6 +199,7 @@ class _Reader:
     trials: Mapping[str, Trial]
     tasks: Mapping[str, Mapping[str, Any]]  # settings by task id
     data: Mapping[Place, Mapping[str, Any]]
+    runs: str  # the folder of all runs, as text: pathlib counts with thousands
 
     def read(self, row: Row, position: int) -> Result:
         evaluate = self.part(row.evaluate)
@@ -242,20 +249,20 @@ class _Reader:
             return {**row.settings, **trial.settings}, trial.epochs
         chosen = train.result.get("settings") if train else None
         settings = {**row.settings, **chosen} if isinstance(chosen, Mapping) else row.settings
-        return settings, disk.read_epochs(f"{self.storage.runs}/{train_id}") if train_id else ()
+        return settings, disk.read_epochs(f"{self.runs}/{train_id}") if train_id else ()
 
     def _state(self, task_id: str | None) -> TaskState:
         return self.states.get(task_id, WAITING) if task_id else WAITING
 
     def part(self, task_id: str) -> _Part:
-        return _part(self.storage, task_id, self._state(task_id))
+        return _part(self.storage, task_id, self._state(task_id), self.runs)
 
 
-def _part(storage: Storage, task_id: str, given: TaskState) -> _Part:
+def _part(storage: Storage, task_id: str, given: TaskState, runs: str | None = None) -> _Part:
     """A task as its record tells it; the state given stands where a record doesn't contradict it."""
     part = _Part(given.state, given.cause, given.message)
     try:
-        record = disk.read_record(f"{storage.runs}/{task_id}")
+        record = disk.read_record(f"{runs or storage.runs}/{task_id}")
     except ValueError as error:
         return _Part("failed", BROKEN, str(error))
     if record is None or (record["state"] == "failed" and given.state != "failed"):

@@ -100,14 +100,16 @@ def _epochs_by_line(text: bytes) -> dict[int, dict[str, Any]]:
     return epochs
 
 
-def read_evaluation(folder: str) -> tuple[tuple[str, ...], dict[str, Split]] | None:
-    """The categories and each split's recall, or None; raises ValueError when the file is not as it should be."""
+def read_evaluation(folder: str, known: Known | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:
+    """The categories and each split's recall, or None; raises ValueError when the file is not as it should be.
+
+    ``known`` remembers the categories between the evaluations of one data set.
+    """
     text = read_bytes(f"{folder}/evaluation.json")
     if text is None:
         return None
     try:
-        document = orjson.loads(text)
-        classes = tuple(document["classes"])
+        classes, document = _with_classes(text, known)
         splits = {
             name: Split(
                 recall=np.array(figures["recall"], dtype=np.float64),
@@ -121,6 +123,34 @@ def read_evaluation(folder: str) -> tuple[tuple[str, ...], dict[str, Split]] | N
     if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
         raise ValueError(f"{folder}/evaluation.json: recall, support and classes differ in length")
     return classes, splits
+
+
+class Known:
+    """The beginning of an evaluation.json, which all runs of a data set share: its categories, parsed once."""
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.classes: tuple[str, ...] = ()
+
+
+def _with_classes(text: bytes, known: Known | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+    if known is not None and known.head and text.startswith(known.head):
+        return known.classes, orjson.loads(b"{" + text[len(known.head) :])
+    document = orjson.loads(text)
+    classes = tuple(document["classes"])
+    # Keys are written in order, so the categories come first; a file that is otherwise is read whole.
+    end = text.find(b"],") + 2
+    if known is not None and end > 1 and _is_head(text[:end], classes):
+        known.head, known.classes = text[:end], classes
+    return classes, document
+
+
+def _is_head(head: bytes, classes: tuple[str, ...]) -> bool:
+    """Whether these bytes are an object's beginning with the categories in it, and nothing else."""
+    try:
+        return bool(orjson.loads(head[:-1] + b"}") == {"classes": list(classes)})
+    except orjson.JSONDecodeError:
+        return False
 
 
 def read_predictions(folder: str, split: str) -> Predictions | None:

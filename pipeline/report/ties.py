@@ -37,7 +37,8 @@ def standing(collected: Collected, entries: Iterable[Entry], split: str) -> Stan
     # others; those left are then corrected for their own number, which gives the same verdicts.
     settled = [entry for entry in others if bounds[entry.position] * len(others) <= statistics.ALPHA]
     open_ = [entry for entry in others if bounds[entry.position] * len(others) > statistics.ALPHA]
-    exact = [compare(collected, top, entry, split) for entry in open_]
+    answers = _answers(collected, top, split) if open_ else None
+    exact = [_compare(collected, top, answers, entry, split) for entry in open_]
     corrected = statistics.holm(exact)
     p_values = {entry.position: bounds[entry.position] * len(others) for entry in settled}
     p_values |= {entry.position: p for entry, p in zip(open_, corrected, strict=True)}
@@ -80,15 +81,21 @@ def recall(collected: Collected, entry: Entry, split: str) -> Split | None:
 
 def compare(collected: Collected, first: Entry, second: Entry, split: str) -> float:
     """The p value of a difference in balanced accuracy: paired where the titles are the same ones."""
-    mine, theirs = _answers(collected, first, split), _answers(collected, second, split)
+    return _compare(collected, first, _answers(collected, first, split), second, split)
+
+
+Answers = tuple[np.ndarray, np.ndarray]  # labels (N,), and how often each title was right over the seeds (N,)
+
+
+def _compare(collected: Collected, first: Entry, mine: Answers | None, second: Entry, split: str) -> float:
+    theirs = _answers(collected, second, split)
     if mine and theirs and np.array_equal(mine[0], theirs[0]):
         return statistics.paired_p(mine[1], theirs[1], mine[0])
     one, other = recall(collected, first, split), recall(collected, second, split)
     return statistics.unpaired_p(one, other) if one and other else 1.0
 
 
-def _answers(collected: Collected, entry: Entry, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """An entry's labels (N,) and how often each title was right over its seeds (N,)."""
+def _answers(collected: Collected, entry: Entry, split: str) -> Answers | None:
     label: np.ndarray | None = None
     right: list[np.ndarray] = []
     for result in entry.done:
