@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jobs import models
 from jobs.data.batches import Batch
+from jobs.models.dropout import Dropout
 from jobs.models.packed import Packed, sum_by_row
 from jobs.settings import resolve
 
@@ -116,3 +117,17 @@ def test_packed_lays_titles_out_by_time_longest_first() -> None:
 def test_sum_by_row_leaves_zero_where_nothing_belongs() -> None:
     values = torch.tensor([[1.0], [2.0], [4.0]])
     assert sum_by_row(values, torch.tensor([2, 0, 2]), 4).tolist() == [[2.0], [0.0], [5.0], [0.0]]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(share)
+    outputs = dropout(torch.ones(499, 401))
+    assert float((outputs == 0).float().mean()) == pytest.approx(share, abs=0.005)
+    assert float(outputs.mean()) == pytest.approx(1.0, abs=0.03)
+    # No pattern across titles or units.
+    dropped = (outputs == 0).float()
+    assert float(dropped.mean(0).std()) < 0.03
+    assert float(dropped.mean(1).std()) < 0.03
+    assert torch.equal(dropout.eval()(outputs), outputs)
