@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.plan import Plan
@@ -39,9 +41,10 @@ def build(
     (they and the page) or ``mlflow`` that part is left as an earlier report made it.
     """
     words = make_words(plan.manifest.language)
-    collected = collect(plan, states, progress=progress)
-    groups = make_groups(collected)
-    tables = tuple(table for group in groups for table in build_all(group, collected, words))
+    with _uncollected():
+        collected = collect(plan, states, progress=progress)
+        groups = make_groups(collected)
+        tables = tuple(table for group in groups for table in build_all(group, collected, words))
     observations = observe(groups, collected, words)
     pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
     folder = collected.storage.reports / plan.manifest.name
@@ -63,6 +66,18 @@ def build(
         if note is not None:
             print(note, file=sys.stderr)
     return folder
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: it would walk millions of figures again and again, and find all of them in use."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def update_mlflow(
