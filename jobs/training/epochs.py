@@ -58,9 +58,14 @@ class Epochs:
         journal.rewrite(self.folder, self.journal)
         return self._result(self.saved["figures"])
 
-    def go(self) -> TrainResult:
+    def prepare(self) -> None:
+        """Build everything and go back to where the checkpoint was written."""
         self._build()
         self._resume()
+
+    def go(self) -> TrainResult:
+        """Train to the end; raises StopError or PausedError."""
+        self.prepare()
         epochs = int(self.settings["epochs"])
         # Killed between the verdict and the record, or continued: the verdict is asked for again.
         stopped = stops.SEARCH if self.journal and self.step == 0 and self._search_says_stop() else None

@@ -1,0 +1,97 @@
+"""Titles a second on a GPU, per architecture and batch size, against the floor of bytes, operations and launches.
+
+The aim on an H200, at batch 128 / 1024: MLP 1,000,000 / 5,000,000; CNN 300,000 / 1,000,000; 3 x 128 LSTM
+80,000 / 500,000 titles a second (the published runs: about 14,000).
+
+    python benchmarks/gpu.py [--titles 1000000] [--precision float32|bfloat16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+from typing import Any
+
+import torch
+from _made import context_for, settings_of, storage_with
+
+from jobs.data.batches import TrainBatches
+from jobs.data.dataset import Dataset
+from jobs.storage import Storage
+from jobs.training.epochs import Epochs
+from jobs.training.run import train
+
+AIM = {
+    ("mlp", 128): 1_000_000,
+    ("mlp", 1024): 5_000_000,
+    ("cnn", 128): 300_000,
+    ("cnn", 1024): 1_000_000,
+    ("rnn", 128): 80_000,
+    ("rnn", 1024): 500_000,
+}
+# What the floor takes a GPU for: an H200's memory, its TF32 matrix units at half their peak, a kernel's launch.
+BYTES_PER_S = 4.8e12
+OPERATIONS_PER_S = 2.4e14
+LAUNCH_S = 2.5e-6
+
+
+def measured(settings: dict[str, Any], storage: Storage, dataset: Dataset, number: int) -> float:
+    """Titles a second in the second of two epochs of the engine."""
+    context = context_for(storage, len(os.sched_getaffinity(0)), number=number, **settings)
+    with contextlib.redirect_stderr(io.StringIO()):
+        result = train(context, settings=settings, dataset=dataset, folder=context.folder)
+    return float(result.lines[-1]["titles_per_s"])
+
+
+def floor(settings: dict[str, Any], storage: Storage, dataset: Dataset) -> tuple[float, int]:
+    """Titles a second if a step cost only its largest of bytes, operations and launches; and kernels a step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    context = context_for(storage, 1, floor=True, **settings)
+    with contextlib.redirect_stderr(io.StringIO()):
+        epochs = Epochs(context, settings, dataset, context.folder, None)
+        epochs.prepare()
+    batches = TrainBatches(dataset.splits["train"], batch_size=settings["batch_size"], seed=0, device="cuda").epoch(0)
+    for _ in range(3):
+        epochs.stepper.step(next(batches))
+    batch = next(batches)
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU], with_flops=True) as seen:
+        epochs.stepper.step(batch)
+        torch.cuda.synchronize()
+    kernels = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events())
+    operations = sum(event.flops or 0 for event in seen.key_averages())
+    trained = sum(weight.numel() for weight in epochs.model.parameters() if weight.requires_grad)
+    # Weights, gradients and Adam's two moments are read and written once; word vectors are read per word.
+    moved = 4 * (7 * trained + 2 * batch.tokens.numel() * dataset.vectors().shape[1])
+    step_s = max(moved / BYTES_PER_S, operations / OPERATIONS_PER_S, kernels * LAUNCH_S)
+    return settings["batch_size"] / step_s, kernels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--titles", type=int, default=1_000_000)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no GPU is present: nothing was measured")
+        return
+    print(f"{torch.cuda.get_device_name()}, {given.precision}, TF32 matrix products")
+    with storage_with(given.titles) as (storage, made):
+        dataset = Dataset.open(storage.dataset(made))
+        for number, ((name, size), aim) in enumerate(AIM.items()):
+            settings = settings_of(
+                name, batch_size=size, epochs=2, patience_chance=99, device="cuda", precision=given.precision
+            )
+            rate = measured(settings, storage, dataset, number)
+            least, kernels = floor(settings, storage, dataset)
+            print(
+                f"{name:4} batch {size:5}: {rate:12,.0f} titles/s, {rate / least:6.1%} of the floor ({least:,.0f}; "
+                f"{kernels} kernels a step), aim {aim:,}: {rate / aim:.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
