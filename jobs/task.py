@@ -25,10 +25,12 @@ class Task:
     settings: Mapping[str, Any]
     needs: tuple[str, ...] = ()
     plumbing: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        return digest({"format": FORMAT, "stage": self.stage, "settings": self.settings, "needs": self.needs})
+    def __post_init__(self) -> None:
+        # Once: a plan of thousands of tasks asks for it all the time.
+        identity = {"format": FORMAT, "stage": self.stage, "settings": self.settings, "needs": self.needs}
+        object.__setattr__(self, "id", digest(identity))
 
     def write(self, storage: Storage) -> Path:
         """Write task.json into the task's folder, made if missing; returns the folder."""

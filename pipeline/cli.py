@@ -206,6 +206,17 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="a report's folder, or REPORT:GROUP/RUN[:SEED]")],
+    second: Annotated[str, typer.Argument(metavar="B", help="the same, to compare with")],
+) -> None:
+    """Compare two reports or two runs: settings and metrics that differ, and whether it is more than chance."""
+    from pipeline.report.compare import compare as compare_reports
+
+    print(compare_reports(first, second).text())
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="a title a line; standard input if none")] = None,

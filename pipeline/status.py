@@ -20,6 +20,7 @@ from pipeline.queue import Said, ask
 from pipeline.states import STATES, TaskState
 from slurm.states import JobState
 
+MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "waiting": "dim"}
 
 
@@ -223,7 +224,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
     if rows is not None and len(shown) > rows:
         order = ("running", "failed", "lost", "waiting", "done")
         shown = sorted(shown, key=lambda planned: order.index(states[planned.id].state))[:rows]
-        table.caption = f"and {len(plan.tasks) - rows} more"
+        table.caption = f"and {len(plan.tasks) - rows} more (--json has all)"
     for planned in shown:
         state = states[planned.id]
         name = f"{planned.run} (seed {planned.seed})" if planned.seed else planned.run
@@ -266,8 +267,8 @@ def progress_words(progress: Mapping[str, Any]) -> str:
 
 
 def print_states(plan: Plan, states: Mapping[str, TaskState], console: Console) -> None:
-    """The table of all tasks, then measured advice where what was asked is far from what was used."""
-    console.print(states_table(plan, states))
+    """The tasks that need eyes first, then measured advice where what was asked is far from what was used."""
+    console.print(states_table(plan, states, rows=MOST_ROWS))
     for line in advice(plan, states):
         console.print(line)
 

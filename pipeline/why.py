@@ -56,7 +56,8 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
     if not state.queued:
         lines.append(f"{state.reason or 'it is not queued'}: `tanda submit` queues it")
     elif state.reason:
-        lines.append(f"job {state.job}: {state.reason}: {explain_reason(state.reason)}")
+        said = explain_reason(state.reason)
+        lines.append(f"job {state.job}: {state.reason}: {said.meaning}" + (f"; {said.advice}" if said.advice else ""))
     for need in (*planned.task.needs, *planned.after):
         if need in states and states[need].state != "done":
             other = plan.by_id()[need]

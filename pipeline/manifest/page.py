@@ -33,7 +33,7 @@ and the nearest legal one:
 configs/lab.yaml:14:9: experiments.baseline.runs.MLP.hiden_layers: unknown setting; did you mean 'hidden_layers'?
 ```
 
-`tanda init DATA_FILE` writes a first manifest from a data file, `tanda schema` a JSON schema for editors.""",
+`tanda init DATA MANIFEST` writes a first manifest from a data file, `tanda schema` a JSON schema for editors.""",
     "yaml": """\
 - Scalars are YAML 1.2's: `1e-5` is a number; `no`, `yes`, `on`, `off` and `1:30` are text, `true` and `false` are not.
   A whole number with a leading zero stays text: `007`, and an `umask` of `027`.
