@@ -95,7 +95,7 @@ def test_no_test_package_can_shadow_ours() -> None:
 
 
 def test_nothing_loads_pickles() -> None:
-    """``torch.load`` only with ``weights_only=True``, numpy never with ``allow_pickle``, and no unpickling of our own."""
+    """``torch.load`` only with ``weights_only=True``, numpy never with ``allow_pickle``, no unpickling of ours."""
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
