@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from jobs.record import is_done
 from jobs.storage import Storage
 from pipeline.plan import Plan, Planned
@@ -15,7 +17,14 @@ def done_ids(plan: Plan) -> frozenset[str]:
     storage = Storage(plan.manifest.storage)
     if not storage.runs.is_dir():
         return frozenset()
-    return frozenset(planned.id for planned in plan.tasks if is_done(storage, planned.id))
+    done = frozenset(planned.id for planned in plan.tasks if is_done(storage, planned.id))
+    return done | merged(plan, done)
+
+
+def merged(plan: Plan, done: Collection[str]) -> frozenset[str]:
+    """Shards of a preprocess whose data set is whole: what they read is in it, whether they are kept or not."""
+    whole = [planned for planned in plan.tasks if planned.stage == "preprocess" and planned.id in done]
+    return frozenset(shard for planned in whole for shard in planned.after)
 
 
 def to_do(plan: Plan, done: frozenset[str]) -> tuple[Planned, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from jobs import models
 from jobs.data.identity import identify
 from jobs.data.settings import Data
+from jobs.data.shards import shard_tasks
 from jobs.storage import digest
 from jobs.task import STAGES, Task
 from pipeline.manifest.types import Manifest, Resources, Run, Search
@@ -145,10 +146,14 @@ class _Draft:
             settings, plumbing = self._identify(data)
             given = resources["preprocess"]
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": given.shards})
+            place: dict[str, Any] = {"group": DATA_GROUP, "settings": data.model_dump(), "resources": given}
             name = data.language or "all"
-            self._datasets[key] = self.add(
-                Planned(task=task, group=DATA_GROUP, run=name, settings=data.model_dump(), resources=given)
+            shards = shard_tasks(task, given.shards) if "sources" in settings else ()
+            after = tuple(
+                self.add(Planned(task=shard, run=f"{name} shard {number}", **place))
+                for number, shard in enumerate(shards)
             )
+            self._datasets[key] = self.add(Planned(task=task, run=name, after=after, **place))
         return self._datasets[key]
 
     def _identify(self, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from jobs.attempt import STALE_S, history
 from jobs.record import Record, read_record
 from jobs.storage import Storage, read_json
+from pipeline.done import merged
 from pipeline.plan import Plan, Planned
 from pipeline.queue import Said, ask
 from pipeline.states import STATES, TaskState
@@ -29,12 +30,16 @@ def task_states(plan: Plan) -> dict[str, TaskState]:
     storage = Storage(plan.manifest.storage)
     records = {planned.id: _record(storage, planned.id) for planned in plan.tasks}
     done = {task_id for task_id, record in records.items() if _is_done(storage, record)}
-    said = ask(storage, records.keys() - done)
+    shards = merged(plan, done) - done
+    said = ask(storage, records.keys() - done - shards)
     states = {}
     for planned in plan.tasks:
         record = records[planned.id]
         if planned.id in done and isinstance(record, Record):
             states[planned.id] = _done(planned, record)
+            continue
+        if planned.id in shards:
+            states[planned.id] = TaskState(id=planned.id, state="done", message="its data set is whole")
             continue
         # A task never queued and never run has no folder worth a look.
         known = record is not None or planned.id in said

@@ -167,3 +167,21 @@ def test_the_brake_holds_the_rest_of_a_group(tmp_path: Path) -> None:
     assert (len(failed), len(held)) == (3, 5), trains
     assert all("the same error ended 3 tasks" in task["reason"] for task in held)
     assert "held" in tanda("why", manifest, "R5")
+
+
+def test_shards_give_the_same_data_set_and_are_done_when_it_is(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, MANIFEST.replace("source: titles.csv", "source: parts"))
+    header, *rows = (tmp_path / "titles.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "parts").mkdir()
+    for number in range(3):
+        (tmp_path / "parts" / f"{number}.csv").write_text("".join([header, *rows[number::3]]))
+    sharded = ("--set", "resources.preprocess.shards=3", "--set", "experiments.architectures.runs.MLP.epochs=1")
+
+    def published(name: str, *words: str) -> dict[str, bytes]:
+        tanda("submit", manifest, "--executor", "inline", "--set", f"storage={tmp_path / name}", *words)
+        folder = next((tmp_path / name / "datasets").iterdir())
+        return {f"{folder.name}/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+    assert published("three", *sharded) == published("one")
+    status = ("status", manifest, "--json", "--set", f"storage={tmp_path / 'one'}", "--set")
+    assert json.loads(tanda(*status, "resources.preprocess.shards=3"))["summary"] == {"done": 12}

@@ -136,7 +136,8 @@ PLUMBING = {
 @pytest.mark.parametrize("case", PLUMBING)
 def test_ids_do_not_depend_on_plumbing(case: str, folder: Path) -> None:
     changed = planned(folder, sets=(PLUMBING[case],))
-    assert [task.id for task in changed.tasks] == [task.id for task in planned(folder).tasks]
+    own = [task.id for task in changed.tasks if "shard" not in task.task.settings]
+    assert own == [task.id for task in planned(folder).tasks]
 
 
 DECIDING = {
