@@ -28,6 +28,7 @@ class Projection:
         if small and not words.training and not torch.is_grad_enabled():
             return self._remember(words, tokens, weight), tokens
         self._table = None
+        self._known = None
         rows, index = words.distinct(tokens)
         return linear(rows, weight), index
 
@@ -36,7 +37,7 @@ class Projection:
         if self._table is None or self._known is None or key != self._key:
             # A tensor made in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
-                self._table = weight.new_empty((words.weight.shape[0], weight.shape[0]))
+                self._table = weight.new_zeros((words.weight.shape[0], weight.shape[0]))
                 self._known = torch.zeros(words.weight.shape[0], dtype=torch.bool)
             self._key = key
         flat = tokens.reshape(-1)
