@@ -188,8 +188,9 @@ def run_pool(
         for number, process in list(running.items()):
             if kills and process.is_alive() and time.monotonic() >= doomed.get(number, math.inf):
                 process.kill()
-                kills -= 1
-                del doomed[number]
+                process.join()
+                # One that ended just before was not killed; the next one doomed is.
+                kills -= process.exitcode == -signal.SIGKILL
             if process.is_alive():
                 continue
             process.join()

@@ -171,6 +171,16 @@ def test_evaluation_after_more_training_uses_the_new_weights(name: str) -> None:
     torch.testing.assert_close(score(model, batch), first)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_prediction_without_padding_does_not_depend_on_what_lay_in_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = [title[:3] for title in draw_titles(30) if len(title) >= 3]
+    expected = score(build(name), make_batch(titles, width=6))
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: torch.full(size, torch.nan))
+    torch.testing.assert_close(score(build(name), make_batch(titles)), expected)
+
+
 def test_settings_are_read_without_torch_or_scikit_learn() -> None:
     code = (
         "import sys; from jobs import models; [models.settings(name) for name in models.names()]; "

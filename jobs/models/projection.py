@@ -28,14 +28,14 @@ class Projection:
         if small and not words.training and not torch.is_grad_enabled():
             return self._remember(words, tokens, weight), tokens
         self._table = None
-        self._known = None
         rows, index = words.distinct(tokens)
         return linear(rows, weight), index
 
     def _remember(self, words: Words, tokens: Tensor, weight: Tensor) -> Tensor:
         key = tuple(number for tensor in (words.weight, weight) for number in (tensor.data_ptr(), tensor._version))
         if self._table is None or self._known is None or key != self._key:
-            # A tensor made in inference mode could not be written to outside of it.
+            # Zero, and not whatever lies in memory: windows beyond a title's end read the padding's row, which is zero,
+            # also where no title of the batch is padded. Made outside of inference mode, to be written to outside of it.
             with torch.inference_mode(False):
                 self._table = weight.new_zeros((words.weight.shape[0], weight.shape[0]))
                 self._known = torch.zeros(words.weight.shape[0], dtype=torch.bool)
