@@ -20,11 +20,13 @@ from jobs.storage import Storage
 from jobs.task import Task
 
 FLOOR = """
+import os
 import sys
 from pathlib import Path
 import torch
 from jobs.data.dataset import Dataset
 Dataset.open(Path(sys.argv[1])).splits
+os._exit(0)
 """
 # The real entry point; the process ends as its first step does.
 STEP = """

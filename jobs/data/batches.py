@@ -16,7 +16,7 @@ from jobs.data.dataset import PAD, Split
 
 SHUFFLES = ("full", "buffer")
 # Batches made together on the CPU: the cost of a numpy call is paid once for all of them.
-_GROUP_TOKENS = 1 << 16
+_GROUP_TOKENS = 1 << 18
 # Length bucketing sorts within this many batches, so that it stays nearly a shuffle.
 _BUCKET_BATCHES = 64
 
@@ -144,7 +144,8 @@ class _HostMaker:
             widest = int(lengths[cuts[first] : cuts[first + 1]].max())
             count = max(1, _GROUP_TOKENS // (widest * int(cuts[first + 1] - cuts[first])))
             last = min(first + count, len(cuts) - 1)
-            yield from self._group(rows, cuts[first : last + 1], lengths)
+            # All of a group at once: between two steps each call would find the processor's caches full of the model.
+            yield from list(self._group(rows, cuts[first : last + 1], lengths))
             first = last
 
     def _group(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:

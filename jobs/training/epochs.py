@@ -25,7 +25,8 @@ from jobs.training.settings import TRAINING
 from jobs.training.tally import make_tally
 from jobs.training.trained import SETTINGS, write_settings
 
-LOOK_STEPS = 16
+LOOK_STEPS = 64
+GLANCE_S = 0.5
 EVALUATION_TITLES = 1024
 
 
@@ -46,6 +47,7 @@ class Epochs:
         self.best_epoch = 0
         self.best: dict[str, Tensor] | None = None
         self.spent_s = 0.0  # in the present epoch, attempts before this one included
+        self.glance_at = 0.0
 
     def finished(self) -> TrainResult | None:
         """The result of a run that was killed after its last epoch and before its record."""
@@ -143,16 +145,25 @@ class Epochs:
             self._pause_if_asked()
             self.stepper.step(batch)
             self.step += 1
+            # Counted in steps and not in seconds: it is part of what a resumed run repeats.
             if self.step % LOOK_STEPS == 0 or self.step == 1:
-                self._look()
+                self.tally.look(self.stepper.gradient_norm())
+            if time.monotonic() >= self.glance_at:
+                self._glance()
         self._stop_if_diverged()
         self.trained_s = self._spent_s()
 
-    def _look(self) -> None:
-        """Every 16 steps: the gradient's norm, the loss's soundness, progress, and the checkpoint that is due."""
-        self.tally.look(self.stepper.gradient_norm())
-        if self.device.type == "cpu":
+    def _glance(self) -> None:
+        """Twice a second at most: is the loss sound, what is the progress, is a checkpoint due?"""
+        if self.tally.spoilt(self.step):
             self._stop_if_diverged()
+        if self.saver.due():
+            self._stop_if_diverged()
+            self.saver.save(self._save)
+        self._progress()
+        self.glance_at = time.monotonic() + min(GLANCE_S, self.saver.cadence_s)
+
+    def _progress(self) -> None:
         steps, epochs = self.batches.steps, int(self.settings["epochs"])
         spent = self._spent_s()
         done = min(self.step * int(self.settings["batch_size"]), len(self.dataset.splits["train"]))
@@ -167,9 +178,6 @@ class Epochs:
             rate=done / spent if spent else None,
             left_s=left * spent / self.step,
         )
-        if self.saver.due():
-            self._stop_if_diverged()
-            self.saver.save(self._save)
 
     def _stop_if_diverged(self) -> None:
         if int(self.tally.finite) == self.step:
@@ -179,7 +187,7 @@ class Epochs:
             epoch=self.epoch + 1,
             step=sums["finite"] + 1,
             where="training",
-            norm=float(self.stepper.gradient_norm()),
+            norm=float(self.stepper.gradient_norm()) if self.stepper.gradients() else None,
             before=self.journal[-1]["gradient_norm"] if self.journal else None,
         )
 

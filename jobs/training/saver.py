@@ -20,7 +20,7 @@ class Saver:
     """
 
     def __init__(self, *, cadence_s: float, say: Callable[[str], None]) -> None:
-        self._cadence_s = cadence_s
+        self.cadence_s = cadence_s
         self._say = say
         self._saved = time.monotonic()
         self._any = False
@@ -28,7 +28,7 @@ class Saver:
 
     def due(self) -> bool:
         """Whether the time between two checkpoints has passed."""
-        return time.monotonic() - self._saved >= self._cadence_s
+        return time.monotonic() - self._saved >= self.cadence_s
 
     def epoch_over(self, save: Callable[[], None]) -> None:
         """Save, unless the last one was only just written."""
@@ -43,11 +43,11 @@ class Saver:
         self._any = True
         self.last_save_s = self._saved - began
         warning = warning_s()
-        if self.last_save_s > warning / 2 and self._cadence_s > WORTH / 10 * self.last_save_s:
-            self._cadence_s = max(self._cadence_s / 2, WORTH / 10 * self.last_save_s)
+        if self.last_save_s > warning / 2 and self.cadence_s > WORTH / 10 * self.last_save_s:
+            self.cadence_s = max(self.cadence_s / 2, WORTH / 10 * self.last_save_s)
             self._say(
                 f"a checkpoint took {self.last_save_s:.1f} s and the warning before a kill is {warning:g} s: "
-                f"saving every {self._cadence_s / 60:.1f} min from now on"
+                f"saving every {self.cadence_s / 60:.1f} min from now on"
             )
 
 

@@ -33,6 +33,7 @@ class Tally:
             "finite": torch.zeros((), dtype=torch.int64, device=device),
             "correct": torch.zeros(classes, dtype=torch.int64, device=device),
         }
+        self._copy: tuple[int, Tensor, torch.cuda.Event] | None = None
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a step: mean loss (), logits (B, C) float32, labels (B,) int64."""
@@ -54,8 +55,26 @@ class Tally:
         """How many steps had a finite loss, () int64, before the first that had not."""
         return self._now()["finite"]
 
+    def spoilt(self, step: int) -> bool:
+        """Whether the loss is known to have been NaN or infinite by this step, without waiting for the device.
+
+        What is known is what a copy begun at an earlier call has brought since.
+        """
+        known = False
+        if self._copy is not None:
+            begun, finite, arrived = self._copy
+            if not arrived.query():  # type: ignore[no-untyped-call]
+                return False
+            known = int(finite) < begun
+        finite = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(self._sums["finite"], non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        self._copy = step, finite, arrived
+        return known
+
     def clear(self) -> None:
         """Start a new pass; the tensors stay the same ones, as a captured graph needs them to."""
+        self._copy = None
         for value in self._now().values():
             value.zero_()
 
@@ -94,6 +113,9 @@ class HostTally(Tally):
         self._steps.append((loss.detach(), logits.detach().numpy().argmax(1), labels))
         if len(self._steps) >= 64:
             self._now()
+
+    def spoilt(self, step: int) -> bool:
+        return int(self.finite) < step
 
     def _now(self) -> dict[str, Tensor]:
         if not self._steps:
