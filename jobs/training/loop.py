@@ -46,7 +46,7 @@ class Stepper:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._forward: Callable[[Batch], Tensor] = model
         if compiled:
-            self._forward = _compiled(model, say, fall_back=self._run_eagerly)
+            self._forward = _compiled(model, device, say, fall_back=self._run_eagerly)
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
@@ -100,9 +100,11 @@ def validate(
 
 
 def _compiled(
-    model: nn.Module, say: Callable[[str], None], *, fall_back: Callable[[], None]
+    model: nn.Module, device: torch.device, say: Callable[[str], None], *, fall_back: Callable[[], None]
 ) -> Callable[[Batch], Tensor]:
-    compiled = torch.compile(model, dynamic=True)
+    # On a GPU "reduce-overhead" replays CUDA graphs, one for each shape of a batch that is met.
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    compiled = torch.compile(model, dynamic=True, mode=mode)
 
     def run(batch: Batch) -> Tensor:
         state = torch.get_rng_state()
