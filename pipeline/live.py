@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from jobs.storage import Storage
 from pipeline.plan import Plan
 from pipeline.queue import closing
+from pipeline.searches import search_lines
 from pipeline.states import TaskState
 from pipeline.status import over, states_table, summary_line, task_states
 
@@ -33,7 +35,9 @@ def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping
     with Live(console=console, refresh_per_second=4, transient=True) as display:
         while True:
             states = task_states(plan)
-            display.update(states_table(plan, states, rows=max(5, console.height - 8)))
+            lines = [Text(line) for line in search_lines(plan)]
+            table = states_table(plan, states, rows=max(5, console.height - 8 - len(lines)))
+            display.update(Group(table, *lines))
             if finished(states):
                 return states
             time.sleep(_pause_s(states))

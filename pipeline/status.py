@@ -18,6 +18,7 @@ from jobs.storage import Storage, read_json
 from pipeline.done import merged
 from pipeline.plan import Plan, Planned
 from pipeline.queue import Said, ask
+from pipeline.searches import search_lines, searches_document
 from pipeline.states import STATES, TaskState
 from slurm.states import JobState
 
@@ -209,7 +210,8 @@ def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, An
         {"stage": planned.stage, "group": planned.group, "run": planned.run, **asdict(states[planned.id])}
         for planned in plan.tasks
     ]
-    return {"tasks": tasks, "summary": {state: counts[state] for state in STATES if counts[state]}}
+    summary = {state: counts[state] for state in STATES if counts[state]}
+    return {"tasks": tasks, "summary": summary, "searches": searches_document(plan)}
 
 
 def summary_line(states: Mapping[str, TaskState]) -> str:
@@ -272,10 +274,10 @@ def progress_words(progress: Mapping[str, Any]) -> str:
 
 
 def print_states(plan: Plan, states: Mapping[str, TaskState], console: Console) -> None:
-    """The tasks that need eyes first, then measured advice where what was asked is far from what was used."""
+    """The tasks that need eyes first, a line a search, then advice where what was asked is far from what was used."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
-    for line in advice(plan, states):
-        console.print(line)
+    for line in (*search_lines(plan), *advice(plan, states)):
+        console.print(line, markup=False, highlight=False)
 
 
 def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:
