@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,12 @@ class Context:
             return
         self._written = now
         temporary = self.folder / f".progress.{self.attempt.number}.tmp"
-        temporary.write_bytes(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
-        temporary.replace(self.folder / "progress.json")
+        # A full storage must not end a run for this: what has to be written will tell.
+        with suppress(OSError):
+            temporary.write_bytes(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
+            temporary.replace(self.folder / "progress.json")
 
     def say(self, message: str) -> None:
         """A line for the task's log."""
-        print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the log is on the storage too
+            print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)

@@ -11,12 +11,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs import brake
+from jobs import brake, faults
 from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
 from jobs.context import Context, Outcome, PausedError, StopError
 from jobs.record import Record, is_done
@@ -48,7 +49,8 @@ def run(folder: Path) -> int:
         print(f"held: {reason}", file=sys.stderr, flush=True)
         return FAILED
     (folder / brake.HELD).unlink(missing_ok=True)
-    status = _work(task, storage, begin(folder, _about()), flag)
+    attempt = _begin(folder, flag)
+    status = PAUSED if attempt is None else _work(task, storage, attempt, flag)
     return _afterwards(task, storage, flag) if status == DONE else status
 
 
@@ -86,18 +88,34 @@ class _Flag:
         return self._set
 
 
+def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
+    """Begin the next attempt, once the storage has room for it; None when asked to stop meanwhile."""
+    patience = faults.Patience(interrupted)
+    while True:
+        try:
+            return begin(folder, _about())
+        except OSError as error:
+            if not faults.passing(error) or not (patience.wait(folder) or interrupted()):
+                raise
+        if interrupted():
+            return None
+
+
 def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
-    with attempt.beating():
-        return _attempt(
-            Context(
-                task=task,
-                storage=storage,
-                folder=attempt.folder,
-                attempt=attempt,
-                interrupted=interrupted,
-                cpus=cpus(),
-            )
+    """Attempt the task; when the storage is full, wait for room and go on as the next attempt."""
+    patience = faults.Patience(interrupted)
+    while True:
+        context = Context(
+            task=task, storage=storage, folder=attempt.folder, attempt=attempt, interrupted=interrupted, cpus=cpus()
         )
+        with attempt.beating():
+            status = _attempt(context, patience)
+        if status is not None:
+            return status
+        following = follow(attempt.folder, attempt.number, _about())
+        if following is None:
+            return PAUSED
+        attempt = following
 
 
 def _afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
@@ -110,7 +128,8 @@ def _afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -
         return DONE
 
 
-def _attempt(context: Context) -> int:
+def _attempt(context: Context, patience: faults.Patience) -> int | None:
+    """An exit status; None when the storage took nothing more for a while and does again."""
     started = time.time()
     try:
         _check_needs(context)
@@ -127,6 +146,8 @@ def _attempt(context: Context) -> int:
         _end(context.attempt, started, state="superseded", message=str(error))
         return PAUSED
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
+        if faults.passing(error):
+            return _stuck(context, started, error, patience)
         return _failed(context, started, error)
     _end(context.attempt, started, state="done")
     return DONE
@@ -138,9 +159,21 @@ def _check_needs(context: Context) -> None:
         raise StopError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
 
 
+def _stuck(context: Context, started: float, error: Exception, patience: faults.Patience) -> int | None:
+    """Wait for room on the storage: None once there is some, else an exit status."""
+    reason = faults.in_words(error, context.storage.root)
+    context.say(f"waiting for room: {reason}")
+    there_is_room = patience.wait(context.folder)
+    if not there_is_room and not context.interrupted():
+        return _failed(context, started, error)
+    _end(context.attempt, started, state="paused", message=reason)
+    return None if there_is_room else PAUSED
+
+
 def _failed(context: Context, started: float, error: Exception) -> int:
-    cause, message, details = _cause(error)
-    if cause == "error":
+    known = faults.in_words(error, context.storage.root)
+    cause, message, details = ("error", known, {}) if known else _cause(error)
+    if cause == "error" and not known:
         traceback.print_exception(error)
     context.say(f"failed ({cause}): {message}")
     outcome = Outcome(files=(), result=details)
@@ -201,7 +234,9 @@ def _ran_s(attempt: dict[str, Any]) -> float:
 
 
 def _end(attempt: Attempt, started: float, **facts: Any) -> None:
-    attempt.end(running_s=time.time() - started, peak_mb=_peak_mb(), **facts)
+    # On a full storage the end stays untold: what the attempt came to does not depend on it.
+    with suppress(OSError):
+        attempt.end(running_s=time.time() - started, peak_mb=_peak_mb(), **facts)
 
 
 def _peak_mb() -> float:
@@ -240,5 +275,5 @@ def main() -> int:
     try:
         return run(Path(sys.argv[1]))
     except (OSError, ValueError) as error:
-        print(f"tanda: {error}", file=sys.stderr)
+        print(f"tanda: {faults.in_words(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
         return 2
