@@ -48,13 +48,13 @@ def build(
     observations = observe(groups, collected, words)
     pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
     folder = collected.storage.reports / plan.manifest.name
-    table = results.columns(collected)
+    table, written = results.columns(collected), document.table_files(tables)
     files |= {
         "results.csv": results.as_csv(table),
         "results.parquet": results.as_parquet(table),
-        "results.md": document.as_markdown(collected, tables, observations, pictures, words),
-        "results.tex": document.as_latex(collected, tables, words),
-        **document.table_files(tables),
+        "results.md": document.as_markdown(collected, tables, written, observations, pictures, words),
+        "results.tex": document.as_latex(collected, tables, written, words),
+        **written,
     }
     if plots:
         from pipeline.report.page import render

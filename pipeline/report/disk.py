@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import orjson
 
 LOG_TAIL_BYTES = 8_192
+BLOCK_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,11 @@ def read_bytes(path: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        size = os.fstat(descriptor).st_size
         blocks = []
-        while block := os.read(descriptor, max(size, 65_536)):
+        while block := os.read(descriptor, BLOCK_BYTES):
             blocks.append(block)
             # A whole file in one read is the rule; the second read would only say that it is over.
-            if len(block) == size:
+            if len(block) < BLOCK_BYTES:
                 break
         return b"".join(blocks)
     finally:
@@ -108,13 +109,11 @@ def read_evaluation(folder: str, known: Known | None = None) -> tuple[tuple[str,
     text = read_bytes(f"{folder}/evaluation.json")
     if text is None:
         return None
+    known = known or Known()
     try:
         classes, document = _with_classes(text, known)
         splits = {
-            name: Split(
-                recall=np.array(figures["recall"], dtype=np.float64),
-                support=np.array(figures["support"], dtype=np.int64),
-            )
+            name: Split(recall=_recall(figures["recall"]), support=known.support(name, figures["support"]))
             for name, figures in document.items()
             if isinstance(figures, dict) and "recall" in figures
         }
@@ -125,22 +124,38 @@ def read_evaluation(folder: str, known: Known | None = None) -> tuple[tuple[str,
     return classes, splits
 
 
+def _recall(values: Sequence[float | None]) -> np.ndarray:
+    try:
+        # Twice as fast as numpy's own way from a list; a category without titles is null there, and NaN here.
+        return np.frombuffer(array("d", values))  # type: ignore[type-var]
+    except TypeError:
+        return np.array(values, dtype=np.float64)
+
+
 class Known:
-    """The beginning of an evaluation.json, which all runs of a data set share: its categories, parsed once."""
+    """What the evaluations of one data set share: their beginning with the categories, and each split's support."""
 
     def __init__(self) -> None:
         self.head = b""
         self.classes: tuple[str, ...] = ()
+        self._supports: dict[str, tuple[list[int], np.ndarray]] = {}
+
+    def support(self, split: str, values: list[int]) -> np.ndarray:
+        """These numbers as an array, the same one as long as they are the same."""
+        seen = self._supports.get(split)
+        if seen is None or seen[0] != values:
+            seen = self._supports[split] = values, np.array(values, dtype=np.int64)
+        return seen[1]
 
 
-def _with_classes(text: bytes, known: Known | None) -> tuple[tuple[str, ...], dict[str, Any]]:
-    if known is not None and known.head and text.startswith(known.head):
+def _with_classes(text: bytes, known: Known) -> tuple[tuple[str, ...], dict[str, Any]]:
+    if known.head and text.startswith(known.head):
         return known.classes, orjson.loads(b"{" + text[len(known.head) :])
     document = orjson.loads(text)
     classes = tuple(document["classes"])
     # Keys are written in order, so the categories come first; a file that is otherwise is read whole.
     end = text.find(b"],") + 2
-    if known is not None and end > 1 and _is_head(text[:end], classes):
+    if end > 1 and _is_head(text[:end], classes):
         known.head, known.classes = text[:end], classes
     return classes, document
 

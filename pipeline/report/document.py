@@ -15,11 +15,15 @@ from pipeline.report.words import Words
 def as_markdown(
     collected: Collected,
     tables: Iterable[Table],
+    written: Mapping[str, bytes],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
     words: Words,
 ) -> bytes:
-    """Everything in one text: where it stands, what was observed, and each group's tables and pictures."""
+    """Everything in one text: where it stands, what was observed, and each group's tables and pictures.
+
+    ``written`` are the tables' own files, as ``table_files`` makes them.
+    """
     parts = [
         f"# {markdown.escape(words('results of', name=collected.manifest.name))}\n",
         f"{standing(collected, words)}\n",
@@ -32,26 +36,30 @@ def as_markdown(
         parts.append(f"## {markdown.escape(group)}\n")
         for table in members:
             title = table.title.removeprefix(f"{group}: ")
-            parts.append(f"### {markdown.escape(title[:1].upper() + title[1:])}\n\n{markdown.write(table)}")
+            parts.append(f"### {markdown.escape(title[:1].upper() + title[1:])}\n\n{written[_place(table, "md")].decode()}")
         parts += [f"![{markdown.escape(group)}]({path})\n" for path in pictures.get(group, ())]
     parts += [f"![{markdown.escape(words('cost title'))}]({path})\n" for path in pictures.get("", ())]
     return "\n".join(parts).encode()
 
 
-def as_latex(collected: Collected, tables: Iterable[Table], words: Words) -> bytes:
-    return latex.document(words("results of", name=collected.manifest.name), tables).encode()
+def as_latex(collected: Collected, tables: Iterable[Table], written: Mapping[str, bytes], words: Words) -> bytes:
+    texts = (written[_place(table, "tex")].decode() for table in tables)
+    return latex.document(words("results of", name=collected.manifest.name), texts).encode()
 
 
 def table_files(tables: Iterable[Table]) -> dict[str, bytes]:
     """Each table alone, in every format: ``tables/<group>-<table>.<suffix>``."""
     files = {}
     for table in tables:
-        name = f"tables/{file_name(table.group)}-{table.name}"
-        files[f"{name}.md"] = markdown.write(table).encode()
-        files[f"{name}.tex"] = latex.write(table).encode()
-        files[f"{name}.html"] = html.write(table).encode()
-        files[f"{name}.csv"] = csv.write(table).encode()
+        files[_place(table, "md")] = markdown.write(table).encode()
+        files[_place(table, "tex")] = latex.write(table).encode()
+        files[_place(table, "html")] = html.write(table).encode()
+        files[_place(table, "csv")] = csv.write(table).encode()
     return files
+
+
+def _place(table: Table, suffix: str) -> str:
+    return f"tables/{file_name(table.group)}-{table.name}.{suffix}"
 
 
 def standing(collected: Collected, words: Words) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from pipeline.report.table import Cell, Table
 
@@ -20,12 +19,11 @@ HEAD = r"""\documentclass{article}
 FOOT = "\\end{landscape}\n\\end{document}\n"
 
 
-def document(title: str, tables: Iterable[Table]) -> str:
-    """A whole document, one table after the other."""
-    return HEAD + f"\\section*{{{escape(title)}}}\n" + "\n".join(write(table) for table in tables) + FOOT
+def document(title: str, tables: Iterable[str]) -> str:
+    """A whole document, one written table after the other."""
+    return HEAD + f"\\section*{{{escape(title)}}}\n" + "\n".join(tables) + FOOT
 
 
-@lru_cache(maxsize=64)  # written twice: alone and in the whole
 def write(table: Table) -> str:
     """One table as a longtable, which may run over pages."""
     kinds = "".join("r" if column.number else "l" for column in table.columns)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from pipeline.report.table import Cell, Table
 
 
-@lru_cache(maxsize=64)  # written twice: alone and in the whole
 def write(table: Table) -> str:
     """The table with its caption above it and its notes below."""
     head = [escape(column.title) for column in table.columns]
