@@ -12,6 +12,7 @@ import orjson
 from jobs import models
 from jobs.search import winner
 from jobs.storage import Storage
+from jobs.training.trained import SETTINGS
 from pipeline.manifest.types import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import disk
@@ -205,7 +206,7 @@ class _Reader:
         evaluate = self.part(row.evaluate)
         train_id = row.train or self._winner(row, evaluate)
         train = self.part(train_id) if train_id else None
-        settings, epochs = self._training(row, train_id, train)
+        settings, epochs = self._training(row, train_id)
         spoke = _speaks(train, evaluate)
         # Half a row would be worse than none: what was evaluated counts once both tasks are done.
         figures = disk.figures(train.result) if train and train.state == "done" else {}
@@ -241,15 +242,17 @@ class _Reader:
         except (OSError, ValueError):
             return None
 
-    def _training(
-        self, row: Row, train_id: str | None, train: _Part | None
-    ) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
+    def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
         trial = self.trials.get(train_id or "")
         if trial is not None:
             return {**row.settings, **trial.settings}, trial.epochs
-        chosen = train.result.get("settings") if train else None
-        settings = {**row.settings, **chosen} if isinstance(chosen, Mapping) else row.settings
-        return settings, disk.read_epochs(f"{self.runs}/{train_id}") if train_id else ()
+        if train_id is None:
+            return row.settings, ()
+        settings = row.settings
+        if row.search is not None:
+            # A refit takes its search's winner's settings, and says which they were when it begins.
+            settings = {**settings, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
+        return settings, disk.read_epochs(f"{self.runs}/{train_id}")
 
     def _state(self, task_id: str | None) -> TaskState:
         return self.states.get(task_id, WAITING) if task_id else WAITING
@@ -332,6 +335,17 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
         ended=part.ended,
         about=part.about,
     )
+
+
+def _settings_written(path: str) -> Mapping[str, Any]:
+    """What a run was trained with; empty before it begins."""
+    try:
+        written = orjson.loads(disk.read_bytes(path) or b"{}")
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(written, Mapping):
+        return {}
+    return {name: value for name, value in written.items() if name not in ("architecture", "dataset")}
 
 
 def _point(storage: Storage, search_id: str, number: int) -> Mapping[str, Any]:

@@ -36,7 +36,8 @@ def as_markdown(
         parts.append(f"## {markdown.escape(group)}\n")
         for table in members:
             title = table.title.removeprefix(f"{group}: ")
-            parts.append(f"### {markdown.escape(title[:1].upper() + title[1:])}\n\n{written[_place(table, "md")].decode()}")
+            parts.append(f"### {markdown.escape(title[:1].upper() + title[1:])}\n")
+            parts.append(written[_place(table, "md")].decode())
         parts += [f"![{markdown.escape(group)}]({path})\n" for path in pictures.get(group, ())]
     parts += [f"![{markdown.escape(words('cost title'))}]({path})\n" for path in pictures.get("", ())]
     return "\n".join(parts).encode()
