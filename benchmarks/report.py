@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,21 @@ class _Writer:
         (folder / "record.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2))
 
 
-def timed(name: str, action: Callable[[], Any]) -> float:
-    before = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Seconds on the clock and of the processor: on a busy machine the latter tell more."""
+
+    wall_s: float
+    processor_s: float
+
+
+def timed(name: str, action: Callable[[], Any]) -> Taken:
+    before = time.perf_counter(), time.process_time()
     action()
-    taken = time.perf_counter() - before
+    taken = Taken(time.perf_counter() - before[0], time.process_time() - before[1])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name}: {taken:.2f} s (peak memory so far {peak_mb:.0f} MB)", flush=True)
+    told = f"{taken.wall_s:.2f} s, {taken.processor_s:.2f} s of the processor"
+    print(f"{name}: {told} (peak memory so far {peak_mb:.0f} MB)", flush=True)
     return taken
 
 
@@ -202,7 +212,9 @@ def tables(root: Path, runs: int) -> None:
     print("filling MLflow's store with the same runs ...", flush=True)
     update(plan, states)
     theirs = timed("mlflow.search_runs and bulk histories", lambda: _mlflow_way(Storage(plan.manifest.storage)))
-    print(f"ratio: {theirs / ours:.1f} (first), {theirs / again:.1f} (again); wanted: 10")
+    for name, mine in (("first", ours), ("again", again)):
+        wall, processor = theirs.wall_s / mine.wall_s, theirs.processor_s / mine.processor_s
+        print(f"ratio, {name}: {wall:.1f} on the clock, {processor:.1f} of the processor; wanted: 10")
 
 
 def _mlflow_way(storage: Storage) -> None:
@@ -248,7 +260,7 @@ def store(root: Path, runs: int) -> None:
     plan, states = make_runs(root, runs, groups=5)
     first = timed(f"{runs} new runs into MLflow's store", lambda: update(plan, states))
     second = timed("nothing new", lambda: update(plan, states))
-    print(f"second: {100 * second / first:.1f} % of the first; wanted: at most 5 %")
+    print(f"second: {100 * second.wall_s / first.wall_s:.1f} % of the first; wanted: at most 5 %")
 
 
 def main() -> None:
