@@ -82,6 +82,7 @@ def test_the_winner_is_evaluated_and_trained_again(searched: Study) -> None:
     assert record is not None and trained is not None
     metric = "validation_balanced_accuracy"
     assert record.result[metric] == pytest.approx(trained.result[metric], abs=1e-6)
+    assert record.result["train"] == best.name
     again = Task(stage="train", settings={**place, "dataset": dataset, "seed": 7}, needs=(dataset,))
     folder = again.write(searched.storage)
     assert entry.run(folder) == entry.DONE

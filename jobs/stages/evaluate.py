@@ -19,12 +19,14 @@ SPLITS = ("validation", "test")
 
 def run(context: Context) -> Outcome:
     """Write evaluation.json and predictions.npz; raises PausedError when asked to stop between splits."""
-    trained = Trained.open(context.storage, target(context.storage, context.task))
+    chosen = target(context.storage, context.task)
+    trained = Trained.open(context.storage, chosen)
     trained.prepare(cpus=context.cpus)
     classes = trained.dataset.classes
     evaluation: dict[str, Any] = {"classes": classes}
     arrays: dict[str, np.ndarray] = {}
-    result: dict[str, float] = {}
+    # Which trial won is written down: a search that goes on may get another winner, this evaluation may not.
+    result: dict[str, Any] = {} if "train" in context.task.settings else {"train": chosen.name}
     for name in SPLITS:
         if context.interrupted():
             raise PausedError(f"before the {name} titles; nothing is lost but a moment")

@@ -11,6 +11,7 @@ import orjson
 
 from jobs import models
 from jobs.search import winner
+from jobs.search.importance import importance
 from jobs.storage import Storage
 from jobs.training.trained import SETTINGS
 from pipeline.manifest.types import Manifest
@@ -103,6 +104,7 @@ class Collected:
     tasks: Mapping[str, int]  # how many tasks are in each state
     _evaluations: dict[str, Mapping[str, disk.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search
     _known: dict[str, disk.Known] = field(default_factory=dict)  # by data set
 
     @cached_property
@@ -137,6 +139,17 @@ class Collected:
         if not result.done:
             return None
         return disk.read_predictions(f"{self.storage.runs}/{result.row.evaluate}", split)
+
+    def importance(self, search: SearchResult) -> Mapping[str, float]:
+        """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
+        if search.planned.id not in self._importance:
+            try:
+                found = importance(self.storage, search.planned.id)
+            except ValueError:
+                # A damaged file of a trial: the rest of the report stands without it.
+                found = {}
+            self._importance[search.planned.id] = found
+        return self._importance[search.planned.id]
 
     def log(self, result: Result) -> str:
         """The end of the log of the task that matters: the one that failed, else the one that trained."""

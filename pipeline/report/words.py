@@ -13,6 +13,20 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "hyperparameters": ("Hyperparameters", "Hiperparámetros"),
     "metrics": ("Metrics", "Métricas"),
     "published": ("Against the published figures", "Frente a las cifras publicadas"),
+    "importance": ("Importance of the settings", "Importancia de los ajustes"),
+    "share of variance": ("share of the variance", "parte de la varianza"),
+    "note importance": (
+        (
+            "The share of the variance of {metric} over the space that a setting explains alone: main effects of a "
+            "functional analysis of variance on a random forest fitted to the trials (Hutter, Hoos and Leyton-Brown, "
+            "ICML 2014); what is left to 1 are interactions."
+        ),
+        (
+            "La parte de la varianza de {metric} en el espacio que un ajuste explica por sí solo: efectos principales "
+            "de un análisis funcional de la varianza sobre un bosque aleatorio ajustado a las pruebas (Hutter, Hoos y "
+            "Leyton-Brown, ICML 2014); lo que falta hasta 1 son interacciones."
+        ),
+    ),
     "trials": ("Trials of the search", "Pruebas de la búsqueda"),
     "results of": ("Results of {name}", "Resultados de {name}"),
     "run": ("run", "corrida"),
@@ -92,7 +106,9 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "cost title": ("Score against cost", "Puntaje frente a costo"),
     "seconds title": ("Score against training time", "Puntaje frente a tiempo de entrenamiento"),
     "training time": ("training time (s)", "tiempo de entrenamiento (s)"),
-    "search title": ("{search}: the search, trial by trial", "{search}: la búsqueda, prueba por prueba"),
+    "search title": ("{search}: the best so far over the epochs spent", "{search}: lo mejor según las épocas gastadas"),
+    "epochs spent": ("epochs spent by all trials", "épocas gastadas por todas las pruebas"),
+    "of the variance": ("{share} of the variance", "{share} de la varianza"),
     "best so far": ("best so far", "mejor hasta ahora"),
     "space title": ("{search}: the score over the space", "{search}: el puntaje en el espacio"),
     "other runs": ("{count} other runs", "otras {count} corridas"),

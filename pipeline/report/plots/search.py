@@ -1,4 +1,4 @@
-"""A search: the score trial by trial with the best so far, and the score over each dimension of the space."""
+"""A search: the best so far over the epochs spent, and the score over each setting of the space."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
 from pipeline.report.names import file_name
 from pipeline.report.plots import GREY, colour, new_figure, plain_numbers
+from pipeline.report.searched import Axis, axes, spent
 from pipeline.report.table import setting
 from pipeline.report.words import Words
 
@@ -25,69 +26,74 @@ PANELS_A_ROW = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A trial with a score; ``stopped`` when it was cut before its last epoch."""
+    """A trial with a score; ``spent`` are the whole search's epochs when its last one ended.
+
+    ``stopped`` when it was cut before its last epoch.
+    """
 
     number: int
     score: float
-    best_so_far: float
+    spent: int
     stopped: bool
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
+    """``best`` is (epochs spent, best value so far); ``failed`` are the epochs spent when a failed trial ended."""
+
     name: str
     search: str
     metric: str
     position: int
+    best: tuple[tuple[int, float], ...]
     trials: tuple[Scored, ...]
     failed: tuple[int, ...]
-    space: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    importance: Mapping[str, float]
 
 
-def build(group: Group, _collected: Collected, _words: Words) -> list[Searched]:
+def build(group: Group, collected: Collected, _words: Words) -> list[Searched]:
     if group.search is None:
         return []
-    planned = group.search.planned.search
-    trials, top = [], -math.inf
-    for trial in group.search.trials:
-        score = trial.figures.get(planned.metric)
-        if score is None or trial.state != "done":
-            continue
-        top = max(top, score)
-        trials.append(
-            Scored(
-                number=trial.number,
-                score=score,
-                best_so_far=top,
-                stopped=trial.stopped is not None,
-                settings=trial.settings,
-            )
+    metric, cost = group.search.planned.search.metric, spent(group.search)
+    trials = tuple(
+        Scored(
+            number=trial.number,
+            score=trial.figures[metric],
+            spent=cost.ends[trial.number],
+            stopped=trial.stopped is not None,
+            settings=trial.point,
         )
+        for trial in group.search.trials
+        if trial.state == "done" and metric in trial.figures and trial.number in cost.ends
+    )
     if not trials:
         return []
+    failed = (trial.number for trial in group.search.trials if trial.state == "failed")
     return [
         Searched(
             name=f"{file_name(group.name)}-search",
             search=group.name,
-            metric=planned.metric,
+            metric=metric,
             position=group.entries[0].position if group.entries else 0,
-            trials=tuple(trials),
-            failed=tuple(trial.number for trial in group.search.trials if trial.state == "failed"),
-            space=planned.space,
+            best=cost.best,
+            trials=trials,
+            failed=tuple(cost.ends.get(number, 0) for number in failed),
+            axes=tuple(axes(group.search)),
+            importance=collected.importance(group.search),
         )
     ]
 
 
 def draw(searched: Searched, words: Words) -> Figure:
-    names = list(searched.space)
-    rows = 1 + math.ceil(len(names) / PANELS_A_ROW)
+    rows = 1 + math.ceil(len(searched.axes) / PANELS_A_ROW)
     figure = new_figure(9.0, 2.9 + 2.2 * (rows - 1))
     grid = figure.add_gridspec(rows, PANELS_A_ROW)
     _draw_trials(figure.add_subplot(grid[0, :]), searched, words)
-    for place, name in enumerate(names):
+    for place, axis in enumerate(searched.axes):
         axes = figure.add_subplot(grid[1 + place // PANELS_A_ROW, place % PANELS_A_ROW])
-        _draw_dimension(axes, searched, name)
+        _draw_axis(axes, searched, axis, words)
         if place % PANELS_A_ROW == 0:
             axes.set_ylabel(words.name(searched.metric), fontsize=7)
     return figure
@@ -96,18 +102,18 @@ def draw(searched: Searched, words: Words) -> Figure:
 def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    numbers = [trial.number for trial in searched.trials]
-    best = [trial.best_so_far for trial in searched.trials]
-    axes.step(numbers, best, where="post", color=colour(searched.position), label=words("best so far"))
-    _scatter(axes, searched, numbers, words)
+    epochs, best = zip(*searched.best, strict=True)
+    axes.step(epochs, best, where="post", color=colour(searched.position), label=words("best so far"))
+    _scatter(axes, searched, [trial.spent for trial in searched.trials], words)
     if searched.failed:
         floor = [axes.get_ylim()[0]] * len(searched.failed)
         axes.scatter(searched.failed, floor, marker="x", color=GREY, label=words("failed"), clip_on=False)
-    axes.set_xlabel(words("trial"))
+    axes.set_xlabel(words("epochs spent"))
     axes.set_ylabel(words.name(searched.metric))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_title(words("search title", search=searched.search))
-    axes.legend(fontsize=8, loc="lower right")
+    # Beside the axes: trials may lie anywhere.
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Words | None) -> None:
@@ -127,25 +133,20 @@ def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Words | N
             )
 
 
-def _draw_dimension(axes: Axes, searched: Searched, name: str) -> None:
-    values = [trial.settings.get(name) for trial in searched.trials]
-    options = searched.space[name]
-    kind = next(iter(options), "") if isinstance(options, Mapping) else "choice"
-    if kind == "choice":
-        texts = [setting(option).text for option in _options(options)]
-        places = [texts.index(text) if (text := setting(value).text) in texts else -1 for value in values]
+def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Words) -> None:
+    values = [trial.settings.get(axis.name) for trial in searched.trials]
+    if axis.options:
+        texts = [setting(option).text for option in axis.options]
+        places = [texts.index(text) if (text := setting(value).text) in texts else math.nan for value in values]
         axes.set_xticks(range(len(texts)), texts, fontsize=7, rotation=20 if max(map(len, texts)) > 6 else 0)
         axes.set_xlim(-0.5, len(texts) - 0.5)
         _scatter(axes, searched, places, None)
     else:
         _scatter(axes, searched, [float(value) if value is not None else math.nan for value in values], None)
-        if kind.startswith(("log", "qlog")):
+        if axis.log:
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
-    axes.set_title(name, fontsize=8)
+    share = searched.importance.get(axis.name)
+    told = "" if share is None else f" ({words('of the variance', share=f'{share:.0%}')})"
+    axes.set_title(f"{axis.name}{told}", fontsize=8)
     axes.tick_params(labelsize=7)
-
-
-def _options(options: Any) -> list[Any]:
-    chosen = next(iter(options.values())) if isinstance(options, Mapping) else options
-    return list(chosen)

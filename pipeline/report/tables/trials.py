@@ -6,6 +6,7 @@ import math
 
 from pipeline.report.collect import Collected, Trial
 from pipeline.report.groups import Group
+from pipeline.report.searched import axes, by_score, score
 from pipeline.report.table import Cell, Column, Table, fold, number, setting
 from pipeline.report.words import Words
 
@@ -15,14 +16,14 @@ ORDER = 4
 def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     if group.search is None:
         return None
-    search = group.search.planned.search
-    names = list(search.space)
-    trials = sorted(group.search.trials, key=lambda trial: (-_score(trial, search.metric), trial.number))
-    top = {trials[0].number} if trials and math.isfinite(_score(trials[0], search.metric)) else set()
+    metric = group.search.planned.search.metric
+    names = [axis.name for axis in axes(group.search)]
+    trials = by_score(group.search)
+    top = [trial.number for trial in trials[:1] if math.isfinite(score(group.search, trial.figures.get(metric)))]
     columns = (
         Column(key="trial", title=words("trial")),
         Column(key="state", title=words("state"), number=False),
-        Column(key=search.metric, title=words.name(search.metric)),
+        Column(key=metric, title=words.name(metric)),
         *(Column(key=name, title=name) for name in names),
         Column(key="epochs_run", title=words("epochs_run")),
         Column(key="gpu_hours", title=words("GPU-hours")),
@@ -31,7 +32,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
         (
             Cell(str(trial.number), float(trial.number)),
             Cell(_state(trial, words)),
-            number(trial.figures.get(search.metric), bold=trial.number in top),
+            number(trial.figures.get(metric), bold=trial.number in top),
             *(setting(trial.point.get(name)) for name in names),
             number(float(len(trial.epochs)) if trial.epochs else None, 0),
             number(trial.gpu_hours, 3),
@@ -41,11 +42,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     table = Table(
         name="trials", group=group.name, title=f"{group.name}: {words('trials').lower()}", columns=columns, rows=rows
     )
-    return fold(table, ("trial", search.metric), words("same for all"))
-
-
-def _score(trial: Trial, metric: str) -> float:
-    return trial.figures.get(metric, -math.inf)
+    return fold(table, ("trial", metric), words("same for all"))
 
 
 def _state(trial: Trial, words: Words) -> str:

@@ -1,0 +1,30 @@
+"""Which settings mattered in a search: the share of its metric's variance that each explains."""
+
+from __future__ import annotations
+
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group
+from pipeline.report.table import Cell, Column, Table, number
+from pipeline.report.words import Words
+
+ORDER = 5
+
+
+def build(group: Group, collected: Collected, words: Words) -> Table | None:
+    if group.search is None:
+        return None
+    shares = collected.importance(group.search)
+    if not shares:
+        return None
+    metric = group.search.planned.search.metric
+    return Table(
+        name="importance",
+        group=group.name,
+        title=f"{group.name}: {words('importance').lower()}",
+        columns=(
+            Column(key="setting", title=words("setting"), number=False),
+            Column(key="importance", title=words("share of variance")),
+        ),
+        rows=tuple((Cell(label), number(share, 2)) for label, share in shares.items()),
+        notes=(words("note importance", metric=words.name(metric)),),
+    )

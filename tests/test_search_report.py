@@ -1,0 +1,159 @@
+"""Searches in the report: the refit's settings, the curve over epochs spent, every setting, importance by a method."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_fixture import Made, data_files, fail, finish_evaluate, finish_train, finish_trial, make, make_search
+
+from jobs import journal, models
+from jobs.search.algorithms import random
+from jobs.search.space import read_space
+from jobs.storage import read_json, write_json
+from pipeline.report import build
+from pipeline.report.collect import SearchResult, collect
+from pipeline.report.groups import make_groups
+from pipeline.report.plots import search as plot
+from pipeline.report.searched import axes, by_score, spent
+from pipeline.report.tables import build_all
+from pipeline.report.words import make_words
+
+SPACE: dict[str, Any] = {
+    "dropout": {"uniform": [0.0, 0.5]},
+    "learning_rate": {"loguniform": [1e-5, 1e-1]},
+    "hidden_layers": {"choice": [[256], [256, 128]]},
+}
+CONDITIONAL: dict[str, Any] = {
+    "shape": {"choice": [{"hidden_layers": [64]}, {"hidden_layers": [512], "dropout": {"uniform": [0.0, 0.5]}}]},
+    "learning_rate": {"loguniform": [1e-5, 1e-1]},
+}
+
+
+def _made(root: Path, trials: int = 12, **more: Any) -> Made:
+    search = make_search(data_files(root / "data"), name="deep", space=SPACE, trials=trials, **more)
+    return make(root, searches=(search,))
+
+
+def _search(made: Made) -> SearchResult:
+    return collect(made.plan, made.states).searches[0]
+
+
+def test_a_refit_shows_the_settings_that_it_was_trained_with(tmp_path: Path) -> None:
+    made = _made(tmp_path, trials=3, refit_seeds=(7,))
+    for number in range(3):
+        finish_trial(made, 0, number, skill=0.2 + 0.2 * number)
+    winner, refit = made.plan.rows
+    finish_evaluate(made, winner.evaluate, skill=0.6)
+    point = read_json(made.storage.search(made.plan.searches[0].id) / "trials" / "0002" / "point.json")["point"]
+    assert refit.train is not None
+    finish_train(made, refit.train, skill=0.6)
+    used = {**made.plan.searches[0].search.settings, **point, "seed": 7, "architecture": "mlp", "dataset": "d"}
+    write_json(made.storage.run(refit.train) / "settings.json", used)
+    finish_evaluate(made, refit.evaluate, skill=0.6)
+    folder = build(made.plan, made.states, plots=False, mlflow=False)
+    first, second = csv.DictReader(io.StringIO((folder / "results.csv").read_text()))
+    for row in (first, second):
+        assert float(row["dropout"]) == pytest.approx(point["dropout"])
+        assert float(row["learning_rate"]) == pytest.approx(point["learning_rate"])
+        assert row["hidden_layers"] == ",".join(map(str, point["hidden_layers"]))
+    assert (first["run"], second["run"], second["seed"], second["id"]) == ("winner", "refit", "7", refit.train)
+
+
+def test_the_winner_is_the_run_that_the_evaluation_names(tmp_path: Path) -> None:
+    made = _made(tmp_path, trials=3)
+    for number in range(3):
+        finish_trial(made, 0, number, skill=0.2 + 0.2 * number)
+    evaluate = made.plan.rows[0].evaluate
+    finish_evaluate(made, evaluate, skill=0.6)
+    # Evaluated before trial 2 was continued and went past it: what was judged is what the row shows.
+    path = made.storage.run(evaluate) / "record.json"
+    record = json.loads(path.read_text())
+    record["result"]["train"] = made.plan.searches[0].trials[1]
+    path.write_text(json.dumps(record))
+    (result,) = collect(made.plan, made.states).results
+    assert result.id == made.plan.searches[0].trials[1]
+    assert result.settings["dropout"] == _search(made).trials[1].point["dropout"]
+
+
+@pytest.mark.parametrize("metric", ["validation_balanced_accuracy", "validation_loss"])
+def test_the_curve_counts_every_epoch_in_the_order_in_which_they_ended(tmp_path: Path, metric: str) -> None:
+    made = _made(tmp_path, trials=4, metric=metric)
+    for number in range(3):
+        finish_trial(made, 0, number, skill=0.2 + 0.2 * number, stopped="asha" if number == 1 else None)
+    fail(made, finish_trial(made, 0, 3, skill=0.2), "diverged", "NaN", epochs=2)
+    for number, trial in enumerate(made.plan.searches[0].trials):
+        folder = made.storage.run(trial)
+        journal.rewrite(folder, [{**line, "ended": 100.0 * number + line["epoch"]} for line in journal.read(folder)])
+    search = _search(made)
+    cost = spent(search)
+    assert cost.ends == {0: 4, 1: 5, 2: 9, 3: 11}
+    assert [epochs for epochs, _ in cost.best] == list(range(1, 12))
+    values = [line[metric] for trial in search.trials for line in trial.epochs]
+    better = min if metric.endswith("loss") else max
+    assert [value for _, value in cost.best] == [better(values[: count + 1]) for count in range(11)]
+
+
+def test_a_search_by_loss_has_its_lowest_trial_on_top(tmp_path: Path) -> None:
+    made = _made(tmp_path, trials=3, metric="validation_loss")
+    for number in range(3):
+        task = finish_trial(made, 0, number, skill=0.5)
+        path = made.storage.run(task) / "record.json"
+        record = json.loads(path.read_text())
+        record["result"]["value"] = [2.0, 1.0, 3.0][number]
+        path.write_text(json.dumps(record))
+    assert [trial.number for trial in by_score(_search(made))] == [1, 0, 2]
+    collected = collect(made.plan, made.states)
+    words = make_words("en")
+    (table,) = [t for group in make_groups(collected) for t in build_all(group, collected, words) if t.name == "trials"]
+    assert [[row[0].text, row[1].bold] for row in table.rows] == [["1", True], ["0", False], ["2", False]]
+
+
+def test_settings_inside_a_conditional_choice_have_columns_and_panels(tmp_path: Path) -> None:
+    search = make_search(data_files(tmp_path / "data"), name="deep", space=CONDITIONAL, trials=12)
+    made = make(tmp_path, searches=(search,))
+    space = read_space(CONDITIONAL, models.settings("mlp"))
+    for number in range(12):
+        finish_trial(made, 0, number, skill=0.3)
+        _draw(made, number, random.propose(space, [], number), space.point(random.propose(space, [], number)))
+    found = {axis.name: axis for axis in axes(_search(made))}
+    assert list(found) == ["hidden_layers", "dropout", "learning_rate"]
+    assert found["hidden_layers"].options == ([64], [512])
+    assert not found["dropout"].options and not found["dropout"].log and found["learning_rate"].log
+    folder = build(made.plan, made.states, mlflow=False)
+    header = (folder / "tables" / "deep-trials.csv").read_text().splitlines()[0]
+    assert "hidden_layers,dropout,learning_rate" in header and "shape" not in header
+    assert (folder / "plots" / "deep-search.png").exists()
+
+
+def test_curve_settings_and_importance_are_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
+    made = _made(tmp_path, trials=14)
+    space = read_space(SPACE, models.settings("mlp"))
+    for number in range(13):
+        draws = random.propose(space, [], number)
+        finish_trial(made, 0, number, skill=0.2 + draws["dropout"], stopped="asha" if number % 3 else None)
+        _draw(made, number, draws, space.point(draws))
+    folder = build(made.plan, made.states, mlflow=False)
+    page, text = (folder / "index.html").read_text(), (folder / "results.md").read_text()
+    for written in (page, text):
+        assert "Trials of the search" in written or "trials of the search" in written
+        assert "mportance of the settings" in written and "functional analysis of variance" in written
+        assert "plots/deep-search.png" in written
+    with (folder / "tables" / "deep-importance.csv").open() as file:
+        rows = list(csv.reader(file))[1:]
+    assert {row[0] for row in rows} == set(SPACE) and rows[0][0] == "dropout"
+    collected = collect(made.plan, made.states)
+    (group,) = make_groups(collected)
+    (data,) = plot.build(group, collected, make_words("en"))
+    assert {axis.name for axis in data.axes} == set(SPACE) == set(data.importance)
+    assert len(data.trials) == 13 and data.best[-1][0] == sum(len(trial.epochs) for trial in _search(made).trials)
+
+
+def _draw(made: Made, number: int, draws: dict[str, float], point: dict[str, Any]) -> None:
+    """Give a finished trial a point with its draws."""
+    home = made.storage.search(made.plan.searches[0].id) / "trials" / f"{number:04d}" / "point.json"
+    write_json(home, {**read_json(home), "draws": draws, "point": point})
