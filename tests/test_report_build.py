@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from pipeline.report import build, disk
 from pipeline.report.collect import collect
 from pipeline.report.formats import html, latex, markdown
 from pipeline.report.groups import make_groups
+from pipeline.report.results import as_parquet
 from pipeline.report.table import Cell, Column, Table, number_text
 from pipeline.report.tables import build_all
 from pipeline.report.ties import standing
@@ -394,14 +397,38 @@ def test_progress_is_told(made: Made) -> None:
     assert all(0 < done <= total for _, done, total in told)
 
 
-def test_the_report_never_imports_torch_pandas_or_mlflow(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_the_report_never_imports_torch_pandas_or_mlflow(made: Made) -> None:
     heavy = ("torch", "pandas", "mlflow", "matplotlib", "sklearn", "jinja2")
-    code = f"import sys, pipeline.report; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    before = _loaded(heavy, "import pipeline.report")
+    assert before == "[]"
+    assert (
+        _loaded(heavy, "from pipeline.report.results import as_parquet; as_parquet({'a': [1, None], 'l': [[1], []]})")
+        == "[]"
+    )
+
+
+def _loaded(names: tuple[str, ...], code: str) -> str:
+    lines = f"import sys; {code}; print([name for name in {names} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([1, None, 2.5], [1.0, None, 2.5]),
+        ([[1], [], None], [[1], [], None]),
+        ([[1], [2.5]], ["[1]", "[2.5]"]),
+        ([1, "a"], ["1", '"a"']),
+        ([{"a": 1}, None], ['{"a": 1}', None]),
+        ([True, None], [True, None]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_parquet_takes_a_setting_of_any_kind(values: list[object], read: list[object]) -> None:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(as_parquet({"setting": values})))
+    assert table.column("setting").to_pylist() == read
 
 
 def test_observations_say_what_happened(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.report.collect import Collected
@@ -101,19 +101,27 @@ def _text(value: Any) -> str:
 
 def as_parquet(table: Mapping[str, list[Any]]) -> bytes:
     """results.parquet: the same columns with their types, lists of numbers as lists."""
-    # Loaded here: most commands of the pipeline never write one.
-    import pyarrow
-    import pyarrow.parquet
+    # Loaded here: most commands of the pipeline never write one. pyarrow would load all of pandas to look at a list.
+    import polars
 
-    arrays = {name: pyarrow.array(_one_type(name, values)) for name, values in table.items()}
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table(arrays), sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+    frame = polars.DataFrame([polars.Series(name, _one_type(name, values)) for name, values in table.items()])
+    sink = io.BytesIO()
+    frame.write_parquet(sink, compression="zstd")
+    return sink.getvalue()
 
 
 def _one_type(name: str, values: list[Any]) -> list[Any]:
-    kinds = {type(value) for value in values} - {type(None)}
+    kinds = {kind for value in values for kind in _kinds(value)}
     if (name in METRICS and name not in WHOLE) or kinds == {int, float}:
         return [None if value is None else float(value) for value in values]
     # A setting whose types differ between architectures has no common column type but its text.
-    return values if len(kinds) <= 1 else [None if value is None else json.dumps(value) for value in values]
+    return [None if value is None else json.dumps(value) for value in values] if len(kinds) > 1 else values
+
+
+def _kinds(value: Any) -> Iterable[Any]:
+    """A value's type, and of a list those of what is in it; a mapping counts as several."""
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        return [(list, type(item)) for item in value]
+    return (dict, object) if isinstance(value, dict) else (type(value),)
