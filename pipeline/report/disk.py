@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import orjson
+from numpy.lib import format as npy
 
 LOG_TAIL_BYTES = 8_192
 BLOCK_BYTES = 65_536
@@ -171,15 +175,32 @@ def _is_head(head: bytes, classes: tuple[str, ...]) -> bool:
 def read_predictions(folder: str, split: str) -> Predictions | None:
     """One split's answers, or None where there are none or the file is broken."""
     try:
-        # Opened here: of a file that is no archive, numpy would leave its own handle open.
-        with Path(folder, "predictions.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with ZipFile(f"{folder}/predictions.npz") as archive:
             return Predictions(
-                label=arrays[f"{split}_label"],
-                predicted=arrays[f"{split}_predicted"],
-                reliable=arrays[f"{split}_reliable"],
+                label=_array(archive.read(f"{split}_label.npy")),
+                predicted=_array(archive.read(f"{split}_predicted.npy")),
+                reliable=_array(archive.read(f"{split}_reliable.npy")),
             )
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error):
         return None
+
+
+def _array(content: bytes) -> np.ndarray:
+    """A flat array of numbers from the bytes of a ``.npy``; raises ValueError when it is anything else."""
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    kind, count = _header(content[:begin])
+    return np.frombuffer(content, dtype=kind, count=count, offset=begin)
+
+
+@lru_cache(maxsize=64)  # thousands of files have a dozen different ones, and numpy compiles each as Python
+def _header(head: bytes) -> tuple[np.dtype[Any], int]:
+    file = io.BytesIO(head)
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError("not of version 1.0 of numpy's format")
+    shape, _, kind = npy.read_array_header_1_0(file)
+    if kind.hasobject or len(shape) != 1:
+        raise ValueError(f"must be flat numbers, not {kind} {shape}")
+    return kind, shape[0]
 
 
 def log_tail(folder: Path, lines: int = 40) -> str:
