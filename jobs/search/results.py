@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs import journal
 from jobs.context import StopError
+from jobs.record import read_record
 from jobs.search.study import Study, open_study
 from jobs.search.trial import Trial, read_trial, read_trials
 from jobs.storage import Storage
@@ -39,7 +40,7 @@ class Summary:
 def winner(storage: Storage, search_id: str, trials: int, rank: int = 1) -> Path:
     """The run folder of the trial of this rank by the validation metric, among the first so many trials.
 
-    Raises NoWinnerError when fewer ended with a result.
+    Raises NoWinnerError when fewer ended with a result, or while one of them has no record: any might still win.
     """
     return _ranked(_open(storage, search_id), trials, rank).folder
 
@@ -108,7 +109,26 @@ def _open(storage: Storage, search_id: str) -> Study:
         raise NoWinnerError(f"search {search_id}: no trial has started on {storage.root}") from error
 
 
+def open_trials(study: Study, trials: int) -> list[int]:
+    """The numbers, among so many trials, of those without a record: what they come to is not known yet."""
+    return [number for number in range(trials) if not _is_over(study, number)]
+
+
+def _is_over(study: Study, number: int) -> bool:
+    try:
+        # One that failed before it had a point is over too: its own record is asked, not the search's folder.
+        return read_record(study.storage.run(study.task(number).id)) is not None
+    except ValueError:
+        return False
+
+
 def _ranked(study: Study, trials: int, rank: int) -> Trial:
+    waited = open_trials(study, trials)
+    if waited:
+        raise NoWinnerError(
+            f"search {study.id}: {len(waited)} of {trials} trials have not come to an end "
+            f"({', '.join(map(str, waited[:8]))}{', ..' if len(waited) > 8 else ''})"
+        )
     known = [trial for trial in read_trials(study) if trial.number < trials]
     candidates = ranking(study, [trial for trial in known if trial.state in ("done", "stopped")])
     if len(candidates) < rank:
