@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Maker:
             ),
             after=_after(draft, places),
             throttle=given.throttle,
-            environment=self._environment(draft.group, draft.canaries),
+            environment={**self._environment(draft.group, draft.canaries), **self._beside(draft.stage)},
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} {draft.stage} {draft.group}",
             exclude=(draft.change.exclude,) if draft.change and draft.change.exclude else (),
@@ -117,6 +118,14 @@ class Maker:
     @property
     def _python(self) -> str:
         return self.manifest.cluster.python or sys.executable
+
+    def _beside(self, stage: str) -> dict[str, str]:
+        """What tells a tracking server of the epochs while tasks train."""
+        uri = self.manifest.tracking_uri
+        if uri is None or stage not in ("train", "trial"):
+            return {}
+        command = (self._python, "-m", "pipeline.tracking.follow", uri, self.manifest.name)
+        return {"TANDA_BESIDE": json.dumps(command)}
 
     def _environment(self, group: str, canaries: tuple[str, ...]) -> dict[str, str]:
         return {

@@ -5,6 +5,9 @@ Nothing but the standard library is imported here: it is on the way of every tas
 A child's exit status: 0 done, 1 failed and recorded, 75 saved and wants to be started again; any other end is
 written to ``<path>/exits/<element>-<restart>.json``. SIGUSR2 (time is nearly up, or preempted) and SIGTERM are passed
 on to the children. ``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
+
+``TANDA_BESIDE``, a command as a JSON list, is started once beside the children with their paths added to it. It gets
+SIGTERM when they are over, and is gone some seconds later; whatever becomes of it changes nothing for them.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from typing import IO, Any
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
+BESIDE = "TANDA_BESIDE"
+BESIDE_S = 5.0  # for the last words of what runs beside the children
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +67,12 @@ def run(element: Element) -> int:
     watch.children = children
     for place, child in enumerate(children):
         _start(child, place, element, watch)
+    beside = _start_beside(children)
     _wait(children, element, watch)
     for child in children:
         _note_end(child)
+    if beside is not None:
+        _end_beside(beside, BESIDE_S if watch.warned_at is None else min(BESIDE_S, 0.1 * element.warn_s))
     again = [child for child in children if _wants_another(child, watch)]
     # After SIGTERM it is for Slurm to say what comes: a cancelled job must not come back.
     if again and not watch.stopped:
@@ -117,10 +125,32 @@ def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
         child.code = FAILED
 
 
+def _start_beside(children: list[_Child]) -> subprocess.Popen[bytes] | None:
+    given = os.environ.get(BESIDE)
+    if not given or all(child.process is None for child in children):
+        return None
+    try:
+        command = [*json.loads(given), *(str(child.path) for child in children)]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    except (OSError, ValueError) as error:
+        print(f"not started beside the tasks: {error}", file=sys.stderr, flush=True)
+        return None
+
+
+def _end_beside(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    process.terminate()
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _environment(element: Element, place: int) -> dict[str, str]:
     count = len(element.paths)
     cpus = str(max(1, element.cpus // count))
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
+    environment.pop(BESIDE, None)
     devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.

@@ -267,6 +267,15 @@ def finish_all(made: Made, skills: Mapping[str, float], *, default: float = 0.6,
             finish_evaluate(made, row.evaluate, skill=skill)
 
 
+def two_runs(root: Path) -> Made:
+    """A finished mlp and a finished cnn in one group."""
+    data = data_files(root / "data")
+    runs = (make_run(data, group="g", name="a"), make_run(data, group="g", name="b", architecture="cnn"))
+    made = make(root, runs=runs)
+    finish_all(made, {"a": 0.5, "b": 0.7})
+    return made
+
+
 def finish_dataset(made: Made, planned: Planned) -> None:
     _record(made, planned.id, "preprocess", {"rows": 6}, ())
     made.state(planned.id, "done", attempts=1, gpu_hours=0.0)

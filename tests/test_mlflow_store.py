@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,24 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow_fixture import ask, serve
 from report_fixture import (
     START,
     Made,
     data_files,
     epoch_line,
     fail,
-    finish_all,
     finish_evaluate,
     finish_train,
     finish_trial,
     make,
-    make_run,
     make_search,
+    two_runs,
 )
 
 from jobs import attempt, journal
 from jobs.storage import Storage
-from pipeline.report import mlflow_store, tracking
+from pipeline.report import mlflow_store
 from pipeline.report.collect import collect
 from pipeline.report.lock import STALE_S, exclusive
 from pipeline.report.mlflow_store import Updated
@@ -57,10 +55,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(tmp_path: Path, empty_store: Path) -> Made:
-    data = data_files(tmp_path / "data")
-    runs = (make_run(data, group="g", name="a"), make_run(data, group="g", name="b", architecture="cnn"))
-    made = make(tmp_path, runs=runs)
-    finish_all(made, {"a": 0.5, "b": 0.7})
+    made = two_runs(tmp_path)
     shutil.copyfile(empty_store, mlflow_store.database(made.storage))
     return made
 
@@ -280,91 +275,22 @@ def test_an_importer_killed_half_way_is_made_good(made: Made) -> None:
 def server(made: Made) -> Iterator[str]:
     """MLflow's own server on the store, as ``tanda mlflow`` starts it."""
     _update(made)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command, environment = mlflow_store.server_command(made.storage, port=port)
-    log = (made.storage.root / "server.log").open("wb")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
+    with serve(made.storage) as url:
         yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        log.close()
-
-
-def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
 
 
 def test_mlflows_server_shows_runs_curves_and_artifacts(made: Made, server: str) -> None:
     api = f"{server}/api/2.0/mlflow"
-    found = _ask(f"{api}/experiments/get-by-name?experiment_name=demo")["experiment"]
-    runs = _ask(f"{api}/runs/search", {"experiment_ids": [found["experiment_id"]]})["runs"]
+    found = ask(f"{api}/experiments/get-by-name?experiment_name=demo")["experiment"]
+    runs = ask(f"{api}/runs/search", {"experiment_ids": [found["experiment_id"]]})["runs"]
     assert {tag["value"] for run in runs for tag in run["data"]["tags"] if tag["key"] == "tanda.run"} == {"a", "b"}
     run_id = runs[0]["info"]["run_id"]
-    curve = _ask(f"{api}/metrics/get-history?run_id={run_id}&metric_key=train_loss")["metrics"]
+    curve = ask(f"{api}/metrics/get-history?run_id={run_id}&metric_key=train_loss")["metrics"]
     assert [point["step"] for point in curve] == [1, 2, 3, 4, 5]
-    listed = _ask(f"{api}/artifacts/list?run_id={run_id}")["files"]
+    listed = ask(f"{api}/artifacts/list?run_id={run_id}")["files"]
     assert "model.pt" in {item["path"] for item in listed}
     with urllib.request.urlopen(f"{server}/get-artifact?run_uuid={run_id}&path=log.txt", timeout=60) as answer:
         assert b"epoch 1" in answer.read()
-
-
-def test_a_server_is_told_live_and_filled_later(made: Made, server: str) -> None:
-    row = made.plan.rows[0]
-    folder = made.storage.run(row.train or "")
-    lines = journal.read(folder)
-    record = (folder / "record.json").read_bytes()
-    (folder / "record.json").unlink()
-    journal.rewrite(folder, lines[:2])
-    ticks = iter([False, False, True])
-
-    def over() -> bool:
-        journal.rewrite(folder, lines[: 2 + 3 * (made.seed > 0)])
-        made.seed += 1
-        return next(ticks)
-
-    assert tracking.follow(tracking.Server(server), folder, "live", over=over, every_s=0) is None
-    (folder / "record.json").write_bytes(record)
-    runs = tracked(collect(made.plan, made.states), {})
-    assert tracking.fill(server, made.storage, "live", runs) is None
-    api = f"{server}/api/2.0/mlflow"
-    found = _ask(f"{api}/experiments/get-by-name?experiment_name=live")["experiment"]
-    stored = _ask(f"{api}/runs/search", {"experiment_ids": [found["experiment_id"]]})["runs"]
-    assert len(stored) == 2
-    tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in stored]
-    mine = next(run for run, told in zip(stored, tags, strict=True) if told["tanda.id"] == row.train)
-    assert mine["info"]["status"] == "FINISHED"
-    history = _ask(f"{api}/metrics/get-history?run_id={mine['info']['run_id']}&metric_key=train_loss")["metrics"]
-    assert [point["step"] for point in history] == [1, 2, 3, 4, 5]
-    assert tracking.fill("http://127.0.0.1:9", made.storage, "live", []) is None
-
-
-def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
-    folder = made.storage.run(made.plan.rows[0].train or "")
-    server = tracking.Server("http://127.0.0.1:9", timeout_s=1)
-    note = tracking.follow(server, folder, "demo", over=lambda: False, every_s=0)
-    assert note is not None
-    assert "the report will" in note
-    runs = tracked(collect(made.plan, made.states), {})
-    told = tracking.fill("http://127.0.0.1:9", made.storage, "demo", runs)
-    assert told is not None
-    assert "the next report tries again" in told
-    with pytest.raises(ValueError, match="must be http"):
-        tracking.Server("file:///etc")
 
 
 def test_attempts_of_a_run_that_never_wrote_a_record_give_its_start(made: Made) -> None:

@@ -93,7 +93,7 @@ def update_mlflow(
     storage, manifest = collected.storage, collected.manifest
     updated = mlflow_store.update(storage, manifest.name, runs, progress=progress)
     if manifest.tracking_uri is not None:
-        return tracking.fill(manifest.tracking_uri, storage, manifest.name, runs)
+        return tracking.fill(manifest.tracking_uri, storage, manifest.name, runs, progress=progress)
     return "MLflow's store is being updated by another process" if updated.busy else None
 
 

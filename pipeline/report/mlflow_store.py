@@ -25,7 +25,8 @@ from jobs.storage import Storage
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 from pipeline.report.lock import Held, exclusive
-from pipeline.report.tracked import Point, Tracked
+from pipeline.report.tracked import Tracked
+from pipeline.tracking.points import Point
 
 METRICS_A_BATCH = 1_000
 PARAMS_A_BATCH = 100

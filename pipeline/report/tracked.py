@@ -7,32 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from jobs.attempt import history
 from jobs.storage import Storage, digest
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
+from pipeline.tracking.points import CURVES, Point, curves, milliseconds
+from pipeline.tracking.points import params as as_params
 
-CURVES = (
-    "train_loss",
-    "train_balanced_accuracy",
-    "train_accuracy",
-    "validation_loss",
-    "validation_balanced_accuracy",
-    "validation_accuracy",
-    "titles_per_s",
-)
 STATUS = {"done": "FINISHED", "failed": "FAILED", "lost": "KILLED", "running": "RUNNING"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One value of a metric; ``at_ms`` is when it was measured, as the journal or the record says."""
-
-    metric: str
-    value: float
-    step: int
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +93,9 @@ def _run(collected: Collected, result: Result, pictures: Iterable[Path]) -> Trac
         id=train,
         name=f"{row.group} / {row.run}{seed}",
         status=STATUS.get(result.state, "RUNNING"),
-        started_ms=_ms(started),
-        ended_ms=_ms(result.ended) if result.ended and result.state in ("done", "failed") else None,
-        params=_params({"architecture": row.architecture, "seed": row.seed, **result.settings}),
+        started_ms=milliseconds(started),
+        ended_ms=milliseconds(result.ended) if result.ended and result.state in ("done", "failed") else None,
+        params=as_params({"architecture": row.architecture, "seed": row.seed, **result.settings}),
         tags=_tags(
             collected,
             {
@@ -145,9 +126,9 @@ def _trial(collected: Collected, search: SearchResult, trial: Trial) -> Tracked 
         id=trial.id,
         name=f"{search.name} / trial {trial.number}",
         status=STATUS.get(trial.state, "RUNNING"),
-        started_ms=_ms(started),
-        ended_ms=_ms(trial.ended) if trial.ended and trial.state in ("done", "failed") else None,
-        params=_params({"architecture": architecture, **trial.settings}),
+        started_ms=milliseconds(started),
+        ended_ms=milliseconds(trial.ended) if trial.ended and trial.state in ("done", "failed") else None,
+        params=as_params({"architecture": architecture, **trial.settings}),
         tags=_tags(
             collected,
             {
@@ -180,9 +161,9 @@ def _search(collected: Collected, search: SearchResult, pictures: Iterable[Path]
         id=search.planned.id,
         name=search.name,
         status="FINISHED" if over else "RUNNING",
-        started_ms=_ms(min(begun)),
-        ended_ms=_ms(ended) if over and ended else None,
-        params=_params(
+        started_ms=milliseconds(min(begun)),
+        ended_ms=milliseconds(ended) if over and ended else None,
+        params=as_params(
             {
                 "architecture": planned.architecture,
                 "algorithm": planned.algorithm,
@@ -205,7 +186,7 @@ def _best_so_far(search: SearchResult) -> Iterator[Point]:
         if trial.state != "done" or value is None or trial.ended is None:
             continue
         best = value if best is None or sign * value > sign * best else best
-        yield Point(metric=f"best_{metric}", value=best, step=trial.number, at_ms=_ms(trial.ended))
+        yield Point(metric=f"best_{metric}", value=best, step=trial.number, at_ms=milliseconds(trial.ended))
 
 
 def _joined(first: Tracked, second: Tracked) -> Tracked:
@@ -225,19 +206,9 @@ def _joined(first: Tracked, second: Tracked) -> Tracked:
     )
 
 
-def curves(epochs: Iterable[Mapping[str, Any]], started: float) -> Iterator[Point]:
-    """A journal's lines as points of MLflow's curves, at the times at which the epochs ended."""
-    for line in epochs:
-        at_ms = _ms(float(line.get("ended") or started))
-        for metric in CURVES:
-            value = line.get(metric)
-            if isinstance(value, int | float):
-                yield Point(metric=metric, value=float(value), step=int(line["epoch"]), at_ms=at_ms)
-
-
 def _finals(result: Result, started: float) -> Iterator[Point]:
     """The figures of the epoch that was kept; where a curve has the name, theirs begins with ``final_``."""
-    at_ms = _ms(result.ended or started)
+    at_ms = milliseconds(result.ended or started)
     step = int(result.figures.get("epochs_run", len(result.epochs)))
     for metric, value in result.figures.items():
         name = f"final_{metric}" if metric in CURVES else metric
@@ -267,23 +238,6 @@ def _job(about: Mapping[str, Any]) -> str | None:
     return str(job) if job else None
 
 
-def _params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as MLflow keeps them: text; lists as ``256,128``."""
-    return {name: _param(value) for name, value in settings.items() if value is not None}
-
-
-def _param(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value):
-        return ",".join(str(item) for item in value)
-    return orjson.dumps(value).decode() if isinstance(value, Mapping | list | tuple) else str(value)
-
-
 def _tags(collected: Collected, facts: Mapping[str, str | None]) -> dict[str, str]:
     known = {f"tanda.{name}": value for name, value in facts.items() if value}
     return {**known, "tanda.manifest": collected.manifest.name}
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
