@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from pipeline import submission
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.queue import Place, places
+from pipeline.release import release
 from pipeline.report import build
 from pipeline.retry import Retry, decide
 from pipeline.states import TaskState
 from pipeline.status import summary_line, task_states
 from pipeline.submission import Submission
 from pipeline.submit import SOURCE, submit_plan
+from slurm.array import SubmitError
 
 
 def close_submission(folder: Path) -> int:
@@ -28,16 +31,35 @@ def close_submission(folder: Path) -> int:
     storage = Storage(plan.manifest.storage)
     states = task_states(plan)
     print(f"{mine.name}: {summary_line(states)}", file=sys.stderr, flush=True)
-    changes = retries(plan, states, places(submission.read_all(storage), states.keys()), mine.name)
+    placed = places(submission.read_all(storage), states.keys())
+    changes = retries(plan, states, placed, mine)
+    changes |= release(plan, states, {task for task, homes in placed.items() if _newest(homes, mine)} - changes.keys())
     for task, change in changes.items():
         print(f"again: {task} ({change.reason})", file=sys.stderr, flush=True)
-    if changes or mine.held:
-        # Without changes the rest is what the site's limits refused before: there may be room for it now.
-        submit_plan(plan, executor=mine.executor, changes=changes or None)
+    if changes:
+        _submit(plan, mine.executor, changes)
     build(plan, task_states(plan))
-    if all(states[task].state == "done" for task in _tasks(mine) if task in states):
-        _clear_away(folder, plan.manifest.name)
+    for other in submission.read_all(storage):
+        if other.manifest == mine.manifest and all(
+            states[task].state == "done" for task in _tasks(other) if task in states
+        ):
+            _clear_away(storage.submissions / other.name, plan.manifest.name)
     return int(any(state.state in ("failed", "lost") for task, state in states.items() if task not in changes))
+
+
+def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
+    """Queue what is tried again; when nothing can be queued, the report still says how all stands."""
+    try:
+        report = submit_plan(plan, executor=executor, changes=changes)
+    except SubmitError as error:
+        print(f"not queued, tanda submit again will: {error}", file=sys.stderr, flush=True)
+        return
+    for reason, count in Counter(report.held.values()).items():
+        print(f"{count} not queued: {reason}", file=sys.stderr, flush=True)
+
+
+def _newest(homes: list[Place], mine: Submission) -> bool:
+    return homes[-1].submission == mine.name
 
 
 def _tasks(mine: Submission) -> set[str]:
@@ -45,26 +67,30 @@ def _tasks(mine: Submission) -> set[str]:
 
 
 def _clear_away(folder: Path, manifest: str) -> None:
-    """Remove submitit's own files of a submission that ended well, but for those of this very job."""
+    """Remove submitit's own files of a submission that ended well, but for those of closing jobs: one is this one."""
     for leftover in folder.glob(f"{manifest}-*.*"):
         if leftover.is_dir() and not leftover.name.startswith(f"{manifest}-close."):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def retries(
-    plan: Plan, states: Mapping[str, TaskState], placed: Mapping[str, list[Place]], mine: str
+    plan: Plan, states: Mapping[str, TaskState], placed: Mapping[str, list[Place]], mine: Submission
 ) -> dict[str, Retry]:
     """What of this submission is tried again, and everything that waits for it; each task's newest place decides.
 
-    A task that a later submission has taken over is left to that one.
+    What a limit of the site kept from the queue before is tried too: there may be room for it now. A task that a
+    later submission has taken over is left to that one.
     """
     storage = Storage(plan.manifest.storage)
     changes: dict[str, Retry] = {}
     for planned in plan.tasks:
-        homes = placed.get(planned.id, [])
-        if not homes or homes[-1].submission != mine:
+        homes, state = placed.get(planned.id, []), states[planned.id]
+        if homes and homes[-1].time > mine.time:
             continue
-        state = states[planned.id]
+        if planned.id in mine.held and not state.queued and state.state != "done":
+            changes[planned.id] = Retry(reason=f"not queued before: {mine.held[planned.id]}")
+        if not homes or not _newest(homes, mine) or planned.id in changes:
+            continue
         upstream = [need for need in (*planned.task.needs, *planned.after) if need in changes]
         ready = all(states[need].state == "done" for need in planned.task.needs if need in states)
         if upstream and state.state != "done":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,8 @@ from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
 
 SOURCE = "manifest.json"
+CLOSE = "close"
+ROOM_PAUSES_S = (0.0, 0.5, 2.0)  # a cancelled element is counted until the scheduler has let it go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,12 +150,16 @@ class _Making:
                 submitted = self.executor.submit(array)
             except SubmitError as error:
                 if not self.submission.arrays:
+                    shutil.rmtree(self.folder)
                     raise
                 submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
             self._note(draft, array, submitted)
-        jobs = tuple(job for queued in self.submission.arrays for job in queued.elements)
-        if jobs and self.submission.executor != "inline":
-            self._close_after(jobs)
+        if self._jobs and self.submission.executor != "inline":
+            self._close_after()
+
+    @property
+    def _jobs(self) -> tuple[str, ...]:
+        return tuple(job for queued in self.submission.arrays for job in queued.elements)
 
     def _note(self, draft: Draft, array: Array, submitted: Submitted) -> None:
         elements: dict[str, tuple[str, ...]] = {}
@@ -164,10 +172,29 @@ class _Making:
                 elements[job] = ids
         self._write(draft.stage, draft.group, array, submitted, elements)
 
-    def _close_after(self, jobs: tuple[str, ...]) -> None:
-        array = self.maker.closing(jobs)
+    def _close_after(self) -> None:
+        """Queue the closing job: where the site's limit is reached, in the place of the element queued last."""
+        array = self.maker.closing(self._jobs)
         submitted = self.executor.submit(array)
-        self._write("close", "close", array, submitted, dict.fromkeys(submitted.queued, ()))
+        for pause_s in ROOM_PAUSES_S:
+            if submitted.queued or len(self._jobs) == 1:
+                break
+            self._give_up_last(submitted.refused or "refused")
+            time.sleep(pause_s)
+            array = self.maker.closing(self._jobs)
+            submitted = self.executor.submit(array)
+        if not submitted.queued:
+            self.held[CLOSE] = submitted.refused or "refused"
+        self._write(CLOSE, CLOSE, array, submitted, dict.fromkeys(submitted.queued, ()))
+
+    def _give_up_last(self, refused: str) -> None:
+        """Take the element queued last back: the closing job will queue it again."""
+        *others, last = (queued for queued in self.submission.arrays if queued.elements)
+        job, tasks = list(last.elements.items())[-1]
+        self.executor.cancel([job])
+        self.held.update(dict.fromkeys(tasks, refused))
+        elements = {element: ids for element, ids in last.elements.items() if element != job}
+        self.submission = replace(self.submission, arrays=(*others, replace(last, elements=elements)))
 
     def _write(
         self, stage: str, group: str, array: Array, submitted: Submitted, elements: dict[str, tuple[str, ...]]

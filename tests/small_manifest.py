@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import random
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+from jobs.attempt import history
+from jobs.storage import Storage
+from pipeline.queue import closing
+
+Found = TypeVar("Found")
 
 WORDS = {
     "PHONES": ["celular", "pantalla", "liberado", "android"],
@@ -68,3 +79,48 @@ def tanda(*words: object, status: int | None = 0, environment: dict[str, str] | 
     ended = subprocess.run(command, capture_output=True, text=True, env=given, timeout=280, check=False)
     assert status is None or ended.returncode == status, f"{words}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout if status in (0, 1, None) else ended.stderr
+
+
+def wait_until(ready: Callable[[], Found | None], what: str, limit_s: float = 270) -> Found:
+    """Ask twice a second until there is an answer."""
+    ends = time.monotonic() + limit_s
+    while not (found := ready()):
+        assert time.monotonic() < ends, f"{what} did not come"
+        time.sleep(0.5)
+    return found
+
+
+def wait_until_over(manifest: Path, limit_s: float = 270) -> dict[str, Any]:
+    """The status of a submitted manifest once nothing runs or waits, the closing job included."""
+    storage = Storage(manifest.parent / "storage")
+
+    def over() -> dict[str, Any] | None:
+        status: dict[str, Any] = json.loads(tanda("status", manifest, "--json", status=None))
+        return None if {"waiting", "running"} & status["summary"].keys() or closing(storage, "small") else status
+
+    return wait_until(over, "the end", limit_s)
+
+
+def trainings(manifest: Path) -> dict[str, str]:
+    """The id of every training of a manifest, by run."""
+    tasks = json.loads(tanda("plan", manifest, "--json"))["tasks"]
+    return {task["run"]: task["id"] for task in tasks if task["stage"] == "train"}
+
+
+def in_training(manifest: Path, task: str) -> dict[str, Any] | None:
+    """The present attempt of a training that has ended an epoch and has no record yet."""
+    folder = Storage(manifest.parent / "storage").run(task)
+    begun = (folder / "metrics.jsonl").exists() and not (folder / "record.json").exists()
+    return history(folder)[-1] if begun else None
+
+
+def element_of(attempt: dict[str, Any]) -> str:
+    """Slurm's name for the element that an attempt ran in."""
+    slurm = attempt["slurm"]
+    return f"{slurm['array_job_id']}_{slurm['array_task_id']}" if "array_job_id" in slurm else str(slurm["job_id"])
+
+
+def result_rows(manifest: Path) -> dict[str, dict[str, str]]:
+    """The rows of the report's results.csv, by run."""
+    with (manifest.parent / "storage" / "reports" / "small" / "results.csv").open() as file:
+        return {row["run"]: row for row in csv.DictReader(file)}

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from rig import Rig
-from small_manifest import tanda, write_manifest
+from small_manifest import tanda, wait_until_over, write_manifest
 
 from jobs.storage import Storage
-from pipeline.queue import closing
 from pipeline.submission import read_all
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
@@ -26,14 +25,7 @@ def _submit(manifest: Path) -> dict[str, object]:
 
 def _drain(manifest: Path) -> dict[str, dict[str, object]]:
     """Wait until every task and the closing job are over; tasks by run and stage."""
-    ends = time.monotonic() + LIMIT_S
-    storage = Storage(manifest.parent / "storage")
-    while True:
-        status = json.loads(tanda("status", manifest, "--json", status=None))
-        if not {"waiting", "running"} & status["summary"].keys() and not closing(storage, "small"):
-            return {f"{task['run']}/{task['stage']}": task for task in status["tasks"]}
-        assert time.monotonic() < ends, status["summary"]
-        time.sleep(1)
+    return {f"{task['run']}/{task['stage']}": task for task in wait_until_over(manifest, LIMIT_S)["tasks"]}
 
 
 @pytest.fixture(scope="module")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rig import Rig
-from small_manifest import MANIFEST, tanda, write_manifest
-
-from jobs.attempt import history
-from jobs.storage import Storage
-from pipeline.queue import closing
+from small_manifest import (
+    MANIFEST,
+    element_of,
+    in_training,
+    result_rows,
+    tanda,
+    trainings,
+    wait_until,
+    wait_until_over,
+    write_manifest,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
-LIMIT_S = 270
 
 RUNS = """
       calm: {architecture: mlp, seed: 1}
@@ -40,51 +42,25 @@ def _long(manifest: str) -> str:
     return head.replace("epochs: 2", "epochs: 300") + "    runs:" + RUNS + tail[tail.index("resources:") :]
 
 
-def _wait(ready: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    ends = time.monotonic() + limit_s
-    while not (found := ready()):
-        assert time.monotonic() < ends, f"{what} did not come"
-        time.sleep(0.5)
-    return found
-
-
 @pytest.fixture(scope="module")
 def tried(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The manifest after all that was done to it; and its trainings by run."""
     manifest = write_manifest(tmp_path_factory.mktemp("faults"), _long(MANIFEST))
-    storage = Storage(manifest.parent / "storage")
     submitted = json.loads(tanda("submit", manifest, "--cluster", PROFILE, "--json"))
     train = next(array["job_id"] for array in submitted["arrays"] if array["stage"] == "train")
-    plan = json.loads(tanda("plan", manifest, "--json"))["tasks"]
-    ids = {task["run"]: task["id"] for task in plan if task["stage"] == "train"}
+    ids = trainings(manifest)
 
-    def training(run: str) -> dict[str, Any] | None:
-        folder = storage.run(ids[run])
-        started = (folder / "metrics.jsonl").exists() and not (folder / "record.json").exists()
-        return history(folder)[-1] if started else None
+    def caught(run: str) -> dict[str, Any]:
+        return wait_until(lambda: in_training(manifest, ids[run]), f"training of {run}")
 
-    killed = _wait(lambda: training("killed"), "the run to kill")
+    killed = caught("killed")
     os.kill(killed["pid"], signal.SIGKILL)
-    cancelled = _wait(lambda: training("cancelled"), "the run to cancel")
-    cluster.call("scancel", _element(cancelled))
-    requeued = _wait(lambda: training("requeued"), "the run to requeue")
-    cluster.call("scontrol", "requeue", _element(requeued))
-    warned = _wait(lambda: training("warned"), "the run to warn")
-    cluster.call("scancel", "--signal=USR2", _element(warned))
-    assert _element(killed).startswith(train)
-
-    def over() -> dict[str, Any] | None:
-        status = json.loads(tanda("status", manifest, "--json", status=None))
-        live = {"waiting", "running"} & status["summary"].keys()
-        return None if live or closing(storage, "small") else status
-
-    status = _wait(over, "the end")
+    cluster.call("scancel", element_of(caught("cancelled")))
+    cluster.call("scontrol", "requeue", element_of(caught("requeued")))
+    cluster.call("scancel", "--signal=USR2", element_of(caught("warned")))
+    assert element_of(killed).startswith(train)
+    status = wait_until_over(manifest)
     return manifest, {task["run"]: task for task in status["tasks"] if task["stage"] == "train"}
-
-
-def _element(attempt: dict[str, Any]) -> str:
-    slurm = attempt["slurm"]
-    return f"{slurm['array_job_id']}_{slurm['array_task_id']}" if "array_job_id" in slurm else str(slurm["job_id"])
 
 
 @pytest.mark.parametrize(
@@ -122,9 +98,7 @@ def test_interruptions_change_no_bit(tried: tuple[Path, dict[str, dict[str, Any]
 def test_the_table_is_complete_and_says_why_a_figure_is_missing(
     tried: tuple[Path, dict[str, dict[str, Any]]],
 ) -> None:
-    report = tried[0].parent / "storage" / "reports" / "small"
-    with (report / "results.csv").open() as file:
-        rows = {row["run"]: row for row in csv.DictReader(file)}
+    rows = result_rows(tried[0])
     assert set(rows) == set(tried[1])
     assert {run: row["cause"] for run, row in rows.items() if row["state"] != "done"} == {
         "cancelled": "cancelled",
