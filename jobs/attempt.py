@@ -16,6 +16,7 @@ from jobs.storage import claim, read_json, write_json
 
 BEAT_S = 10.0
 STALE_S = 60.0
+_TIMES = ("started", "ended", "last_sign", "running_s", "peak_mb", "gpus", "number", "pid")
 
 
 class SupersededError(Exception):
@@ -106,16 +107,23 @@ def history(folder: Path) -> list[dict[str, Any]]:
         home = Attempt(folder, number).home
         facts: dict[str, Any] = {"number": number}
         for name in ("start.json", "end.json"):
-            try:
-                facts.update(read_json(home / name))
-            except (FileNotFoundError, ValueError):
-                continue
+            facts.update(_facts(home / name))
         try:
             facts["last_sign"] = (home / "alive").stat().st_mtime
         except FileNotFoundError:
             facts["last_sign"] = facts.get("started")
         attempts.append(facts)
     return attempts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What a file of an attempt says; nothing when it is not there or damaged."""
+    try:
+        document = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    times = (document.get(name, 0.0) for name in _TIMES) if isinstance(document, dict) else ("not facts",)
+    return document if all(isinstance(time_s, int | float) for time_s in times) else {}
 
 
 def live(folder: Path) -> bool:
@@ -130,10 +138,7 @@ def live(folder: Path) -> bool:
     newest = Attempt(folder, known[-1])
     if (newest.home / "end.json").exists():
         return False
-    try:
-        start = read_json(newest.home / "start.json")
-    except (FileNotFoundError, ValueError):
-        start = {}
+    start = _facts(newest.home / "start.json")
     if start.get("host") == socket.gethostname() and "pid" in start:
         return start["pid"] != os.getpid() and Path(f"/proc/{start['pid']}").exists() and _same_process(start)
     try:

@@ -57,6 +57,15 @@ class Record:
             return False
 
 
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "stage", "state"), str),
+    **dict.fromkeys(("cause", "message"), str | None),
+    **dict.fromkeys(("result", "files", "about"), dict),
+    **dict.fromkeys(("started", "ended", "running_s"), int | float),
+    "attempt": int,
+}
+
+
 def read_record(folder: Path) -> Record | None:
     """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
     try:
@@ -64,9 +73,12 @@ def read_record(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     try:
-        return Record(**document)
+        record = Record(**document)
     except TypeError as error:
         raise ValueError(f"{folder}/record.json: not a record: {error}") from error
+    if wrong := [name for name, kind in _KINDS.items() if not isinstance(getattr(record, name), kind)]:
+        raise ValueError(f"{folder}/record.json: not a record: {', '.join(wrong)} of another kind")
+    return record
 
 
 def is_done(storage: Storage, task_id: str) -> bool:

@@ -50,13 +50,17 @@ class Task:
     def read(cls, folder: Path) -> Task:
         """Read task.json; raises ValueError when the folder's name and the settings disagree."""
         document = read_json(folder / "task.json")
-        task = cls(
-            stage=document["stage"],
-            settings=document["settings"],
-            needs=tuple(document["needs"]),
-            plumbing=document["plumbing"],
-        )
-        if not (task.id == document["id"] == folder.name):
+        try:
+            task = cls(
+                stage=document["stage"],
+                settings=dict(document["settings"]),
+                needs=tuple(document["needs"]),
+                plumbing=dict(document["plumbing"]),
+            )
+            said = document["id"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder}/task.json: not a task: submit the manifest again") from error
+        if not (task.id == said == folder.name):
             raise ValueError(
                 f"{folder}/task.json: its settings digest to {task.id}, not to the folder's name; "
                 "it was edited or written by another version: submit the manifest again"

@@ -74,9 +74,14 @@ def read(folder: Path) -> Submission:
     document = read_json(folder / "submission.json")
     try:
         arrays = tuple(_queued(array) for array in document.pop("arrays"))
-        return Submission(**document, arrays=arrays)
-    except (TypeError, KeyError, AttributeError) as error:
+        found = Submission(
+            **{**document, "time": float(document["time"]), "held": dict(document["held"])}, arrays=arrays
+        )
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{folder}/submission.json: not a submission: {error}") from error
+    if not all(isinstance(name, str) for name in (found.name, found.manifest, found.executor)):
+        raise ValueError(f"{folder}/submission.json: not a submission: a name is missing")
+    return found
 
 
 def _queued(document: dict[str, Any]) -> Queued:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,8 @@ def test_settings_that_contradict_each_other(data: dict[str, Any], said: str) ->
         Data(**data)
 
 
-_FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+_EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "80"))
+_FUZZ = settings(deadline=None, max_examples=_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 _BITS = b'title category , \n " \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null'.split(b" ")
 _LINES = [b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" "]
 _BODIES = st.lists(st.sampled_from([*_BITS, *_LINES]), max_size=40).map(b"".join)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,11 @@ def test_in_a_data_set_with_coverage_and_read_once(tmp_path: Path, monkeypatch: 
     assert again.meta["vectors"]["types_found"] == 2
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=int(os.environ.get("TANDA_FUZZ_EXAMPLES", "150")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     content=st.lists(st.sampled_from([b"3 3\n", b"dos", b" ", b"1", b"\n", b"-", b"\xff", b"\0", b"x", b"e"])).map(
         b"".join

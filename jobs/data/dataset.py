@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from jobs.data.identity import FORMAT
@@ -59,17 +58,23 @@ class Dataset:
                 f"{folder}: data set format {found}, this program reads {FORMAT}: rebuild it with "
                 f"`rm -r {folder} && tanda submit MANIFEST`"
             )
+        try:
+            _check(meta)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{folder}/meta.json: damaged: rebuild the data set with `rm -r {folder} && tanda submit MANIFEST`"
+            ) from error
         return cls(folder, meta)
 
     @cached_property
     def classes(self) -> list[str]:
         """Category names; a label is a position in this list."""
-        return list(read_json(self.folder / "classes.json"))
+        return _names(self.folder / "classes.json")
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
-        return list(orjson.loads((self.folder / "vocabulary.json").read_bytes()))
+        return _names(self.folder / "vocabulary.json")
 
     @property
     def vocabulary_size(self) -> int:
@@ -111,3 +116,21 @@ class Dataset:
                 f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
             )
         return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def _check(meta: Mapping[str, Any]) -> None:
+    """Raise KeyError or TypeError unless everything is there that arrays are mapped by."""
+    counts = [count for split in meta["splits"].values() for count in (split["rows"], split["tokens"])]
+    sizes = (meta["vocabulary"]["size"], meta["settings"]["max_length"], meta["vectors"]["size"])
+    if not all(isinstance(number, int) and number >= 0 for number in (*counts, *sizes)):
+        raise TypeError("a number is missing")
+    for part in ("tokens", "labels"):
+        if np.dtype(meta["dtypes"][part]).kind not in "iu":
+            raise TypeError("no dtype of whole numbers")
+
+
+def _names(path: Path) -> list[str]:
+    names = read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: not a list of names: the data set is damaged")
+    return names

@@ -13,8 +13,8 @@ from jobs.search import algorithms
 from jobs.search.past import Past
 from jobs.search.space import Draws, Point
 from jobs.search.study import Study
-from jobs.search.trial import Trial, read_trials
-from jobs.storage import digest, publish_folder, read_json, write_json
+from jobs.search.trial import Trial, read_point, read_trials
+from jobs.storage import digest, publish_folder, write_json
 
 OWN_FAULT = ("diverged", "at chance", "out of memory", "GPU out of memory")
 """Failures that tell something of the settings; the others tell of the cluster and are left out."""
@@ -34,7 +34,7 @@ def claim_point(study: Study, number: int) -> Point:
         temporary.mkdir()
         write_json(temporary / "point.json", _propose(study, number))
         publish_folder(temporary, home)
-    point: Point = read_json(home / "point.json")["point"]
+    point: Point = read_point(study, number)["point"]
     return point
 
 

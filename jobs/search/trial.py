@@ -64,7 +64,7 @@ def read_trials(study: Study) -> list[Trial]:
 
 def read_trial(study: Study, number: int) -> Trial:
     """One trial that has a point; raises FileNotFoundError when it has none."""
-    written = read_json(study.trial(number) / "point.json")
+    written = read_point(study, number)
     folder = study.storage.run(written["task"])
     settings = study.settings(written["point"])
     record = _record(folder)
@@ -82,6 +82,16 @@ def read_trial(study: Study, number: int) -> Trial:
         epochs=epochs,
         epochs_asked=int(settings.get("epochs", 1)),
     )
+
+
+def read_point(study: Study, number: int) -> dict[str, Any]:
+    """A trial's point.json: ``task``, ``point``, ``draws``; raises ValueError naming a damaged one."""
+    path = study.trial(number) / "point.json"
+    written = read_json(path)
+    kinds = {"task": str, "point": dict, "draws": dict}
+    if not isinstance(written, dict) or not all(isinstance(written.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(f"{path}: not a trial's point: it is damaged")
+    return written
 
 
 def _reached(
