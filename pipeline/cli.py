@@ -115,8 +115,9 @@ def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: 
     """Submit on local processes, wait with a live display, then report."""
     from jobs.storage import Storage
     from pipeline.live import watch
+    from pipeline.progress import progress_bar
     from pipeline.report import build
-    from pipeline.status import print_states
+    from pipeline.status import print_states, task_states
     from pipeline.submit import print_submitted, submit_plan
 
     made = _plan(manifest, sets, None, only)
@@ -127,7 +128,9 @@ def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: 
     page = Storage(made.manifest.storage).reports / made.manifest.name / "index.html"
     # The closing job builds it; there is none where nothing was left to do, or all ran in this process.
     if submitted.submission is None or executor == "inline" or not page.exists():
-        build(made, states)
+        whole = made if only is None else _plan(manifest, sets)
+        with progress_bar(_console(stderr=True)) as progress:
+            build(whole, states if whole is made else task_states(whole), progress=progress)
     print_states(made, states, console)
     console.print(f"report: {page}")
     raise typer.Exit(int(any(state.state != "done" for state in states.values())))
@@ -194,13 +197,18 @@ def report(
     plots: Annotated[bool, typer.Option(help="draw the plots and the page")] = True,
     mlflow: Annotated[bool, typer.Option(help="bring MLflow's store up to date")] = True,
 ) -> None:
-    """Collect records, rebuild tables, plots and the page, update MLflow's store; works while jobs run."""
+    """Collect records, rebuild tables, plots and the page, update MLflow's store; works while jobs run.
+
+    With --only the group's report lies in a folder of its own, only/GROUP below the whole one's.
+    """
+    from pipeline.progress import progress_bar
     from pipeline.report import build
     from pipeline.status import task_states
 
     made = _plan(manifest, sets, None, only)
     states = task_states(made)
-    folder = build(made, states, plots=plots, mlflow=mlflow)
+    with progress_bar(_console(stderr=True)) as progress:
+        folder = build(made, states, plots=plots, mlflow=mlflow, only=only, progress=progress)
     print(folder / "index.html" if plots else folder / "results.md")
     raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
 
@@ -239,12 +247,14 @@ def doctor(
 
     from pipeline.doctor import examine
 
-    findings = examine(storage)
+    findings = []
+    for finding in examine(storage):
+        findings.append(finding)
+        if not json:
+            line = f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {finding.reason}"
+            _console().print(line, soft_wrap=True)
     if json:
         _print_json([asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            _console().print(f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {finding.reason}")
     raise typer.Exit(int(not all(finding.ok for finding in findings)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from jobs.settings import resolve
 from jobs.storage import Storage, write_json, write_whole
 from pipeline.manifest.types import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
+from pipeline.report import build
 from pipeline.states import TaskState
 
 START = 1_700_000_000.0
@@ -265,6 +267,29 @@ def finish_all(made: Made, skills: Mapping[str, float], *, default: float = 0.6,
         if row.train is not None and row.search is None:
             finish_train(made, row.train, skill=skill, **more)
             finish_evaluate(made, row.evaluate, skill=skill)
+
+
+def five_results(root: Path) -> Made:
+    """Three finished runs, one of them over three seeds."""
+    data = data_files(root / "data")
+    runs = (
+        make_run(data, group="baseline", name="MLP", reference={"test_balanced_accuracy": 0.447}),
+        make_run(data, group="baseline", name="CNN", architecture="cnn"),
+        *(make_run(data, group="baseline", name="wide", hidden_layers=[512], seed=seed) for seed in range(3)),
+    )
+    made = make(root, runs=runs)
+    finish_all(made, {"MLP": 0.45, "CNN": 0.7, "wide": 0.8})
+    return made
+
+
+def build_tables(made: Made) -> Path:
+    """The report without plots, page and MLflow."""
+    return build(made.plan, made.states, plots=False, mlflow=False)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """A report's results.csv."""
+    return list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
 
 
 def two_runs(root: Path) -> Made:

@@ -13,6 +13,7 @@ from pipeline.report import document, mlflow_store, results, tracking
 from pipeline.report.collect import Collected, Progress, collect
 from pipeline.report.files import publish
 from pipeline.report.groups import Group, make_groups
+from pipeline.report.names import file_name
 from pipeline.report.observations import observe
 from pipeline.report.tables import build_all
 from pipeline.report.tracked import tracked
@@ -34,8 +35,11 @@ def build(
     progress: Progress | None = None,
     plots: bool = True,
     mlflow: bool = True,
+    only: str | None = None,
 ) -> Path:
     """Build ``<storage>/reports/<manifest name>/`` and return it; the same bytes when nothing changed.
+
+    A plan of one group alone is reported below that, in ``only/<group>/``: the whole report stays as it is.
 
     Works while jobs run: what is not finished, or broken, is a row that says so. Without ``plots``
     (they and the page) or ``mlflow`` that part is left as an earlier report made it.
@@ -48,6 +52,8 @@ def build(
     observations = observe(groups, collected, words)
     pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
     folder = collected.storage.reports / plan.manifest.name
+    if only is not None:
+        folder = folder / "only" / file_name(only)
     table, written = results.columns(collected), document.table_files(tables)
     files |= {
         "results.csv": results.as_csv(table),
@@ -62,7 +68,8 @@ def build(
         files |= render(groups, collected, tables, observations, pictures, words, progress=progress)
     publish(folder, files, own=OWN if plots else ("tables",))
     if mlflow:
-        note = update_mlflow(collected, folder, pictures, progress=progress)
+        # A run keeps the pictures of the whole report: those of one group have other colours.
+        note = update_mlflow(collected, folder, pictures if only is None else {}, progress=progress)
         if note is not None:
             print(note, file=sys.stderr)
     return folder

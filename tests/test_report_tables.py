@@ -1,0 +1,156 @@
+"""Tables, searches and observations: what they show, and in which formats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_fixture import (
+    Made,
+    build_tables,
+    data_files,
+    fail,
+    finish_all,
+    finish_evaluate,
+    finish_train,
+    finish_trial,
+    five_results,
+    make,
+    make_run,
+    make_search,
+    rows_of,
+)
+
+from pipeline.report import build
+from pipeline.report.collect import collect
+from pipeline.report.formats import html, latex, markdown
+from pipeline.report.groups import make_groups
+from pipeline.report.table import Cell, Column, Table, number_text
+from pipeline.report.tables import build_all
+from pipeline.report.ties import standing
+from pipeline.report.words import make_words
+
+SPACE = {"dropout": {"uniform": [0.0, 0.5]}, "learning_rate": {"loguniform": [1e-5, 1e-1]}}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return five_results(tmp_path)
+
+
+def test_the_best_is_bold_with_those_that_a_paired_test_cannot_tell_from_it(made: Made) -> None:
+    collected = collect(made.plan, made.states)
+    group = make_groups(collected)[0]
+    found = standing(collected, group.entries, "test")
+    assert found is not None
+    assert found.best.run == "wide"
+    assert found.tied == {2}
+    assert found.p_values[0] < 0.001
+    table = next(table for table in build_all(group, collected, make_words("en")) if table.name == "metrics")
+    place = [column.key for column in table.columns].index("test_balanced_accuracy")
+    assert [row[place].bold for row in table.rows] == [False, False, True]
+    values = [result.figures["test_balanced_accuracy"] for result in group.entries[2].results]
+    assert table.rows[2][place].text == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def test_two_equally_good_runs_are_both_bold(tmp_path: Path) -> None:
+    data = data_files(tmp_path / "data")
+    made = make(tmp_path, runs=tuple(make_run(data, group="g", name=f"r{n}", seed=n) for n in range(2)))
+    finish_all(made, {"r0": 0.7, "r1": 0.7})
+    collected = collect(made.plan, made.states)
+    found = standing(collected, make_groups(collected)[0].entries, "test")
+    assert found is not None
+    assert found.tied == {0, 1}
+
+
+def test_published_figures_stand_beside_ours_with_the_difference(made: Made) -> None:
+    folder = build_tables(made)
+    ours = float(rows_of(folder)[0]["test_balanced_accuracy"])
+    line = next(line for line in (folder / "tables/baseline-metrics.md").read_text().splitlines() if "MLP" in line)
+    assert f"| {number_text(ours)} |" in line
+    assert f"| 0.447 | {number_text(ours - 0.447, sign=True)} |" in line
+
+
+def test_equal_columns_move_to_the_caption(made: Made) -> None:
+    text = (build_tables(made) / "tables/baseline-hyperparameters.md").read_text()
+    caption, head = text.splitlines()[0], text.splitlines()[2]
+    assert "batch\\_size 128" in caption
+    assert "batch\\_size" not in head
+    assert "hidden\\_layers" in head
+
+
+def test_formats_show_a_table_each_in_its_way() -> None:
+    table = Table(
+        name="t",
+        group="g",
+        title="T",
+        columns=(Column(key="run", title="run", number=False), Column(key="x", title="x_1")),
+        rows=((Cell("a|b"), Cell("0.5", 0.5, bold=True)),),
+        caption="All: 1 %.",
+    )
+    assert markdown.write(table) == "All: 1 %.\n\n| run | x\\_1 |\n| --- | ---: |\n| a\\|b | **0.5** |\n"
+    assert "\\textbf{0.5} \\\\" in latex.write(table)
+    assert "x\\_1" in latex.write(table)
+    assert '<th scope="col" class="number" data-key="x">x_1</th>' in html.write(table)
+    assert '<td class="number" data-value="0.5"><strong>0.5</strong></td>' in html.write(table)
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Made:
+    """A search of six trials, one stopped early, one failed, and its winner evaluated."""
+    data = data_files(tmp_path / "data")
+    made = make(tmp_path, searches=(make_search(data, name="mlp", space=SPACE, trials=6),))
+    for number in range(6):
+        finish_trial(
+            made, 0, number, skill=0.3 + 0.1 * number, stopped="stopped by the search" if number == 2 else None
+        )
+    finish_evaluate(made, made.plan.rows[0].evaluate, skill=0.8)
+    return made
+
+
+def test_a_searchs_winner_is_its_best_trial_with_that_trials_settings(searched: Made) -> None:
+    row = rows_of(build_tables(searched))[0]
+    assert row["run"] == "winner"
+    assert row["id"] == searched.plan.searches[0].trials[5]
+    point = json.loads((searched.storage.search(searched.plan.searches[0].id) / "trials/0005/point.json").read_text())[
+        "point"
+    ]
+    assert float(row["learning_rate"]) == pytest.approx(point["learning_rate"])
+    assert float(row["dropout"]) == pytest.approx(point["dropout"])
+
+
+def test_a_search_shows_its_trials_best_first(searched: Made) -> None:
+    folder = build(searched.plan, searched.states, mlflow=False)
+    lines = (folder / "tables/mlp-trials.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["5", "4", "3", "1", "0", "2"]
+    assert "stopped early" in lines[6]
+    assert (folder / "plots/mlp-search.png").exists()
+
+
+def test_observations_say_what_happened(tmp_path: Path) -> None:
+    data = data_files(tmp_path / "data")
+    runs = (
+        make_run(data, group="g", name="linear", architecture="linear"),
+        make_run(data, group="g", name="weak"),
+        make_run(data, group="g", name="strong", architecture="cnn"),
+        make_run(data, group="g", name="stuck", architecture="rnn"),
+    )
+    made = make(tmp_path, runs=runs, titles=2_000)
+    finish_all(made, {"linear": 0.6, "weak": 0.4, "strong": 0.8, "stuck": 0.3})
+    rows = {row.run: row for row in made.plan.rows}
+    finish_train(made, rows["strong"].train or "", skill=0.8, epochs=10, overfit=True)
+    fail(made, rows["stuck"].train or "", "at chance", "gradients vanish", epochs=3)
+    shutil.rmtree(made.storage.run(rows["stuck"].evaluate))
+    text = (build_tables(made) / "results.md").read_text()
+    for phrase in (
+        "Best cnn: strong (g)",
+        "g / weak does not beat linear",
+        "g / strong overfits: its validation loss rises from",
+        "g / stuck was stopped at chance level after 3 epochs: gradients vanish",
+        "of balanced accuracy on average over 3 runs",
+    ):
+        assert phrase in text, phrase
+    assert "strong does not beat" not in text
