@@ -263,8 +263,9 @@ class _Reader:
             return row.settings, ()
         settings = row.settings
         if row.search is not None:
-            # A refit takes its search's winner's settings, and says which they were when it begins.
-            settings = {**settings, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
+            # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
+            own = {"seed": row.seed} if "seed" in settings else {}
+            settings = {**settings, **own, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
         return settings, disk.read_epochs(f"{self.runs}/{train_id}")
 
     def _state(self, task_id: str | None) -> TaskState:

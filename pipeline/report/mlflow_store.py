@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 
 import orjson
 
-from jobs.storage import Storage
+from jobs.storage import Storage, digest
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 from pipeline.report.lock import Held, exclusive
@@ -207,8 +207,9 @@ class _Importer:
         self.held.alive()
         memory = self.known.runs.get(run.id)
         place = (memory["run_id"], memory["home"]) if memory else self.found.get(run.id)
-        if place is not None and self._rewritten(run, place[0], memory):
-            # An attempt was cut and its epochs were done again: MLflow cannot unlearn a point.
+        if place is not None and (self._rewritten(run, place[0], memory) or self._resettled(run, place[0], memory)):
+            # An attempt was cut and its epochs were done again, or a refit took the settings of another winner:
+            # MLflow can neither unlearn a point nor change a parameter.
             self.client.delete_run(place[0])
             place, memory = None, None
         created = place is None
@@ -224,6 +225,7 @@ class _Importer:
             "home": home,
             "times": [point.at_ms for point in run.points],
             "stamps": memory["stamps"] if memory else {},
+            "params": digest(run.params),
         }
         self.known.link(run)
         return created
@@ -259,6 +261,13 @@ class _Importer:
         wanted = {(point.step, point.at_ms) for point in run.points if point.metric == curve}
         stored = {(point.step, point.timestamp) for point in self.client.get_metric_history(run_id, curve)}
         return not stored <= wanted
+
+    def _resettled(self, run: Tracked, run_id: str, memory: Mapping[str, Any] | None) -> bool:
+        """Whether the store holds another value of one of the run's parameters."""
+        if memory is not None and memory.get("params") == digest(run.params):
+            return False
+        stored = self.client.get_run(run_id).data.params
+        return any(run.params.get(name, value)[:VALUE_LENGTH] != value for name, value in stored.items())
 
     def _create(self, run: Tracked) -> tuple[str, str]:
         tags = {name: value[:TAG_LENGTH] for name, value in run.tags.items()}

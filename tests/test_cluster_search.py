@@ -1,0 +1,161 @@
+"""A search on a real cluster, 4 of 16 trials at once, a quarter of them killed: one result a trial, and a winner."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rig import Rig
+from small_manifest import MANIFEST, tanda, write_manifest
+
+from jobs import journal
+from jobs.attempt import history, live
+from jobs.record import read_record
+from jobs.search import best_so_far, trials, winner
+from jobs.storage import Storage, read_json
+from jobs.task import Task
+from pipeline.queue import closing
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
+PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
+TRIALS, KILLS, LIMIT_S = 16, 4, 270.0
+EPOCHS = 9
+
+SEARCH = f"""
+searches:
+  tuned:
+    architecture: mlp
+    algorithm: tpe
+    trials: {TRIALS}
+    parallel: 4
+    epochs: {EPOCHS}
+    patience_chance: 100
+    space:
+      hidden_layers: {{choice: [[8], [16], [16, 8]]}}
+      dropout: {{uniform: [0, 0.5]}}
+      learning_rate: {{loguniform: [1e-4, 1e-1]}}
+    stopping: {{asha: {{grace_epochs: 1, reduction: 3}}}}
+    refit_seeds: [3]
+"""
+
+
+def _manifest() -> str:
+    head, tail = MANIFEST.split("experiments:")
+    return head.replace("hidden_layers: [16], ", "").replace("learning_rate: 1e-2, ", "") + SEARCH + _resources(tail)
+
+
+def _resources(tail: str) -> str:
+    return "resources:" + tail.split("resources:")[1]
+
+
+class _Killer:
+    """Kills running trials, each a seeded moment after its process was first seen; one that is faster escapes."""
+
+    def __init__(self, folders: list[Path], seed: int) -> None:
+        self._folders, self._source = folders, random.Random(seed)
+        self._doom: dict[tuple[Path, int], float] = {}
+        self.killed: list[Path] = []
+
+    def turn(self) -> None:
+        for folder in self._folders:
+            attempts = history(folder)
+            if len(self.killed) >= KILLS or folder in self.killed or not attempts or not live(folder):
+                continue
+            # As many are doomed as have still to be killed, and now and then one more.
+            key = (folder, attempts[-1]["number"])
+            chance = 2 * KILLS / TRIALS
+            delay_s = self._source.uniform(0, 3) if self._source.random() < chance else float("inf")
+            if time.time() < attempts[-1]["started"] + self._doom.setdefault(key, delay_s):
+                continue
+            os.kill(attempts[-1]["pid"], signal.SIGKILL)
+            self.killed.append(folder)
+
+
+@pytest.fixture(scope="module")
+def searched(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Path]]:
+    """The manifest when all is over, its status, and the folders of the trials that were killed."""
+    manifest = write_manifest(tmp_path_factory.mktemp("search"), _manifest())
+    storage = Storage(manifest.parent / "storage")
+    submitted = json.loads(tanda("submit", manifest, "--cluster", PROFILE, "--json"))
+    assert {array["stage"]: array["tasks"] for array in submitted["arrays"]}["trial"] == TRIALS
+    plan = json.loads(tanda("plan", manifest, "--json"))["tasks"]
+    killer = _Killer([storage.run(task["id"]) for task in plan if task["stage"] == "trial"], seed=5)
+    ends, asked = time.monotonic() + LIMIT_S, 0.0
+    while True:
+        killer.turn()
+        if time.monotonic() > asked + 3:
+            asked = time.monotonic()
+            status = json.loads(tanda("status", manifest, "--json", status=None))
+            if not {"waiting", "running"} & status["summary"].keys() and not closing(storage, "small"):
+                return manifest, status, killer.killed
+        assert time.monotonic() < ends, f"the end did not come: {status['summary']}, {status['searches']}"
+        time.sleep(0.1)
+
+
+def test_every_trial_has_exactly_one_result(searched: tuple[Path, dict[str, Any], list[Path]]) -> None:
+    manifest, status, killed = searched
+    storage = Storage(manifest.parent / "storage")
+    assert len(killed) == KILLS
+    assert status["summary"] == {"done": 1 + TRIALS + 1 + 1 + 1}  # data, trials, the winner, a refit and its evaluation
+    (search,) = status["searches"]
+    assert search["states"].keys() <= {"stopped", "done"} and sum(search["states"].values()) == TRIALS
+    assert search["best"]["state"] == "done" and search["epochs_saved"] > 0
+    found = trials(storage, search["id"])
+    assert [trial.number for trial in found] == list(range(TRIALS))
+    assert len({json.dumps(trial.point, sort_keys=True) for trial in found}) == TRIALS
+    folders = [folder for folder in storage.runs.iterdir() if Task.read(folder).stage == "trial"]
+    assert sorted(folders) == sorted(trial.folder for trial in found)
+    for trial in found:
+        record = read_record(trial.folder)
+        assert record is not None and record.state == "done" and record.result["trial"] == trial.number
+        assert [line["epoch"] for line in journal.read(trial.folder)] == list(range(1, trial.epochs + 1))
+        assert trial.epochs in (1, 3, EPOCHS)
+    assert len(best_so_far(storage, search["id"])) == search["epochs_spent"] == sum(trial.epochs for trial in found)
+
+
+def test_who_was_killed_kept_its_point_and_went_on(searched: tuple[Path, dict[str, Any], list[Path]]) -> None:
+    for folder in searched[2]:
+        attempts = history(folder)
+        assert len(attempts) > 1 and "ended" not in attempts[-2], attempts
+
+
+def test_the_winner_of_all_trials_is_evaluated_and_trained_again(
+    searched: tuple[Path, dict[str, Any], list[Path]],
+) -> None:
+    manifest, status, _ = searched
+    storage, search = Storage(manifest.parent / "storage"), status["searches"][0]
+    best = winner(storage, search["id"], TRIALS)
+    assert best.name == search["best"]["task"]
+    report = storage.reports / "small"
+    with (report / "results.csv").open() as file:
+        first, refit = csv.DictReader(file)
+    assert (first["run"], first["id"], refit["run"], refit["seed"]) == ("winner", best.name, "refit", "3")
+    assert float(first["test_balanced_accuracy"]) > 0.5 and float(refit["test_balanced_accuracy"]) > 0.5
+    point = read_json(storage.search(search["id"]) / "trials" / f"{search['best']['trial']:04d}" / "point.json")[
+        "point"
+    ]
+    for row in (first, refit):
+        assert float(row["learning_rate"]) == pytest.approx(point["learning_rate"])
+        assert row["hidden_layers"] == ",".join(map(str, point["hidden_layers"]))
+
+
+def test_the_closing_jobs_went_well(searched: tuple[Path, dict[str, Any], list[Path]]) -> None:
+    logs = list((searched[0].parent / "storage" / "submissions").glob("*/log.txt"))
+    assert len(logs) > 1  # what was killed is tried again by the first
+    assert not any("Traceback" in log.read_text() for log in logs)
+
+
+def test_the_report_has_the_search(searched: tuple[Path, dict[str, Any], list[Path]]) -> None:
+    report = Storage(searched[0].parent / "storage").reports / "small"
+    with (report / "tables" / "tuned-trials.csv").open() as file:
+        assert sorted(int(row[0]) for row in list(csv.reader(file))[1:]) == list(range(TRIALS))
+    page = (report / "index.html").read_text()
+    assert "plots/tuned-search.png" in page and "functional analysis of variance" in page
+    assert (report / "plots" / "tuned-search.png").stat().st_size > 10_000
