@@ -245,13 +245,15 @@ def doctor(
     """Check versions, Slurm, GPUs, what the storage's file system promises, and free space."""
     from dataclasses import asdict
 
+    from rich.markup import escape
+
     from pipeline.doctor import examine
 
     findings = []
     for finding in examine(storage):
         findings.append(finding)
         if not json:
-            line = f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {finding.reason}"
+            line = f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {escape(finding.reason)}"
             _console().print(line, soft_wrap=True)
     if json:
         _print_json([asdict(finding) for finding in findings])
@@ -266,16 +268,20 @@ def gc(
     """Show what on the storage none of these manifests refers to, with sizes, and remove it if you say so."""
     from jobs.storage import Storage
     from pipeline.gc import find_waste, remove
+    from pipeline.progress import progress_bar
 
     plans = [_plan(manifest) for manifest in manifests]
-    waste = find_waste(Storage(plans[0].manifest.storage), plans)
+    with progress_bar(_console(stderr=True)) as progress:
+        waste = find_waste(Storage(plans[0].manifest.storage), plans, progress)
     for found in waste:
         print(f"{found.size / 1e6:10.1f} MB  {found.path}  {found.why}")
     total_mb = sum(found.size for found in waste) / 1e6
     if not waste:
         print("nothing to remove")
     elif yes or typer.confirm(f"remove these {len(waste)} ({total_mb:.1f} MB)?", default=False):
-        print(f"{remove(waste) / 1e6:.1f} MB removed")
+        with progress_bar(_console(stderr=True)) as progress:
+            freed = remove(waste, progress)
+        print(f"{freed / 1e6:.1f} MB removed")
 
 
 @app.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,9 +17,12 @@ PACKAGES = ("torch", "numpy", "polars", "pandas", "scikit-learn", "mlflow", "hyp
 LEAST_FREE_GB = 10.0
 
 
-def examine(storage: Path) -> list[Finding]:
-    """Every finding, in the order in which they would be mended; makes the storage's folder if it is missing."""
-    return [_versions(), *_slurm(), *check_filesystem(storage), _free(storage)]
+def examine(storage: Path) -> Iterator[Finding]:
+    """Every finding as it is made, in the order in which they would be mended; makes a missing storage's folder."""
+    yield _versions()
+    yield from _slurm()
+    yield from check_filesystem(storage)
+    yield _free(storage)
 
 
 def _versions() -> Finding:
@@ -39,8 +44,15 @@ def _slurm() -> list[Finding]:
     try:
         limits = read()
     except SlurmError as error:
-        return [Finding(name="Slurm", ok=False, reason=f"the controller does not answer: {error}")]
+        reason = f"the controller does not answer: {_last_line(str(error))}: is this a machine of the cluster?"
+        return [Finding(name="Slurm", ok=False, reason=reason)]
     return [_cluster(limits), _accounting(limits), _gpus(limits)]
+
+
+def _last_line(said: str) -> str:
+    """What a Slurm program ended on, without its own name: the lines before it tell what it tried."""
+    lines = [line for line in said.splitlines() if line.strip()] or ["no reason given"]
+    return re.sub(r"^(\w+: )?(error|fatal): ", "", lines[-1].strip()).rstrip(".")
 
 
 def _cluster(limits: Limits) -> Finding:

@@ -28,8 +28,8 @@ class Finding:
     reason: str
 
 
-def check_filesystem(root: Path) -> list[Finding]:
-    """Try every promise in a temporary folder under ``root``; the folder is removed again."""
+def check_filesystem(root: Path) -> Iterator[Finding]:
+    """Try every promise in a temporary folder under ``root``, one after the other; the folder is removed again."""
     checks: tuple[tuple[str, Callable[[Path], str]], ...] = (
         ("exclusive folders", _exclusive_folders),
         ("exclusive files", _exclusive_files),
@@ -40,7 +40,8 @@ def check_filesystem(root: Path) -> list[Finding]:
         ("the clock", _clock),
     )
     with _scratch(root) as folder:
-        return [_try(name, check, folder / str(number)) for number, (name, check) in enumerate(checks)]
+        for number, (name, check) in enumerate(checks):
+            yield _try(name, check, folder / str(number))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from jobs.storage import Storage
 from pipeline.plan import Plan
 
 LEFTOVER_S = 24 * 3600.0
+Tell = Callable[[str, int, int], None]  # what is done, how many of them, out of how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +25,12 @@ class Waste:
     size: int
 
 
-def find_waste(storage: Storage, plans: Sequence[Plan]) -> list[Waste]:
+def find_waste(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None) -> list[Waste]:
     """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
 
     What gives signs of life is never in it, nor a folder with a name that is not an id of ours. Raises ValueError
-    when a plan is on another storage: its references would not protect anything here.
+    when a plan is on another storage: its references would not protect anything here. ``tell`` is told of every
+    folder that was looked through.
     """
     for plan in plans:
         if plan.manifest.storage.resolve() != storage.root.resolve():
@@ -36,18 +38,18 @@ def find_waste(storage: Storage, plans: Sequence[Plan]) -> list[Waste]:
     kept = {planned.id for plan in plans for planned in plan.tasks}
     kept_searches = {search.id for plan in plans for search in plan.searches}
     waste = [
-        *_unreferred(storage.runs, kept, "a run of no manifest"),
-        *_unreferred(storage.datasets, kept, "a data set of no manifest"),
-        *_unreferred(storage.searches, kept_searches, "a search of no manifest"),
+        *_unreferred(storage.runs, kept, "a run of no manifest", tell),
+        *_unreferred(storage.datasets, kept, "a data set of no manifest", tell),
+        *_unreferred(storage.searches, kept_searches, "a search of no manifest", tell),
         *_leftovers(storage),
     ]
     return [found for found in waste if not _lives(found.path)]
 
 
-def remove(waste: Iterable[Waste]) -> int:
+def remove(waste: Sequence[Waste], tell: Tell | None = None) -> int:
     """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used."""
     freed = 0
-    for found in waste:
+    for number, found in enumerate(waste, 1):
         if found.path.is_dir():
             going = found.path.with_name(f".going-{found.path.name}")
             found.path.rename(going)
@@ -55,17 +57,20 @@ def remove(waste: Iterable[Waste]) -> int:
         else:
             found.path.unlink(missing_ok=True)
         freed += found.size
+        if tell is not None:
+            tell("removing", number, len(waste))
     return freed
 
 
-def _unreferred(folder: Path, kept: set[str], why: str) -> list[Waste]:
-    if not folder.is_dir():
-        return []
-    return [
-        Waste(path=path, why=why, size=_size(path))
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".") and path.name not in kept
-    ]
+def _unreferred(folder: Path, kept: set[str], why: str, tell: Tell | None) -> list[Waste]:
+    found = []
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    for number, path in enumerate(paths, 1):
+        if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
+            found.append(Waste(path=path, why=why, size=_size(path)))
+        if tell is not None:
+            tell(f"looking through {folder.name}", number, len(paths))
+    return found
 
 
 def _leftovers(storage: Storage) -> list[Waste]:

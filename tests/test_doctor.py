@@ -1,0 +1,95 @@
+"""What doctor says of a machine and a storage, and what gc takes away: never what a manifest refers to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from small_manifest import tanda, write_manifest
+
+from jobs.attempt import begin
+from jobs.storage import Storage
+from jobs.task import Task
+from pipeline import doctor, filesystem
+from pipeline.doctor import examine
+from pipeline.gc import find_waste, remove
+from pipeline.manifest import load
+from pipeline.plan import make_plan
+from slurm.commands import SlurmError
+
+CHECKS = (
+    "exclusive folders", "exclusive files", "rename replaces a file", "rename refuses a full folder",
+    "fsync of files and folders", "a fresh name is seen at once", "the clock",
+)  # fmt: skip
+
+
+def test_a_sound_storage_keeps_every_promise_and_is_left_as_it_was(tmp_path: Path) -> None:
+    findings = {finding.name: finding for finding in examine(tmp_path / "storage")}
+    assert set(CHECKS) | {"versions", "free space", "Slurm"} <= set(findings)
+    assert all(findings[name].ok for name in (*CHECKS, "versions"))
+    assert not list((tmp_path / "storage").iterdir())
+
+
+def test_slurms_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> None:
+        raise SlurmError(
+            "scontrol: error: resolve\nscontrol: error: DNS\nscontrol: fatal: Could not establish a source\n"
+        )
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/sbatch")
+    monkeypatch.setattr(doctor, "read", read)
+    (found,) = doctor._slurm()
+    assert not found.ok
+    assert found.reason == (
+        "the controller does not answer: Could not establish a source: is this a machine of the cluster?"
+    )
+
+
+def test_a_promise_that_is_broken_is_told_with_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "claim", lambda folder: folder.mkdir(exist_ok=True) is None)
+    monkeypatch.setattr(filesystem, "CLOCK_S", -1.0)
+    broken = {finding.name: finding.reason for finding in examine(tmp_path) if not finding.ok}
+    assert "two would run the same task" in broken["exclusive folders"]
+    assert "set both by NTP" in broken["the clock"]
+
+
+def test_one_line_a_finding_on_the_command_line(tmp_path: Path) -> None:
+    printed = tanda("doctor", tmp_path / "s", status=None).splitlines()
+    assert all(line.startswith(("ok ", "no ")) for line in printed)
+    assert [entry["name"] for entry in json.loads(tanda("doctor", tmp_path / "s", "--json", status=None))] == [
+        line[4:].partition(":")[0] for line in printed
+    ]
+
+
+def test_gc_takes_what_no_manifest_refers_to_and_nothing_that_lives(tmp_path: Path) -> None:
+    plan = make_plan(load(write_manifest(tmp_path)))
+    storage = Storage(plan.manifest.storage)
+    kept = plan.tasks[0].task.write(storage)
+    stale, living = (Task(stage="train", settings={"seed": seed}).write(storage) for seed in (1, 2))
+    begin(living, {})
+    (stale / "model.pt").write_bytes(bytes(1000))
+    left, fresh = storage.runs / ".left.tmp", storage.runs / ".fresh.tmp"
+    left.write_bytes(b"x")
+    fresh.write_bytes(b"x")
+    os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
+    told: list[str] = []
+    waste = find_waste(storage, [plan], lambda what, _done, _total: told.append(what))
+    assert {found.path for found in waste} == {stale, left}
+    assert told.count("looking through runs") == len(list(storage.runs.iterdir()))
+    assert remove(waste) > 1000
+    assert kept.exists() and living.exists() and fresh.exists() and not stale.exists() and not left.exists()
+
+
+def test_gc_asks_first_and_refuses_a_plan_of_another_storage(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path)
+    plan = make_plan(load(manifest))
+    stale = Task(stage="train", settings={"seed": 1}).write(Storage(plan.manifest.storage))
+    assert "a run of no manifest" in tanda("gc", manifest, status=1)  # nobody answers: nothing goes
+    assert stale.exists()
+    assert "removed" in tanda("gc", manifest, "--yes")
+    assert not stale.exists()
+    with pytest.raises(ValueError, match="its storage is"):
+        find_waste(Storage(tmp_path / "other"), [plan])
