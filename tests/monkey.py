@@ -67,7 +67,7 @@ class Monkey:
         (name,) = self.choose.choices(names, [weight for weight, _ in self._deeds.values()])
         try:
             self._deeds[name][1]()
-        except (MissedError, ProcessLookupError, subprocess.SubprocessError):
+        except (MissedError, OSError, subprocess.SubprocessError):
             self.missed[name] += 1
             return f"{name}: missed"
         self.done[name] += 1

@@ -17,9 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from rig_conf import Place, Shape, slurm_conf, slurmdbd_conf
+
+__all__ = ["Rig", "RigError", "Shape", "missing"]
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
@@ -44,21 +47,6 @@ def missing(*, accounting: bool = True) -> list[str]:
     """The programs that the rig needs and that are not installed."""
     wanted = (*NEEDED, *(NEEDED_FOR_ACCOUNTING if accounting else ()))
     return [program for program in wanted if shutil.which(program, path=SEARCH_PATH) is None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What kind of cluster: ``enforce`` is AccountingStorageEnforce, ``extra`` are lines for slurm.conf."""
-
-    nodes: int = 4
-    cpus: int = 4
-    gpus: int = 2
-    memory_mb: int = 4096
-    accounting: bool = True
-    enforce: str = "associations,limits"
-    max_array_size: int = 1001
-    grace_s: int = 10
-    extra: tuple[str, ...] = ()
 
 
 class Rig:
@@ -168,14 +156,14 @@ class Rig:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "munge").chmod(0o700)
         (self.folder / "run").chmod(0o755)
-        self.conf.write_text(self._slurm_conf())
+        self.conf.write_text(slurm_conf(self._place, self.shape, self.nodes))
         (self.folder / "conf/gres.conf").write_text(self._gres_conf())
         # Essential: slurmd initialises cgroups even when nothing uses them.
         (self.folder / "conf/cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         if self.shape.accounting:
             path = self.folder / "conf/slurmdbd.conf"
             path.touch(mode=0o600)
-            path.write_text(self._slurmdbd_conf())
+            path.write_text(slurmdbd_conf(self._place))
 
     def _start_munge(self) -> None:
         key = self.folder / "munge/munge.key"
@@ -222,30 +210,12 @@ class Rig:
         )
 
     @property
+    def _place(self) -> Place:
+        return Place(folder=self.folder, host=self.host, user=self.user, ports=self._ports)
+
+    @property
     def _socket(self) -> Path:
         return self.folder / "run/munge.socket"
-
-    def _slurm_conf(self) -> str:
-        shape, ports = self.shape, self._ports
-        lines = [*_BASE.format(R=self.folder, HOST=self.host, USER=self.user, CTLD=ports["slurmctld"]).splitlines()]
-        lines += [f"MaxArraySize={shape.max_array_size}", *shape.extra]
-        if shape.accounting:
-            lines += _ACCOUNTING.format(R=self.folder, DBD=ports["slurmdbd"]).splitlines()
-            lines += [f"AccountingStorageEnforce={shape.enforce}"] if shape.enforce else []
-        else:
-            lines += ["AccountingStorageType=accounting_storage/none"]
-        lines += [
-            f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={ports[node]} CPUs={shape.cpus}"
-            f" Sockets=1 CoresPerSocket={shape.cpus} ThreadsPerCore=1 RealMemory={shape.memory_mb}"
-            f" Gres=gpu:{shape.gpus} State=UNKNOWN"
-            for node in self.nodes
-        ]
-        partition = "Nodes=ALL MaxTime=INFINITE State=UP"
-        lines += [
-            f"PartitionName=normal {partition} Default=YES PriorityTier=10 PreemptMode=OFF",
-            f"PartitionName=scavenger {partition} PriorityTier=1 PreemptMode=REQUEUE GraceTime={shape.grace_s}",
-        ]
-        return "\n".join(lines) + "\n"
 
     def _gres_conf(self) -> str:
         # Character devices: with plain files jobs are scheduled, but CUDA_VISIBLE_DEVICES stays empty.
@@ -258,10 +228,6 @@ class Rig:
         except PermissionError:
             first = f"/dev/tty[10-{9 + count}]"
         return f"NodeName={','.join(self.nodes)} Name=gpu File={first}\n"
-
-    def _slurmdbd_conf(self) -> str:
-        ports = self._ports
-        return _SLURMDBD.format(R=self.folder, USER=self.user, DBD=ports["slurmdbd"], SQL=ports["mariadb"])
 
     def _daemon(self, name: str, *arguments: str) -> None:
         environment = {**_outside(), **self.environment}
@@ -344,78 +310,6 @@ def _end(pid: int, how: signal.Signals, patience_s: float = 10) -> None:
             os.kill(pid, signal.SIGKILL)
             return
         time.sleep(0.05)
-
-
-_BASE = """\
-ClusterName=lab
-SlurmctldHost={HOST}(127.0.0.1)
-SlurmUser={USER}
-SlurmdUser={USER}
-AuthType=auth/munge
-AuthInfo=socket={R}/run/munge.socket,cred_expire=10
-CredType=cred/munge
-SlurmctldPort={CTLD}
-SlurmctldPidFile={R}/run/slurmctld.pid
-SlurmdPidFile={R}/run/slurmd.%n.pid
-StateSaveLocation={R}/state
-SlurmdSpoolDir={R}/spool/%n
-SlurmctldLogFile={R}/log/slurmctld.log
-SlurmdLogFile={R}/log/slurmd.%n.log
-MpiDefault=none
-SwitchType=switch/none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=2
-JobAcctGatherParams=OverMemoryKill
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=256
-GresTypes=gpu
-SlurmdParameters=config_overrides
-ReturnToService=2
-SlurmctldTimeout=30
-SlurmdTimeout=20
-InactiveLimit=0
-KillWait=5
-MinJobAge=300
-UnkillableStepTimeout=20
-SchedulerType=sched/backfill
-SchedulerParameters=sched_min_interval=100000,bf_interval=2,batch_sched_delay=1,default_queue_depth=1000
-PriorityType=priority/basic
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SlurmctldParameters=preempt_send_user_signal
-JobRequeue=1
-MaxJobCount=10000
-KillOnBadExit=0
-DependencyParameters=kill_invalid_depend"""
-
-_ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={DBD}
-AccountingStoragePass={R}/run/munge.socket
-AccountingStorageTRES=gres/gpu
-AccountingStoreFlags=job_comment"""
-
-_SLURMDBD = """\
-AuthType=auth/munge
-AuthInfo=socket={R}/run/munge.socket
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={DBD}
-SlurmUser={USER}
-DebugLevel=info
-LogFile={R}/log/slurmdbd.log
-PidFile={R}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=127.0.0.1
-StoragePort={SQL}
-StorageUser=slurm
-StoragePass=slurm
-StorageLoc=slurm_acct
-"""
 
 
 def main() -> int:

@@ -6,9 +6,8 @@ The slow scenarios are submitted together and then looked at one by one: they wa
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from cluster_fixture import running
 from rig import Rig, Shape
+from slurm_fixture import CHILD, ROOT, SMALL, make_array, wait_for
 
 from slurm import limits
 from slurm.array import Array, Resources, SubmitError, Submitted
@@ -24,30 +24,6 @@ from slurm.site import Site
 from slurm.states import JobState, states
 
 pytestmark = pytest.mark.cluster
-
-CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
-ROOT = Path(__file__).parents[1]
-SMALL = Resources(mem_gb=0.25, time_min=5)
-
-
-def make_array(folder: Path, *plans: str, name: str = "tanda-test", **facts: Any) -> Array:
-    elements = []
-    for number, plan in enumerate(plans):
-        path = folder / "runs" / f"{name}-{number}"
-        path.mkdir(parents=True)
-        (path / "plan").write_text(plan)
-        elements.append((path,))
-    return Array(
-        name=name, elements=tuple(elements), command=CHILD, folder=folder / "submission", code=ROOT,
-        **{"resources": SMALL, **facts},
-    )  # fmt: skip
-
-
-def wait_for(ready: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not ready():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.2)
 
 
 def state_of(id_: str) -> JobState:

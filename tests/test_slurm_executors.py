@@ -7,18 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from slurm_fixture import CHILD, make_array, wait_for
 
 from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
 from slurm.local_queue import LocalQueue, write_json
 from slurm.states import CAUSES, STATES, JobState
 
-CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
 
@@ -45,26 +44,6 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
 @pytest.fixture
 def local(tmp_path: Path, request: pytest.FixtureRequest) -> Executor:
     return executor_of("local", tmp_path, request)
-
-
-def make_array(folder: Path, *plans: str, name: str = "tanda-test", **facts: Any) -> Array:
-    elements = []
-    for number, plan in enumerate(plans):
-        path = folder / "runs" / f"{name}-{number}"
-        path.mkdir(parents=True)
-        (path / "plan").write_text(plan)
-        elements.append((path,))
-    return Array(
-        name=name, elements=tuple(elements), command=CHILD, folder=folder / "submission",
-        code=Path(__file__).parents[1], **{"resources": Resources(mem_gb=0.25, time_min=5), **facts},
-    )  # fmt: skip
-
-
-def wait_for(ready: Callable[[], bool], limit_s: float = 40) -> None:
-    deadline = time.monotonic() + limit_s
-    while not ready():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
 
 
 def ended(executor: Executor, submitted: Submitted, limit_s: float = 60) -> list[JobState]:

@@ -47,47 +47,44 @@ def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        member: Any = None
-        while packed := file.read(_READ):
-            read(len(packed))
-            while packed:
-                if member is None:
-                    packed = packed.lstrip(b"\0")  # padding between or after members is legal
-                    if not packed:
-                        break
-                    member = isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
-                try:
-                    block = member.decompress(packed)
-                except _BROKEN_GZIP as error:
-                    raise ValueError(f"{path}: broken gzip file: {error}: fetch or write it again") from error
-                packed = member.unused_data
-                if member.eof:
-                    member = None
-                if block:
-                    yield block
-        if member is not None:
-            raise ValueError(f"{path}: the gzip file is truncated: fetch or write it again")
+    return _members(
+        path, read, "gzip", lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW), _BROKEN_GZIP, padding=b"\0"
+    )
 
 
 def _zstd(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
     import zstandard
 
+    return _members(path, read, "zstd", lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
+
+
+def _members(
+    path: Path,
+    read: Callable[[int], None],
+    kind: str,
+    start: Callable[[], Any],
+    broken: type[Exception],
+    padding: bytes = b"",
+) -> Iterator[bytes]:
+    """The content of all members (gzip) or frames (zstd), one after the other; padding between them is skipped."""
     with path.open("rb") as file:
         member: Any = None
         while packed := file.read(_READ):
             read(len(packed))
             while packed:
                 if member is None:
-                    member = zstandard.ZstdDecompressor().decompressobj()
+                    packed = packed.lstrip(padding) if padding else packed
+                    if not packed:
+                        break
+                    member = start()
                 try:
                     block = member.decompress(packed)
-                except zstandard.ZstdError as error:
-                    raise ValueError(f"{path}: broken zstd file: {error}: fetch or write it again") from error
+                except broken as error:
+                    raise ValueError(f"{path}: broken {kind} file: {error}: fetch or write it again") from error
                 packed = member.unused_data
                 if member.eof:
                     member = None
                 if block:
                     yield block
         if member is not None:
-            raise ValueError(f"{path}: the zstd file is truncated: fetch or write it again")
+            raise ValueError(f"{path}: the {kind} file is truncated: fetch or write it again")

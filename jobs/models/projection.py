@@ -35,7 +35,7 @@ class Projection:
         key = tuple(number for tensor in (words.weight, weight) for number in (tensor.data_ptr(), tensor._version))
         if self._table is None or self._known is None or key != self._key:
             # Zero, and not whatever lies in memory: windows beyond a title's end read the padding's row, which is zero,
-            # also where no title of the batch is padded. Made outside of inference mode, to be written to outside of it.
+            # also where no title of the batch is padded. Made outside of inference mode, to be written outside of it.
             with torch.inference_mode(False):
                 self._table = weight.new_zeros((words.weight.shape[0], weight.shape[0]))
                 self._known = torch.zeros(words.weight.shape[0], dtype=torch.bool)
