@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos_fixture import NAME, RESOURCES, SHAPES, pipeline
+from chaos_fixture import HEAD, NAME, RESOURCES, SHAPES, pipeline
 from rig import Rig
 from small_manifest import element_of, in_training, write_manifest
 
@@ -24,18 +24,6 @@ from pipeline.status import over, summary_line, task_states
 RUNS = 40
 KILLED, HOPELESS = "r05", "r11"
 PREEMPTED = ("r00", "r02", "r06")
-HEAD = """
-name: small
-storage: storage
-data:
-  source: titles.csv
-  split: {validation: 0.2, test: 0.2, seed: 0}
-  embeddings: {size: 16}
-defaults: {epochs: 800, hidden_layers: [16], freeze_embeddings: false, learning_rate: 1e-2, batch_size: 32}
-experiments:
-  forty:
-    runs:
-"""
 
 
 def _manifest(folder: Path) -> Path:
@@ -45,7 +33,8 @@ def _manifest(folder: Path) -> Path:
         rate = ", learning_rate: 1e-12" if f"r{number:02d}" == HOPELESS else ""
         lines.append(f"      r{number:02d}: {{{shape}, seed: {number}{rate}}}\n")
     (folder / "profile.yaml").write_text("executor: slurm\npartition: scavenger\n")
-    return write_manifest(folder, HEAD + "".join(lines) + RESOURCES)
+    head = HEAD.replace("epochs: 2", "epochs: 800") + "  forty:\n    runs:\n"
+    return write_manifest(folder, head + "".join(lines) + RESOURCES)
 
 
 def play(rig: Rig, folder: Path) -> int:

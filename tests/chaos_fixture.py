@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from monkey import Monkey, reporting, small_disk
 from rig import Rig
-from small_manifest import write_manifest
+from small_manifest import MANIFEST, write_manifest
 
 from jobs import journal
 from jobs.attempt import history
@@ -34,19 +34,7 @@ NAME = "small"
 ROUNDS = 8
 FREE = "halved"  # the search whose trials depend on who came first: counted, not compared
 
-HEAD = """
-name: small
-storage: storage
-retries: 3
-data:
-  source: titles.csv
-  split: {validation: 0.2, test: 0.2, seed: 0}
-  embeddings: {size: 16}
-defaults: {epochs: EPOCHS, hidden_layers: [16], freeze_embeddings: false, learning_rate: 1e-2, batch_size: 32}
-experiments:
-  storm:
-    runs:
-"""
+HEAD = MANIFEST.split("  architectures:")[0]
 SEARCHES = """
 searches:
   drawn:
@@ -83,7 +71,8 @@ def stormy_manifest(folder: Path, *, runs: int, trials: int, epochs: int) -> Pat
     lines = "".join(
         f"      r{number:02d}: {{{SHAPES[number % len(SHAPES)]}, seed: {number}}}\n" for number in range(runs)
     )
-    text = HEAD.replace("EPOCHS", str(epochs)) + lines + SEARCHES.replace("TRIALS", str(trials)).lstrip("\n")
+    head = HEAD.replace("epochs: 2", f"epochs: {epochs}").replace("data:", "retries: 3\ndata:", 1)
+    text = f"{head}  storm:\n    runs:\n{lines}" + SEARCHES.replace("TRIALS", str(trials)).lstrip("\n")
     manifest = write_manifest(folder, text + RESOURCES)
     (folder / "profile.yaml").write_text(PROFILE)
     return manifest
