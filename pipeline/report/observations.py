@@ -134,7 +134,7 @@ def _stopped(entries: Iterable[Entry], collected: Collected, words: Words) -> li
             if result.cause in ("at chance", "diverged"):
                 key = "stopped at chance" if result.cause == "at chance" else "diverged run"
                 message = result.message or words.reason(result.cause)
-                sentences.append(words(key, run=name, epochs=len(result.epochs), message=message))
+                sentences.append(words(key, run=name, epochs=_epochs(result, words), message=message))
             elif (told := _at_chance(result, name, collected, words)) is not None:
                 sentences.append(told)
     return sentences
@@ -148,10 +148,15 @@ def _at_chance(result: Result, name: str, collected: Collected, words: Words) ->
         "at chance run",
         run=name,
         score=_text(score),
-        epochs=len(result.epochs),
+        epochs=_epochs(result, words),
         classes=classes,
         chance=_text(1 / classes),
     )
+
+
+def _epochs(result: Result, words: Words) -> str:
+    count = len(result.epochs)
+    return words("one epoch") if count == 1 else words("many epochs", count=count)
 
 
 def _overfitting(entries: Iterable[Entry], words: Words) -> list[str]:

@@ -28,6 +28,8 @@ PHRASES: Mapping[str, tuple[str, str]] = {
         ),
     ),
     "trials": ("Trials of the search", "Pruebas de la búsqueda"),
+    "one epoch": ("1 epoch", "1 época"),
+    "many epochs": ("{count} epochs", "{count} épocas"),
     "results of": ("Results of {name}", "Resultados de {name}"),
     "run": ("run", "corrida"),
     "architecture": ("architecture", "arquitectura"),
@@ -169,21 +171,21 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     ),
     "at chance run": (
         (
-            "{run} was at chance: balanced accuracy {score} after {epochs} epochs, where guessing among "
+            "{run} was at chance: balanced accuracy {score} after {epochs}, where guessing among "
             "{classes} categories gives {chance}."
         ),
         (
-            "{run} quedó al azar: exactitud balanceada {score} tras {epochs} épocas, cuando adivinar entre "
+            "{run} quedó al azar: exactitud balanceada {score} tras {epochs}, cuando adivinar entre "
             "{classes} categorías da {chance}."
         ),
     ),
     "stopped at chance": (
-        "{run} was stopped at chance level after {epochs} epochs: {message}",
-        "{run} se cortó a nivel de azar tras {epochs} épocas: {message}",
+        "{run} was stopped at chance level after {epochs}: {message}",
+        "{run} se cortó a nivel de azar tras {epochs}: {message}",
     ),
     "diverged run": (
-        "{run} diverged after {epochs} epochs: {message}",
-        "{run} divergió tras {epochs} épocas: {message}",
+        "{run} diverged after {epochs}: {message}",
+        "{run} divergió tras {epochs}: {message}",
     ),
     "validation against test": (
         (
