@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from pipeline.arrays import Draft, Maker, drafts
 from pipeline.done import done_ids, to_do
 from pipeline.executors import site
 from pipeline.plan import Plan
 from pipeline.snapshot import commit, snapshot
-from pipeline.submit import SOURCE
+from pipeline.submit import write_source
 from slurm.array import Array
 from slurm.executors.slurm import SlurmArrays
 from slurm.identifiers import base
@@ -60,7 +60,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
     storage = Storage(plan.manifest.storage)
     snapshot(folder / "code")
-    write_json(folder / SOURCE, plan.manifest.document)
+    write_source(folder, plan)
     for planned in to_do(plan, done_ids(plan)):
         planned.task.write(storage)
     slurm = SlurmArrays(site=site(plan.manifest.cluster))

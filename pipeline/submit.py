@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 from rich.console import Console
 
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage, write_whole
 from pipeline import submission
 from pipeline.arrays import Draft, Maker, drafts
 from pipeline.done import to_do
@@ -137,7 +138,7 @@ class _Making:
     def prepare(self, tasks: Sequence[Planned]) -> None:
         """Everything that the tasks will read, before the first of them can start."""
         snapshot(self.folder / "code")
-        write_json(self.folder / SOURCE, self.plan.manifest.document)
+        write_source(self.folder, self.plan)
         for planned in tasks:
             planned.task.write(self.storage)
             _set_aside(self.storage.run(planned.id))
@@ -205,6 +206,11 @@ class _Making:
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
         # After each array: a submitter killed here leaves nothing queued that nobody knows of.
         self.submission.write(self.storage)
+
+
+def write_source(folder: Path, plan: Plan) -> None:
+    """The manifest as submitted, groups and runs in the order that a person gave them: the report's order."""
+    write_whole(folder / SOURCE, orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2))
 
 
 def _set_aside(folder: Path) -> None:

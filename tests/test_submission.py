@@ -8,13 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+from small_manifest import write_manifest
 
 from jobs.storage import Storage
 from pipeline import submission
+from pipeline.manifest import load
+from pipeline.plan import make_plan
 from pipeline.retry import Retry, decide
 from pipeline.snapshot import snapshot
 from pipeline.states import TaskState
 from pipeline.submission import Queued
+from pipeline.submit import SOURCE, write_source
 
 
 def _queued(element: str, *tasks: str) -> Queued:
@@ -115,3 +119,11 @@ def test_a_lost_task_is_retried_within_the_budget() -> None:
     lost = TaskState(id="x", state="lost")
     assert decide(lost, tries=1, retries=2, progressed=False, memory_raised=False) == Retry(reason="lost")
     assert decide(lost, tries=3, retries=2, progressed=False, memory_raised=False) is None
+
+
+def test_the_manifest_is_kept_in_a_persons_order(tmp_path: Path) -> None:
+    plan = make_plan(load(write_manifest(tmp_path)))
+    assert [row.run for row in plan.rows] == ["MLP", "CNN", "RNN", "linear"]
+    write_source(tmp_path, plan)
+    again = make_plan(load(tmp_path / SOURCE))
+    assert again.rows == plan.rows and again.tasks == plan.tasks
