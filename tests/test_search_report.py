@@ -113,6 +113,20 @@ def test_a_search_by_loss_has_its_lowest_trial_on_top(tmp_path: Path) -> None:
     assert [[row[0].text, row[1].bold] for row in table.rows] == [["1", True], ["0", False], ["2", False]]
 
 
+def test_a_failed_trial_is_never_on_top_whatever_it_had_reached(tmp_path: Path) -> None:
+    made = _made(tmp_path, trials=3)
+    for number in range(3):
+        finish_trial(made, 0, number, skill=0.9 - 0.2 * number)
+    first = made.plan.searches[0].trials[0]
+    path = made.storage.run(first) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state": "failed", "cause": "diverged"}))
+    made.state(first, "failed", cause="diverged")
+    assert [trial.number for trial in by_score(_search(made))] == [1, 2, 0]
+    collected = collect(made.plan, made.states)
+    (data,) = plot.build(make_groups(collected)[0], collected, make_words("en"))
+    assert [trial.fate for trial in data.trials] == ["failed", "trial", "trial"]
+
+
 def test_settings_inside_a_conditional_choice_have_columns_and_panels(tmp_path: Path) -> None:
     search = make_search(data_files(tmp_path / "data"), name="deep", space=CONDITIONAL, trials=12)
     made = make(tmp_path, searches=(search,))

@@ -40,9 +40,13 @@ def score(search: SearchResult, value: float | None) -> float:
 
 
 def by_score(search: SearchResult) -> list[Trial]:
-    """Trials, the best first; of equals the earlier one."""
+    """Trials, the best first; of equals the earlier one. One that failed can't win, whatever it had reached."""
     metric = search.planned.search.metric
-    return sorted(search.trials, key=lambda trial: (-score(search, trial.figures.get(metric)), trial.number))
+
+    def key(trial: Trial) -> tuple[bool, float, int]:
+        return trial.state == "failed", -score(search, trial.figures.get(metric)), trial.number
+
+    return sorted(search.trials, key=key)
 
 
 def axes(search: SearchResult) -> list[Axis]:

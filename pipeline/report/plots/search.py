@@ -28,19 +28,19 @@ PANELS_A_ROW = 3
 class Scored:
     """A trial with a score; ``spent`` are the whole search's epochs when its last one ended.
 
-    ``stopped`` when it was cut before its last epoch.
+    ``fate`` is the word for how it ended: trial (trained to its end), stopped early, or failed.
     """
 
     number: int
     score: float
     spent: int
-    stopped: bool
+    fate: str
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """``best`` is (epochs spent, best value so far); ``failed`` are the epochs spent when a failed trial ended."""
+    """``best`` is (epochs spent, best value so far); ``failed`` the epochs spent when one failed without a score."""
 
     name: str
     search: str
@@ -57,20 +57,20 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Searched]:
     if group.search is None:
         return []
     metric, cost = group.search.planned.search.metric, spent(group.search)
+    over = [trial for trial in group.search.trials if trial.state in ("done", "failed") and trial.number in cost.ends]
     trials = tuple(
         Scored(
             number=trial.number,
             score=trial.figures[metric],
             spent=cost.ends[trial.number],
-            stopped=trial.stopped is not None,
+            fate="failed" if trial.state == "failed" else "stopped early" if trial.stopped else "trial",
             settings=trial.point,
         )
-        for trial in group.search.trials
-        if trial.state == "done" and metric in trial.figures and trial.number in cost.ends
+        for trial in over
+        if metric in trial.figures
     )
-    if not trials:
+    if not trials or not cost.best:
         return []
-    failed = (trial.number for trial in group.search.trials if trial.state == "failed")
     return [
         Searched(
             name=f"{file_name(group.name)}-search",
@@ -79,7 +79,7 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Searched]:
             position=group.entries[0].position if group.entries else 0,
             best=cost.best,
             trials=trials,
-            failed=tuple(cost.ends.get(number, 0) for number in failed),
+            failed=tuple(cost.ends[trial.number] for trial in over if metric not in trial.figures),
             axes=tuple(axes(group.search)),
             importance=collected.importance(group.search),
         )
@@ -107,7 +107,7 @@ def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
     _scatter(axes, searched, [trial.spent for trial in searched.trials], words)
     if searched.failed:
         floor = [axes.get_ylim()[0]] * len(searched.failed)
-        axes.scatter(searched.failed, floor, marker="x", color=GREY, label=words("failed"), clip_on=False)
+        axes.scatter(searched.failed, floor, s=24, marker="x", color=GREY, clip_on=False)
     axes.set_xlabel(words("epochs spent"))
     axes.set_ylabel(words.name(searched.metric))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -118,18 +118,21 @@ def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
 
 def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Words | None) -> None:
     tint = colour(searched.position)
-    for stopped in (False, True):
-        chosen = [place for place, trial in enumerate(searched.trials) if trial.stopped == stopped]
+    looks: dict[str, dict[str, Any]] = {
+        "trial": {"facecolors": tint, "edgecolors": tint},
+        "stopped early": {"facecolors": "white", "edgecolors": tint},
+        "failed": {"marker": "x", "color": GREY},
+    }
+    for fate, look in looks.items():
+        chosen = [place for place, trial in enumerate(searched.trials) if trial.fate == fate]
         if chosen:
-            label = words("stopped early" if stopped else "trial") if words else None
             axes.scatter(
                 [places[place] for place in chosen],
                 [searched.trials[place].score for place in chosen],
                 s=24,
-                facecolors="white" if stopped else tint,
-                edgecolors=tint,
-                label=label,
+                label=words(fate) if words else None,
                 zorder=3,
+                **look,
             )
 
 
@@ -138,7 +141,11 @@ def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Words) -> None
     if axis.options:
         texts = [setting(option).text for option in axis.options]
         places = [texts.index(text) if (text := setting(value).text) in texts else math.nan for value in values]
-        axes.set_xticks(range(len(texts)), texts, fontsize=7, rotation=20 if max(map(len, texts)) > 6 else 0)
+        axes.set_xticks(range(len(texts)), texts, fontsize=7)
+        if max(map(len, texts)) > 6:
+            axes.tick_params(axis="x", rotation=25)
+            for label in axes.get_xticklabels():
+                label.set_horizontalalignment("right")
         axes.set_xlim(-0.5, len(texts) - 0.5)
         _scatter(axes, searched, places, None)
     else:

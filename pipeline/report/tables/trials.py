@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from pipeline.report.collect import Collected, Trial
 from pipeline.report.groups import Group
-from pipeline.report.searched import axes, by_score, score
+from pipeline.report.searched import axes, by_score
 from pipeline.report.table import Cell, Column, Table, fold, number, setting
 from pipeline.report.words import Words
 
@@ -19,7 +17,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     metric = group.search.planned.search.metric
     names = [axis.name for axis in axes(group.search)]
     trials = by_score(group.search)
-    top = [trial.number for trial in trials[:1] if math.isfinite(score(group.search, trial.figures.get(metric)))]
+    top = [trial.number for trial in trials[:1] if trial.state != "failed" and metric in trial.figures]
     columns = (
         Column(key="trial", title=words("trial")),
         Column(key="state", title=words("state"), number=False),
