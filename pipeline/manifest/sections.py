@@ -97,7 +97,7 @@ class Search(Open):
     """
 
     architecture: str = Field(description="whose settings are searched")
-    algorithm: str = Field("tpe", description="`tpe` (hyperopt), or `random`")
+    algorithm: str = Field("tpe", description="how points are chosen: one of the algorithms below")
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search goes on")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: Literal[METRICS] = Field(METRICS[0], description="what is made best; never a figure of the test rows")  # type: ignore[valid-type]
