@@ -96,7 +96,7 @@ def test_formats_show_a_table_each_in_its_way() -> None:
     assert markdown.write(table) == "All: 1 %.\n\n| run | x\\_1 |\n| --- | ---: |\n| a\\|b | **0.5** |\n"
     assert "\\textbf{0.5} \\\\" in latex.write(table)
     assert "x\\_1" in latex.write(table)
-    assert '<th scope="col" class="number" data-key="x">x_1</th>' in html.write(table)
+    assert '<th scope="col" class="number" data-key="x">x_<wbr>1</th>' in html.write(table)
     assert '<td class="number" data-value="0.5"><strong>0.5</strong></td>' in html.write(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from textwrap import shorten
 
 import numpy as np
 
@@ -19,6 +20,7 @@ TEST, VALIDATION = "test_balanced_accuracy", "validation_balanced_accuracy"
 OVERFIT = 1.05  # a last validation loss this many times the lowest one is a rise, not noise
 STILL_LEARNING = 0.01  # balanced accuracy gained in the last epoch
 CHANCE = 3.0  # times the share that guessing reaches
+MESSAGE = 200  # characters of a failed run's own words; its page has all of them
 MOST = 6  # sentences of one kind; the rest is counted
 
 
@@ -133,7 +135,7 @@ def _stopped(entries: Iterable[Entry], collected: Collected, words: Words) -> li
             name = _name(entry, result, words)
             if result.cause in ("at chance", "diverged"):
                 key = "stopped at chance" if result.cause == "at chance" else "diverged run"
-                message = result.message or words.reason(result.cause)
+                message = shorten(result.message or words.reason(result.cause), MESSAGE, placeholder=" …")
                 sentences.append(words(key, run=name, epochs=_epochs(result, words), message=message))
             elif (told := _at_chance(result, name, collected, words)) is not None:
                 sentences.append(told)

@@ -11,13 +11,13 @@ from pipeline.report.table import Cell, Table
 def write(table: Table, *, links: Mapping[int, str] | None = None) -> str:
     """The table; ``links`` are addresses by entry, for cells that name a run."""
     head = "".join(
-        f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{escape(column.title)}</th>'
+        f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{_title(column.title)}</th>'
         for column in table.columns
     )
     caption = f"{table.title}. {table.caption}".strip()
     rows = "\n".join(f"<tr>{''.join(_cells(table, row, links or {}))}</tr>" for row in table.rows)
     return (
-        f'<table data-name="{escape(table.name)}">\n<caption>{escape(caption)}</caption>\n'
+        f'<table data-name="{escape(table.name)}">\n<caption><span>{escape(caption)}</span></caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
     )
 
@@ -34,6 +34,11 @@ def _cells(table: Table, row: tuple[Cell, ...], links: Mapping[int, str]) -> lis
         tag = 'th scope="row"' if position == 0 else "td"
         cells.append(f"<{tag}{_class(column.number)}{value}>{text}</{tag[:2]}>")
     return cells
+
+
+def _title(text: str) -> str:
+    """Long names of settings may break where people would."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def _class(number: bool) -> str:

@@ -111,9 +111,7 @@ def command(result: Result, collected: Collected) -> str:
     lines = [f"git checkout {shlex.quote(result.git_commit)}"] if result.git_commit else []
     lines.append(f"old={shlex.quote(storage)} new=again")
     lines += _search_lines(result, collected)
-    # A lower winner has its rank only among all trials.
-    ranked = row.search is not None and row.train is None and row.run != "winner"
-    tasks = [row.dataset, *([result.id] if result.id else []), *([] if ranked else [row.evaluate])]
+    tasks = [row.dataset, *([result.id] if result.id else []), row.evaluate]
     lines += [
         f"for id in {' '.join(tasks)}; do",
         '  mkdir -p "$new/runs/$id" && cp "$old/runs/$id/task.json" "$new/runs/$id/"',
@@ -124,18 +122,20 @@ def command(result: Result, collected: Collected) -> str:
 
 
 def _search_lines(result: Result, collected: Collected) -> list[str]:
-    """A trial takes its point from its search's folder: without it, it would draw another one."""
+    """A trial takes its point from its search's folder, and is the best only among all trials and their results."""
     row = result.row
     search = next((search for search in collected.searches if search.planned.id == row.search), None)
     if search is None:
         return []
-    source = [trial.number for trial in search.trials if trial.id == result.id]
-    if row.train is not None:
-        # A refit takes the settings of the best trial.
-        source = [trial.number for trial in search.trials if trial.point]
-    folders = " ".join(f'"$old/searches/{row.search}/trials/{number:04d}"' for number in source)
+    folders = " ".join(
+        f'"$old/searches/{row.search}/trials/{trial.number:04d}"' for trial in search.trials if trial.point
+    )
+    others = " ".join(trial.id for trial in search.trials if trial.id != result.id)
     home = f'"$new/searches/{row.search}/trials"'
     return [
         f'mkdir -p {home} && cp "$old/searches/{row.search}/search.json" "$new/searches/{row.search}/"',
         f"cp -r {folders} {home}",
+        f"for id in {others}; do",
+        '  mkdir -p "$new/runs/$id" && cp "$old/runs/$id/record.json" "$new/runs/$id/"',
+        "done",
     ]

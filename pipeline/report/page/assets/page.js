@@ -19,8 +19,8 @@ function makeSortable(box, table) {
   headers.forEach((header, place) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = header.textContent;
     button.setAttribute("aria-label", (box.dataset.sort || "{column}").replace("{column}", header.textContent));
+    button.append(...header.childNodes);
     header.replaceChildren(button);
     button.addEventListener("click", () => {
       const numeric = header.classList.contains("number");
