@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 from jobs import journal
 from jobs.record import Record, read_record
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage, digest, read_json
 from jobs.task import Task
 from pipeline.snapshot import HOME
 
@@ -85,13 +86,31 @@ def _link_needs(storage: Storage, again: Storage, task: Task) -> None:
     """Make what the task reads visible in the other storage, without copying it."""
     for parent in (again.runs, again.datasets):
         parent.mkdir(parents=True)
-    for name in ("searches", "vectors"):
-        if (storage.root / name).is_dir():
-            (again.root / name).symlink_to(storage.root / name)
+    if storage.vectors.is_dir():
+        again.vectors.symlink_to(storage.vectors)
+    if "search" in task.settings:
+        _link_search(storage, again, task)
     for need in task.needs:
         again.run(need).symlink_to(storage.run(need))
         if storage.dataset(need).is_dir():
             again.dataset(need).symlink_to(storage.dataset(need))
+
+
+def _link_search(storage: Storage, again: Storage, task: Task) -> None:
+    """A trial is judged, and is the best, among all trials: their points and records, and models to evaluate."""
+    search = task.settings["search"]
+    name = search if isinstance(search, str) else digest(search)
+    # Copied: a trial that runs again writes there, and must not into the search itself.
+    shutil.copytree(storage.search(name), again.search(name))
+    for point in again.search(name).glob("trials/*/point.json"):
+        trial = str(read_json(point)["task"])
+        if trial == task.id:
+            continue
+        if task.stage != "trial":
+            again.run(trial).symlink_to(storage.run(trial))
+        elif (storage.run(trial) / "record.json").exists():
+            again.run(trial).mkdir()
+            shutil.copyfile(storage.run(trial) / "record.json", again.run(trial) / "record.json")
 
 
 def _compare(root: Path, again: Path, file: str) -> Difference | None:
