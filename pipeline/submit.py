@@ -27,6 +27,7 @@ from pipeline.status import task_states
 from pipeline.submission import Queued, Submission
 from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
+from slurm.reasons import stuck
 
 SOURCE = "manifest.json"
 CLOSE = "close"
@@ -41,6 +42,7 @@ class Report:
     already_done: int
     already_queued: int
     held: Mapping[str, str] = field(default_factory=dict)
+    let_go: int = 0  # elements that the scheduler held after a start that failed, now released
 
     @property
     def exit_status(self) -> int:
@@ -79,11 +81,13 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage):
         states = task_states(plan)
+        let_go = _let_go(runner, name, states)
         tasks = _wanted(plan, states, changes)
         report = Report(
             submission=None,
             already_done=len(plan.tasks) - len(to_do(plan, _done(states))),
             already_queued=sum(_is_queued(state) for state in states.values()),
+            let_go=let_go,
         )
         if not tasks:
             return report
@@ -92,6 +96,18 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         making.prepare(tasks)
         making.queue(drafts(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(report, submission=making.submission, held=making.held)
+
+
+def _let_go(executor: Executor, name: str, states: Mapping[str, TaskState]) -> int:
+    """Let elements start that the scheduler holds since a start failed on their node; how many."""
+    jobs = {
+        state.job
+        for state in states.values()
+        if state.job is not None and _is_queued(state) and state.executor == name and stuck(state.reason)
+    }
+    if jobs:
+        executor.release(sorted(jobs))
+    return len(jobs)
 
 
 def _done(states: Mapping[str, TaskState]) -> frozenset[str]:
@@ -223,6 +239,8 @@ def _set_aside(folder: Path) -> None:
 
 def print_submitted(report: Report, console: Console) -> None:
     """Job ids for people; what could not be queued, and that submitting again queues the rest."""
+    if report.let_go:
+        console.print(f"{report.let_go} held after a start that failed on the node: released")
     if report.submission is None:
         console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
         return

@@ -52,11 +52,13 @@ _REASONS = {
         "could not be started on its node (file system, log folder or account there)", "see the log of the element"
     ),
     "launch_failed_requeued_held": Reason(
-        "could not be started on its node, and is held", "see the node's health, then `scontrol release`"
+        "could not be started on its node, and Slurm holds it", "`tanda submit` again lets it start"
     ),
     "job_requeued_in_held_state": Reason("was requeued and is held", "`scontrol release` lets it start"),
     "NodeFailure": Reason("its node failed; it starts again elsewhere"),
 }
+_STUCK = "launch_failed_requeued_held"
+_ENDS = ("JobLaunchFailure", "NodeFailure", "NodeDown", "DependencyNeverSatisfied")
 # A limit's name says whose it is and what it counts: AssocMaxJobsLimit, QOSGrpCpuLimit, MaxGRESPerUser.
 _OWNERS = (("QOS", "the QOS"), ("Assoc", "your account"), ("Max", "the site"), ("Grp", "your group"))
 _COUNTED = (
@@ -71,13 +73,23 @@ _COUNTED = (
 )
 
 
+def stuck(reason: str | None) -> bool:
+    """Whether Slurm holds a job after a start that failed on the node: it never starts unless it is released."""
+    return (reason or "").strip("()").replace(" ", "_") == _STUCK
+
+
+def waits(reason: str | None) -> bool:
+    """Whether a reason tells of waiting: the accounting keeps a job's last one, which does not tell of its end."""
+    return explain(reason) is _REASONS.get(reason or "") and reason not in _ENDS
+
+
 def explain(reason: str | None) -> Reason:
     """A pending reason in words; one that is not known is given back as it is.
 
     >>> explain("QOSMaxCpuPerUserLimit").meaning
     'the QOS allows no more CPUs at present'
     """
-    word = (reason or "None").strip("()").split(",")[0].strip()
+    word = (reason or "None").strip("()").split(",")[0].strip().replace(" ", "_")
     if word in _REASONS:
         return _REASONS[word]
     owner = next((name for start, name in _OWNERS if word.startswith(start)), None)

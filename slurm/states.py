@@ -16,6 +16,7 @@ from slurm import accounting
 from slurm.accounting import Row, when
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, call
 from slurm.identifiers import base, expand
+from slurm.reasons import waits
 
 WAITING, RUNNING, DONE, FAILED, GONE, UNKNOWN = STATES = ("waiting", "running", "done", "failed", "gone", "unknown")
 CAUSES = (
@@ -225,7 +226,7 @@ def _ended(id_: str, row: Row, history: list[Row], *, restarts: int) -> JobState
     signal = _signal(row)
     return _state(
         id_, history or [row], state=DONE if done else FAILED, said=row.state,
-        reason="its log file could not be written" if row.signal == 53 else row.reason,
+        reason="its log file could not be written" if row.signal == 53 else None if waits(row.reason) else row.reason,
         cause=None if done else _cause(row), exit_code=None if signal else row.exit_code, signal=signal,
         node=row.node, restarts=restarts, gpus=row.gpus, submitted=row.submitted,
         started=row.started, ended=row.ended,

@@ -29,6 +29,7 @@ from pipeline.queue import closing
 from pipeline.repro import VOLATILE
 from pipeline.status import over, summary_line, task_states
 from pipeline.submission import read_all
+from slurm.reasons import stuck
 
 NAME = "small"
 ROUNDS = 8
@@ -157,7 +158,8 @@ def _to_the_end(plan: Plan, storage: Storage, monkey: Monkey, say: Callable[[str
         ends = time.monotonic() + 600
         while True:
             states = task_states(plan)
-            if (over(states) and not closing(storage, NAME)) or time.monotonic() > ends:
+            held = [state for state in states.values() if stuck(state.reason) and state.state == "waiting"]
+            if (over(states) and not closing(storage, NAME)) or held or time.monotonic() > ends:
                 break
             time.sleep(2)
         say(summary_line(states))

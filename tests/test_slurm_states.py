@@ -10,7 +10,7 @@ import pytest
 from slurm import accounting
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, understood
 from slurm.limits import parse_config, parse_minutes, parse_partitions
-from slurm.reasons import explain
+from slurm.reasons import explain, stuck
 from slurm.states import CAUSES, STATES, JobState, judge, parse_queue, states
 
 SACCT = """\
@@ -252,3 +252,15 @@ def test_the_recorded_widths_are_those_asked_for(fake_slurm: Path) -> None:
     fields = arguments[arguments.index("-O") + 1]
     assert [int(field.rsplit(":", 1)[1]) for field in fields.split(",")] == list(WIDTHS)
     assert arguments[-1] == "3,12"
+
+
+def test_why_it_last_waited_does_not_tell_how_it_ended() -> None:
+    assert judged("14").reason is None
+    assert judged("7", queue_of("FAILED", "9", "7", "BeginTime")).reason is None
+    assert judged("7", queue_of("FAILED", "9", "7", "JobLaunchFailure")).reason == "JobLaunchFailure"
+
+
+def test_a_job_held_after_a_start_that_failed_is_known_however_it_is_spelt() -> None:
+    for said in ("launch_failed_requeued_held", "launch failed requeued held", "(launch failed requeued held)"):
+        assert stuck(said) and "tanda submit" in explain(said).advice
+    assert not stuck("JobHeldUser") and not stuck(None)
