@@ -30,6 +30,7 @@ from pipeline.report import build
 from pipeline.report.collect import collect
 from pipeline.report.formats import html, latex, markdown
 from pipeline.report.groups import make_groups
+from pipeline.report.plots import cost
 from pipeline.report.table import Cell, Column, Table, number_text
 from pipeline.report.tables import build_all
 from pipeline.report.ties import standing
@@ -119,6 +120,19 @@ def test_latex_compiles_and_no_table_is_wider_than_its_page(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2_000:]
     assert "Overfull" not in (tmp_path / "t.log").read_text(errors="replace")
+
+
+def test_the_worst_run_of_all_has_its_place_beside_its_cost(made: Made) -> None:
+    collected = collect(made.plan, made.states)
+    first = collected.results[0]
+    worst = replace(first, figures={**first.figures, "test_balanced_accuracy": 0.0})
+    collected.results = (worst, *collected.results[1:])
+    (costs,) = cost.build(None, collected, make_words("en"))
+    assert [(point.label, point.score > 0) for point in costs.points] == [
+        ("baseline / MLP", False),
+        ("baseline / CNN", True),
+        ("baseline / wide", True),
+    ]
 
 
 @pytest.fixture

@@ -37,9 +37,7 @@ class Costs:
 
 
 def build(_group: Group | None, collected: Collected, _words: Words) -> list[Costs]:
-    entries = [
-        entry for group in make_groups(collected) for entry in group.entries if entry.mean("test_balanced_accuracy")
-    ]
+    entries = [entry for group in make_groups(collected) for entry in group.entries if entry.done]
     gpu = any(entry.gpu_hours() for entry in entries)
     found = []
     for entry in entries:
@@ -77,9 +75,10 @@ def draw(costs: Costs, words: Words) -> Figure:
             marker=marker(point.position),
             label=label,
             linewidths=0,
+            clip_on=False,  # a score of 0 is whole
         )
     values = [point.cost for point in costs.points]
-    if max(values) > 10 * min(values):
+    if max(values) > 100 * min(values):
         axes.set_xscale("log")
         plain_numbers(axes.xaxis)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.collect import Collected
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ORDER = 5
 SCOPE = "group"
 PANELS_A_ROW = 3
+LABEL = 22  # characters in a line beside a low panel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def draw(searched: Searched, words: Words) -> Figure:
         axes = figure.add_subplot(grid[1 + place // PANELS_A_ROW, place % PANELS_A_ROW])
         _draw_axis(axes, searched, axis, words)
         if place % PANELS_A_ROW == 0:
-            axes.set_ylabel(words.name(searched.metric), fontsize=7)
+            axes.set_ylabel(fill(words.name(searched.metric), LABEL), fontsize=7)
     return figure
 
 
@@ -109,7 +111,7 @@ def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
         floor = [axes.get_ylim()[0]] * len(searched.failed)
         axes.scatter(searched.failed, floor, s=24, marker="x", color=GREY, clip_on=False)
     axes.set_xlabel(words("epochs spent"))
-    axes.set_ylabel(words.name(searched.metric))
+    axes.set_ylabel(fill(words.name(searched.metric), LABEL))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_title(words("search title", search=searched.search))
     # Beside the axes: trials may lie anywhere.

@@ -142,10 +142,10 @@ class Panel {
     }
     const marks = ticks(firstEpoch, lastEpoch, 8).filter(Number.isInteger);
     for (const epoch of marks.length ? marks : [firstEpoch]) {
-      make("text", { x: this.x(epoch), y: bottom + 17, "text-anchor": "middle" }, this.svg).textContent = String(epoch);
+      make("text", { x: this.x(epoch), y: bottom + 19, "text-anchor": "middle" }, this.svg).textContent = String(epoch);
     }
     make("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }, this.svg);
-    make("text", { x: (left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, this.svg).textContent = this.curves.words.epoch;
+    make("text", { x: (left + right) / 2, y: bottom + 35, "text-anchor": "middle" }, this.svg).textContent = this.curves.words.epoch;
     for (const line of lines) this.drawLine(line, y);
     this.epochs = [...new Set(epochs)].sort((a, b) => a - b);
     this.bounds = { top, bottom };
