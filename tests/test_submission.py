@@ -11,7 +11,7 @@ import pytest
 from small_manifest import write_manifest
 
 from jobs.storage import Storage
-from pipeline import submission
+from pipeline import submission, submit
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.retry import Retry, decide
@@ -19,6 +19,7 @@ from pipeline.snapshot import snapshot
 from pipeline.states import TaskState
 from pipeline.submission import Queued
 from pipeline.submit import SOURCE, write_source
+from slurm.executors import make
 
 
 def _queued(element: str, *tasks: str) -> Queued:
@@ -127,3 +128,20 @@ def test_the_manifest_is_kept_in_a_persons_order(tmp_path: Path) -> None:
     write_source(tmp_path, plan)
     again = make_plan(load(tmp_path / SOURCE))
     assert again.rows == plan.rows and again.tasks == plan.tasks
+
+
+def test_elements_that_slurm_holds_after_a_failed_start_are_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = make("recording", folder=tmp_path)
+    released: list[str] = []
+    monkeypatch.setattr(type(recorder), "release", lambda _, ids: released.extend(ids))
+    held = {"state": "waiting", "queued": True, "executor": "slurm"}
+    states = {
+        "a": TaskState(id="a", job="7_1", reason="launch failed requeued held", **held),
+        "b": TaskState(id="b", job="7_1", reason="launch failed requeued held", **held),
+        "c": TaskState(id="c", job="7_2", reason="JobHeldUser", **held),
+    }
+    assert submit._let_go(recorder, "slurm", states) == 1
+    assert released == ["7_1"]
+    assert submit._let_go(recorder, "local", states) == 0
