@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("test_manifest_fuzz.py", "test_data_bad_input.py", "test_data_vectors.py", "test_stored_fuzz.py")
+FILES = ("test_stored_fuzz.py", "test_manifest_fuzz.py", "test_data_vectors.py", "test_data_bad_input.py")
 # A test's heading in hypothesis's statistics, and the count below it.
 HEADING = re.compile(r"^tests/(\w+)\.py::(\w+)\S*:$")
 PASSING = re.compile(r"(\d+) passing(?: examples?)?, (\d+) failing")
@@ -30,18 +30,29 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=2000, help="of each test")
     parser.add_argument("-k", dest="only", default="fuzz or any_bytes", help="pytest's own choice of tests")
     given = parser.parse_args()
-    command = [sys.executable, "-m", "pytest", "-q", "-k", given.only, "--hypothesis-show-statistics"]
-    command += ["-o", "timeout=0", *(f"tests/{name}" for name in FILES)]
     began = time.monotonic()
-    environment = {**os.environ, "TANDA_FUZZ_EXAMPLES": str(given.examples)}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    cases = counted(ended.stdout)
-    for (file, test), passed in cases.items():
-        print(f"{passed:8,}  {file.removeprefix('test_')}: {test.removeprefix('test_').replace('_', ' ')}")
-    print(f"{sum(cases.values()):8,}  in {time.monotonic() - began:.0f} s")
-    if ended.returncode != 0:
-        print(ended.stdout[-6000:], ended.stderr[-2000:], sep="\n")
-    return ended.returncode
+    total, failed = 0, 0
+    for name in FILES:
+        ended = run(name, given.only, given.examples)
+        failed = failed or ended.returncode
+        for (file, test), passed in counted(ended.stdout).items():
+            total += passed
+            print(
+                f"{passed:8,}  {file.removeprefix('test_')}: {test.removeprefix('test_').replace('_', ' ')}", flush=True
+            )
+        if ended.returncode != 0:
+            print(ended.stdout[-6000:], ended.stderr[-2000:], sep="\n", flush=True)
+    print(f"{total:8,}  in {time.monotonic() - began:.0f} s")
+    return failed
+
+
+def run(name: str, only: str, examples: int) -> subprocess.CompletedProcess[str]:
+    """The tests of one file with so many cases each."""
+    command = [sys.executable, "-m", "pytest", "-q", "-k", only, "--hypothesis-show-statistics", "-o", "timeout=0"]
+    environment = {**os.environ, "TANDA_FUZZ_EXAMPLES": str(examples)}
+    return subprocess.run(
+        [*command, f"tests/{name}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def counted(text: str) -> dict[tuple[str, str], int]:
