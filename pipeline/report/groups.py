@@ -21,6 +21,7 @@ class Entry:
     position: int
     results: tuple[Result, ...]
     _values: dict[str, list[float]] = field(default_factory=dict, compare=False, repr=False)  # asked for often
+    _means: dict[str, float | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def done(self) -> tuple[Result, ...]:
@@ -42,15 +43,17 @@ class Entry:
         return self._values[metric]
 
     def mean(self, metric: str) -> float | None:
-        values = self.values(metric)
-        return math.fsum(values) / len(values) if values else None
+        if metric not in self._means:
+            values = self.values(metric)
+            self._means[metric] = math.fsum(values) / len(values) if values else None
+        return self._means[metric]
 
     def deviation(self, metric: str) -> float | None:
         """The sample standard deviation over seeds (n - 1); None for fewer than two."""
         values = self.values(metric)
         if len(values) < 2:
             return None
-        mean = math.fsum(values) / len(values)
+        mean = self.mean(metric) or 0.0
         return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
     def gpu_hours(self) -> float | None:

@@ -132,23 +132,24 @@ def _stopped(entries: Iterable[Entry], collected: Collected, words: Words) -> li
     sentences = []
     for entry in entries:
         for result in entry.results:
-            name = _name(entry, result, words)
             if result.cause in ("at chance", "diverged"):
                 key = "stopped at chance" if result.cause == "at chance" else "diverged run"
                 message = shorten(result.message or words.reason(result.cause), MESSAGE, placeholder=" …")
-                sentences.append(words(key, run=name, epochs=_epochs(result, words), message=message))
-            elif (told := _at_chance(result, name, collected, words)) is not None:
+                sentences.append(
+                    words(key, run=_name(entry, result, words), epochs=_epochs(result, words), message=message)
+                )
+            elif (told := _at_chance(entry, result, collected, words)) is not None:
                 sentences.append(told)
     return sentences
 
 
-def _at_chance(result: Result, name: str, collected: Collected, words: Words) -> str | None:
+def _at_chance(entry: Entry, result: Result, collected: Collected, words: Words) -> str | None:
     score, classes = result.figures.get(VALIDATION), len(collected.classes(result))
     if not result.done or score is None or not classes or score > CHANCE / classes:
         return None
     return words(
         "at chance run",
-        run=name,
+        run=_name(entry, result, words),
         score=_text(score),
         epochs=_epochs(result, words),
         classes=classes,
