@@ -36,6 +36,8 @@ def check(batch: Batch, split: Split) -> None:
         assert tokens.tolist() == expected + [0] * (len(tokens) - len(expected))
         assert int(length) == len(expected)
         assert int(label) == split.labels[row]
+    if batch.words is not None:
+        assert torch.equal(batch.words, batch.tokens[batch.tokens != 0])
 
 
 _LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=60)

@@ -26,12 +26,14 @@ class Batch:
     """B titles padded with 0 on the right to the longest of them, T.
 
     ``tokens`` (B, T), ``lengths`` (B,), ``labels`` (B,) and ``rows`` (B,; positions in the split), all int64.
+    ``words`` (N,) are the tokens without padding, one title after the other, where they lay at hand: on a CPU.
     """
 
     tokens: torch.Tensor
     lengths: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
+    words: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -151,16 +153,24 @@ class _HostMaker:
     def _group(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
         begin, end = int(cuts[0]), int(cuts[-1])
         chosen, long = rows[begin:end], lengths[begin:end].astype(np.int64)
-        widths = np.maximum.reduceat(long, cuts[:-1] - begin)
-        place = np.arange(int(widths.max()))
-        index = self._split.offsets[chosen][:, None] + place
-        tokens = self._split.tokens.take(index, mode="clip").astype(np.int64)
-        tokens *= place < long[:, None]  # PAD is 0
-        parts = [torch.from_numpy(part) for part in (tokens, long, self._labels(chosen), chosen)]
-        for low, high, width in zip((cuts[:-1] - begin).tolist(), (cuts[1:] - begin).tolist(), widths, strict=True):
-            padded, *rest = (part[low:high] for part in parts)
-            lengths_, labels, rows_ = rest
-            yield Batch(tokens=padded[:, :width].contiguous(), lengths=lengths_, labels=labels, rows=rows_)
+        sizes, widths = np.diff(cuts), np.maximum.reduceat(long, cuts[:-1] - begin)
+        # The batches' padded matrices lie end to end; each word is moved from its place in the split to its own there.
+        padded = np.repeat(widths, sizes)
+        first = np.cumsum(long) - long
+        count = np.arange(int(long.sum()))
+        words = self._split.tokens.take(np.repeat(self._split.offsets[chosen] - first, long) + count).astype(np.int64)
+        tokens = np.zeros(int(padded.sum()), np.int64)  # PAD is 0
+        tokens[np.repeat(np.cumsum(padded) - padded - first, long) + count] = words
+        ends = np.cumsum(np.add.reduceat(long, cuts[:-1] - begin))
+        pieces = zip(
+            torch.split(torch.from_numpy(tokens), (sizes * widths).tolist()),
+            torch.tensor_split(torch.from_numpy(words), ends[:-1].tolist()),
+            *(torch.split(torch.from_numpy(part), sizes.tolist()) for part in (long, self._labels(chosen), chosen)),
+            widths.tolist(),
+            strict=True,
+        )
+        for flat, words_, lengths_, labels, rows_, width in pieces:
+            yield Batch(tokens=flat.view(-1, width), lengths=lengths_, labels=labels, rows=rows_, words=words_)
 
     def _labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.asarray(self._split.labels[rows]).astype(np.int64)

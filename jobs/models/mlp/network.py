@@ -28,21 +28,28 @@ class Mlp(nn.Module):
         """Logits (B, C) of a batch."""
         tokens = self.words.hide(batch.tokens)
         if tokens.device.type == "cpu":
-            mean = self._mean(tokens, batch.lengths if tokens is batch.tokens else (tokens != PAD).sum(1))
+            mean = self._mean(*_own(batch, tokens))
         else:
             self.words.used = tokens
             mean = nn.functional.embedding_bag(tokens, self.words.weight, mode="mean", padding_idx=PAD)
         return self.head(mean)  # type: ignore[no-any-return]
 
-    def _mean(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Means (B, D) without a look at padding."""
-        flat = tokens[tokens != PAD]
+    def _mean(self, flat: Tensor, lengths: Tensor) -> Tensor:
+        """Means (B, D) of the words (N,) of titles of these lengths (B,), which lie one after the other."""
         starts = lengths.cumsum(0) - lengths
         if not self.words.trains:
             return nn.functional.embedding_bag(flat, self.words.weight, starts, mode="mean")
         rows, index = self.words.distinct(flat)
         mean: Tensor = _Mean.apply(rows, index, starts, lengths)  # type: ignore[no-untyped-call]
         return mean
+
+
+def _own(batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The words (N,) that are neither padding nor hidden, and how many each title has, (B,)."""
+    if tokens is batch.tokens and batch.words is not None:
+        return batch.words, batch.lengths
+    kept = tokens != PAD
+    return tokens[kept], kept.sum(1)
 
 
 class _Mean(Function):
