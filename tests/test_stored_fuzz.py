@@ -86,7 +86,7 @@ def refused(read: Callable[[], Any], named: str) -> Any:
     """What is read, or None where it is refused in words that name the file."""
     try:
         return read()
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         assert named in str(error), str(error)
         return None
 

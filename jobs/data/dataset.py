@@ -15,6 +15,7 @@ from jobs.data.identity import FORMAT
 from jobs.storage import read_json
 
 PAD, UNK = 0, 1
+WHOLE_NUMBERS = ("<u2", "<u4", "<i4")
 SPECIAL = ("<PAD>", "<UNK>")
 
 
@@ -124,8 +125,10 @@ def _check(meta: Mapping[str, Any]) -> None:
     sizes = (meta["vocabulary"]["size"], meta["settings"]["max_length"], meta["vectors"]["size"])
     if not all(isinstance(number, int) and number >= 0 for number in (*counts, *sizes)):
         raise TypeError("a number is missing")
+    if any(Path(name).name != name for name in meta["splits"]):
+        raise TypeError("a split's name leads elsewhere")
     for part in ("tokens", "labels"):
-        if np.dtype(meta["dtypes"][part]).kind not in "iu":
+        if meta["dtypes"][part] not in WHOLE_NUMBERS:
             raise TypeError("no dtype of whole numbers")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,11 @@ NEXT = "checkpoint.next.pt"
 MODEL = "model.pt"
 FORMAT = 1
 
-BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
+# What reading a damaged file was seen to raise, by thousands of made-up ones.
+BROKEN = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def save(folder: Path, document: Mapping[str, Any]) -> None:
