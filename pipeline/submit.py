@@ -83,6 +83,10 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         states = task_states(plan)
         let_go = _let_go(runner, name, states)
         tasks = _wanted(plan, states, changes)
+        doomed = _doomed(plan, states, name, tasks) if changes is None else frozenset()
+        if doomed:
+            runner.cancel(sorted({str(states[task].job) for task in doomed}))
+            tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in doomed)
         report = Report(
             submission=None,
             already_done=len(plan.tasks) - len(to_do(plan, _done(states))),
@@ -92,7 +96,7 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         if not tasks:
             return report
         begun = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        making = _Making(plan, storage, runner, begun, _places(states, name))
+        making = _Making(plan, storage, runner, begun, _places(states, name, doomed))
         making.prepare(tasks)
         making.queue(drafts(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(report, submission=making.submission, held=making.held)
@@ -124,12 +128,29 @@ def _is_queued(state: TaskState) -> bool:
     return state.state == "running" or (state.state == "waiting" and state.queued)
 
 
-def _places(states: Mapping[str, TaskState], executor: str) -> dict[str, str]:
+def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: Sequence[Planned]) -> frozenset[str]:
+    """Queued tasks that wait for an element of what is queued anew: that one has failed, and they with it.
+
+    Left there, Slurm would cancel them a moment later, as if a person had.
+    """
+    anew = {planned.id for planned in wanted}
+    doomed: set[str] = set()
+    for planned in plan.tasks:
+        state = states[planned.id]
+        waits = state.state == "waiting" and state.queued and state.executor == executor and state.job is not None
+        if waits and not (anew | doomed).isdisjoint((*planned.task.needs, *planned.after)):
+            doomed.add(planned.id)
+    # An element is cancelled whole: not where another task in it has something to wait for.
+    shared = {state.job for task, state in states.items() if task not in doomed and _is_queued(state)}
+    return frozenset(task for task in doomed if states[task].job not in shared)
+
+
+def _places(states: Mapping[str, TaskState], executor: str, doomed: frozenset[str]) -> dict[str, str]:
     """Tasks that this executor has queued already: what needs them can wait for them by their ids."""
     return {
         task: state.job
         for task, state in states.items()
-        if state.job is not None and _is_queued(state) and state.executor == executor
+        if state.job is not None and _is_queued(state) and state.executor == executor and task not in doomed
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,18 @@ def test_elements_that_slurm_holds_after_a_failed_start_are_released() -> None:
     assert submit._let_go(recorder, "slurm", states) == 1
     assert submit._let_go(recorder, "local", states) == 0
     assert recorder.asked == [("release", ("7_1",))]
+
+
+def test_what_waits_for_an_element_that_is_queued_anew_is_queued_anew_too(tmp_path: Path) -> None:
+    plan = make_plan(load(write_manifest(tmp_path)))
+    trains = [planned for planned in plan.tasks if planned.stage == "train"]
+    states = {
+        planned.id: TaskState(id=planned.id, state="waiting", queued=True, executor="slurm", job=f"9_{number}")
+        for number, planned in enumerate(plan.tasks)
+    }
+    (evaluate,) = (planned.id for planned in plan.tasks if trains[0].id in planned.task.needs)
+    assert submit._doomed(plan, states, "slurm", trains[:1]) == {evaluate}
+    assert submit._doomed(plan, states, "local", trains[:1]) == set()
+    assert submit._doomed(plan, states, "slurm", ()) == set()
+    packed = {**states, evaluate: replace(states[evaluate], job=states[trains[1].id].job)}
+    assert submit._doomed(plan, packed, "slurm", trains[:1]) == set()
