@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_models_networks import SIZE, build, draw_titles, make_batch, score
 from torch import Tensor, nn
 
 from jobs import models
 from jobs.data.batches import Batch
 from jobs.models.dropout import Dropout
-from jobs.models.packed import Packed, sum_by_row
+from jobs.models.packed import Packed
+from jobs.models.rnn.groups import OVERHEAD, Groups, cut
 from jobs.settings import resolve
 
 
@@ -111,12 +116,36 @@ def test_packed_lays_titles_out_by_time_longest_first() -> None:
     packed = Packed.of(torch.tensor([1, 3, 2]), width=4)
     assert packed.counts == [3, 2, 1]
     assert packed.place.tolist() == [4, 8, 0, 5, 9, 6]
-    assert packed.place[packed.last(torch.tensor([1, 3, 2]))].tolist() == [0, 6, 9]
 
 
-def test_sum_by_row_leaves_zero_where_nothing_belongs() -> None:
-    values = torch.tensor([[1.0], [2.0], [4.0]])
-    assert sum_by_row(values, torch.tensor([2, 0, 2]), 4).tolist() == [[2.0], [0.0], [5.0], [0.0]]
+def _cost(counts: list[int], widths: list[int]) -> int:
+    return sum(width * (count + OVERHEAD) for count, width in zip(counts, widths, strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(having=st.lists(st.integers(0, 400), min_size=1, max_size=5).filter(any))
+def test_groups_are_the_cheapest_way_to_cut_a_batch(having: list[int]) -> None:
+    counts, widths = cut([0, *having])
+    assert widths == sorted(widths, reverse=True)
+    lengths = [length for length, count in enumerate([0, *having]) if count][::-1]
+    ways = []
+    for bits in itertools.product([True, False], repeat=len(lengths) - 1):
+        firsts = [lengths[0], *(length for length, starts in zip(lengths[1:], bits, strict=True) if starts)]
+        sums = dict.fromkeys(firsts, 0)
+        for length in lengths:
+            sums[min(first for first in firsts if first >= length)] += having[length - 1]
+        ways.append((list(sums.values()), list(sums)))
+    assert (counts, widths) in ways
+    assert _cost(counts, widths) == min(_cost(*way) for way in ways)
+
+
+def test_groups_have_every_title_once_whole_and_by_time() -> None:
+    batch = make_batch(draw_titles(200))
+    groups = Groups.of(batch.lengths)
+    assert len(groups.counts) > 1
+    found = [column for piece in groups.tokens(batch.tokens) for column in piece.t().tolist()]
+    for place, title in zip(groups.rank.tolist(), batch.tokens.tolist(), strict=True):
+        assert [token for token in found[place] if token] == [token for token in title if token]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -36,14 +36,3 @@ class Packed:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         return cls(place=place, counts=counts, starts=starts, rank=rank)
-
-    def last(self, lengths: Tensor) -> Tensor:
-        """Where each title's last word lies, (B,)."""
-        return torch.tensor(self.starts)[lengths - 1] + self.rank
-
-
-def sum_by_row(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Sums (count, P) of the values (N, P) that belong to each row (N,); always added in the same order."""
-    order = torch.argsort(rows, stable=True)
-    sizes = torch.bincount(rows, minlength=count)
-    return torch.nn.functional.embedding_bag(order, values, sizes.cumsum(0) - sizes, mode="sum")

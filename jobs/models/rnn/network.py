@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs.models.head import build_head
-from jobs.models.packed import Packed
-from jobs.models.product import linear
-from jobs.models.projection import Projection, by_word
-from jobs.models.rnn.lstm import run_layer
+from jobs.models.projection import by_word
+from jobs.models.rnn.groups import Groups
 from jobs.models.words import Words
 
 if TYPE_CHECKING:
@@ -25,37 +23,38 @@ class Rnn(nn.Module):
     def __init__(self, words: Words, head: nn.Module, *, layers: int, features: int) -> None:
         super().__init__()
         self.words = words
-        self.lstm = nn.LSTM(words.size, features, layers, batch_first=True)
+        self.lstm = nn.LSTM(words.size, features, layers)
         self.head = head
-        self._projection = Projection()
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
         tokens = self.words.hide(batch.tokens)
-        state = self._packed(tokens, batch.lengths) if by_word(tokens) else self._padded(tokens, batch.lengths)
+        state = self._grouped(tokens, batch.lengths) if by_word(tokens) else self._whole(tokens, batch.lengths)
         return self.head(state)  # type: ignore[no-any-return]
 
-    def _padded(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def _whole(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Last states (B, H): the layer reads forward, so padding after a title changes nothing before it."""
-        states: Tensor = self.lstm(self.words(tokens))[0]
-        last = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
-        return states.gather(1, last).squeeze(1)
+        return self._last(self.words(tokens.t()), lengths)
 
-    def _packed(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The same without work on padding."""
-        packed = Packed.of(lengths, tokens.shape[1])
-        states = torch.empty(0)
-        for layer in range(self.lstm.num_layers):
-            into, recurrent, bias, more = (
-                getattr(self.lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            if layer == 0:
-                rows, index = self._projection(self.words, tokens, into)
-                index = index.reshape(-1).index_select(0, packed.place)
-                states = run_layer(rows, recurrent, bias + more, packed, index)
-            else:
-                states = run_layer(linear(states, into), recurrent, bias + more, packed)
-        return states.index_select(0, packed.last(lengths))
+    def _grouped(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The same with little work on padding."""
+        groups = Groups.of(lengths)
+        pieces = list(groups.tokens(tokens))
+        vectors = self.words(torch.cat([piece.reshape(-1) for piece in pieces])[None])[0]
+        parts = zip(
+            torch.split(vectors, [piece.numel() for piece in pieces]),
+            torch.split(lengths.index_select(0, groups.rows), groups.counts),
+            pieces,
+            strict=True,
+        )
+        states = [self._last(part.view(*piece.shape, -1), own) for part, own, piece in parts]
+        return torch.cat(states).index_select(0, groups.rank)
+
+    def _last(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """The last layer's state (B, H) after the last word of titles by time, (T, B, D)."""
+        states: Tensor = self.lstm(vectors)[0]
+        last = (lengths - 1)[None, :, None].expand(1, -1, states.shape[2])
+        return states.gather(0, last).squeeze(0)
 
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
