@@ -129,16 +129,19 @@ def _is_queued(state: TaskState) -> bool:
 
 
 def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: Sequence[Planned]) -> frozenset[str]:
-    """Queued tasks that wait for an element of what is queued anew: that one has failed, and they with it.
+    """Queued tasks that wait in vain: for an element of what is queued anew, which failed, or of what is done.
 
-    Left there, Slurm would cancel them a moment later, as if a person had.
+    Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
+    that was started once more after its task was done, and is held.
     """
     anew = {planned.id for planned in wanted}
     doomed: set[str] = set()
     for planned in plan.tasks:
         state = states[planned.id]
         waits = state.state == "waiting" and state.queued and state.executor == executor and state.job is not None
-        if waits and not (anew | doomed).isdisjoint((*planned.task.needs, *planned.after)):
+        upstream = (*planned.task.needs, *planned.after)
+        met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
+        if waits and (met or not (anew | doomed).isdisjoint(upstream)):
             doomed.add(planned.id)
     # An element is cancelled whole: not where another task in it has something to wait for.
     shared = {state.job for task, state in states.items() if task not in doomed and _is_queued(state)}

@@ -24,9 +24,10 @@ from jobs.attempt import history
 from jobs.record import is_done, read_record
 from jobs.storage import Storage
 from pipeline.manifest import load
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, Planned, make_plan
 from pipeline.queue import closing
 from pipeline.repro import VOLATILE
+from pipeline.states import TaskState
 from pipeline.status import over, summary_line, task_states
 from pipeline.submission import read_all
 from slurm.reasons import stuck
@@ -155,11 +156,15 @@ def weather(
 def _to_the_end(plan: Plan, storage: Storage, monkey: Monkey, say: Callable[[str], None]) -> int:
     """Wait, and submit again what the site ended for good, as a person would; how often that was."""
     for again in range(ROUNDS):
-        ends = time.monotonic() + 600
+        quiet = time.monotonic()
+        ends = quiet + 600
         while True:
             states = task_states(plan)
-            held = [state for state in states.values() if stuck(state.reason) and state.state == "waiting"]
-            if (over(states) and not closing(storage, NAME)) or held or time.monotonic() > ends:
+            waiting = [planned for planned in plan.tasks if states[planned.id].state == "waiting"]
+            held = [planned for planned in waiting if _in_vain(planned, states)]
+            quiet = time.monotonic() if not held else quiet  # what waits in vain for half a minute waits for ever
+            stays = time.monotonic() - quiet > 30
+            if (over(states) and not closing(storage, NAME)) or stays or time.monotonic() > ends:
                 break
             time.sleep(2)
         say(summary_line(states))
@@ -170,6 +175,13 @@ def _to_the_end(plan: Plan, storage: Storage, monkey: Monkey, say: Callable[[str
             return again
         monkey.say(monkey.submit)
     return ROUNDS
+
+
+def _in_vain(planned: Planned, states: Mapping[str, TaskState]) -> bool:
+    """Held after a failed start, or behind an element that is, though all it needs is done: for a person to see to."""
+    upstream = (*planned.task.needs, *planned.after)
+    met = all(states[need].state == "done" for need in upstream)
+    return stuck(states[planned.id].reason) or (met and states[planned.id].reason == "Dependency")
 
 
 def verdict(plan: Plan, storage: Storage, calm: Storage) -> list[str]:

@@ -155,5 +155,9 @@ def test_what_waits_for_an_element_that_is_queued_anew_is_queued_anew_too(tmp_pa
     assert submit._doomed(plan, states, "slurm", trains[:1]) == {evaluate}
     assert submit._doomed(plan, states, "local", trains[:1]) == set()
     assert submit._doomed(plan, states, "slurm", ()) == set()
+    behind = {**states, evaluate: replace(states[evaluate], reason="Dependency")}
+    assert submit._doomed(plan, behind, "slurm", ()) == set()
+    met = {task: replace(state, state="done") for task, state in behind.items() if task != evaluate}
+    assert submit._doomed(plan, {**met, evaluate: behind[evaluate]}, "slurm", ()) == {evaluate}
     packed = {**states, evaluate: replace(states[evaluate], job=states[trains[1].id].job)}
     assert submit._doomed(plan, packed, "slurm", trains[:1]) == set()
