@@ -13,7 +13,19 @@ from training_fixture import publish_dataset, train_task
 from jobs.storage import Storage
 from jobs.task import Task
 
-HEAVY = ("mlflow", "pandas", "sklearn", "scipy", "matplotlib", "polars", "pyarrow", "hyperopt", "submitit", "plotly")
+HEAVY = (
+    "mlflow",
+    "pydantic",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "polars",
+    "pyarrow",
+    "hyperopt",
+    "submitit",
+    "plotly",
+)
 COMPILER = ("torch._dynamo", "torch._inductor", "sympy")
 
 PROGRAM = """

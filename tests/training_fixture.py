@@ -10,7 +10,7 @@ import numpy as np
 from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
-from jobs.data.identity import FORMAT
+from jobs.data.version import FORMAT
 from jobs.record import Record
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from jobs.data import rows, text, vocabulary
 from jobs.data.dataset import UNK
-from jobs.data.identity import FORMAT
 from jobs.data.parallel import in_order
 from jobs.data.ragged import Ragged, offsets
 from jobs.data.settings import SPLITS
 from jobs.data.spool import Reel, Spool, blocks
+from jobs.data.version import FORMAT
 from jobs.storage import write_json
 
 BLOCK_ROWS = 200_000

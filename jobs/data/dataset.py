@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.identity import FORMAT
+from jobs.data.version import FORMAT
 from jobs.storage import read_json
 
 PAD, UNK = 0, 1

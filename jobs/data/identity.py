@@ -8,9 +8,8 @@ from typing import Any
 
 from jobs.data import files
 from jobs.data.settings import SPLITS, Data, Split
+from jobs.data.version import FORMAT
 
-# Raised when the same settings and files would give other bytes: part of every data set's id.
-FORMAT = 1
 WHOLE_BYTES = 64 << 20
 SAMPLED_BLOCKS = 1024
 BLOCK_BYTES = 64 << 10
