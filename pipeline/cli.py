@@ -340,7 +340,7 @@ def mlflow(
 @data.command()
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
-    rows: Annotated[int, typer.Option(min=100, help="training rows for each language")] = 20_000,
+    rows: Annotated[int, typer.Option(min=100, help="in train.csv.gz, both languages")] = 20_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write a realistic data set in both real formats, the same bytes for the same rows and seed."""
