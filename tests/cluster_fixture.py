@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from rig import Rig, Shape, missing
 LOCK = Path(tempfile.gettempdir()) / f"tanda-test-cluster.{os.getuid()}.lock"
 REQUIRED = "TANDA_REQUIRE_SLURM"
 _rig: Rig | None = None
+_accounts = itertools.count()
 
 
 @contextmanager
@@ -80,3 +82,13 @@ def cluster() -> Iterator[Rig]:
         finally:
             _rig = None
             LOCK.write_text("")
+
+
+@pytest.fixture
+def little_account(cluster: Rig) -> Iterator[str]:
+    """A new account on which at most 5 elements may be queued."""
+    name = f"little{next(_accounts)}"
+    cluster.call("sacctmgr", "-i", "add", "account", name, "cluster=lab", "parent=root")
+    cluster.call("sacctmgr", "-i", "add", "user", cluster.user, f"account={name}", "maxsubmitjobs=5")
+    yield name
+    cluster.call("sacctmgr", "-i", "delete", "user", cluster.user, f"account={name}")

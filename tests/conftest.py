@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cluster_fixture import cluster
+from cluster_fixture import cluster, little_account
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "little_account"]
 
 
 @pytest.fixture(autouse=True)

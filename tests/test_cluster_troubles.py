@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +125,6 @@ def test_more_than_the_largest_array_without_accounting(cluster: Rig, tmp_path: 
         assert wait_until_over(manifest)["summary"] == {"done": 15}
     rows = result_rows(manifest)
     assert len(rows) == 7 and {row["state"] for row in rows.values()} == {"done"}
-
-
-@pytest.fixture
-def little_account(cluster: Rig) -> Iterator[str]:
-    """An account on which at most 5 elements may be queued."""
-    cluster.call("sacctmgr", "-i", "add", "account", "little", "cluster=lab", "parent=root")
-    cluster.call("sacctmgr", "-i", "add", "user", cluster.user, "account=little", "maxsubmitjobs=5")
-    yield "little"
-    cluster.call("sacctmgr", "-i", "delete", "user", cluster.user, "account=little")
 
 
 def test_what_a_limit_refused_is_queued_by_the_closing_jobs(little_account: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,15 +173,6 @@ def test_over_the_largest_array(cluster: Rig, tmp_path: Path) -> None:
     finally:
         executor.cancel(submitted.queued)
     wait_for(lambda: {state.cause for state in states(submitted.queued).values()} == {"cancelled"}, 20)
-
-
-@pytest.fixture
-def little_account(cluster: Rig) -> Iterator[str]:
-    """An account on which at most 5 elements may be queued."""
-    cluster.call("sacctmgr", "-i", "add", "account", "little", "cluster=lab", "parent=root")
-    cluster.call("sacctmgr", "-i", "add", "user", cluster.user, "account=little", "maxsubmitjobs=5")
-    yield "little"
-    cluster.call("sacctmgr", "-i", "delete", "user", cluster.user, "account=little")
 
 
 def test_over_the_submit_limit(little_account: str, tmp_path: Path) -> None:
