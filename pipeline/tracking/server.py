@@ -19,6 +19,7 @@ TIMEOUT_S = 10.0
 METRICS_A_BATCH = 1_000
 PARAMS_A_BATCH = 100
 VALUE_LENGTH = 5_000
+SETTLE_S = 0.5
 
 
 class Unreachable(Exception):  # noqa: N818 - it says what the server is
@@ -65,9 +66,12 @@ class Server:
         """MLflow's id of our run, made if missing; of several who make it at once, all get the same one."""
         found = self._all(experiment, run_id)
         if not found:
+            began = time.monotonic()
             pairs = _pairs({**tags, "tanda.id": run_id})
             body = {"experiment_id": experiment, "run_name": name, "start_time": started_ms, "tags": pairs}
             made = str(self._ask("runs/create", body)["run"]["info"]["run_id"])
+            # Whoever looked before it was there makes one of its own in about the time that this one took.
+            time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
             found = self._all(experiment, run_id) or [made]
             if made != found[0]:
                 self._ask("runs/delete", {"run_id": made})
