@@ -82,6 +82,24 @@ def test_a_resumed_epoch_sees_the_same_batches(lengths: list[int], ways: dict[st
         assert torch.equal(one.tokens, other.tokens)
 
 
+@settings(deadline=None, max_examples=40)
+@given(lengths=_LENGTHS, ways=_WAYS, data=st.data())
+def test_features_made_ahead_are_those_of_their_own_titles(
+    lengths: list[int], ways: dict[str, Any], data: st.DataObject
+) -> None:
+    def ahead(words: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        assert int(counts.sum()) == len(words)
+        return torch.stack([torch.stack([title.sum(), title[-1]]) for title in words.split(counts.tolist())]).float()
+
+    batches = TrainBatches(split_of(lengths), **ways, ahead=ahead)
+    start = data.draw(st.integers(0, batches.steps))
+    for batch in batches.epoch(2, start):
+        assert batch.features is not None
+        assert batch.words is not None
+        assert torch.equal(batch.features, ahead(batch.words, batch.lengths))
+    assert all(batch.features is None for batch in TrainBatches(split_of(lengths), **ways).epoch(2))
+
+
 @settings(deadline=None, max_examples=30)
 @given(lengths=_LENGTHS, size=st.integers(1, 20))
 def test_evaluation_visits_every_title_once_with_little_padding(lengths: list[int], size: int) -> None:

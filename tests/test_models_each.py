@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +73,26 @@ def test_word_by_word_has_the_gradients_of_place_by_place(
     assert set(quick) == set(plain)
     for weight in plain:
         torch.testing.assert_close(quick[weight], plain[weight], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_mlp_ahead_gives_the_bits_of_a_step_in_any_company(scale: float) -> None:
+    model, titles = build("mlp", embedding_scale=scale), draw_titles(40)
+    whole = make_batch(titles)
+    words, lengths = whole.tokens[whole.tokens != 0], whole.lengths
+    features = model.ahead(words, lengths)
+    for first, last in ((0, 40), (3, 4), (11, 30)):
+        batch = make_batch(titles[first:last])
+        # Where titles lie between others must not change a bit: a resumed run groups its batches differently.
+        ready = replace(batch, features=features[first:last].clone())
+        assert torch.equal(model(ready), model(batch))
+        for name, gradient in gradients(model, model(ready), ready).items():
+            assert torch.equal(gradient, gradients(model, model(batch), batch)[name]), name
+
+
+@pytest.mark.parametrize("changes", [{"freeze_embeddings": False}, {"word_dropout": 0.1}])
+def test_mlp_computes_nothing_ahead_that_training_may_change(changes: dict[str, Any]) -> None:
+    assert build("mlp", **changes).ahead is None
 
 
 def test_mlp_has_the_gradients_of_a_plain_mean() -> None:

@@ -34,7 +34,7 @@ def make_batch(titles: list[list[int]], width: int = 0) -> Batch:
     tokens = torch.tensor([title + [0] * (width - len(title)) for title in titles])
     lengths = torch.tensor([len(title) for title in titles])
     rows = torch.arange(len(titles))
-    return Batch(tokens=tokens, lengths=lengths, labels=rows % CLASSES, rows=rows)
+    return Batch(padded=lambda: tokens, lengths=lengths, labels=rows % CLASSES, rows=rows)
 
 
 def draw_titles(count: int, *, seed: int = 0) -> list[list[int]]:

@@ -26,6 +26,7 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("mlp", {"freeze_embeddings": False, "dropout": 0.3, "weight_decay": 1e-4, "shuffle": "buffer"}),
     ("cnn", {"dropout": 0.2, "bucket_by_length": True, "keep": "last"}),
     ("rnn", {"freeze_embeddings": False, "dropout": 0.1}),
+    ("mlp", {"dropout": 0.1, "embedding_dropout": 0.1}),
 )
 ENOUGH_KILLS = 30
 

@@ -5,8 +5,9 @@ Order is a pure function of (seed, epoch, step): a resumed run sees the batches 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,28 +16,37 @@ from numpy.typing import NDArray
 from jobs.data.dataset import PAD, Split
 
 SHUFFLES = ("full", "buffer")
-# Batches made together on the CPU: the cost of a numpy call is paid once for all of them.
+# Batches made together on the CPU: the cost of a call is paid once for all of them.
 _GROUP_TOKENS = 1 << 18
 # Length bucketing sorts within this many batches, so that it stays nearly a shuffle.
 _BUCKET_BATCHES = 64
 
+Ahead = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B titles padded with 0 on the right to the longest of them, T.
+    """B titles.
 
-    ``tokens`` (B, T), ``lengths`` (B,), ``labels`` (B,) and ``rows`` (B,; positions in the split), all int64.
-    ``words`` (N,) are the tokens without padding, one title after the other, where they lay at hand: on a CPU.
+    ``lengths`` (B,), ``labels`` (B,) and ``rows`` (B,; positions in the split) are int64; ``padded`` gives ``tokens``.
+    ``words`` (N,) int64 are the tokens without padding, one title after the other, where they lie at hand: on a CPU.
+    ``features`` (B, F) float32 are what ``ahead`` made of them, where it was given.
     """
 
-    tokens: torch.Tensor
+    padded: Callable[[], torch.Tensor]
     lengths: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
     words: torch.Tensor | None = None
+    features: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """Tokens (B, T) int64, padded with 0 on the right to the longest title, T."""
+        return self.padded()
 
 
 class TrainBatches:
@@ -44,7 +54,9 @@ class TrainBatches:
 
     ``shuffle``: ``full`` is a true permutation; ``buffer`` shuffles inside consecutive runs of
     ``random_buffer_size`` titles of the fixed order, as the published work did. ``bucket_by_length`` brings
-    titles of like length together (less padding) and shuffles the batches.
+    titles of like length together (less padding) and shuffles the batches. ``ahead`` makes features (B, F) of titles'
+    words (N,), one title after the other, and lengths (B,), each title's from its own words alone: on a CPU it is
+    called for several batches at once.
     """
 
     def __init__(
@@ -57,12 +69,13 @@ class TrainBatches:
         random_buffer_size: int = 2048,
         bucket_by_length: bool = False,
         device: torch.device | str = "cpu",
+        ahead: Ahead | None = None,
     ) -> None:
         if shuffle not in SHUFFLES:
             raise ValueError(f"shuffle: must be one of {', '.join(SHUFFLES)}, not {shuffle!r}")
         if batch_size < 1 or random_buffer_size < 1:
             raise ValueError("batch_size and random_buffer_size must be at least 1")
-        self._maker = _maker(split, torch.device(device))
+        self._maker = _maker(split, torch.device(device), ahead)
         self._lengths = split.lengths.astype(np.int32)
         self._batch_size = batch_size
         self._seed = seed
@@ -114,7 +127,7 @@ class EvaluationBatches:
     def __init__(self, split: Split, batch_size: int, device: torch.device | str = "cpu") -> None:
         if batch_size < 1:
             raise ValueError("batch_size must be at least 1")
-        self._maker = _maker(split, torch.device(device))
+        self._maker = _maker(split, torch.device(device), None)
         self._lengths = split.lengths.astype(np.int32)
         self._rows = np.argsort(self._lengths, kind="stable")
         self._batch_size = batch_size
@@ -129,15 +142,16 @@ class EvaluationBatches:
         yield from self._maker.make(self._rows, cuts, self._lengths[self._rows])
 
 
-def _maker(split: Split, device: torch.device) -> _HostMaker | _DeviceMaker:
-    return _HostMaker(split) if device.type == "cpu" else _DeviceMaker(split, device)
+def _maker(split: Split, device: torch.device, ahead: Ahead | None) -> _HostMaker | _DeviceMaker:
+    return _HostMaker(split, ahead) if device.type == "cpu" else _DeviceMaker(split, device)
 
 
 class _HostMaker:
     """Makes batches in main memory, several at a time."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, ahead: Ahead | None) -> None:
         self._split = split
+        self._ahead = ahead
 
     def make(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
         first = 0
@@ -147,33 +161,72 @@ class _HostMaker:
             count = max(1, _GROUP_TOKENS // (widest * int(cuts[first + 1] - cuts[first])))
             last = min(first + count, len(cuts) - 1)
             # All of a group at once: between two steps each call would find the processor's caches full of the model.
-            yield from list(self._group(rows, cuts[first : last + 1], lengths))
+            yield from self._group(rows, cuts[first : last + 1], lengths)
             first = last
 
-    def _group(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
+    def _group(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> list[Batch]:
         begin, end = int(cuts[0]), int(cuts[-1])
         chosen, long = rows[begin:end], lengths[begin:end].astype(np.int64)
-        sizes, widths = np.diff(cuts), np.maximum.reduceat(long, cuts[:-1] - begin)
-        # The batches' padded matrices lie end to end; each word is moved from its place in the split to its own there.
-        padded = np.repeat(widths, sizes)
-        first = np.cumsum(long) - long
-        count = np.arange(int(long.sum()))
-        words = self._split.tokens.take(np.repeat(self._split.offsets[chosen] - first, long) + count).astype(np.int64)
-        tokens = np.zeros(int(padded.sum()), np.int64)  # PAD is 0
-        tokens[np.repeat(np.cumsum(padded) - padded - first, long) + count] = words
+        # The titles lie end to end; each word is moved from its place in the split to its own there.
+        shift = self._split.offsets[chosen] - (np.cumsum(long) - long)
+        words = self._split.tokens.take(_places(shift, long)).astype(np.int64)
+        sizes: list[int] = np.diff(cuts).tolist()
         ends = np.cumsum(np.add.reduceat(long, cuts[:-1] - begin))
+        padding = _Padding(words, long, cuts - begin)
+        flat, counts = torch.from_numpy(words), torch.from_numpy(long)
+        features = torch.split(self._ahead(flat, counts), sizes) if self._ahead else [None] * len(sizes)
         pieces = zip(
-            torch.split(torch.from_numpy(tokens), (sizes * widths).tolist()),
-            torch.tensor_split(torch.from_numpy(words), ends[:-1].tolist()),
-            *(torch.split(torch.from_numpy(part), sizes.tolist()) for part in (long, self._labels(chosen), chosen)),
-            widths.tolist(),
+            *(torch.split(part, sizes) for part in (counts, self._labels(chosen), torch.from_numpy(chosen))),
+            torch.tensor_split(flat, ends[:-1].tolist()),
+            features,
             strict=True,
         )
-        for flat, words_, lengths_, labels, rows_, width in pieces:
-            yield Batch(tokens=flat.view(-1, width), lengths=lengths_, labels=labels, rows=rows_, words=words_)
+        return [
+            Batch(
+                padded=partial(padding.of, number),
+                lengths=lengths_,
+                labels=labels,
+                rows=rows_,
+                words=words_,
+                features=features_,
+            )
+            for number, (lengths_, labels, rows_, words_, features_) in enumerate(pieces)
+        ]
 
-    def _labels(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.asarray(self._split.labels[rows]).astype(np.int64)
+    def _labels(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self._split.labels[rows]).astype(np.int64))
+
+
+class _Padding:
+    """The padded matrices of a group of batches, made when the first is asked for: not every network needs them."""
+
+    def __init__(self, words: NDArray[np.int64], lengths: NDArray[np.int64], cuts: NDArray[np.int64]) -> None:
+        self._made: list[torch.Tensor] | None = None
+        self._parts = words, lengths, cuts
+
+    def of(self, number: int) -> torch.Tensor:
+        """The (B, T) tokens of a batch of the group."""
+        if self._made is None:
+            self._made = self._make(*self._parts)
+        return self._made[number]
+
+    def _make(
+        self, words: NDArray[np.int64], lengths: NDArray[np.int64], cuts: NDArray[np.int64]
+    ) -> list[torch.Tensor]:
+        sizes, widths = np.diff(cuts), np.maximum.reduceat(lengths, cuts[:-1])
+        # The matrices lie end to end as the titles do.
+        padded = np.repeat(widths, sizes)
+        tokens = np.zeros(int(padded.sum()), np.int64)  # PAD is 0
+        tokens[_places(np.cumsum(padded) - padded - (np.cumsum(lengths) - lengths), lengths)] = words
+        flat = torch.split(torch.from_numpy(tokens), (sizes * widths).tolist())
+        return [part.view(-1, width) for part, width in zip(flat, widths.tolist(), strict=True)]
+
+
+def _places(shift: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the words of titles that lie end to end are after each title is shifted: (B,), (B,) -> (N,)."""
+    places = np.repeat(shift, lengths)
+    places += np.arange(len(places))
+    return places
 
 
 class _DeviceMaker:
@@ -200,4 +253,8 @@ class _DeviceMaker:
             long = self._offsets[chosen + 1] - starts
             index = (starts[:, None] + place[:width]).clamp_(max=self._tokens.shape[0] - 1)
             tokens = self._tokens[index].long().masked_fill_(place[:width] >= long[:, None], PAD)
-            yield Batch(tokens=tokens, lengths=long, labels=self._labels[chosen], rows=chosen)
+            yield Batch(padded=partial(_itself, tokens), lengths=long, labels=self._labels[chosen], rows=chosen)
+
+
+def _itself(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens

@@ -49,9 +49,14 @@ class Words(nn.Module):
         """Whether a pass now is one that the vectors learn from."""
         return self.training and not self.frozen and torch.is_grad_enabled()
 
+    @property
+    def hides(self) -> bool:
+        """Whether a pass now is one that hides words."""
+        return self.training and self.dropout > 0.0
+
     def hide(self, tokens: Tensor) -> Tensor:
         """The tokens with a share of them turned into padding, in training alone."""
-        if not self.training or self.dropout == 0.0:
+        if not self.hides:
             return tokens
         return tokens * (torch.rand(tokens.shape, device=tokens.device) >= self.dropout)
 

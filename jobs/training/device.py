@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
+
+# Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
 
 
 def choose(name: str) -> torch.device:
@@ -36,12 +41,21 @@ def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: 
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     words = f"{device.type}, {cpus} threads, {precision}, {'' if deterministic else 'not '}deterministic"
     if device.type != "cuda":
+        _keep_freed_memory()
         return words
     # Ten bits of mantissa in matrix products, sums in float32: as good for these models and several times faster.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
     return f"{words}, TF32 on ({torch.cuda.get_device_name(device)})"
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what a step frees: given back to the kernel, it comes anew as hundreds of page faults."""
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt  # glibc's
+        for parameter, size in ((_TRIM_THRESHOLD, _FREED_BYTES), (_MMAP_THRESHOLD, _MMAP_BYTES)):
+            mallopt(parameter, size)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

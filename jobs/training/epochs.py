@@ -105,6 +105,7 @@ class Epochs:
             random_buffer_size=settings["random_buffer_size"],
             bucket_by_length=settings["bucket_by_length"],
             device=self.device,
+            ahead=getattr(self.model, "ahead", None),
         )
         size = max(EVALUATION_TITLES, settings["batch_size"])
         self.validation = EvaluationBatches(split["validation"], size, self.device)

@@ -13,7 +13,7 @@ from jobs.models.head import build_head
 from jobs.models.words import PAD, Words
 
 if TYPE_CHECKING:
-    from jobs.data.batches import Batch
+    from jobs.data.batches import Ahead, Batch
 
 
 class Mlp(nn.Module):
@@ -24,32 +24,37 @@ class Mlp(nn.Module):
         self.words = words
         self.head = head
 
+    @property
+    def ahead(self) -> Ahead | None:
+        """The means of frozen vectors, which no step changes; None where training changes them or hides words."""
+        return self._mean if self.words.frozen and not self.words.dropout else None
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
+        return self.head(self._means(batch))  # type: ignore[no-any-return]
+
+    def _means(self, batch: Batch) -> Tensor:
+        if batch.features is not None:
+            return batch.features
+        if batch.words is not None and not self.words.hides:
+            return self._mean(batch.words, batch.lengths)
         tokens = self.words.hide(batch.tokens)
         if tokens.device.type == "cpu":
-            mean = self._mean(*_own(batch, tokens))
-        else:
-            self.words.used = tokens
-            mean = nn.functional.embedding_bag(tokens, self.words.weight, mode="mean", padding_idx=PAD)
-        return self.head(mean)  # type: ignore[no-any-return]
+            kept = tokens != PAD
+            return self._mean(tokens[kept], kept.sum(1))
+        self.words.used = tokens
+        return nn.functional.embedding_bag(tokens, self.words.weight, mode="mean", padding_idx=PAD)
 
     def _mean(self, flat: Tensor, lengths: Tensor) -> Tensor:
         """Means (B, D) of the words (N,) of titles of these lengths (B,), which lie one after the other."""
         starts = lengths.cumsum(0) - lengths
-        if not self.words.trains:
-            return nn.functional.embedding_bag(flat, self.words.weight, starts, mode="mean")
-        rows, index = self.words.distinct(flat)
-        mean: Tensor = _Mean.apply(rows, index, starts, lengths)  # type: ignore[no-untyped-call]
-        return mean
-
-
-def _own(batch: Batch, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The words (N,) that are neither padding nor hidden, and how many each title has, (B,)."""
-    if tokens is batch.tokens and batch.words is not None:
-        return batch.words, batch.lengths
-    kept = tokens != PAD
-    return tokens[kept], kept.sum(1)
+        if self.words.trains:
+            rows, index = self.words.distinct(flat)
+            mean: Tensor = _Mean.apply(rows, index, starts, lengths)  # type: ignore[no-untyped-call]
+            return mean
+        # Summed and divided, which takes two thirds of the time of mode="mean" and gives the same bits.
+        sums = nn.functional.embedding_bag(flat, self.words.weight, starts, mode="sum")
+        return sums.div_(lengths.clamp(min=1)[:, None])
 
 
 class _Mean(Function):
