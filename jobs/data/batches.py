@@ -49,6 +49,14 @@ class Batch:
         return self.padded()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """A batch that is drawn and not made yet: its ``rows`` (B,) int64 on the device and its longest title's length."""
+
+    rows: torch.Tensor
+    width: int
+
+
 class TrainBatches:
     """Every title of a split once an epoch, shuffled.
 
@@ -91,6 +99,20 @@ class TrainBatches:
         """The batches of an epoch from step ``start_step`` (0 is the first) on."""
         rows, cuts = self.order(epoch)
         yield from self._maker.make(rows, cuts[start_step:], self._lengths[rows])
+
+    def draws(self, epoch: int, start_step: int = 0) -> Iterator[Draw]:
+        """The same batches before they are made; raises ValueError where the split is not on a device."""
+        rows, cuts = self.order(epoch)
+        return self._resident().draws(rows, cuts[start_step:], self._lengths[rows])
+
+    def make(self, rows: torch.Tensor, width: int) -> Batch:
+        """The batch of these rows (B,), padded to any width that holds them; raises ValueError as ``draws`` does."""
+        return self._resident().batch(rows, width)
+
+    def _resident(self) -> _DeviceMaker:
+        if not isinstance(self._maker, _DeviceMaker):
+            raise ValueError("the split is in main memory: its batches are made, not drawn")
+        return self._maker
 
     def order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The titles of an epoch in order, (N,), and where its batches are cut, (steps + 1,)."""
@@ -240,20 +262,26 @@ class _DeviceMaker:
         self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def make(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
+        for draw in self.draws(rows, cuts, lengths):
+            yield self.batch(draw.rows, draw.width)
+
+    def draws(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Draw]:
         if len(cuts) < 2:
             return
         # Widths are found on the host: asking the device for a maximum would stop it at every batch.
         begin = int(cuts[0])
         widths = np.maximum.reduceat(lengths[begin:], cuts[:-1] - begin).tolist()
         order = torch.from_numpy(np.ascontiguousarray(rows)).to(self._device)
-        place = torch.arange(max(widths), device=self._device)
         for low, high, width in zip(cuts[:-1].tolist(), cuts[1:].tolist(), widths, strict=True):
-            chosen = order[low:high]
-            starts = self._offsets[chosen]
-            long = self._offsets[chosen + 1] - starts
-            index = (starts[:, None] + place[:width]).clamp_(max=self._tokens.shape[0] - 1)
-            tokens = self._tokens[index].long().masked_fill_(place[:width] >= long[:, None], PAD)
-            yield Batch(padded=partial(_itself, tokens), lengths=long, labels=self._labels[chosen], rows=chosen)
+            yield Draw(rows=order[low:high], width=width)
+
+    def batch(self, rows: torch.Tensor, width: int) -> Batch:
+        place = torch.arange(width, device=self._device)
+        starts = self._offsets[rows]
+        long = self._offsets[rows + 1] - starts
+        index = (starts[:, None] + place).clamp_(max=self._tokens.shape[0] - 1)
+        tokens = self._tokens[index].long().masked_fill_(place >= long[:, None], PAD)
+        return Batch(padded=partial(_itself, tokens), lengths=long, labels=self._labels[rows], rows=rows)
 
 
 def _itself(tokens: torch.Tensor) -> torch.Tensor:

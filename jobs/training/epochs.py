@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.storage import digest
 from jobs.training import balance, checkpoint, device, metrics, optimiser, stops
+from jobs.training.graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, validate
 from jobs.training.network import build
 from jobs.training.result import Decide, Line, TrainResult
@@ -115,11 +117,25 @@ class Epochs:
             self.tally,
             device=self.device,
             precision=self.precision,
-            compiled=settings["compile"],
-            say=self.context.say,
             shift=balance.shift(self.train_support, settings["logit_adjustment"], self.device),
         )
+        self.replayer = self._replayer() if settings["compile"] else None
         self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.say)
+
+    def _replayer(self) -> Replayer | None:
+        if self.device.type != "cuda":
+            self.context.say("compile: it takes a GPU, and this run has none: steps are launched as they are")
+            return None
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        return Replayer(
+            self.stepper,
+            self.batches.make,
+            batch_size=self.settings["batch_size"],
+            tensors=[*weights, *self.optimiser.tensors(), *self.tally.tensors()],
+            device=self.device,
+            say=self.context.say,
+            capture=cuda_graphs(),
+        )
 
     def _resume(self) -> None:
         saved, self.saved = self.saved, None
@@ -142,17 +158,25 @@ class Epochs:
         self.model.train()
         if self.step == 0:
             self.tally.clear()
-        for batch in self.batches.epoch(self.epoch, self.step):
+        for take in self._steps_left():
             self._pause_if_asked()
-            self.stepper.step(batch)
+            take()
             self.step += 1
             # Counted in steps and not in seconds: it is part of what a resumed run repeats.
             if self.step % LOOK_STEPS == 0 or self.step == 1:
-                self.tally.look(self.stepper.gradient_norm())
+                self.tally.look(stops.norm_of(self._gradients()))
             if time.monotonic() >= self.glance_at:
                 self._glance()
         self._stop_if_diverged()
         self.trained_s = self._spent_s()
+
+    def _steps_left(self) -> Iterator[Callable[[], None]]:
+        if self.replayer:
+            return (partial(self.replayer.step, draw) for draw in self.batches.draws(self.epoch, self.step))
+        return (partial(self.stepper.step, batch) for batch in self.batches.epoch(self.epoch, self.step))
+
+    def _gradients(self) -> Sequence[Tensor]:
+        return (self.replayer or self.stepper).gradients()
 
     def _glance(self) -> None:
         """Twice a second at most: is the loss sound, what is the progress, is a checkpoint due?"""
@@ -183,12 +207,12 @@ class Epochs:
     def _stop_if_diverged(self) -> None:
         if int(self.tally.finite) == self.step:
             return
-        sums = self.tally.read()
+        sums, gradients = self.tally.read(), self._gradients()
         raise stops.diverged(
             epoch=self.epoch + 1,
             step=sums["finite"] + 1,
             where="training",
-            norm=float(self.stepper.gradient_norm()) if self.stepper.gradients() else None,
+            norm=float(stops.norm_of(gradients)) if gradients else None,
             before=self.journal[-1]["gradient_norm"] if self.journal else None,
         )
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from jobs.data.batches import Batch
 from jobs.training.device import autocast
-from jobs.training.stops import norm_of
 from jobs.training.tally import Tally
 
 
@@ -32,8 +31,6 @@ class Stepper:
         *,
         device: torch.device,
         precision: str,
-        compiled: bool,
-        say: Callable[[str], None],
         shift: Tensor | None = None,
     ) -> None:
         self._model = model
@@ -42,32 +39,25 @@ class Stepper:
         self._tally = tally
         self._device = device
         self._precision = precision
-        self._say = say
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._forward: Callable[[Batch], Tensor] = model
-        if compiled:
-            self._forward = _compiled(model, device, say, fall_back=self._run_eagerly)
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
-        self._optimiser.zero_grad()
-        logits, loss = forward(self._forward, batch, self._device, self._precision, self._shift)
+        self.forget()
+        logits, loss = forward(self._model, batch, self._device, self._precision, self._shift)
         # Before the way back: the logits are still in the processor's cache, and their memory is free for gradients.
         self._tally.add(loss, logits, batch.labels)
         del logits
         torch.autograd.backward(loss)
         self._optimiser.step()
 
+    def forget(self) -> None:
+        """Let go of the gradients."""
+        self._optimiser.zero_grad()
+
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-
-    def gradient_norm(self) -> Tensor:
-        """Their Euclidean norm, () float32."""
-        return norm_of(self.gradients())
-
-    def _run_eagerly(self) -> None:
-        self._forward = self._model
 
 
 def forward(
@@ -97,25 +87,3 @@ def validate(
             between()
             logits, loss = forward(model, batch, device, precision)
             tally.add(loss, logits, batch.labels)
-
-
-def _compiled(
-    model: nn.Module, device: torch.device, say: Callable[[str], None], *, fall_back: Callable[[], None]
-) -> Callable[[Batch], Tensor]:
-    # On a GPU "reduce-overhead" replays CUDA graphs, one for each shape of a batch that is met.
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled = torch.compile(model, dynamic=True, mode=mode)
-
-    def run(batch: Batch) -> Tensor:
-        state = torch.get_rng_state()
-        try:
-            logits: Tensor = compiled(batch)
-        except Exception as error:  # noqa: BLE001 - a compiler fails in its own ways; the model itself is sound
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            say(f"torch.compile does not work here, going on without it: {reason}")
-            fall_back()
-            torch.set_rng_state(state)
-            logits = model(batch)
-        return logits
-
-    return run

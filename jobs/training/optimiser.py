@@ -55,6 +55,10 @@ class Optimiser:
             for part in self._lazy:
                 part.settle()
 
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that a step changes, the weights left out."""
+        return [tensor for part in self._parts for tensors in part.state().values() for tensor in tensors]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: tensors in dictionaries and lists."""
         return {"parts": [part.state() for part in self._parts]}

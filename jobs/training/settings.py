@@ -60,7 +60,7 @@ TRAINING = (
         choices=("float32", "bfloat16"),
         doc="bfloat16: autocast of the matrix products, weights stay float32",
     ),
-    Setting(name="compile", type="bool", default=False, doc="torch.compile the step"),
+    Setting(name="compile", type="bool", default=False, doc="on a GPU: launch each step as one captured CUDA graph"),
     Setting(name="deterministic", type="bool", default=True, doc="only deterministic algorithms"),
     Setting(
         name="device",

@@ -89,6 +89,10 @@ class Tally:
             "correct": host["correct"].numpy(),
         }
 
+    def tensors(self) -> list[Tensor]:
+        """The sums themselves."""
+        return list(self._now().values())
+
     def state(self) -> dict[str, Tensor]:
         """A copy for a checkpoint."""
         return {name: value.detach().clone() for name, value in self._now().items()}

@@ -1,0 +1,186 @@
+"""Steps replayed from graphs. No GPU is needed: what is captured here is the function, what is replayed is a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_models_networks import CLASSES, CPU, NETWORKS, VOCABULARY, build
+from torch import Tensor, nn
+
+from jobs.data.batches import TrainBatches, _DeviceMaker
+from jobs.data.dataset import Split
+from jobs.training import optimiser
+from jobs.training.graphs import Replayer, Run
+from jobs.training.loop import Stepper
+from jobs.training.tally import Tally
+
+SIZE = 16
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+class Training:
+    """A model, its optimiser and its tally over one split that lies on a device, as a run has them."""
+
+    def __init__(self, name: str, **changes: Any) -> None:
+        generator = np.random.default_rng(0)
+        # Widths of 3 to 9, which 4 does not divide, and a last batch that is smaller.
+        lengths = generator.integers(1, np.repeat([4, 6, 10], SIZE * 4)[: 11 * SIZE + 5], endpoint=False)
+        split = Split(
+            name="train",
+            tokens=generator.integers(1, VOCABULARY, int(lengths.sum())).astype(np.uint16),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            labels=generator.integers(0, CLASSES, len(lengths)).astype(np.uint16),
+            reliable=np.ones(len(lengths), np.uint8),
+        )
+        self.batches = TrainBatches(split, batch_size=SIZE, seed=1, shuffle="buffer", random_buffer_size=SIZE)
+        self.batches._maker = _DeviceMaker(split, CPU)
+        self.model = build(name, **{"dropout": 0.3, **changes}).train()
+        self.adam = optimiser.make(self.model, {"learning_rate": 0.01, "weight_decay": 1e-4}, CPU)
+        self.tally = Tally(CLASSES, CPU)
+        self.stepper = Stepper(self.model, self.adam, self.tally, device=CPU, precision="float32")
+        self.said: list[str] = []
+        torch.manual_seed(7)
+
+    def replayer(self, capture: Callable[[Run], Run]) -> Replayer:
+        return Replayer(
+            self.stepper,
+            self.batches.make,
+            batch_size=SIZE,
+            tensors=[*self.model.parameters(), *self.adam.tensors(), *self.tally.tensors()],
+            device=CPU,
+            say=self.said.append,
+            capture=capture,
+        )
+
+    def replay(self, capture: Callable[[Run], Run]) -> list[list[Tensor]]:
+        """Train for two epochs; the gradients after every step."""
+        replayer, gradients = self.replayer(capture), []
+        for epoch in range(2):
+            for draw in self.batches.draws(epoch):
+                replayer.step(draw)
+                gradients.append([gradient.clone() for gradient in replayer.gradients()])
+        return gradients
+
+    def step(self) -> list[list[Tensor]]:
+        """The same, step by step, in batches of the widths that graphs have."""
+        gradients = []
+        for epoch in range(2):
+            for draw in self.batches.draws(epoch):
+                width = -(-draw.width // 4) * 4 if len(draw.rows) == SIZE else draw.width
+                self.stepper.step(self.batches.make(draw.rows, width))
+                gradients.append([gradient.clone() for gradient in self.stepper.gradients()])
+        return gradients
+
+    def left(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.adam.tensors(), *self.tally.tensors(), torch.get_rng_state()]
+
+
+class Recorder:
+    """Captures a function; replays it, and counts. Like a graph's, its gradients lie where they lay at first."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self.captured = self.replayed = 0
+
+    def __call__(self, run: Run) -> Run:
+        self.captured += 1
+        before = [tensor.detach().clone() for tensor in self.training.left()[:-1]]
+        random = torch.get_rng_state()
+        run()  # finds the gradients' places; what else it did is undone, for capturing runs nothing
+        places = self.training.stepper.gradients()
+        with torch.no_grad():
+            for tensor, value in zip(self.training.left(), before, strict=False):
+                tensor.copy_(value)
+        torch.set_rng_state(random)
+
+        def replay() -> None:
+            self.replayed += 1
+            run()
+            for place, gradient in zip(places, self.training.stepper.gradients(), strict=True):
+                place.copy_(gradient)
+
+        return replay
+
+
+def assert_same(one: Training, other: Training) -> None:
+    for found, expected in zip(one.left(), other.left(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_replayed_steps_are_the_steps_themselves(name: str) -> None:
+    plain, graphs = Training(name), Training(name)
+    recorder = Recorder(graphs)
+    torch.manual_seed(7)
+    expected = plain.step()
+    torch.manual_seed(7)
+    found = graphs.replay(recorder)
+    assert not graphs.said
+    # Widths of 3 and 5 to 8, and of 9: graphs of 4, 8 and 12, and all but the two last batches go by them.
+    assert 2 <= recorder.captured <= 3
+    assert recorder.replayed == 2 * 11
+    assert_same(graphs, plain)
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_capture_that_fails_is_said_once_and_changes_nothing(fails_at: int) -> None:
+    plain, graphs = Training("mlp"), Training("mlp")
+    recorder = Recorder(graphs)
+
+    def capture(run: Run) -> Run:
+        if recorder.captured == fails_at - 1:
+            run()  # some of it may have run, or not
+            raise RuntimeError("operation not permitted when stream is capturing\nwith a long tale")
+        return recorder(run)
+
+    torch.manual_seed(7)
+    plain.step()
+    torch.manual_seed(7)
+    graphs.replay(capture)
+    said = "compile: a CUDA graph of the step does not work here, going on without: "
+    assert graphs.said == [said + "operation not permitted when stream is capturing"]
+    assert recorder.captured == fails_at - 1
+    for found, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
+        torch.testing.assert_close(found, expected)  # narrower batches from there on: sums in another order
+
+
+@pytest.mark.parametrize("error", ["runs twice", "runs not at all", "spoils the weights"])
+def test_a_graph_that_ends_elsewhere_is_found_out_at_once(error: str) -> None:
+    plain, graphs = Training("mlp"), Training("mlp")
+
+    def capture(run: Run) -> Run:
+        def replay() -> None:
+            for _ in range({"runs twice": 2, "runs not at all": 0, "spoils the weights": 1}[error]):
+                run()
+            if error == "spoils the weights":
+                nn.init.constant_(next(graphs.model.head.parameters()), float("nan"))
+
+        return replay
+
+    torch.manual_seed(7)
+    plain.step()
+    torch.manual_seed(7)
+    graphs.replay(capture)
+    assert len(graphs.said) == 1
+    assert graphs.said[0].endswith("going on without: it ends where the step itself does not")
+    for found, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_split_in_main_memory_has_nothing_to_draw_on() -> None:
+    training = Training("mlp")
+    training.batches._maker = None
+    with pytest.raises(ValueError, match="main memory"):
+        training.batches.draws(0)
