@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from mlflow_fixture import ask, serve
 from report_fixture import Made, two_runs
-from small_manifest import MANIFEST, tanda, write_manifest
+from small_manifest import MANIFEST, tanda, wait_until_over, write_manifest
 
 from jobs import journal
 from jobs.storage import Storage
@@ -29,6 +29,7 @@ from pipeline.tracking.server import Server
 
 NOWHERE = "http://127.0.0.1:9"
 CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
+PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
 ROOT = str(Path(__file__).parents[1])
 RUN = "import sys; from slurm import element as e; e.BESIDE_S = 1.0; sys.exit(e.run(e.read_element(*sys.argv[1:], 0)))"
 
@@ -75,10 +76,28 @@ def _steps(server: str, run_id: str) -> list[int]:
 
 
 def test_a_manifest_with_a_server_is_told_live(server: str, tmp_path: Path) -> None:
-    """The whole way: submitted, followed beside its tasks, filled by the closing job."""
-    manifest = write_manifest(tmp_path, "\n".join(line for line in MANIFEST.splitlines() if "linear" not in line))
-    tanda("run", manifest, "--set", f"tracking.uri={server}", "--set", "name=live")
-    runs = _stored(server, "live")
+    """The whole way: followed beside its tasks, filled by the closing job."""
+    tanda("run", write_manifest(tmp_path, _told("live", server)))
+    _check_told(server, "live")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("cluster")
+def test_nodes_of_a_cluster_tell_a_server_live(server: str, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, _told("nodes", server))
+    tanda("submit", manifest, "--cluster", PROFILE)
+    wait_until_over(manifest, 200)
+    _check_told(server, "nodes")
+
+
+def _told(name: str, server: str) -> str:
+    networks = "\n".join(line for line in MANIFEST.splitlines() if "linear" not in line)
+    return networks.replace("name: small", f"name: {name}") + f"\ntracking: {{uri: {server!r}}}\n"
+
+
+def _check_told(server: str, name: str) -> None:
+    runs = _stored(server, name)
     assert {run["tags"]["tanda.run"] for run in runs.values()} == {"MLP", "CNN", "RNN"}
     for run in runs.values():
         assert run["status"] == "FINISHED"

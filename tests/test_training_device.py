@@ -34,6 +34,5 @@ def faults_a_step(way: str) -> float:
 def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("the C library is not glibc")
-    assert faults_a_step("prepared") < 5
-    # Otherwise it is given back to the kernel each time, or this test would show nothing.
-    assert faults_a_step("bare") > 100
+    # Given back to the kernel each time it is hundreds of faults a step, or tens where the kernel has huge pages.
+    assert faults_a_step("prepared") < faults_a_step("bare") / 5

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from jobs.data.dataset import PAD, Split
 
 SHUFFLES = ("full", "buffer")
-# Batches made together on the CPU: the cost of a call is paid once for all of them.
-_GROUP_TOKENS = 1 << 18
+# Batches made together on the CPU, by their padded tokens and by titles: a call's cost is paid once for all of them.
+_GROUP_TOKENS, _GROUP_TITLES = 1 << 18, 1 << 14
 # Length bucketing sorts within this many batches, so that it stays nearly a shuffle.
 _BUCKET_BATCHES = 64
 
@@ -178,10 +178,10 @@ class _HostMaker:
     def make(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
         first = 0
         while first < len(cuts) - 1:
-            # As many batches as keep the group's padded tokens in the processor's cache.
+            # As many batches as keep the group in the processor's cache.
             widest = int(lengths[cuts[first] : cuts[first + 1]].max())
-            count = max(1, _GROUP_TOKENS // (widest * int(cuts[first + 1] - cuts[first])))
-            last = min(first + count, len(cuts) - 1)
+            titles = min(_GROUP_TOKENS // widest, _GROUP_TITLES)
+            last = min(first + max(1, titles // int(cuts[first + 1] - cuts[first])), len(cuts) - 1)
             # All of a group at once: between two steps each call would find the processor's caches full of the model.
             yield from self._group(rows, cuts[first : last + 1], lengths)
             first = last
