@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from jobs.attempt import history
 from jobs.storage import Storage
 from pipeline.queue import closing
@@ -93,10 +95,11 @@ def wait_until(ready: Callable[[], Found | None], what: str, limit_s: float = 27
 def wait_until_over(manifest: Path, limit_s: float = 270) -> dict[str, Any]:
     """The status of a submitted manifest once nothing runs or waits, the closing job included."""
     storage = Storage(manifest.parent / "storage")
+    name = yaml.safe_load(manifest.read_text(encoding="utf-8"))["name"]
 
     def over() -> dict[str, Any] | None:
         status: dict[str, Any] = json.loads(tanda("status", manifest, "--json", status=None))
-        return None if {"waiting", "running"} & status["summary"].keys() or closing(storage, "small") else status
+        return None if {"waiting", "running"} & status["summary"].keys() or closing(storage, name) else status
 
     return wait_until(over, "the end", limit_s)
 
