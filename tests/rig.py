@@ -129,6 +129,10 @@ class Rig:
     def start_slurmd(self, node: str) -> None:
         self._daemon("slurmd", "-N", node)
 
+    def steps(self, node: str) -> list[str]:
+        """The steps whose daemons still live on a node, like ``12.0``; a node that really failed comes back without."""
+        return [path.name.partition("_")[2] for path in (self.folder / "spool" / node).glob(f"{node}_*")]
+
     def start_slurmdbd(self) -> None:
         self._daemon("slurmdbd")
         self._wait("slurmdbd answers", lambda: self._try("sacctmgr", "-n", "show", "user") != "", 20)

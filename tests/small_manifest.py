@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -101,7 +102,19 @@ def wait_until_over(manifest: Path, limit_s: float = 270) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(tanda("status", manifest, "--json", status=None))
         return None if {"waiting", "running"} & status["summary"].keys() or closing(storage, name) else status
 
-    return wait_until(over, "the end", limit_s)
+    try:
+        return wait_until(over, "the end", limit_s)
+    except AssertionError as error:
+        error.add_note(tanda("status", manifest, status=None))
+        error.add_note(_of_slurm("squeue", "-r") + _of_slurm("sinfo", "-N", "-l"))
+        raise
+
+
+def _of_slurm(*command: str) -> str:
+    """What a client program says, where there is a cluster."""
+    if shutil.which(command[0]) is None or "SLURM_CONF" not in os.environ:
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
 
 
 def trainings(manifest: Path) -> dict[str, str]:

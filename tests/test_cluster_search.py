@@ -77,7 +77,9 @@ class _Killer:
             if (folder, number) not in self._delays_s:
                 doomed = self._source.random() < 2 * KILLS / TRIALS
                 self._delays_s[folder, number] = self._source.uniform(0, 3) if doomed else math.inf
-            if late or time.time() >= attempts[-1]["started"] + self._delays_s[folder, number]:
+            # An attempt is a folder first; what started in it is written a moment later.
+            started = attempts[-1].get("started", math.inf)
+            if "pid" in attempts[-1] and (late or time.time() >= started + self._delays_s[folder, number]):
                 with suppress(ProcessLookupError):
                     os.kill(attempts[-1]["pid"], signal.SIGKILL)
                     self.killed[folder] = number

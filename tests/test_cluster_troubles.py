@@ -38,7 +38,7 @@ TROUBLED = """
       bereft: {architecture: mlp, seed: 2, epochs: 2500, resources: {train: {mem_gb: 3.8}}}
       limited: {architecture: mlp, seed: 3, resources: {train: {time_min: 1}}}
   packed:
-    resources: {train: {pack: 2}}
+    resources: {train: {pack: 2, mem_gb: 1}}
     runs:
       shot: {architecture: mlp, seed: 5}
       spared: {architecture: mlp, seed: 6}
@@ -60,6 +60,8 @@ def _quick(folder: Path, count: int) -> Path:
 
 
 def _bring_back(cluster: Rig, node: str) -> None:
+    """Resume a node once nothing of its last life is left: a job that meets its own old step there drains the node."""
+    wait_until(lambda: not cluster.steps(node), "the end of its steps")
     try:
         cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
     except subprocess.CalledProcessError as error:
