@@ -75,6 +75,12 @@ def write_manifest(folder: Path, text: str = MANIFEST) -> Path:
     return path
 
 
+def with_only(*runs: str) -> str:
+    """The small manifest's text with only some of its runs."""
+    dropped = tuple(f"{run}:" for run in ("MLP", "CNN", "RNN", "linear") if run not in runs)
+    return "\n".join(line for line in MANIFEST.splitlines() if not line.lstrip().startswith(dropped)) + "\n"
+
+
 def tanda(*words: object, status: int | None = 0, environment: dict[str, str] | None = None) -> str:
     """Run the command line as a person would; returns standard output."""
     command = [sys.executable, "-m", "pipeline", *map(str, words)]
