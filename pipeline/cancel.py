@@ -7,16 +7,17 @@ from pipeline.plan import Plan
 from pipeline.status import task_states
 
 
-def cancel_plan(plan: Plan) -> int:
-    """Cancel every element that holds a live task of the plan; returns how many tasks that ends.
+def cancel_plan(plan: Plan) -> tuple[int, int]:
+    """Cancel every element that holds a live task of the plan; how many tasks that ends, and how many are unknown.
 
     A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
-    goes on from there.
+    goes on from there. A job of which Slurm does not say that it is ours and live is left alone.
     """
-    live = [state for state in task_states(plan).values() if state.job and state.state in ("waiting", "running")]
+    states = task_states(plan)
+    live = [state for state in states.values() if state.job and state.state in ("waiting", "running")]
     by_executor: dict[str, set[str]] = {}
     for state in live:
         by_executor.setdefault(state.executor or plan.manifest.cluster.executor, set()).add(str(state.job))
     for name, elements in by_executor.items():
         make_executor(name, plan.manifest).cancel(sorted(elements))
-    return len(live)
+    return len(live), sum(state.state == "unknown" for state in states.values())

@@ -177,8 +177,11 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
     """Cancel what of a manifest is queued or running."""
     from pipeline.cancel import cancel_plan
 
-    count = cancel_plan(_plan(manifest, sets, None, only))
+    count, unknown = cancel_plan(_plan(manifest, sets, None, only))
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
+    if unknown:
+        print(f"{unknown} not cancelled: where they stand is unknown (`tanda status`); try again", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

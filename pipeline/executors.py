@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.storage import Storage
 from pipeline.manifest.types import Cluster, Manifest
+from slurm.answers import Sent
 from slurm.executors import Executor, make
 from slurm.site import Site
 from slurm.states import JobState
@@ -35,9 +36,9 @@ def make_executor(name: str, manifest: Manifest) -> Executor:
     return make(name, folder=_local_folder(Storage(manifest.storage)), site=site(manifest.cluster), entry=_run_here)
 
 
-def observe(storage: Storage, name: str, elements: Iterable[str], since: float) -> Mapping[str, JobState]:
-    """What an executor says of its elements, the oldest submitted at ``since`` (seconds since the epoch)."""
-    return make(name, folder=_local_folder(storage), entry=_run_here).states(elements, since=since)
+def observe(storage: Storage, name: str, sent: Mapping[str, Sent]) -> Mapping[str, JobState]:
+    """What an executor says of the elements that were ``sent`` to it."""
+    return make(name, folder=_local_folder(storage), entry=_run_here).states(sent, sent=sent)
 
 
 def _local_folder(storage: Storage) -> Path:

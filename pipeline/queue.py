@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from jobs.storage import Storage
 from pipeline.executors import observe
 from pipeline.submission import Submission, read_all
-from slurm.states import JobState
+from slurm.answers import Sent
+from slurm.states import GONE, JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Place:
     time: float
     mem_gb: float
     packed: int
+    sent: Sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +43,14 @@ def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
     said: dict[str, Said] = {}
     for executor in {place.executor for place in newest.values()}:
         mine = {task: place for task, place in newest.items() if place.executor == executor}
-        since = min(place.time for place in mine.values())
-        jobs = observe(storage, executor, {place.element for place in mine.values()}, since)
-        said |= {task: Said(place=place, job=jobs[place.element]) for task, place in mine.items()}
+        by_time = sorted(mine.values(), key=lambda place: place.time)
+        sent = {place.element: place.sent for place in by_time}
+        jobs = observe(storage, executor, sent)
+        for task, place in mine.items():
+            # A number that Slurm used again, for another submission of ours: the later one has it.
+            again = JobState(id=place.element, state=GONE, reason="its number was used again")
+            job = jobs[place.element] if sent[place.element] == place.sent else again
+            said[task] = Said(place=place, job=job)
     return said
 
 
@@ -62,6 +69,7 @@ def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[s
                             time=submission.time,
                             mem_gb=array.mem_gb,
                             packed=len(tasks),
+                            sent=submission.sent(array),
                         )
                         found.setdefault(task, []).append(place)
     return found
@@ -70,8 +78,7 @@ def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[s
 def closing(storage: Storage, manifest: str) -> bool:
     """Whether a closing job of the manifest's newest submission has still to run, or is at it."""
     mine = [submission for submission in read_all(storage) if submission.manifest == manifest]
-    jobs = [job for array in mine[-1].arrays if array.stage == "close" for job in array.elements] if mine else []
-    if not jobs:
+    if not mine:
         return False
-    said = observe(storage, mine[-1].executor, jobs, mine[-1].time)
-    return any(said[job].state in ("waiting", "running") for job in jobs)
+    sent = {job: mine[-1].sent(array) for array in mine[-1].arrays if array.stage == "close" for job in array.elements}
+    return any(job.state in ("waiting", "running") for job in observe(storage, mine[-1].executor, sent).values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STATES = ("waiting", "running", "done", "failed", "lost")
+STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

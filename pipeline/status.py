@@ -22,8 +22,9 @@ from pipeline.searches import search_lines, searches_document
 from pipeline.states import STATES, TaskState
 from slurm.states import JobState
 
+SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
 MOST_ROWS = 200  # for people: nobody reads ten thousand lines
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "waiting": "dim"}
+COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
 
 def task_states(plan: Plan) -> dict[str, TaskState]:
@@ -143,8 +144,8 @@ class _Seen:
         if job.state in ("unknown", "gone") and self._gives_signs():
             return self._is("running", reason=job.reason, progress=_json(self.folder / "progress.json"))
         if job.state == "unknown":
-            # An outage of Slurm or its accounting changes nothing: nobody has said that the task ended.
-            return self._is("waiting", reason=job.reason or "its state is not known at the moment")
+            # Slurm or its accounting is silent, or cannot be understood: nobody has said that the task ended.
+            return self._is("unknown", reason=job.reason or "its state is not known at the moment")
         cause = self._cause(job)
         if cause is None:
             return self._is("lost", message=job.reason or "it ended without a record")
@@ -217,7 +218,7 @@ def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, An
 def summary_line(states: Mapping[str, TaskState]) -> str:
     """One line: how many tasks are in each state, and the GPU-hours so far."""
     counts = Counter(state.state for state in states.values())
-    parts = [f"{counts[state]} {state}" for state in ("done", "running", "waiting", "failed", "lost") if counts[state]]
+    parts = [f"{counts[state]} {state}" for state in SUMMARY_ORDER if counts[state]]
     hours = sum(state.gpu_hours or 0.0 for state in states.values())
     return ", ".join(parts) + (f"; {hours:.2f} GPU-hours" if hours else "")
 
@@ -229,7 +230,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
         table.add_column(name, justify="right" if name == "GPU-hours" else "left", overflow="fold")
     shown = list(plan.tasks)
     if rows is not None and len(shown) > rows:
-        order = ("running", "failed", "lost", "waiting", "done")
+        order = ("running", "failed", "lost", "unknown", "waiting", "done")
         shown = sorted(shown, key=lambda planned: order.index(states[planned.id].state))[:rows]
         table.caption = f"and {len(plan.tasks) - rows} more (--json has all)"
     for planned in shown:

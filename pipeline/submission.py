@@ -7,24 +7,31 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.storage import Storage, claim, read_json, write_json
+from slurm.answers import Sent
 
 LOCK_STALE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it."""
+    """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it.
+
+    ``name``, ``comment`` and ``cluster`` are what the scheduler shows of its jobs, None where nobody wrote it down.
+    """
 
     stage: str
     group: str
     job_ids: tuple[str, ...]
     elements: Mapping[str, tuple[str, ...]]
     mem_gb: float
+    name: str | None = None
+    comment: str | None = None
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +45,15 @@ class Submission:
     time: float
     git_commit: str | None
     arrays: tuple[Queued, ...] = ()
-    held: Mapping[str, str] = ()  # type: ignore[assignment]
+    held: Mapping[str, str] = field(default_factory=dict)
+    uid: int | None = None
 
     def write(self, storage: Storage) -> None:
         write_json(storage.submissions / self.name / "submission.json", asdict(self))
+
+    def sent(self, array: Queued) -> Sent:
+        """What the scheduler must show of the jobs of an array, if it shows anything."""
+        return Sent(time=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster)
 
     def with_array(self, array: Queued) -> Submission:
         return replace(self, arrays=(*self.arrays, array))
@@ -65,7 +77,7 @@ def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | N
         user=getpass.getuser(),
         time=now,
         git_commit=git_commit,
-        held={},
+        uid=os.getuid(),
     )
 
 

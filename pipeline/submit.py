@@ -125,7 +125,7 @@ def _wanted(plan: Plan, states: Mapping[str, TaskState], changes: Mapping[str, R
 
 
 def _is_queued(state: TaskState) -> bool:
-    return state.state == "running" or (state.state == "waiting" and state.queued)
+    return state.state == "running" or (state.state in ("waiting", "unknown") and state.queued)
 
 
 def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: Sequence[Planned]) -> frozenset[str]:
@@ -241,7 +241,14 @@ class _Making:
         self, stage: str, group: str, array: Array, submitted: Submitted, elements: dict[str, tuple[str, ...]]
     ) -> None:
         queued = Queued(
-            stage=stage, group=group, job_ids=submitted.jobs, elements=elements, mem_gb=array.resources.mem_gb
+            stage=stage,
+            group=group,
+            job_ids=submitted.jobs,
+            elements=elements,
+            mem_gb=array.resources.mem_gb,
+            name=array.name,
+            comment=submitted.comment,
+            cluster=submitted.cluster,
         )
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
         # After each array: a submitter killed here leaves nothing queued that nobody knows of.

@@ -40,6 +40,7 @@ def explain(plan: Plan, words: str) -> str:
         "done": lambda: [f"ended well after {state.attempts} attempt{'s' * (state.attempts != 1)}"],
         "running": lambda: _running(state),
         "waiting": lambda: _waiting(plan, planned, states),
+        "unknown": lambda: [f"job {state.job}: {state.reason}", "it is left alone until Slurm says more"],
         "failed": lambda: _failed(plan, planned, state),
         "lost": lambda: _failed(plan, planned, state),
     }[state.state]()

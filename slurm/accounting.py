@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from slurm.answers import (
+    STATES,
+    UNSHOWN,
+    Shown,
+    Unreadable,
+    as_unreadable,
+    exit_status,
+    job_ids,
+    named_fields,
+    read_rows,
+    when,
+)
 from slurm.commands import call
-from slurm.identifiers import base, expand
+from slurm.identifiers import base
 
+# A name and a comment are anybody's words: they come last, where a separator in them does no harm.
 FIELDS = (
     "JobID", "JobIDRaw", "State", "ExitCode", "DerivedExitCode", "ElapsedRaw", "AllocTRES", "MaxRSS",
-    "Reason", "NodeList", "Submit", "Start", "End",
+    "Reason", "NodeList", "Submit", "Start", "End", "Cluster", "UID", "JobName", "Comment",
 )  # fmt: skip
-# Comment may hold the separator and SubmitLine newlines: they are not asked for.
 _ENVIRONMENT = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
 _MB = {"": 1 / 1024**2, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
@@ -38,6 +50,7 @@ class Row:
     submitted: float | None
     started: float | None
     ended: float | None
+    shown: Shown = UNSHOWN
     steps: tuple[str, ...] = ()
 
     @property
@@ -45,52 +58,60 @@ class Row:
         return self.elapsed_s * self.gpus / 3600
 
 
-def rows(ids: Iterable[str], *, since: float | None = None) -> dict[str, list[Row]]:
-    """The rows of these jobs, oldest first, by one call of sacct; a job that it does not know is left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Rows by job id, oldest first; and what could not be read, by the id of its job or array."""
 
-    ``since`` (seconds since the epoch) leaves out rows submitted earlier: a controller that lost its state gives
-    ids a second time. Raises NoAccountingError, UnreachableError or SlurmError.
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    unreadable: dict[str, Unreadable] = field(default_factory=dict)
+
+
+def history(ids: Iterable[str]) -> History:
+    """The rows of these jobs, by one call of sacct; a job that it does not know is left out.
+
+    Raises NoAccountingError, UnreachableError or SlurmError.
     """
     arrays = ",".join(sorted({base(id_) for id_ in ids}, key=int))
-    text = call(
-        ["sacct", "-P", "-D", "-n", "--noconvert", "-o", ",".join(FIELDS), "-j", arrays], environment=_ENVIRONMENT
-    )
-    found = parse(text)
-    if since is None:
-        return found
-    kept = {id_: [row for row in its if row.submitted is None or row.submitted >= since] for id_, its in found.items()}
-    return {id_: its for id_, its in kept.items() if its}
+    command = ["sacct", "-P", "-D", "-n", "--noconvert", "-o", ",".join(FIELDS), "-j", arrays]
+    return parse(call(command, environment=_ENVIRONMENT))
 
 
-def parse(text: str) -> dict[str, list[Row]]:
-    """Rows by element id from ``sacct -P -D -n`` with FIELDS; a step's row follows its job's."""
+def parse(text: str) -> History:
+    """What ``sacct -P -D -n`` with FIELDS printed; a step's row follows its job's."""
     found: dict[str, list[Row]] = {}
+    unreadable: dict[str, Unreadable] = {}
     current: list[str] = []
-    for line in text.splitlines():
-        values = line.split("|")
-        if len(values) != len(FIELDS):
+    for job_id, named in read_rows("sacct", text, FIELDS):
+        job, _, step = job_id.partition(".")
+        if not step:
+            current = job_ids(job)
+        try:
+            row = _row(named_fields(named))
+        except ValueError:
+            for id_ in current or job_ids(job):
+                unreadable.setdefault(id_, as_unreadable("sacct", named))
             continue
-        named = dict(zip(FIELDS, values, strict=True))
-        if "." in named["JobIDRaw"]:
-            for id_ in current:
-                found[id_][-1] = _with_step(found[id_][-1], named)
-            continue
-        current = expand(named["JobID"])
         for id_ in current:
-            found.setdefault(id_, []).append(_row(named))
-    for its in found.values():
-        its.sort(key=lambda row: (row.submitted or 0.0, row.started or float("inf")))
-    return found
+            if step and id_ in found:
+                found[id_][-1] = _with_step(found[id_][-1], row)
+            elif not step:
+                found.setdefault(id_, []).append(row)
+    for rows in found.values():
+        rows.sort(key=lambda row: (row.submitted or 0.0, row.started or float("inf")))
+    return History(rows=found, unreadable=unreadable)
 
 
 def _row(named: dict[str, str]) -> Row:
-    exit_code, signal = _status(named["ExitCode"])
+    exit_code, signal = exit_status(named["ExitCode"])
+    state = named["State"].split(" ")[0]  # CANCELLED by 1000
+    if state not in STATES:
+        raise ValueError(f"{state!r}: no state of a job")
     tres = dict(part.split("=", 1) for part in named["AllocTRES"].split(",") if "=" in part)
     return Row(
-        state=named["State"].split()[0] if named["State"] else "",
+        state=state,
         exit_code=exit_code,
         signal=signal,
-        worst_signal=_status(named["DerivedExitCode"])[1],
+        worst_signal=exit_status(named["DerivedExitCode"])[1],
         elapsed_s=float(named["ElapsedRaw"] or 0),
         gpus=int(tres.get("gres/gpu", 0)),
         memory_mb=_mb(tres.get("mem", "")),
@@ -100,27 +121,30 @@ def _row(named: dict[str, str]) -> Row:
         submitted=when(named["Submit"]),
         started=when(named["Start"]),
         ended=when(named["End"]),
+        shown=Shown(
+            name=named["JobName"],
+            comment=named["Comment"],
+            uid=int(named["UID"]) if named["UID"] else None,
+            cluster=named["Cluster"],
+            submitted=when(named["Submit"]),
+        ),
     )
 
 
-def _with_step(row: Row, step: dict[str, str]) -> Row:
-    most = max((value for value in (row.max_rss_mb, _mb(step["MaxRSS"])) if value is not None), default=None)
-    signal = max(row.worst_signal, _status(step["ExitCode"])[1])
-    return replace(row, max_rss_mb=most, worst_signal=signal, steps=(*row.steps, step["State"]))
-
-
-def _status(text: str) -> tuple[int, int]:
-    code, _, signal = text.partition(":")
-    return int(code or 0), int(signal or 0)
+def _with_step(row: Row, step: Row) -> Row:
+    peaks = [peak for peak in (row.max_rss_mb, step.max_rss_mb) if peak is not None]
+    return replace(
+        row,
+        max_rss_mb=max(peaks, default=None),
+        worst_signal=max(row.worst_signal, step.signal),
+        steps=(*row.steps, step.state),
+    )
 
 
 def _mb(text: str) -> float | None:
     if not text:
         return None
     unit = text[-1].upper() if text[-1].isalpha() else ""
+    if unit not in _MB:
+        raise ValueError(f"{text}: not an amount of memory")
     return float(text[: len(text) - len(unit)] or 0) * _MB[unit]
-
-
-def when(text: str) -> float | None:
-    """Seconds since the epoch from a time that Slurm printed with SLURM_TIME_FORMAT=%s."""
-    return float(text) if text.isdigit() and text != "0" else None

@@ -91,12 +91,15 @@ class Submitted:
     """What came of an array: an id for each element in order, None for one that could not be queued.
 
     ``refused`` says why, in the scheduler's words. ``calls`` counts calls of sbatch, ``scripts`` are what was sent.
+    ``comment`` and ``cluster`` are what the scheduler shows of each of the jobs, where it shows any.
     """
 
     ids: tuple[str | None, ...]
     refused: str | None = None
     calls: int = 0
     scripts: tuple[Path, ...] = ()
+    comment: str | None = None
+    cluster: str | None = None
 
     @property
     def queued(self) -> tuple[str, ...]:

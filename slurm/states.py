@@ -9,11 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slurm import accounting
-from slurm.accounting import Row, when
+from slurm.accounting import History, Row
+from slurm.answers import (
+    RUNNING_STATES,
+    SEPARATOR,
+    UNSHOWN,
+    WAITING_STATES,
+    Sent,
+    Shown,
+    Unreadable,
+    as_unreadable,
+    exit_status,
+    job_ids,
+    named_fields,
+    read_rows,
+    warn_once,
+    when,
+)
+from slurm.answers import STATES as STATES_OF_JOBS
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, call
 from slurm.identifiers import base, expand
 from slurm.reasons import waits
@@ -28,8 +44,6 @@ IDLE_CODE = 74  # the element was cut short again and again and got no further
 # Elements cancelled one by one before they start vanish from queue and accounting alike; their array does not.
 _NEVER_STARTED = "cancelled before it started"
 
-_WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
-_RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 _CAUSE = {
     "TIMEOUT": "time limit",
     "DEADLINE": "time limit",
@@ -40,9 +54,11 @@ _CAUSE = {
     "REVOKED": "cancelled",
     "PREEMPTED": "preempted",
 }
+# Each field is followed by a separator. A name and a comment are anybody's words: they come last.
 _WIDTHS = {
     "JobArrayID": 240, "State": 20, "exit_code": 12, "Reason": 60, "NodeList": 64, "RestartCnt": 8,
-    "SubmitTime": 24, "StartTime": 24, "EndTime": 24, "tres-alloc": 160,
+    "SubmitTime": 24, "StartTime": 24, "EndTime": 24, "tres-alloc": 160, "Cluster": 40, "UserID": 12,
+    "Name": 256, "Comment": 256,
 }  # fmt: skip
 
 
@@ -80,10 +96,11 @@ class JobState:
         return self.state in (DONE, FAILED, GONE)
 
 
-def states(ids: Iterable[str], *, since: float | None = None) -> dict[str, JobState]:
+def states(ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> dict[str, JobState]:
     """Where each of these jobs stands, by at most two Slurm commands however many they are.
 
-    ``since`` is when the oldest of them was submitted (seconds since the epoch), by this machine's clock.
+    ``sent`` is what we know of the jobs since they were submitted, by id: one that Slurm shows to be another's is not
+    ours, whatever its number. What cannot be read is unknown, and told once.
     """
     asked = list(dict.fromkeys(ids))
     if not asked:
@@ -92,28 +109,50 @@ def states(ids: Iterable[str], *, since: float | None = None) -> dict[str, JobSt
         queue = queued(asked)
     except SlurmError as error:
         return {id_: JobState(id=id_, state=UNKNOWN, reason=str(error)) for id_ in asked}
-    history: Mapping[str, list[Row]] = {}
+    history = History()
     outage = None
     try:
-        # A minute of grace: the clocks of two machines need not agree.
-        history = accounting.rows(asked, since=None if since is None else since - 60)
+        history = accounting.history(asked)
     except NoAccountingError:
         pass
     except SlurmError as error:
         outage = str(error)
-    found = {}
-    arrays = {base(id_) for id_ in history}
-    for id_ in asked:
-        known, rows = queue.get(id_), history.get(id_, [])
-        if known is None and not rows:
-            # An array none of whose elements ever started stays one row under the array's own id. (While the
-            # accounting lags, any element may be shown under it: it counts only for those seen nowhere else.)
-            known, rows = queue.get(base(id_)), history.get(base(id_), [])
-        if known is None and not rows and base(id_) in arrays:
-            found[id_] = JobState(id=id_, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
-        else:
-            found[id_] = judge(id_, known, rows, outage=outage)
-    return found
+    for row in (*queue.unreadable.values(), *history.unreadable.values()):
+        warn_once(f"{row.reason}; that job's state is unknown")
+    arrays = {base(id_) for id_ in history.rows}
+    return {id_: _state_of(id_, queue, history, arrays, (sent or {}).get(id_, Sent()), outage) for id_ in asked}
+
+
+def _state_of(id_: str, queue: Queue, history: History, arrays: set[str], sent: Sent, outage: str | None) -> JobState:
+    row, rows = queue.rows.get(id_), history.rows.get(id_, [])
+    if row is None and not rows:
+        # An array none of whose elements ever started stays one row under the array's own id. (While the
+        # accounting lags, any element may be shown under it: it counts only for those seen nowhere else.)
+        row, rows = queue.rows.get(base(id_)), history.rows.get(base(id_), [])
+    shown = [shown for shown in (row.shown if row else None, *(its.shown for its in rows)) if shown is not None]
+    foreign = next((difference for its in shown if (difference := its.difference(sent))), None)
+    row = None if row and row.shown.difference(sent) else row
+    rows = [its for its in rows if not its.shown.difference(sent)]
+    unreadable = _unreadable(id_, queue, history, known=row is not None, rows=bool(rows))
+    if unreadable is not None:
+        return JobState(id=id_, state=UNKNOWN, reason=unreadable.reason)
+    if row is None and not rows and foreign is not None:
+        return JobState(id=id_, state=GONE, reason=f"under its number Slurm has {foreign}")
+    if row is None and not rows and base(id_) in arrays:
+        return JobState(id=id_, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
+    return judge(id_, row, rows, outage=outage)
+
+
+def _unreadable(id_: str, queue: Queue, history: History, *, known: bool, rows: bool) -> Unreadable | None:
+    """The row for want of which nothing can be said of a job."""
+    if id_ in queue.unreadable:
+        return queue.unreadable[id_]
+    if not known and id_ in history.unreadable:
+        return history.unreadable[id_]
+    if not known and not rows:
+        # A list of elements that was cut short in the queue: the accounting has it whole, as a rule.
+        return queue.unreadable.get(base(id_)) or history.unreadable.get(base(id_))
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,39 +169,49 @@ class Queued:
     started: float | None
     ended: float | None
     gpus: int
+    shown: Shown = UNSHOWN
 
 
-def queued(ids: Iterable[str]) -> dict[str, Queued]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Jobs by id as the controller has them; and what could not be read, by the id of its job or array."""
+
+    rows: dict[str, Queued] = field(default_factory=dict)
+    unreadable: dict[str, Unreadable] = field(default_factory=dict)
+
+
+def queued(ids: Iterable[str]) -> Queue:
     """What the controller knows of these jobs, by one call of squeue. Raises SlurmError."""
     arrays = ",".join(sorted({base(id_) for id_ in ids}, key=int))
-    fields = ",".join(f"{name}:{width}" for name, width in _WIDTHS.items())
+    fields = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in _WIDTHS.items())
     try:
         text = call(
             ["squeue", "-h", "-r", "-t", "all", "-O", fields, "-j", arrays],
             environment={"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"},
         )
     except UnknownJobError:
-        return {}
+        return Queue()
     return parse_queue(text)
 
 
-def parse_queue(text: str) -> dict[str, Queued]:
-    """Jobs by id from ``squeue -h -r -t all -O`` with this module's columns, which are fixed in width."""
-    found = {}
-    for line in text.splitlines():
-        values, place = {}, 0
-        for name, width in _WIDTHS.items():
-            values[name] = line[place : place + width].strip()
-            place += width
-        # Elements that were cancelled before they started stay one row: 12_[0-3].
-        with suppress(ValueError):  # a list too long for its column: the accounting has it whole
-            found.update(dict.fromkeys(expand(values["JobArrayID"]), _queued(values)))
-    return found
+def parse_queue(text: str) -> Queue:
+    """Jobs from ``squeue -h -r -t all -O`` with this module's columns."""
+    found, unreadable = {}, {}
+    for job_id, named in read_rows("squeue", text, tuple(_WIDTHS)):
+        try:
+            # Elements that were cancelled before they started stay one row: 12_[0-3].
+            found.update(dict.fromkeys(expand(job_id), _queued(named_fields(named))))
+        except ValueError:
+            unreadable.update(dict.fromkeys(job_ids(job_id), as_unreadable("squeue", named)))
+    return Queue(rows=found, unreadable=unreadable)
 
 
 def _queued(values: Mapping[str, str]) -> Queued:
-    exit_code, signal = _wait_status(int(values["exit_code"] or 0))
+    if values["State"] not in STATES_OF_JOBS:
+        raise ValueError(f"{values['State']!r}: no state of a job")
+    exit_code, signal = _exit_status(values["exit_code"])
     tres = dict(part.split("=", 1) for part in values["tres-alloc"].split(",") if "=" in part)
+    comment = values["Comment"]
     return Queued(
         state=values["State"],
         exit_code=exit_code,
@@ -174,28 +223,36 @@ def _queued(values: Mapping[str, str]) -> Queued:
         started=when(values["StartTime"]),
         ended=when(values["EndTime"]),
         gpus=int(tres.get("gres/gpu", 0)),
+        shown=Shown(
+            name=values["Name"],
+            comment="" if comment == "(null)" else comment,
+            uid=int(values["UserID"]) if values["UserID"] else None,
+            cluster=values["Cluster"],
+            submitted=when(values["SubmitTime"]),
+        ),
     )
 
 
-def _wait_status(status: int) -> tuple[int, int]:
-    # The controller shows a raw wait status; srun turns a signal into 128 + its number.
-    code, signal = status >> 8, status & 0x7F
+def _exit_status(text: str) -> tuple[int, int]:
+    """Exit code and signal: 24.11 prints ``3:0``, 22.05 the raw wait status; srun turns a signal into 128 + it."""
+    status = 0 if ":" in text else int(text or 0)
+    code, signal = exit_status(text) if ":" in text else (status >> 8, status & 0x7F)
     return (0, code - 128) if code > 128 else (code, signal)
 
 
 def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | None = None) -> JobState:
     """The state of one job from what both sources said; ``outage`` is why the accounting did not answer."""
-    if queue is not None and (queue.state in _WAITING or queue.state in _RUNNING):
+    if queue is not None and (queue.state in WAITING_STATES or queue.state in RUNNING_STATES):
         return _live(id_, queue, history)
     newest = history[-1] if history else None
-    live = newest is not None and (newest.state in _WAITING or newest.state in _RUNNING)
+    live = newest is not None and (newest.state in WAITING_STATES or newest.state in RUNNING_STATES)
     if queue is not None and (newest is None or (newest.state, newest.started) != (queue.state, queue.started)):
         # The accounting lags by seconds: what the controller says of an end is newer.
         return _ended(id_, _row_of(queue), history, restarts=queue.restarts)
     if newest is None:
         reason = outage or "neither the queue nor the accounting knows it"
         return JobState(id=id_, state=UNKNOWN if outage else GONE, reason=reason)
-    if newest.state in _WAITING:
+    if newest.state in WAITING_STATES:
         return _state(id_, history, state=FAILED, said="CANCELLED", cause="cancelled", reason=_NEVER_STARTED)
     if live:
         # It ended a moment ago, or the accounting missed the end.
@@ -206,7 +263,7 @@ def judge(id_: str, queue: Queued | None, history: list[Row], *, outage: str | N
 
 
 def _live(id_: str, queue: Queued, history: list[Row]) -> JobState:
-    waiting = queue.state in _WAITING
+    waiting = queue.state in WAITING_STATES
     now = time.time()
     if not history and queue.started and not waiting:
         gpu_hours = (now - queue.started) * queue.gpus / 3600

@@ -80,6 +80,10 @@ WRONG = {
         "extra: {--nice: 1}\n",
         "c.yaml:1:9: extra.--nice: must be an sbatch option's long name, without dashes in front",
     ),
+    "another cluster": (
+        "extra: {clusters: other}\n",
+        "c.yaml:1:9: extra.clusters: jobs of another cluster can't be followed: submit from a login node of that one",
+    ),
     "a module": ("modules: [a; rm -rf b]\n", "c.yaml:1:11: modules.0: must be a module's name, not 'a; rm -rf b'"),
     "a stage": ("resources: {trian: {}}\n", "c.yaml:1:13: resources.trian: unknown key; did you mean 'train'?"),
     "a list as option": ("extra: {nice: [1]}\n", "c.yaml:1:15: extra.nice: must be a single value, not [1]"),

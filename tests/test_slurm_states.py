@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm import accounting
+from slurm.answers import Sent, warn_once
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, understood
 from slurm.limits import parse_config, parse_minutes, parse_partitions
 from slurm.reasons import explain, stuck
@@ -40,20 +41,35 @@ SACCT = """\
 19|19|RUNNING|0:0|0:0|8|billing=1,cpu=1,mem=256M,node=1||None|n1|1795460790|1795460791|Unknown
 """
 
-WIDTHS = (240, 20, 12, 60, 64, 8, 24, 24, 24, 160)
+WIDTHS = (240, 20, 12, 60, 64, 8, 24, 24, 24, 160, 40, 12, 256, 256)
 
 
-def queue_line(*values: str) -> str:
-    return "".join(value.ljust(width) for value, width in zip(values, WIDTHS, strict=True))
+WHOSE = ("lab", "1000", "m-g-train", "tanda 20261126-m train g")
 
 
-def queue_of(state: str, exit_code: str = "0", id_: str = "14", reason: str = "None") -> str:
+def accounted(text: str, whose: tuple[str, ...] = WHOSE) -> str:
+    """Rows of sacct with whose they are at their ends; a step's row has the cluster and its own name alone."""
+    lines = text.splitlines()
+    return "".join(
+        f"{line}|{whose[0]}||batch|\n" if "." in line.split("|")[0] else f"{line}|{'|'.join(whose)}\n" for line in lines
+    )
+
+
+def queue_line(*values: str, whose: tuple[str, ...] = WHOSE) -> str:
+    return "".join(f"{value.ljust(width)}|" for value, width in zip((*values, *whose), WIDTHS, strict=True))
+
+
+def queue_of(
+    state: str, exit_code: str = "0", id_: str = "14", reason: str = "None", whose: tuple[str, ...] = WHOSE
+) -> str:
     tres = "cpu=1,mem=256M,node=1,billing=1,gres/gpu=1"
-    return queue_line(id_, state, exit_code, reason, "n1", "1", "1795460821", "1795460841", "NONE", tres)
+    return queue_line(id_, state, exit_code, reason, "n1", "1", "1795460821", "1795460841", "NONE", tres, whose=whose)
 
 
 def judged(id_: str, queue: str = "") -> JobState:
-    return judge(id_, parse_queue(queue).get(id_), accounting.parse(SACCT).get(id_, []))
+    history = accounting.parse(accounted(SACCT))
+    assert not history.unreadable
+    return judge(id_, parse_queue(queue).rows.get(id_), history.rows.get(id_, []))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +125,7 @@ def test_every_start_is_counted() -> None:
 
 
 def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
-    rows = accounting.parse(SACCT)
+    rows = accounting.parse(accounted(SACCT)).rows
     assert [row.state for id_ in ("1_1", "1_2", "1_3") for row in rows[id_]] == ["PENDING"] * 3
     assert (rows["1_0"][0].max_rss_mb, rows["1_0"][0].gpus, rows["1_0"][0].node) == (3100 / 1024, 2, "n1")
 
@@ -141,7 +157,7 @@ def test_ten_thousand_in_two_commands(fake_slurm: Path) -> None:
     step = "|COMPLETED|0:0||3|cpu=1,gres/gpu=2,mem=256M,node=1|3100K||n1|1795460772|1795460772|1795460775\n"
     ids = [f"{array}_{place}" for array in range(1, 11) for place in range(1000)]
     lines = (f"{id_}|{n}{row}{id_}.batch|{n}.batch{step}{id_}.0|{n}.0{step}" for n, id_ in enumerate(ids))
-    (fake_slurm / "sacct.txt").write_text("".join(lines))
+    (fake_slurm / "sacct.txt").write_text(accounted("".join(lines)))
     (fake_slurm / "squeue.txt").write_text("\n".join(queue_of("RUNNING", id_=id_) for id_ in ids[5000:]))
     began = time.monotonic()
     found = states(ids)
@@ -152,7 +168,7 @@ def test_ten_thousand_in_two_commands(fake_slurm: Path) -> None:
 
 
 def test_no_controller_is_unknown_and_not_failed(fake_slurm: Path) -> None:
-    (fake_slurm / "sacct.txt").write_text(SACCT)
+    (fake_slurm / "sacct.txt").write_text(accounted(SACCT))
     answer = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1\n"
     (fake_slurm / "squeue.answer").write_text(answer)
     found = states(["5", "14"])
@@ -174,16 +190,19 @@ def test_without_accounting_a_forgotten_job_is_gone(fake_slurm: Path) -> None:
 
 
 def test_an_id_that_was_used_before_is_not_confused(fake_slurm: Path) -> None:
-    (fake_slurm / "sacct.txt").write_text(SACCT)
+    (fake_slurm / "sacct.txt").write_text(accounted(SACCT))
     assert states(["5"])["5"].state == "failed"
-    assert states(["5"], since=1795460790 + 3600)["5"].state == "gone"
+    later = states(["5"], sent={"5": Sent(time=1795460790 + 3600)})["5"]
+    assert (later.state, later.reason) == ("gone", "under its number Slurm has a job submitted before ours")
 
 
 def test_elements_cancelled_before_they_started(fake_slurm: Path) -> None:
     # A whole array is left as one row under its own id; single elements vanish, their array does not.
     (fake_slurm / "sacct.txt").write_text(
-        "30|30|CANCELLED by 0|0:0|0:0|0||||None assigned|1795460771|1795460781|1795460781\n"
-        "31_[2-3]|31|PENDING|0:0|0:0|0||||None assigned|1795460771|Unknown|Unknown\n"
+        accounted(
+            "30|30|CANCELLED by 0|0:0|0:0|0||||None assigned|1795460771|1795460781|1795460781\n"
+            "31_[2-3]|31|PENDING|0:0|0:0|0||||None assigned|1795460771|Unknown|Unknown\n"
+        )
     )
     (fake_slurm / "squeue.txt").write_text(queue_of("PENDING", id_="31_2") + "\n" + queue_of("CANCELLED", id_="30"))
     found = states(["30_4", "31_0", "31_2", "32_0"])
@@ -195,7 +214,7 @@ def test_elements_cancelled_before_they_started(fake_slurm: Path) -> None:
 def test_another_element_shown_under_the_arrays_id_is_not_taken_for_this_one(fake_slurm: Path) -> None:
     # Seen for some seconds: 40_3, killed, is still the bare row 40 in the accounting; 40_1 has no row yet.
     row = "40|40|FAILED|9:0|0:9|1|billing=1,cpu=1,mem=1G,node=1||None|n1|1795460790|1795460841|1795460842\n"
-    (fake_slurm / "sacct.txt").write_text(row)
+    (fake_slurm / "sacct.txt").write_text(accounted(row))
     (fake_slurm / "squeue.txt").write_text(queue_of("FAILED", str(1 << 8), id_="40_1"))
     (state,) = states(["40_1"]).values()
     assert (state.state, state.cause, state.exit_code) == ("failed", "error", 1)
@@ -250,7 +269,7 @@ def test_the_recorded_widths_are_those_asked_for(fake_slurm: Path) -> None:
     states(["3_1", "12"])
     arguments = (fake_slurm / "arguments").read_text().split()
     fields = arguments[arguments.index("-O") + 1]
-    assert [int(field.rsplit(":", 1)[1]) for field in fields.split(",")] == list(WIDTHS)
+    assert [field.rsplit(":", 1)[1] for field in fields.split(",")] == [f"{width}|" for width in WIDTHS]
     assert arguments[-1] == "3,12"
 
 
@@ -264,3 +283,110 @@ def test_a_job_held_after_a_start_that_failed_is_known_however_it_is_spelt() -> 
     for said in ("launch_failed_requeued_held", "launch failed requeued held", "(launch failed requeued held)"):
         assert stuck(said) and "tanda submit" in explain(said).advice
     assert not stuck("JobHeldUser") and not stuck(None)
+
+
+@pytest.mark.parametrize(
+    ("printed", "exit_code", "signal"),
+    [("0", 0, None), ("768", 3, None), ("9", None, 9), ("35072", None, 9),  # 22.05: a raw wait status
+     ("0:0", 0, None), ("3:0", 3, None), ("0:9", None, 9), ("137:0", None, 9)],  # 24.11
+)  # fmt: skip
+def test_how_a_job_ended_is_read_as_either_slurm_prints_it(printed: str, exit_code: int, signal: int) -> None:
+    ended = judged("99", queue_of("COMPLETED" if printed[0] == "0" else "FAILED", printed, id_="99"))
+    assert (ended.exit_code, ended.signal) == (exit_code, signal)
+    assert judged("99", queue_of("PENDING", printed, id_="99")).state == "waiting"
+
+
+BROKEN_QUEUE = {
+    "an exit code": queue_of("PENDING", "?", id_="5"),
+    "a state that is none": queue_of("LEVITATING", id_="5"),
+    "a time": queue_of("RUNNING", id_="5").replace("1795460841", "yesterday "),
+    "too few columns": queue_of("PENDING", id_="5")[:300],
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_QUEUE)
+def test_a_row_of_the_queue_that_cannot_be_read_is_unknown_and_told_once(
+    case: str, fake_slurm: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    warn_once.cache_clear()
+    (fake_slurm / "sacct.txt").write_text(accounted(SACCT))
+    (fake_slurm / "squeue.txt").write_text(BROKEN_QUEUE[case] + "\n" + queue_of("PENDING", id_="14") + "\n")
+    for _ in range(2):
+        found = states(["5", "14"])
+        assert (found["5"].state, found["14"].state) == ("unknown", "waiting")
+        assert "squeue printed what cannot be read: '5|" in (found["5"].reason or "")
+    assert capfd.readouterr().err.count("squeue printed") == 1
+
+
+BROKEN_ACCOUNTING = {
+    "too few columns": "50|50|FAILED|3:0|3:0|0",
+    "a state that is none": accounted(SACCT.splitlines()[3]).replace("FAILED", "LEVITATING").replace("5|5", "50|50"),
+    "memory": accounted(SACCT.splitlines()[3]).replace("mem=256M", "mem=256Q").replace("5|5", "50|50"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_ACCOUNTING)
+def test_a_row_of_the_accounting_that_cannot_be_read_is_unknown_unless_the_queue_knows(
+    case: str, fake_slurm: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    warn_once.cache_clear()
+    (fake_slurm / "sacct.txt").write_text(BROKEN_ACCOUNTING[case] + "\n" + accounted(SACCT))
+    found = states(["50", "6"])
+    assert (found["50"].state, found["6"].state) == ("unknown", "failed")
+    assert "sacct printed what cannot be read: '50|50|" in capfd.readouterr().err
+    (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", id_="50"))
+    assert states(["50"])["50"].state == "running"
+
+
+def test_a_banner_and_a_comment_of_two_lines_are_no_rows(fake_slurm: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    warn_once.cache_clear()
+    first, *others = accounted(SACCT).splitlines()
+    (fake_slurm / "sacct.txt").write_text("\n".join(["Welcome!", first, "a second line|of words", *others]))
+    assert states(["1_0"])["1_0"].state == "done"
+    assert "sacct printed a line that is no job's: 'Welcome!'" in capfd.readouterr().err
+
+
+OURS = Sent(time=1795460821, name=WHOSE[2], comment=WHOSE[3], uid=1000, cluster="lab")
+NOT_OURS = {
+    "a cluster": ("other", *WHOSE[1:]),
+    "a user": ("lab", "1001", *WHOSE[2:]),
+    "a name": ("lab", "1000", "mywork", WHOSE[3]),
+    "a name with a separator": ("lab", "1000", "my|work", ""),
+    "a comment": (*WHOSE[:3], "tanda 20261126-other train g"),
+}
+OURS_ALL_THE_SAME = {
+    "all": WHOSE,
+    "no comment is kept": (*WHOSE[:3], ""),
+    "no comment in the queue": (*WHOSE[:3], "(null)"),
+    "the site added to it": (*WHOSE[:3], f"checked; {WHOSE[3]}"),
+    "nothing is shown": ("", "", "", ""),
+}
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETED"])
+@pytest.mark.parametrize("case", NOT_OURS)
+def test_a_job_of_somebody_elses_under_our_number_is_not_ours(case: str, state: str, fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.txt").write_text(queue_of(state, whose=NOT_OURS[case]))
+    row = next(line for line in SACCT.splitlines() if line.startswith("14|14|NODE_FAIL"))
+    (fake_slurm / "sacct.txt").write_text(accounted(row, NOT_OURS[case]))
+    found = states(["14"], sent={"14": OURS})["14"]
+    assert found.state == "gone" and (found.reason or "").startswith("under its number Slurm has a job")
+    (fake_slurm / "sacct.txt").write_text(accounted(row, NOT_OURS[case]) + accounted(row))
+    assert states(["14"], sent={"14": OURS})["14"].cause == "node failure", "our own row still counts"
+
+
+@pytest.mark.parametrize("case", OURS_ALL_THE_SAME)
+def test_what_is_not_shown_proves_nothing(case: str, fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", whose=OURS_ALL_THE_SAME[case]))
+    assert states(["14"], sent={"14": OURS})["14"].state == "running"
+
+
+@pytest.mark.parametrize(
+    ("submitted_s", "state"), [(-3600, "gone"), (-30, "running"), (0, "running"), (7200, "running")]
+)
+def test_a_requeue_makes_a_submit_time_later_and_nothing_makes_it_earlier(
+    submitted_s: int, state: str, fake_slurm: Path
+) -> None:
+    line = queue_of("RUNNING").replace("1795460821", str(1795460821 + submitted_s))
+    (fake_slurm / "squeue.txt").write_text(line)
+    assert states(["14"], sent={"14": OURS})["14"].state == state

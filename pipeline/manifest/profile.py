@@ -14,6 +14,7 @@ from pipeline.manifest.types import Cluster
 _WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OPTION = re.compile(r"[a-z][a-z0-9_-]*\Z")
+_OTHER_CLUSTERS = ("clusters", "cluster")
 
 
 def check_profile(section: ClusterSection, found: Findings) -> None:
@@ -36,6 +37,8 @@ def check_profile(section: ClusterSection, found: Findings) -> None:
         path = ("cluster", "extra", name)
         if not _OPTION.match(name):
             found.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
+        elif name.replace("_", "-") in _OTHER_CLUSTERS:
+            found.add(path, "jobs of another cluster can't be followed: submit from a login node of that one", key=True)
         _check_line(path, value, found)
 
 

@@ -121,6 +121,7 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "done": ("done", "terminada"),
     "failed": ("failed", "fallida"),
     "lost": ("lost", "perdida"),
+    "unknown": ("unknown", "desconocida"),
     "error": ("error", "error"),
     "out of memory": ("out of memory", "sin memoria"),
     "GPU out of memory": ("GPU out of memory", "GPU sin memoria"),

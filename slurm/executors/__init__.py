@@ -8,6 +8,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Protocol, cast
 
+from slurm.answers import Sent
 from slurm.array import Array, Submitted
 from slurm.site import Site
 from slurm.states import JobState
@@ -19,8 +20,8 @@ class Executor(Protocol):
     def submit(self, array: Array) -> Submitted:
         """Queue an array and return at once. Raises SubmitError when nothing of it could be queued."""
 
-    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
-        """Where each of these elements stands; ``since`` is when the oldest of them was submitted."""
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+        """Where each of these elements stands; ``sent`` is how each was submitted: another's job is never ours."""
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Stop these elements for good; one that is over stays as it is."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slurm.answers import Sent
 from slurm.array import Array, Submitted
 from slurm.element import AGAIN, OK
 from slurm.recorded_states import RecordedStates
@@ -48,8 +49,8 @@ class Inline:
         else:
             self._states.set(id_, state=FAILED, said="FAILED", cause="error", exit_code=max(codes), **ended)
 
-    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
-        del since
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+        del sent
         return self._states.of(ids)
 
     def cancel(self, ids: Iterable[str]) -> None:

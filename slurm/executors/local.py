@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slurm.answers import Sent
 from slurm.array import Array, Submitted
 from slurm.identifiers import base, index
 from slurm.local_queue import LocalQueue
@@ -28,8 +29,8 @@ class LocalProcesses:
         number = self._queue.add(array)
         return Submitted(ids=tuple(f"{number}_{place}" for place in range(len(array.elements))))
 
-    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
-        del since
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+        del sent
         asked = list(dict.fromkeys(ids))
         if not asked or not (self.folder / "arrays").exists():
             return {id_: _gone(id_) for id_ in asked}

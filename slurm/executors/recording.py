@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slurm.answers import Sent
 from slurm.array import Array, Submitted
 from slurm.recorded_states import RecordedStates
 from slurm.site import Site
@@ -30,8 +31,8 @@ class Recording:
         rest = (None,) * (len(array.elements) - fits)
         return Submitted(ids=(*ids, *rest), refused="there is no more room" if rest else None, calls=1)
 
-    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
-        del since
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+        del sent
         return self._states.of(ids)
 
     def cancel(self, ids: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import limits
+from slurm.answers import Sent
 from slurm.array import Array, SubmitError, Submitted
 from slurm.commands import SlurmError, UnknownJobError, call, scrubbed_process
 from slurm.cutting import Piece, cut, dependency_clause
@@ -80,6 +81,7 @@ class SlurmArrays:
 
     site: Site = field(default_factory=Site)
     _largest: int | None = None
+    _cluster: str | None = None
 
     def submit(self, array: Array) -> Submitted:
         """Queue an array by as few sbatch calls as the site allows; what a limit refuses is left out and said."""
@@ -111,10 +113,17 @@ class SlurmArrays:
                 ids[place] = id_
             if piece.lane is not None:
                 lanes[piece.lane] = sent[:1]
-        return Submitted(ids=tuple(ids), refused=None if all(ids) else refused, calls=calls, scripts=tuple(scripts))
+        return Submitted(
+            ids=tuple(ids),
+            refused=None if all(ids) else refused,
+            calls=calls,
+            scripts=tuple(scripts),
+            comment=_clean(array.comment) if array.comment else None,
+            cluster=self._cluster,
+        )
 
-    def states(self, ids: Iterable[str], *, since: float | None = None) -> Mapping[str, JobState]:
-        return states(ids, since=since)
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+        return states(ids, sent=sent)
 
     def cancel(self, ids: Iterable[str]) -> None:
         self._each(["scancel"], ids)
@@ -226,6 +235,7 @@ class SlurmArrays:
                 config = limits.read_config()
             except SlurmError as error:
                 raise SubmitError(str(error)) from error
+            self._cluster = config.get("ClusterName")
             # An array counts with all its elements against MaxJobCount.
             sizes = (int(config.get(name, DEFAULT_MAX_ARRAY_SIZE)) for name in ("MaxArraySize", "MaxJobCount"))
             self._largest = max(1, min(sizes))
@@ -260,7 +270,10 @@ def _element(array: Array, place: int) -> Element:
 
 def _comment(array: Array, piece: Piece) -> str:
     paths = (path.name for place in piece.places for path in array.elements[place])
-    text = array.comment or " ".join(paths)
+    return _clean(array.comment or " ".join(paths))
+
+
+def _clean(text: str) -> str:
     # The accounting prints a table with this very separator.
     text = text.replace("|", "/").replace("\n", " ")
     return text if len(text) <= COMMENT_LENGTH else text[: COMMENT_LENGTH - 3] + "..."
