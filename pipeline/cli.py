@@ -11,6 +11,8 @@ import orjson
 import typer
 from rich.console import Console
 
+from jobs.data.files import Quotes
+
 if TYPE_CHECKING:
     from pipeline.manifest.types import Manifest
     from pipeline.plan import Plan
@@ -308,11 +310,14 @@ def repro(
 def init(
     data_file: Annotated[Path, typer.Argument(metavar="DATA", help="a csv, tsv, jsonl or parquet file of titles")],
     target: Annotated[Path, typer.Argument(metavar="MANIFEST", help="the manifest to write; must not exist yet")],
+    quotes: Annotated[
+        Quotes, typer.Option(metavar="checked|double|none", help="csv, tsv: what quotes are, as data.quotes says")
+    ] = "checked",
 ) -> None:
     """Write a starting manifest from a data file: its columns, languages, categories and sizes."""
     from pipeline.init import write_starting_manifest
 
-    print(write_starting_manifest(data_file, target))
+    print(write_starting_manifest(data_file, target, quotes))
 
 
 @app.command()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from jobs.data import files
+from jobs.data.files import Quotes
 from jobs.data.settings import SPLITS, Columns
 from pipeline.manifest.names import unsafe
 
@@ -36,15 +38,19 @@ class Look:
     rows: int
     whole: bool  # all of the file was looked at
     header: bool  # csv and tsv: whether the first line names the columns; if not, they are called 1, 2, ...
+    quotes: Quotes
     categories: int
     rare_categories: int  # with a single row: they can't be split
     languages: dict[str, int]  # rows by language, the most frequent first
     longest: int  # words of the longest title but for one in a hundred
 
 
-def look(path: Path) -> Look:
-    """Look at the start of a data file; raises ValueError when no text or label column can be made out."""
-    table, whole, header = _start(path)
+def look(path: Path, quotes: Quotes = "checked") -> Look:
+    """Look at the start of a data file; ``quotes`` is what ``data.quotes`` says.
+
+    Raises ValueError when no text or label column can be made out, and where reading it would.
+    """
+    table, whole, header = _start(path, quotes)
     if table.height == 0:
         raise ValueError(f"{path}: has no rows")
     columns = _columns(path, table)
@@ -59,6 +65,7 @@ def look(path: Path) -> Look:
         rows=table.height,
         whole=whole,
         header=header,
+        quotes=quotes,
         categories=counts.len(),
         rare_categories=int((counts == 1).sum()),
         languages=languages,
@@ -66,43 +73,55 @@ def look(path: Path) -> Look:
     )
 
 
-def _start(path: Path) -> tuple[pl.DataFrame, bool, bool]:
+def _start(path: Path, quotes: Quotes) -> tuple[pl.DataFrame, bool, bool]:
     """The first rows, whether they are all, and whether their columns have names of their own."""
     import polars as pl
-
-    from jobs.data import decompress
 
     kind = files.file_format(path)
     if kind == "parquet":
         table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
         return table.head(LOOK_ROWS), table.height <= LOOK_ROWS, True
+    if kind == "jsonl":
+        return *_read_jsonl(path), True
+    table, whole = _read_csv(path, kind, quotes, header=True)
+    if _is_a_row(table):
+        return *_read_csv(path, kind, quotes, header=False), False
+    return table, whole, True
+
+
+def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
+    import polars as pl
+
+    from jobs.data import decompress
+
     content = decompress.head(path, LOOK_BYTES)
     cut = len(content) == LOOK_BYTES
     content = content[: content.rfind(b"\n") + 1] if cut else content
-    header = True
     try:
-        table = _read_text(content, kind)
-        if kind != "jsonl" and _is_a_row(table):
-            header = False
-            table = _read_text(content, kind, header=False)
+        table = pl.read_ndjson(io.BytesIO(content), infer_schema_length=1000, ignore_errors=True)
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path}: can't be read as {kind}: {str(error).splitlines()[0]}") from error
-    return table.head(LOOK_ROWS), not cut and table.height <= LOOK_ROWS, header
+        raise ValueError(f"{path}: can't be read as jsonl: {str(error).splitlines()[0]}") from error
+    return table.head(LOOK_ROWS), not cut and table.height <= LOOK_ROWS
 
 
-def _read_text(content: bytes, kind: str, *, header: bool = True) -> pl.DataFrame:
+def _read_csv(path: Path, kind: str, quotes: Quotes, *, header: bool) -> tuple[pl.DataFrame, bool]:
+    """The first rows as preprocess reads them, with its errors."""
     import polars as pl
 
-    if kind == "jsonl":
-        return pl.read_ndjson(io.BytesIO(content), infer_schema_length=1000, ignore_errors=True)
-    table = pl.read_csv(
-        io.BytesIO(content),
-        separator="\t" if kind == "tsv" else ",",
-        has_header=header,
-        infer_schema=False,
-        truncate_ragged_lines=True,
-    )
-    return table if header else table.rename({name: str(place + 1) for place, name in enumerate(table.columns)})
+    from jobs.data import csv_text, decompress, tables
+    from jobs.data.source import Source
+
+    source = Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
+    names = csv_text.column_names(source, decompress.blocks(path))
+    source = replace(source, columns={name: name for name in names})
+    chunks: list[pl.DataFrame] = []
+    pieces = csv_text.parses(source, decompress.blocks(path), tables.CHUNK_BYTES)
+    for piece in itertools.islice(pieces, LOOK_BYTES // tables.CHUNK_BYTES):
+        chunks.append(piece().table)
+        if sum(chunk.height for chunk in chunks) > LOOK_ROWS:
+            break
+    table = pl.concat(chunks) if chunks else pl.DataFrame(schema=dict.fromkeys(source.columns, pl.String))
+    return table.head(LOOK_ROWS), table.height <= LOOK_ROWS and next(pieces, None) is None
 
 
 def _is_a_row(table: pl.DataFrame) -> bool:
@@ -143,12 +162,12 @@ def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
-def starting_manifest(data: Path, target: Path) -> str:
+def starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> str:
     """The text of a first manifest for a data file, with paths as ``target``'s folder sees them.
 
     Raises FileNotFoundError for a missing file, ValueError for one that can't be made sense of.
     """
-    seen = look(data)
+    seen = look(data, quotes)
     name = data.name.split(".")[0]
     name = name if unsafe(name) is None else _UNSAFE.sub("-", name).strip("-.") or "experiments"
     lines = [
@@ -186,9 +205,9 @@ def starting_manifest(data: Path, target: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_starting_manifest(data: Path, target: Path) -> Path:
+def write_starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> Path:
     """Write a first manifest; raises ValueError when there is a file of this name already."""
-    text = starting_manifest(data, target)
+    text = starting_manifest(data, target, quotes)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -215,6 +234,8 @@ def _data(data: Path, target: Path, seen: Look) -> list[str]:
         lines = [f"source: {_path(data, target)}", "split: {validation: 0.15, test: 0.15, seed: 0}   # stratified"]
     if not seen.header:
         lines.append("header: false                   # the columns are called 1, 2, ...")
+    if seen.quotes != "checked":
+        lines.append(f"quotes: {seen.quotes}")
     usual = Columns()
     given = {ours: theirs for ours, theirs in seen.columns.items() if getattr(usual, ours) != theirs}
     if given:

@@ -49,12 +49,20 @@ def test_paths_are_plumbing_and_contents_are_not(tmp_path: Path) -> None:
         {"language": "spanish"},
         {"quality": "reliable"},
         {"header": False},
+        {"quotes": "double"},
+        {"quotes": "none"},
         {"columns": {"label": "title"}},
     ],
 )
 def test_every_choice_is_part_of_it(tmp_path: Path, change: dict[str, Any]) -> None:
     path = csv_file(tmp_path / "a.csv", titles(9))
     assert task_of(source=path).id != task_of(source=path, **change).id
+
+
+def test_a_setting_that_came_later_changes_no_id(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", titles(9))
+    assert task_of(source=path).id == task_of(source=path, quotes="checked").id == "f15beac14936af97"
+    assert task_of(source=path, header=False, format="tsv", quality="reliable").id == "4a9a2180b8153968"
 
 
 def test_the_default_split_said_or_not(tmp_path: Path) -> None:

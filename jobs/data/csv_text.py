@@ -3,108 +3,149 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
 import polars as pl
 
+from jobs.data import csv_quotes
 from jobs.data.source import Chunk, Parse, Source, present
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 TOO_MANY = "too many fields"
-_NEWLINE, _RETURN, _QUOTE = 10, 13, 34
+LONGEST_ROW = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_HEADER = 1 << 20
-_PYTHON_ROWS = 50_000
+_WAY_OUT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
+# Python's reader ends rows at a carriage return alone, which polars takes as a character, as we do. A lone surrogate
+# stands for it meanwhile: decoded text holds none.
+_LONE_RETURN, _STAND_IN = re.compile(r"\r(?!\n)"), "\udc0d"
 
 
 def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
     """See ``jobs.data.tables.parses``.
 
     A row with more fields than the header is dropped and counted; in one with fewer the missing ones are empty.
-    Bytes that are not UTF-8 become U+FFFD.
+    Bytes that are not UTF-8 become U+FFFD. Raises ValueError naming the line, whatever the chunks, for a quote that is
+    never closed, for text after a closing quote, and (``quotes: checked``) for a quoted field that swallowed rows.
     """
-    separator = SEPARATORS[source.format]
-    first, rest = _first_line(source, stream)
-    try:
-        fields = next(csv.reader([first.decode("utf-8", "replace")], delimiter=separator), [])
-    except csv.Error as error:
-        raise _no_csv(source, error) from error
-    names = fields if source.header else [str(number) for number in range(1, len(fields) + 1)]
-    shape = _Shape(source=source, separator=separator, names=names)
-    pending = rest if source.header else first + b"\n" + rest
-    for block in stream:
-        pending += block
-        if len(pending) < chunk_bytes:
-            continue
-        cut = _end_of_rows(pending, ord(separator))
-        if cut is None:
-            yield from shape.by_python(itertools.chain([pending], stream))
-            return
-        chunk, pending = pending[:cut], pending[cut:]
-        if chunk:
-            yield lambda chunk=chunk: shape.read(chunk)  # type: ignore[misc]
-    if pending:
-        if _end_of_rows(pending + b"\n", ord(separator)) != len(pending) + 1:
-            yield from shape.by_python([pending])
+    first, pending = _first_row(source, stream)
+    reader = _Reader(source=source, names=_names(source, first))
+    if source.header:
+        line = 1 + first.count(b"\n")
+    else:
+        line, pending = 1, first + pending
+    more = True
+    while more:
+        if (block := next(stream, None)) is not None:
+            pending += block
+            if len(pending) < chunk_bytes:
+                continue
         else:
-            yield lambda: shape.read(pending)
+            more = False
+            pending = _with_last_line_end(pending)
+        try:
+            parse, cut = reader.cut(pending, line, more=more)
+        except ValueError as error:
+            # Raised in its turn: the pieces before it may hold a mistake of an earlier line.
+            yield functools.partial(_raise, error)
+            return
+        if parse is not None:
+            yield parse
+        line += csv_quotes.count_lines(pending, cut)
+        pending = pending[cut:]
 
 
-def _no_csv(source: Source, error: csv.Error) -> ValueError:
-    return ValueError(f"{source.path}: not a {source.format} file: {error}")
+def column_names(source: Source, stream: Iterator[bytes]) -> list[str]:
+    """The names of the columns: the first row's fields, or 1, 2, ... where that is a row like others."""
+    return _names(source, _first_row(source, stream)[0])
 
 
-def _first_line(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
-    pending = b""
-    for block in stream:
-        pending += block
-        if b"\n" in pending or len(pending) > _LONGEST_HEADER:
+def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
+    """The first row, and what was read of the stream beyond it."""
+    separator = SEPARATORS[source.format]
+    pending, more = b"", True
+    while more:
+        more = (block := next(stream, None)) is not None
+        pending = (pending + (block or b"")).removeprefix(_BOM)
+        if not more:
+            pending = _with_last_line_end(pending)
+        if source.quotes == "none":
+            end = csv_quotes.RowEnd(state="whole" if b"\n" in pending else "cut", at=pending.find(b"\n") + 1)
+        else:
+            end = csv_quotes.first_row_end(pending, separator)
+        if end.state in ("whole", "broken") or len(pending) > _LONGEST_HEADER:
             break
-    pending = pending.removeprefix(_BOM)
     if not pending.strip():
         raise ValueError(f"{source.path}: an empty file")
-    first, _, rest = pending.partition(b"\n")
-    if len(first) > _LONGEST_HEADER:
+    if end.state == "cut" or end.at > _LONGEST_HEADER:
         raise ValueError(
             f"{source.path}: a first line of more than {_LONGEST_HEADER} bytes: not a {source.format} file"
         )
-    return first.rstrip(b"\r"), rest
+    if end.state != "whole":
+        _refuse_quote(source, 1 + pending.count(b"\n", 0, end.at), end)
+    first = pending[: end.at]
+    if source.quotes == "checked" and first.count(b"\n") > 1 and csv_quotes.each_line_is_a_row(first, separator):
+        _refuse_lines(source, 1, first)
+    return first, pending[end.at :]
 
 
-def _end_of_rows(text: bytes, separator: int) -> int | None:
-    """Where the last whole row ends (0: none does), or None when a quote stands where no CSV writer puts one."""
-    data = np.frombuffer(text, np.uint8)
-    quotes = np.flatnonzero(data == _QUOTE)
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = data[opening[opening > 0] - 1]
-    after = data[closing[closing < len(data) - 1] + 1]
-    if not (
-        np.isin(before, (_NEWLINE, separator, _QUOTE)).all()
-        and np.isin(after, (_NEWLINE, _RETURN, separator, _QUOTE)).all()
-    ):
-        return None
-    end = len(text) if len(quotes) % 2 == 0 else int(quotes[-1])
-    while (newline := text.rfind(b"\n", 0, end)) >= 0:
-        inside = int(np.searchsorted(quotes, newline))
-        if inside % 2 == 0:
-            return newline + 1
-        end = int(quotes[inside - 1])
-    return 0
+def _names(source: Source, first: bytes) -> list[str]:
+    lines = io.StringIO(first.decode("utf-8", "replace"), newline="\n")
+    try:
+        fields = next(_python_reader(source, lines), [])
+    except csv.Error as error:
+        raise _no_csv(source, 1, error) from error
+    return fields if source.header else [str(number) for number in range(1, len(fields) + 1)]
 
 
-class _Shape:
-    """A file's columns, and how a chunk of its rows is read."""
+def _python_reader(source: Source, lines: io.StringIO) -> Reader:
+    return csv.reader(
+        lines,
+        delimiter=SEPARATORS[source.format],
+        quoting=csv.QUOTE_NONE if source.quotes == "none" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
 
-    def __init__(self, *, source: Source, separator: str, names: list[str]) -> None:
+
+def _with_last_line_end(text: bytes) -> bytes:
+    return text.removesuffix(b"\r") + b"\n" if text and not text.endswith(b"\n") else text
+
+
+class _Reader:
+    """Reads the rows of a file whose columns are known."""
+
+    def __init__(self, *, source: Source, names: list[str]) -> None:
         self._source = source
-        self._separator = separator
+        self._separator = SEPARATORS[source.format]
         self._width = len(names)
         self._columns = {ours: names.index(theirs) for ours, theirs in present(source, names).items()}
 
-    def read(self, chunk: bytes) -> Chunk:
+    def cut(self, text: bytes, line: int, *, more: bool) -> tuple[Parse | None, int]:
+        """The reading of this text's whole rows, the first of them on this line, and where they end.
+
+        ``more``: the file goes on after it. Raises ValueError for a quote that breaks the file.
+        """
+        if self._source.quotes == "none":
+            end: int | None = text.rfind(b"\n") + 1
+        else:
+            end = csv_quotes.last_row_end(text, self._separator)
+        if end is None or (end < len(text) and not more) or (end == 0 and len(text) > LONGEST_ROW):
+            rows, end = self._rows_by_python(text, line, more=more)
+            return (lambda: self._chunk(rows)) if rows else None, end
+        chunk = text[:end]
+        return (lambda: self._read(chunk, line)) if chunk else None, end
+
+    def _read(self, chunk: bytes, line: int) -> Chunk:
+        if self._source.quotes == "checked":
+            for number, row in csv_quotes.rows_in_doubt(chunk, self._separator, self._width):
+                self._check_lines(line + number, row)
         try:
             chunk.decode() if not chunk.isascii() else None
         except UnicodeDecodeError:
@@ -114,59 +155,85 @@ class _Shape:
                 chunk,
                 has_header=False,
                 separator=self._separator,
+                quote_char=None if self._source.quotes == "none" else '"',
                 schema={f"column_{number + 1}": pl.String for number in range(self._width)},
                 columns=sorted(set(self._columns.values())),
                 raise_if_empty=False,
             )
         except pl.exceptions.PolarsError:
             # Some row has more fields than the header: the slow reader says which, and keeps the others.
-            tables = [piece() for piece in self.by_python([chunk])]
-            dropped = sum(piece.dropped.get(TOO_MANY, 0) for piece in tables)
-            return Chunk(table=pl.concat([piece.table for piece in tables]), dropped={TOO_MANY: dropped})
+            return self._chunk(self._rows_by_python(chunk, line, more=False)[0])
         return Chunk(table=table.select(pl.col(f"column_{at + 1}").alias(ours) for ours, at in self._columns.items()))
 
-    def by_python(self, stream: Iterable[bytes]) -> Iterator[Parse]:
-        """The rest of a file by Python's csv module, which takes a stray quote as it stands."""
-        lines = io.TextIOWrapper(
-            io.BufferedReader(_Stream(iter(stream))), encoding="utf-8", errors="replace", newline=""
-        )
-        rows = csv.reader(lines, delimiter=self._separator)
-        while True:
-            try:
-                batch = list(itertools.islice(rows, _PYTHON_ROWS))
-            except csv.Error as error:
-                raise _no_csv(self._source, error) from error
-            yield lambda batch=batch: self._rows(batch)  # type: ignore[misc]
-            if len(batch) < _PYTHON_ROWS:
-                return
+    def _rows_by_python(self, text: bytes, line: int, *, more: bool) -> tuple[list[list[str]], int]:
+        """The whole rows by Python's csv module, which takes a stray quote as it stands, and where they end."""
+        whole = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
+        if "\r" in whole:
+            whole = _LONE_RETURN.sub(_STAND_IN, whole)
+        reader = _python_reader(self._source, io.StringIO(whole, newline="\n"))
+        rows: list[list[str]] = []
+        several: list[tuple[int, int]] = []
+        done, mistake = 0, None
+        try:
+            for row in reader:
+                rows.append(row)
+                if reader.line_num > done + 1:
+                    several.append((done, reader.line_num))
+                done = reader.line_num
+        except csv.Error as error:
+            mistake = error
+        starts = csv_quotes.line_starts(text)
+        if self._source.quotes == "checked":
+            for first, behind in several:
+                self._check_lines(line + first, text[starts[first] : starts[behind]])
+        end = int(starts[done])
+        if mistake is not None or end < len(text):
+            self._check_rest(text[end:], line + done, mistake, more=more)
+        return rows, end
 
-    def _rows(self, rows: list[list[str]]) -> Chunk:
+    def _check_lines(self, line: int, row: bytes) -> None:
+        if csv_quotes.each_line_is_a_row(row, self._separator, self._width):
+            _refuse_lines(self._source, line, row)
+
+    def _check_rest(self, rest: bytes, line: int, mistake: csv.Error | None, *, more: bool) -> None:
+        """Raise ValueError unless what follows the last whole row is one that may end in what is still to be read."""
+        too_long = len(rest) > LONGEST_ROW
+        if mistake is not None:
+            end = csv_quotes.first_row_end(rest, self._separator)
+            if end.state in ("open", "cut") and more and not too_long:
+                return
+            if end.state in ("open", "broken"):
+                _refuse_quote(self._source, line + rest.count(b"\n", 0, end.at), end)
+            raise _no_csv(self._source, line, mistake) from mistake
+        if too_long:
+            raise ValueError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
+
+    def _chunk(self, rows: list[list[str]]) -> Chunk:
         good = [row for row in rows if len(row) <= self._width]
         values: Mapping[str, list[str | None]] = {
-            ours: [row[at] if at < len(row) else None for row in good] for ours, at in self._columns.items()
+            ours: [row[at].replace(_STAND_IN, "\r") if at < len(row) else None for row in good]
+            for ours, at in self._columns.items()
         }
         table = pl.DataFrame(values, schema=dict.fromkeys(self._columns, pl.String))
         return Chunk(table=table, dropped={TOO_MANY: len(rows) - len(good)} if len(good) < len(rows) else {})
 
 
-class _Stream(io.RawIOBase):
-    """Blocks of bytes as a file."""
+def _raise(error: ValueError) -> NoReturn:
+    raise error
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._left = b""
 
-    def readable(self) -> bool:
-        return True
+def _no_csv(source: Source, line: int, error: csv.Error) -> ValueError:
+    return ValueError(f"{source.path}:{line}: not {source.format}: {error}")
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-        while not self._left:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._left = block
-        count = min(len(view), len(self._left))
-        view[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
+
+def _refuse_quote(source: Source, line: int, end: csv_quotes.RowEnd) -> NoReturn:
+    what = "is not closed" if end.state == "open" else "is closed before the end of its field"
+    raise ValueError(f"{source.path}:{line}: the quote that opens a field {what}; {_WAY_OUT}")
+
+
+def _refuse_lines(source: Source, line: int, row: bytes) -> NoReturn:
+    last = line + row.count(b"\n") - 1
+    raise ValueError(
+        f"{source.path}:{line}: a quoted field runs on to line {last}, and each of these lines would be a row by "
+        f"itself; {_WAY_OUT}; if it is one field, data.quotes: double"
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
+Quotes = Literal["checked", "double", "none"]  # see data.quotes
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",

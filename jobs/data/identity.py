@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ WHOLE_BYTES = 64 << 20
 SAMPLED_BLOCKS = 1024
 BLOCK_BYTES = 64 << 10
 SOURCES = (*SPLITS, "source")
+# Settings that came after data sets had ids, each with the value that means what was done before: a setting that has it
+# is left out, so that no id changes.
+BASELINES: Mapping[str, Any] = {"quotes": "checked"}
 
 
 def identify(data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that decide a data set's content, and the plumbing that says where its files are.
 
-    In the settings every file stands as its fingerprint and its format; the plumbing holds
+    In the settings every file stands as its fingerprint and its format, and a setting of ``BASELINES`` only where it
+    differs from its baseline; the plumbing holds
     ``files`` (part -> absolute paths) and ``embeddings`` (path or None). Reads at most 64 MiB of each file.
     Raises FileNotFoundError for a missing file, ValueError for one whose format can't be told.
     """
     settings = data.model_dump(mode="json", exclude={*SOURCES, "format", "embeddings"})
+    settings = {key: value for key, value in settings.items() if key not in BASELINES or value != BASELINES[key]}
     places: dict[str, list[str]] = {}
     settings["sources"] = {}
     for part in SOURCES:

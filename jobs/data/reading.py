@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.context import Context
-from jobs.data.identity import fingerprint
+from jobs.data.identity import BASELINES, fingerprint
 from jobs.data.meter import Meter
 from jobs.data.source import Source
 from jobs.data.spool import Recorder, Spool, Wanted
@@ -52,4 +52,11 @@ def _source(settings: Mapping[str, Any], part: str, path: Path, format_: str) ->
         required.add("language")
     if settings["quality"] == "reliable" and part in ("train", "source"):
         required.add("quality")
-    return Source(path=path, format=format_, columns=columns, required=frozenset(required), header=settings["header"])
+    return Source(
+        path=path,
+        format=format_,
+        columns=columns,
+        required=frozenset(required),
+        header=settings["header"],
+        quotes=settings.get("quotes", BASELINES["quotes"]),
+    )

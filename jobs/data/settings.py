@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.data.files import Quotes
 from jobs.data.stop_words import LANGUAGES
 
 SPLITS = ("train", "validation", "test")
@@ -97,6 +98,11 @@ class Data(Section):
     split: Split | None = None
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     header: bool = Field(True, description="csv, tsv: false when there is none; columns are then called 1, 2, ...")
+    quotes: Quotes = Field(
+        "checked",
+        description="csv, tsv: double: a field may stand in quotes, those in it doubled; checked: the same, but one of "
+        "several lines that would each be a row is an error; none: a quote is a character",
+    )
     columns: Columns = Columns()
     language: str | None = Field(None, description="keep these rows; left out: keep all")
     quality: Literal["all", "reliable"] = Field("all", description="reliable: training rows only")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
+from jobs.data.files import Quotes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -18,6 +20,7 @@ class Source:
     columns: Mapping[str, str]
     required: frozenset[str]
     header: bool = True
+    quotes: Quotes = "checked"
 
 
 @dataclass(slots=True, kw_only=True)
