@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.storage import claim, read_json, write_json
+from jobs.storage import claim, plain_folder, read_json, touch, write_json
 
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -53,7 +53,7 @@ class Attempt:
             while not stop.is_set():
                 # A storage that is full or away must not end the work: the next beat tries again.
                 with suppress(OSError):
-                    alive.touch()
+                    touch(alive)
                 stop.wait(BEAT_S)
 
         thread = threading.Thread(target=beat, name="alive", daemon=True)
@@ -67,7 +67,7 @@ class Attempt:
 
 def begin(folder: Path, about: Mapping[str, Any]) -> Attempt:
     """Begin the next attempt; the caller has made sure that the one before is over (see ``live``)."""
-    (folder / "attempts").mkdir(exist_ok=True)
+    plain_folder(folder / "attempts")
     number = len(numbers(folder)) + 1
     while not claim(folder / "attempts" / f"{number:04d}"):
         number += 1
@@ -163,7 +163,7 @@ def _same_process(start: Mapping[str, Any]) -> bool:
 
 def _storage_now(folder: Path) -> float:
     probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
-    probe.touch()
+    touch(probe)
     try:
         return probe.stat().st_mtime
     finally:

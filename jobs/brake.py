@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.record import read_record
-from jobs.storage import Storage, digest, write_json
+from jobs.storage import OWNER_WRITES, Storage, digest, write_json
 from jobs.task import Task
 
 HELD = "held.json"
@@ -23,10 +23,12 @@ def note_failure(task_id: str, cause: str, message: str, environment: Mapping[st
     if home is None:
         return
     folder = home / digest([cause, _gist(message)])
-    folder.mkdir(parents=True, exist_ok=True)
+    # Within a submission, where nobody else may write: not even as much as the umask would let them.
+    for part in (home.parent, home, folder):
+        part.mkdir(mode=0o755, exist_ok=True)
     if not (folder / "error.json").exists():
-        write_json(folder / "error.json", {"cause": cause, "message": message})
-    (folder / task_id).touch()
+        write_json(folder / "error.json", {"cause": cause, "message": message}, permissions=OWNER_WRITES)
+    (folder / task_id).touch(mode=OWNER_WRITES)
 
 
 def held(task: Task, storage: Storage, environment: Mapping[str, str] = os.environ) -> str | None:

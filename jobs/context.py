@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from jobs.attempt import Attempt
-from jobs.storage import Storage
+from jobs.storage import Storage, open_plain
 from jobs.task import Task
 
 PROGRESS_EVERY_S = 2.0
@@ -65,7 +65,8 @@ class Context:
         temporary = self.folder / f".progress.{self.attempt.number}.tmp"
         # A full storage must not end a run for this: what has to be written will tell.
         with suppress(OSError):
-            temporary.write_bytes(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
+            with open_plain(temporary, "wb") as file:
+                file.write(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
             temporary.replace(self.folder / "progress.json")
 
     def say(self, message: str) -> None:

@@ -40,6 +40,8 @@ def in_words(error: BaseException, root: Path) -> str | None:
         return (
             f"{where}: {_PASSING[number]}; what was saved is kept: {advice}, then `tanda submit` again goes on from it"
         )
+    if number == errno.ELOOP and isinstance(error, OSError):
+        return f"{where}: {error.strerror}"
     if number in _REFUSED:
         return f"{where}: user {os.getuid()} may not do that here; grant it, then `tanda submit` again goes on"
     return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from jobs.storage import write_whole
+from jobs.storage import open_plain, read_plain, write_whole
 
 NAME = "metrics.jsonl"
 
@@ -20,8 +20,9 @@ def encode(lines: Iterable[Mapping[str, Any]]) -> bytes:
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
     """Append one epoch with a single write and an fsync."""
-    with (folder / NAME).open("ab", buffering=0) as file:
+    with open_plain(folder / NAME, "ab") as file:
         file.write(encode([line]))
+        file.flush()
         os.fsync(file.fileno())
 
 
@@ -36,7 +37,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     A line for an epoch already seen replaces it: a killed attempt may have written past its checkpoint.
     """
     try:
-        text = (folder / NAME).read_bytes()
+        text = read_plain(folder / NAME)
     except FileNotFoundError:
         return []
     epochs: dict[int, dict[str, Any]] = {}

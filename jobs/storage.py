@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -9,11 +10,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
 ID_LENGTH = 16
+OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
+_LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
 
 
 def digest(value: object) -> str:
@@ -22,11 +25,48 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical).hexdigest()[:ID_LENGTH]
 
 
-def write_whole(path: Path, *parts: bytes) -> None:
+def open_plain(path: Path, mode: str = "rb", *, permissions: int = 0o666) -> IO[Any]:
+    """Open a file that is no link; raises OSError, saying so, for one that is.
+
+    Whoever shares the storage could put a link there, and so have another file of ours read or written. (Its twin
+    is in ``slurm.owned``: these two packages know nothing of each other.)
+    """
+
+    def opener(name: str, flags: int) -> int:
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW, permissions)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                error.strerror = _LINK
+            raise
+
+    return open(path, mode, opener=opener)
+
+
+def plain_folder(folder: Path) -> Path:
+    """The folder, made if missing; raises OSError when a link is in its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    check_plain(folder)
+    return folder
+
+
+def check_plain(path: Path) -> None:
+    """Raise OSError for a link, whatever it points to."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, _LINK, str(path))
+
+
+def touch(path: Path) -> None:
+    """Make a file if it is missing, and say that it was written now."""
+    with open_plain(path, "ab") as file:
+        os.utime(file.fileno())
+
+
+def write_whole(path: Path, *parts: bytes, permissions: int = 0o666) -> None:
     """Write a file whole or not at all; raises OSError and leaves the old file when it can't."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open_plain(temporary, "xb", permissions=permissions) as file:
             for part in parts:
                 file.write(part)
             file.flush()
@@ -42,16 +82,27 @@ def write_whole(path: Path, *parts: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, permissions: int = 0o666) -> None:
     """Write a JSON document whole, indented for people who look."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    write_whole(path, orjson.dumps(value, option=options))
+    write_whole(path, orjson.dumps(value, option=options), permissions=permissions)
+
+
+def read_plain(path: Path) -> bytes:
+    """A file's bytes; raises FileNotFoundError, or ValueError, as for one that is damaged, if it is a link."""
+    try:
+        with open_plain(path) as file:
+            return bytes(file.read())
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path}: {error.strerror}") from error
+        raise
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON document; raises FileNotFoundError, or ValueError naming the file if it is not JSON."""
     try:
-        return orjson.loads(path.read_bytes())
+        return orjson.loads(read_plain(path))
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{path}: not a JSON document: {error}") from error
 
@@ -83,10 +134,10 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     return True
 
 
-def claim(folder: Path) -> bool:
+def claim(folder: Path, *, permissions: int = 0o777) -> bool:
     """Create a folder exclusively: exactly one of any number of claimants, on any node, gets True."""
     try:
-        folder.mkdir()
+        folder.mkdir(permissions)
     except FileExistsError:
         return False
     return True
@@ -117,6 +168,15 @@ class Storage:
     @property
     def submissions(self) -> Path:
         return self.root / "submissions"
+
+    @property
+    def local(self) -> Path:
+        return self.root / "local"
+
+    @property
+    def locks(self) -> Path:
+        """Where locks are: anybody may break one that is stale, so not where nobody can remove what others made."""
+        return self.root / "locks"
 
     @property
     def reports(self) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.storage import Storage, digest, read_json, write_json
+from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
 FORMAT = 1
@@ -34,8 +34,7 @@ class Task:
 
     def write(self, storage: Storage) -> Path:
         """Write task.json into the task's folder, made if missing; returns the folder."""
-        folder = storage.run(self.id)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = plain_folder(storage.run(self.id))
         document = {
             "id": self.id,
             "stage": self.stage,

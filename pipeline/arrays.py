@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,15 @@ class Maker:
         command = (self._python, "-m", "pipeline.tracking.follow", uri, self.manifest.name)
         return {"TANDA_BESIDE": json.dumps(command)}
 
+    @property
+    def _umask(self) -> int:
+        """Of what tasks write: said to each of them, since what is queued is written under a stricter one."""
+        if self.manifest.umask is not None:
+            return self.manifest.umask
+        now = os.umask(0o077)
+        os.umask(now)
+        return now
+
     def _environment(self, group: str, canaries: tuple[str, ...]) -> dict[str, str]:
         return {
             "TANDA_COMMIT": self.git_commit or "",
@@ -134,7 +144,7 @@ class Maker:
             "TANDA_GROUP": group,
             "TANDA_BRAKE_AFTER": str(self.manifest.brake_after),
             **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
-            **({"TANDA_UMASK": f"{self.manifest.umask:03o}"} if self.manifest.umask is not None else {}),
+            "TANDA_UMASK": f"{self._umask:03o}",
         }
 
 

@@ -22,10 +22,14 @@ from pipeline.status import summary_line, task_states
 from pipeline.submission import Submission
 from pipeline.submit import SOURCE, submit_plan
 from slurm.array import SubmitError
+from slurm.owned import check_own
 
 
 def close_submission(folder: Path) -> int:
     """Retry within the manifest's budget and rebuild the report; 0 when all is done or tried again, else 1."""
+    # A manifest may hold shell lines for the jobs that are submitted next.
+    for path in (folder, folder / SOURCE):
+        check_own(path)
     mine = submission.read(folder)
     plan = make_plan(load(folder / SOURCE))
     storage = Storage(plan.manifest.storage)

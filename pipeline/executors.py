@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from jobs.storage import Storage
 from pipeline.manifest.types import Cluster, Manifest
 from slurm.answers import Sent
 from slurm.executors import Executor, make
+from slurm.owned import check_own
 from slurm.site import Site
-from slurm.states import JobState
+from slurm.states import GONE, JobState
 
 
 def site(cluster: Cluster) -> Site:
@@ -33,17 +35,26 @@ def site(cluster: Cluster) -> Site:
 
 def make_executor(name: str, manifest: Manifest) -> Executor:
     """The executor of that name for a manifest's cluster and storage; raises ValueError for an unknown one."""
-    return make(name, folder=_local_folder(Storage(manifest.storage)), site=site(manifest.cluster), entry=_run_here)
+    folder = local_folder(Storage(manifest.storage), os.geteuid())
+    return make(name, folder=folder, site=site(manifest.cluster), entry=_run_here)
 
 
-def observe(storage: Storage, name: str, sent: Mapping[str, Sent]) -> Mapping[str, JobState]:
-    """What an executor says of the elements that were ``sent`` to it."""
-    return make(name, folder=_local_folder(storage), entry=_run_here).states(sent, sent=sent)
+def observe(storage: Storage, name: str, sent: Mapping[str, Sent], uid: int | None) -> Mapping[str, JobState]:
+    """What an executor says of the elements that the user ``uid`` ``sent`` to it; None stands for a submission of an
+    earlier version, which had one local queue for everybody."""
+    if uid is None and name == "local":
+        reason = "queued by an earlier version of tanda"
+        return {element: JobState(id=element, state=GONE, reason=reason) for element in sent}
+    folder = local_folder(storage, os.geteuid() if uid is None else uid)
+    if name == "local" and folder.exists():
+        check_own(folder, uid)
+    return make(name, folder=folder, entry=_run_here).states(sent, sent=sent)
 
 
-def _local_folder(storage: Storage) -> Path:
+def local_folder(storage: Storage, uid: int) -> Path:
+    """The queue of one user's local processes on this machine."""
     # Process ids mean something on their own machine only.
-    return storage.root / "local" / socket.gethostname()
+    return storage.local / socket.gethostname() / str(uid)
 
 
 def _run_here(path: Path) -> int:

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.storage import Storage
+from jobs.storage import Storage, open_plain
 from pipeline.choose import choose
 from pipeline.plan import Plan
 from pipeline.status import over, task_states
@@ -21,7 +21,7 @@ def log_path(plan: Plan, task_id: str) -> Path:
 def tail(path: Path, lines: int) -> str:
     """The last lines of a log; empty where there is none. Bytes that are not UTF-8 are shown replaced."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(max(0, path.stat().st_size - 200 * lines - 4096))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def print_log(plan: Plan, words: str, *, follow: bool) -> None:
 
 def _copy(path: Path, position: int) -> int:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(position)
             text = file.read()
     except FileNotFoundError:

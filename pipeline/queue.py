@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class Place:
     packed: int
     sent: Sent
 
+    @property
+    def queue(self) -> tuple[str, int | None]:
+        """The executor, and whose queue of it: local processes are each user's own."""
+        return self.executor, self.sent.uid if self.executor == "local" else os.geteuid()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
@@ -41,11 +47,11 @@ def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
     """What the executors say of the newest element of each wanted task; tasks never queued are left out."""
     newest = {task: homes[-1] for task, homes in places(read_all(storage), wanted).items()} if wanted else {}
     said: dict[str, Said] = {}
-    for executor in {place.executor for place in newest.values()}:
-        mine = {task: place for task, place in newest.items() if place.executor == executor}
+    for executor, uid in {place.queue for place in newest.values()}:
+        mine = {task: place for task, place in newest.items() if place.queue == (executor, uid)}
         by_time = sorted(mine.values(), key=lambda place: place.time)
         sent = {place.element: place.sent for place in by_time}
-        jobs = observe(storage, executor, sent)
+        jobs = observe(storage, executor, sent, uid)
         for task, place in mine.items():
             # A number that Slurm used again, for another submission of ours: the later one has it.
             again = JobState(id=place.element, state=GONE, reason="its number was used again")
@@ -81,4 +87,5 @@ def closing(storage: Storage, manifest: str) -> bool:
     if not mine:
         return False
     sent = {job: mine[-1].sent(array) for array in mine[-1].arrays if array.stage == "close" for job in array.elements}
-    return any(job.state in ("waiting", "running") for job in observe(storage, mine[-1].executor, sent).values())
+    states = observe(storage, mine[-1].executor, sent, mine[-1].uid)
+    return any(state.state in ("waiting", "running") for state in states.values())

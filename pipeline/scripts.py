@@ -17,6 +17,7 @@ from pipeline.submit import write_source
 from slurm.array import Array
 from slurm.executors.slurm import SlurmArrays
 from slurm.identifiers import base
+from slurm.owned import owner_writes
 
 
 def scripts(plan: Plan) -> dict[str, str]:
@@ -57,7 +58,8 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     Raises FileExistsError when it is there already.
     """
     folder = folder.resolve()
-    folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755)
     storage = Storage(plan.manifest.storage)
     snapshot(folder / "code")
     write_source(folder, plan)
@@ -74,7 +76,8 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
         lines.append(f"job{number}={':'.join(calls)}")
         paths += written
     start = folder / "submit.sh"
-    start.write_text("\n".join([*lines, "echo submitted", ""]))
+    with owner_writes():
+        start.write_text("\n".join([*lines, "echo submitted", ""]))
     start.chmod(0o755)
     return [*paths, start]
 

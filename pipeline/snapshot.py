@@ -6,14 +6,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from slurm.owned import own_folder, seal
+
 PACKAGES = ("jobs", "pipeline", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
 
 def snapshot(folder: Path) -> None:
-    """Copy the three packages into a new folder, caches left out."""
+    """Copy the three packages into a new folder, caches left out, which this user alone can change."""
+    own_folder(folder)
     for package in PACKAGES:
         shutil.copytree(HOME / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    # Jobs would make these under their tasks' umask, and then others could put bytecode of theirs into them.
+    for source in {path.parent for path in folder.rglob("*.py")}:
+        (source / "__pycache__").mkdir()
+    seal(folder)  # the copies have the modes of the originals
 
 
 def commit() -> str | None:

@@ -117,6 +117,7 @@ class _Seen:
             gpu_hours=self._gpu_hours(),
             job=job.id if job else None,
             executor=self.said.place.executor if self.said else None,
+            owner=self.said.place.sent.uid if self.said else None,
             node=job.node if job else None,
             peak_mem_gb=self._peak_gb(),
             waited_s=job.waited_s if job else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.storage import Storage, claim, read_json, write_json
+from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
 from slurm.answers import Sent
+from slurm.owned import make_sticky
 
 LOCK_STALE_S = 600.0
+UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +49,11 @@ class Submission:
     git_commit: str | None
     arrays: tuple[Queued, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
-    uid: int | None = None
+    uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
 
     def write(self, storage: Storage) -> None:
-        write_json(storage.submissions / self.name / "submission.json", asdict(self))
+        path = storage.submissions / self.name / "submission.json"
+        write_json(path, asdict(self), permissions=OWNER_WRITES)
 
     def sent(self, array: Queued) -> Sent:
         """What the scheduler must show of the jobs of an array, if it shows anything."""
@@ -59,17 +63,27 @@ class Submission:
         return replace(self, arrays=(*self.arrays, array))
 
 
+def guard(storage: Storage) -> list[Path]:
+    """Let nobody rename or remove what another has where code is queued; the folders whose owner has to see to it.
+
+    There a folder of ours could be swapped for another. The jobs look for that themselves, a moment before they use it.
+    """
+    machine = storage.local / socket.gethostname()
+    for folder in (storage.submissions, machine):
+        folder.mkdir(parents=True, exist_ok=True)
+    folders = (storage.root, storage.submissions, storage.local, machine)
+    return [folder for folder in folders if not make_sticky(folder)]
+
+
 def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | None) -> Submission:
-    """Make a new submission's folder ``<time>-<name>``, by exclusive creation."""
+    """Make a new submission's folder ``<time>-<name>``, by exclusive creation; others may read it, not change it."""
     storage.submissions.mkdir(parents=True, exist_ok=True)
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     name, again = f"{stamp}-{manifest}", 1
-    while not claim(storage.submissions / name):
+    while not claim(storage.submissions / name, permissions=0o755):
         again += 1
         name = f"{stamp}-{manifest}-{again}"
-    # submitit's pickles are executed by whoever loads them: nobody but the owner may write here.
-    (storage.submissions / name).chmod(0o755)
     return Submission(
         name=name,
         manifest=manifest,
@@ -77,7 +91,7 @@ def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | N
         user=getpass.getuser(),
         time=now,
         git_commit=git_commit,
-        uid=os.getuid(),
+        uid=os.geteuid(),
     )
 
 
@@ -89,6 +103,8 @@ def read(folder: Path) -> Submission:
         found = Submission(
             **{**document, "time": float(document["time"]), "held": dict(document["held"])}, arrays=arrays
         )
+        # Not what it says: anybody can write a submission, and only their own.
+        found = found if found.uid is None else replace(found, uid=(folder / "submission.json").lstat().st_uid)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{folder}/submission.json: not a submission: {error}") from error
     if not all(isinstance(name, str) for name in (found.name, found.manifest, found.executor)):
@@ -119,8 +135,8 @@ def exclusively(storage: Storage) -> Iterator[None]:
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    storage.submissions.mkdir(parents=True, exist_ok=True)
-    lock = storage.submissions / ".lock"
+    plain_folder(storage.locks)
+    lock = storage.locks / "submit"
     while not claim(lock):
         try:
             age_s = time.time() - lock.stat().st_mtime
@@ -129,7 +145,7 @@ def exclusively(storage: Storage) -> Iterator[None]:
         if age_s > LOCK_STALE_S:
             # rename is atomic: of several that find it stale, one breaks it.
             try:
-                stale = lock.with_name(f".lock-stale-{os.getpid()}-{time.time_ns()}")
+                stale = lock.with_name(f".submit-stale-{os.getpid()}-{time.time_ns()}")
                 lock.rename(stale)
                 stale.rmdir()
             except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from jobs.storage import Storage, write_whole
+from jobs.storage import OWNER_WRITES, Storage, write_whole
 from pipeline import submission
 from pipeline.arrays import Draft, Maker, drafts
 from pipeline.done import to_do
@@ -93,10 +94,14 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
             already_queued=sum(_is_queued(state) for state in states.values()),
             let_go=let_go,
         )
+        out_of_reach = _out_of_reach(plan, states, tasks)
+        tasks = tuple(planned for planned in tasks if planned.id not in out_of_reach)
         if not tasks:
-            return report
+            return replace(report, held=out_of_reach)
+        for folder in submission.guard(storage):
+            print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         begun = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        making = _Making(plan, storage, runner, begun, _places(states, name, doomed))
+        making = _Making(plan, storage, runner, begun, _places(states, name, doomed), out_of_reach)
         making.prepare(tasks)
         making.queue(drafts(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(report, submission=making.submission, held=making.held)
@@ -107,7 +112,7 @@ def _let_go(executor: Executor, name: str, states: Mapping[str, TaskState]) -> i
     jobs = {
         state.job
         for state in states.values()
-        if state.job is not None and _is_queued(state) and state.executor == name and stuck(state.reason)
+        if state.job is not None and _is_queued(state) and _ours(state, name) and stuck(state.reason)
     }
     if jobs:
         executor.release(sorted(jobs))
@@ -128,6 +133,23 @@ def _is_queued(state: TaskState) -> bool:
     return state.state == "running" or (state.state in ("waiting", "unknown") and state.queued)
 
 
+def _ours(state: TaskState, executor: str) -> bool:
+    return state.executor == executor and state.mine
+
+
+def _out_of_reach(plan: Plan, states: Mapping[str, TaskState], tasks: Sequence[Planned]) -> dict[str, str]:
+    """Those of these tasks that need what another user's local processes have still to do, and so can't wait for it."""
+    theirs = {
+        task for task, state in states.items() if _is_queued(state) and state.executor == "local" and not state.mine
+    }
+    held: dict[str, str] = {}
+    for planned in plan.tasks:
+        needs = (*planned.task.needs, *planned.after)
+        if planned in tasks and not (theirs | held.keys()).isdisjoint(needs):
+            held[planned.id] = "another user's local processes are at what it needs"
+    return held
+
+
 def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: Sequence[Planned]) -> frozenset[str]:
     """Queued tasks that wait in vain: for an element of what is queued anew, which failed, or of what is done.
 
@@ -138,7 +160,7 @@ def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: 
     doomed: set[str] = set()
     for planned in plan.tasks:
         state = states[planned.id]
-        waits = state.state == "waiting" and state.queued and state.executor == executor and state.job is not None
+        waits = state.state == "waiting" and state.queued and _ours(state, executor) and state.job is not None
         upstream = (*planned.task.needs, *planned.after)
         met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
         if waits and (met or not (anew | doomed).isdisjoint(upstream)):
@@ -153,7 +175,11 @@ def _places(states: Mapping[str, TaskState], executor: str, doomed: frozenset[st
     return {
         task: state.job
         for task, state in states.items()
-        if state.job is not None and _is_queued(state) and state.executor == executor and task not in doomed
+        if state.job is not None
+        and _is_queued(state)
+        and state.executor == executor
+        and (state.mine or executor != "local")
+        and task not in doomed
     }
 
 
@@ -161,14 +187,20 @@ class _Making:
     """One submission in the making: its folder, and where each task was queued."""
 
     def __init__(
-        self, plan: Plan, storage: Storage, executor: Executor, begun: Submission, places: dict[str, str]
+        self,
+        plan: Plan,
+        storage: Storage,
+        executor: Executor,
+        begun: Submission,
+        places: dict[str, str],
+        held: Mapping[str, str],
     ) -> None:
         self.plan = plan
         self.storage = storage
         self.executor = executor
         self.submission = begun
         self.places = places
-        self.held: dict[str, str] = {}
+        self.held = dict(held)
         self.maker = Maker(manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=begun.git_commit)
 
     @property
@@ -257,7 +289,8 @@ class _Making:
 
 def write_source(folder: Path, plan: Plan) -> None:
     """The manifest as submitted, groups and runs in the order that a person gave them: the report's order."""
-    write_whole(folder / SOURCE, orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2))
+    document = orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2)
+    write_whole(folder / SOURCE, document, permissions=OWNER_WRITES)
 
 
 def _set_aside(folder: Path) -> None:
@@ -274,12 +307,11 @@ def print_submitted(report: Report, console: Console) -> None:
         console.print(f"{report.let_go} held after a start that failed on the node: released")
     if report.submission is None:
         console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
-        return
-    for array in report.submission.arrays:
+    for array in report.submission.arrays if report.submission else ():
         tasks = sum(map(len, array.elements.values()))
         what = "retries and report" if array.stage == "close" else f"{tasks} task{'s' * (tasks != 1)}"
         console.print(f"{','.join(array.job_ids) or 'not queued':<12} {array.stage:<10} {array.group:<16} {what}")
-    if report.already_done or report.already_queued:
+    if report.submission and (report.already_done or report.already_queued):
         console.print(f"{report.already_done} done already, {report.already_queued} queued already")
     for reason, count in Counter(report.held.values()).items():
         console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")

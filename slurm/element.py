@@ -1,6 +1,6 @@
 """What one element of an array does: a child process for each of its paths, side by side, watched to the end.
 
-Nothing but the standard library is imported here: it is on the way of every task's start.
+Nothing but the standard library is imported here and in ``slurm.owned``: it is on the way of every task's start.
 
 A child's exit status: 0 done, 1 failed and recorded, 75 saved and wants to be started again; any other end is
 written to ``<path>/exits/<element>-<restart>.json``. SIGUSR2 (time is nearly up, or preempted) and SIGTERM are passed
@@ -26,9 +26,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from slurm.owned import READABLE, check_not_link, open_plain, read_own
+
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 BESIDE = "TANDA_BESIDE"
+UMASK = "TANDA_UMASK"
 BESIDE_S = 5.0  # for the last words of what runs beside the children
 
 
@@ -62,6 +65,9 @@ def run(element: Element) -> int:
 
     A child that dies leaves the others alone. Must be called in the main thread: it takes the signals.
     """
+    if os.environ.get(UMASK):
+        # What is ours alone was made under a stricter one; what the tasks write is for everybody here.
+        os.umask(int(os.environ[UMASK], 8))
     watch = _Watch()
     children = [_Child(Path(path), _signs(Path(path), element.signs)) for path in element.paths]
     watch.children = children
@@ -113,8 +119,10 @@ def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
         child.code = AGAIN
         return
     try:
-        with (child.path / "log.txt").open("ab", buffering=0) as log:
+        check_not_link(child.path)
+        with open_plain(child.path / "log.txt", "ab") as log:
             log.write(_header(element).encode())
+            log.flush()
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, place),
@@ -254,18 +262,20 @@ def _gets_on(child: _Child, element: Element) -> bool:
     idle = 0
     if _signs(child.path, element.signs) == child.signs:
         try:
-            idle = int(json.loads(file.read_text())["idle"]) + 1
+            with open_plain(file) as before:
+                idle = int(json.load(before)["idle"]) + 1
         except (OSError, ValueError, KeyError):
             idle = 1
     _write(file, {"idle": idle, "job_id": element_id(), "restart": restart(), "ended": time.time()})
     return idle < element.idle_restarts
 
 
-def _write(path: Path, facts: Mapping[str, Any]) -> None:
+def _write(path: Path, facts: Mapping[str, Any], *, permissions: int = 0o666) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        with temporary.open("x") as file:
+        check_not_link(path.parent)
+        with open_plain(temporary, "x", permissions=permissions) as file:
             _dump(facts, file)
         temporary.replace(path)
     except OSError as error:
@@ -302,12 +312,12 @@ def serve(element: Element) -> int:
 
 def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
     """Write elements as a JSON document that ``python -m slurm.element`` takes."""
-    _write(file, {"elements": [asdict(element) for element in elements]})
+    _write(file, {"elements": [asdict(element) for element in elements]}, permissions=READABLE)
 
 
 def read_element(file: Path, place: int) -> Element:
-    """The element at a place of such a document."""
-    document = json.loads(file.read_text())["elements"][place]
+    """The element at a place of such a document; raises OSError for one that others made or can change."""
+    document = json.loads(read_own(file))["elements"][place]
     document.update({name: tuple(value) for name, value in document.items() if isinstance(value, list)})
     return Element(**document)
 

@@ -1,7 +1,9 @@
 """The queue of the local executor on disk: arrays, orders and states as JSON, and who looks after them.
 
-One folder for one machine. A submitter adds ``arrays/<n>.json`` and ``orders/<n>.json``; the supervisor, a detached
-process, alone writes ``states.json`` and runs the elements until nothing is left, then ends.
+One folder for one machine and one user: what is in it is run as that user, so nobody else may write there, and what
+another made is refused. Others may read it, to see where elements stand. A submitter adds ``arrays/<n>.json`` and
+``orders/<n>.json``; the supervisor, a detached process, alone writes ``states.json`` and runs the elements until
+nothing is left, then ends.
 """
 
 from __future__ import annotations
@@ -11,23 +13,35 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from slurm.array import Array, Dependency, Resources
 from slurm.commands import scrubbed
+from slurm.owned import READABLE, check_own, open_plain, own_folder, read_own
 from slurm.states import JobState
+
+LOOKS, LOOK_S = 3, 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class LocalQueue:
-    """The folder; every method may be called by any process of this machine."""
+    """The folder; every method may be called by any process of its user on this machine, and by others those that
+    read. Raises PermissionError where somebody else made, or can change, the folder or a file in it."""
 
     folder: Path
+
+    @property
+    def owner(self) -> int:
+        """The id of the user whose queue it is; raises PermissionError where others can write to it."""
+        uid = self.folder.lstat().st_uid
+        check_own(self.folder, uid)
+        return uid
 
     def add(self, array: Array) -> int:
         """Queue an array; its number."""
@@ -46,7 +60,7 @@ class LocalQueue:
     def take_orders(self) -> Iterator[tuple[str, list[str]]]:
         """Orders not yet taken, each once."""
         for path in sorted((self.folder / "orders").glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
-            order = json.loads(path.read_text())
+            order = json.loads(read_own(path))
             path.unlink()
             yield order["what"], order["ids"]
 
@@ -56,7 +70,7 @@ class LocalQueue:
 
     def array(self, number: int) -> Array:
         """An array by its number."""
-        return _array(json.loads((self.folder / "arrays" / f"{number}.json").read_text()))
+        return _array(json.loads(read_own(self.folder / "arrays" / f"{number}.json")))
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Drop arrays for good."""
@@ -66,7 +80,7 @@ class LocalQueue:
     def states(self) -> dict[str, dict[str, Any]]:
         """The states last written, by element; with each the process's id while it runs."""
         try:
-            document: dict[str, dict[str, Any]] = json.loads((self.folder / "states.json").read_text())
+            document: dict[str, dict[str, Any]] = json.loads(read_own(self.folder / "states.json", self.owner))
         except FileNotFoundError:
             return {}
         return document
@@ -82,21 +96,24 @@ class LocalQueue:
 
     def supervised(self) -> bool:
         """Whether a supervisor is at work."""
-        with (self.folder / "supervisor.lock").open("a") as file:
-            return not _lock_now(file.fileno())
+        try:
+            with open_plain(self.folder / "supervisor.lock") as file:
+                return not _lock_now(file.fileno(), fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone with the queue: a supervisor ends only in here, and arrays are added only in here."""
-        for name in ("arrays", "orders"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        with (self.folder / "queue.lock").open("a") as file:
+        for folder in (self.folder, self.folder / "arrays", self.folder / "orders"):
+            own_folder(folder)
+        with self._open("queue.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _ensure_supervisor(self) -> None:
-        with (self.folder / "supervisor.lock").open("a") as lock, (self.folder / "supervisor.log").open("a") as log:
-            if not _lock_now(lock.fileno()):
+        with self._open("supervisor.lock") as lock, self._open("supervisor.log") as log:
+            if not _lock_soon(lock.fileno()):
                 return
             # The supervisor inherits the lock with the open file: there is no moment in which nobody holds it.
             # The shell ends at once, so that it is no child of ours and leaves no zombie with us.
@@ -112,6 +129,9 @@ class LocalQueue:
                 check=True,
             )
 
+    def _open(self, name: str) -> IO[Any]:
+        return open_plain(self.folder / name, "a", permissions=READABLE)
+
 
 def import_path(code: Path | None) -> dict[str, str]:
     """The environment in which a child finds this package: in the submitted code, or where it is now."""
@@ -119,15 +139,25 @@ def import_path(code: Path | None) -> dict[str, str]:
 
 
 def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
-    """Write a JSON document whole or not at all."""
+    """Write a JSON document, which this user alone can change, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    temporary.write_text(json.dumps(value, indent=indent))
+    with open_plain(temporary, "x", permissions=READABLE) as file:
+        file.write(json.dumps(value, indent=indent))
     temporary.replace(path)
 
 
-def _lock_now(descriptor: int) -> bool:
+def _lock_soon(descriptor: int) -> bool:
+    """The lock, unless it is kept: whoever asks whether there is a supervisor holds it, too, for a moment."""
+    for _ in range(LOOKS):
+        if _lock_now(descriptor):
+            return True
+        time.sleep(LOOK_S)
+    return False
+
+
+def _lock_now(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -21,6 +21,7 @@ from slurm.element import AGAIN, IDLE, Element, write_elements
 from slurm.identifiers import base, index
 from slurm.local_queue import LocalQueue, import_path
 from slurm.machine import Machine, this_machine
+from slurm.owned import OTHERS_WRITE, READABLE, check_own, open_plain, own_folder
 from slurm.states import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 
 POLL_S = 0.1
@@ -265,7 +266,7 @@ class Supervisor:
             "TANDA_RESTART": str(self.states[id_].restarts),
             "CUDA_VISIBLE_DEVICES": ",".join(devices),
         }
-        with (file.parent / f"{id_}.log").open("ab") as log:
+        with open_plain(file.parent / f"{id_}.log", "ab", permissions=READABLE) as log:
             process = Popen(
                 [sys.executable, "-m", "slurm.element", str(file), str(place)],
                 env=environment, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -284,11 +285,13 @@ class Supervisor:
         )  # fmt: skip
 
     def _documents(self, array: Array, number: int, cpus: int) -> Path:
-        """The array's elements as the element program reads them, written once."""
-        folder = array.folder / f"{array.name}.{number}"
+        """The array's elements as the element program reads them, written once; raises PermissionError where
+        somebody else could say what runs."""
+        folder = own_folder(own_folder(array.folder) / f"{array.name}.{number}")
+        if array.code is not None and array.code.is_relative_to(array.folder):
+            check_own(array.code)
         file = folder / "elements.json"
         if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
             given = array.resources
             elements = tuple(
                 Element(
@@ -330,6 +333,7 @@ def _sweep(pid: int) -> None:
 
 def supervise(folder: Path, lock: int) -> None:
     """Turn until nothing is left, then give up the lock with the queue held, so that no array is overlooked."""
+    os.umask(os.umask(0o077) | OTHERS_WRITE)  # an element sets its tasks' own
     queue = LocalQueue(folder)
     supervisor = Supervisor(queue)
     supervisor.take_up()

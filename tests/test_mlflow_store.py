@@ -124,7 +124,7 @@ def test_an_update_with_nothing_new_does_not_even_import_mlflow(made: Made) -> N
 def test_without_the_cache_nothing_is_written_twice(made: Made) -> None:
     _update(made)
     before = {key: run.info.run_id for key, run in _runs(made).items()}
-    (made.storage.root / ".mlflow-imported.json").unlink()
+    (made.storage.root / "mlartifacts" / ".imported.json").unlink()
     assert _update(made) == Updated(changed=2)
     after = _runs(made)
     assert {key: run.info.run_id for key, run in after.items()} == before
@@ -164,7 +164,7 @@ def test_epochs_done_again_after_a_kill_are_not_there_twice(made: Made, forget: 
     lines = journal.read(folder)
     journal.rewrite(folder, [*lines[:3], *({**line, "ended": line["ended"] + 500} for line in lines[3:])])
     if forget:
-        (made.storage.root / ".mlflow-imported.json").unlink()
+        (made.storage.root / "mlartifacts" / ".imported.json").unlink()
     _update(made)
     run = _runs(made)[row.train or ""]
     history = _client(made).get_metric_history(run.info.run_id, "train_loss")
@@ -214,15 +214,15 @@ def test_a_search_is_a_parent_and_its_trials_are_children(tmp_path: Path, empty_
 
 
 def test_a_second_importer_leaves_it_to_the_first(made: Made) -> None:
-    with exclusive(made.storage.root / ".mlflow-update") as held:
+    with exclusive(made.storage.locks / "mlflow") as held:
         assert held is not None
         assert _update(made) == Updated(busy=True)
     assert _update(made).created == 2
 
 
 def test_a_dead_importers_claim_is_taken_over(made: Made) -> None:
-    folder = made.storage.root / ".mlflow-update"
-    folder.mkdir()
+    folder = made.storage.locks / "mlflow"
+    folder.mkdir(parents=True)
     assert _update(made).busy
     long_ago = time.time() - STALE_S - 5
     os.utime(folder, (long_ago, long_ago))

@@ -33,7 +33,7 @@ def test_a_refit_follows_its_searchs_winner(tmp_path: Path, forget: bool) -> Non
         runs = tracked(collect(made.plan, made.states), {})
         mlflow_store.update(made.storage, "demo", runs)
         if forget:
-            (made.storage.root / ".mlflow-imported.json").unlink()
+            (made.storage.root / "mlartifacts" / ".imported.json").unlink()
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(mlflow_store.uri(made.storage))

@@ -34,6 +34,13 @@ PLAIN = """\
 #SBATCH --time=60
 
 # setup
+# Others write to this storage too: nothing is run from a folder that is not this user's own.
+for folder in /s /s/tanda-train.0; do
+    if [ ! -O "$folder" ] || [ -L "$folder" ] || [ -n "$(find "$folder" -maxdepth 0 -perm /022)" ]; then
+        echo "tanda: $folder: not a folder that only $(id -un) can change: nothing was run" >&2
+        exit 1
+    fi
+done
 export PYTHONSAFEPATH=1
 
 # command
@@ -71,6 +78,13 @@ FULL = """\
 #SBATCH --time=240
 
 # setup
+# Others write to this storage too: nothing is run from a folder that is not this user's own.
+for folder in /s /s/code /s/tanda-train.0; do
+    if [ ! -O "$folder" ] || [ -L "$folder" ] || [ -n "$(find "$folder" -maxdepth 0 -perm /022)" ]; then
+        echo "tanda: $folder: not a folder that only $(id -un) can change: nothing was run" >&2
+        exit 1
+    fi
+done
 module load cuda/12.1
 source /home/me/venv/bin/activate
 export HF_HOME='/scratch/a b'
@@ -126,7 +140,8 @@ def test_one_element_is_a_plain_job() -> None:
 def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
     (path,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(make_array(), tmp_path)
     command = f"srun --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1 python3.11 -u -m slurm.element"
-    assert path.read_text() == PLAIN.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
+    plain = PLAIN.replace("in /s /s/tanda-train.0;", f"in /s {tmp_path};")
+    assert path.read_text() == plain.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
         "srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 "
         "python3.11 -u -m submitit.core._submit /s/tanda-train.0",
         f"{command} {tmp_path}/tanda-train.json",

@@ -72,18 +72,19 @@ def test_one_submitter_at_a_time(tmp_path: Path) -> None:
 
 def test_a_lock_left_by_a_killed_submitter_is_broken(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    lock = storage.submissions / ".lock"
+    lock = storage.locks / "submit"
     lock.mkdir(parents=True)
     os.utime(lock, (1, 1))
     with submission.exclusively(storage):
         assert lock.is_dir()
-    assert list(storage.submissions.iterdir()) == []
+    assert list(storage.locks.iterdir()) == []
 
 
 def test_the_snapshot_is_whole_and_has_no_caches(tmp_path: Path) -> None:
     snapshot(tmp_path)
     assert (tmp_path / "jobs" / "entry.py").is_file() and (tmp_path / "pipeline" / "cli.py").is_file()
-    assert not list(tmp_path.rglob("__pycache__"))
+    assert not list(tmp_path.rglob("*.pyc"))
+    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o022]
 
 
 @pytest.mark.parametrize(

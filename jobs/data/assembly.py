@@ -21,7 +21,7 @@ from jobs.data.ragged import Ragged, offsets
 from jobs.data.settings import SPLITS
 from jobs.data.spool import Reel, Spool, blocks
 from jobs.data.version import FORMAT
-from jobs.storage import write_json
+from jobs.storage import write_json, write_whole
 
 BLOCK_ROWS = 200_000
 _DIGEST_BYTES = 4 << 20
@@ -68,9 +68,10 @@ class Assembly:
             "labels": "<u2" if len(self.classes) <= 1 << 16 else "<i4",
         }
         splits, counts = self._write_splits(folder, encoder, dtypes)
-        (folder / "vocabulary.json").write_bytes(orjson.dumps(list(known.tokens)))
-        (folder / "classes.json").write_bytes(orjson.dumps(self.classes))
-        known.sequences.astype("<i4").tofile(folder / "word_ngrams.bin")
+        write_whole(folder / "vocabulary.json", orjson.dumps(list(known.tokens)))
+        write_whole(folder / "classes.json", orjson.dumps(self.classes))
+        with (folder / "word_ngrams.bin").open("xb") as file:
+            known.sequences.astype("<i4").tofile(file)
         facts = {
             "dtypes": dtypes,
             "splits": splits,

@@ -21,7 +21,7 @@ from jobs.data import text
 from jobs.data.parallel import in_order
 from jobs.data.source import Chunk, Source
 from jobs.data.tables import parses
-from jobs.storage import read_json, write_json
+from jobs.storage import read_json, write_json, write_whole
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
 _ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}
@@ -126,7 +126,7 @@ class Recorder:
     def finish(self) -> Spool:
         """Write the dictionaries, and spool.json last: a spool without it is not one."""
         for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
-            (self._folder / f"{name}.json").write_bytes(orjson.dumps(numbering.distinct().to_list()))
+            write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
         write_json(self._folder / "spool.json", [asdict(reel) for reel in self._reels])
         return Spool(folder=self._folder, reels=tuple(self._reels))
 

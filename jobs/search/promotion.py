@@ -16,7 +16,7 @@ from typing import Any
 from jobs.attempt import live, numbers
 from jobs.search.study import Study
 from jobs.search.trial import Trial, read_trial, read_trials, taken_by, value_of
-from jobs.storage import read_json, write_json
+from jobs.storage import plain_folder, read_json, write_json
 
 
 class Judge:
@@ -127,5 +127,5 @@ def _write_rung(study: Study, number: int, epochs: int, value: float | None) -> 
     path = _rung_file(study, number, epochs)
     # The first value stands: others have been judged against it.
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
+        plain_folder(path.parent)
         write_json(path, {"epochs": epochs, "value": value})

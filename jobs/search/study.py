@@ -17,7 +17,7 @@ from jobs import models
 from jobs.search.space import Space, read_space
 from jobs.search.stopping import Rule, read_stopping
 from jobs.settings import resolve
-from jobs.storage import Storage, digest, read_json, write_json
+from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 from jobs.task import Task
 
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
@@ -87,7 +87,7 @@ class Study:
         """Write search.json, unless it is there."""
         path = self.folder / "search.json"
         if not path.exists():
-            (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+            plain_folder(plain_folder(self.folder) / "trials")
             write_json(path, self.definition)
 
 

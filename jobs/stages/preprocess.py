@@ -120,7 +120,8 @@ def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts
     asked = context.task.settings["embeddings"]
     size, fingerprint, target = asked["size"], asked["fingerprint"], folder / "vectors.bin"
     if fingerprint is None:
-        vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(target)
+        with target.open("xb") as file:
+            vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(file)
         return {"size": size, "fingerprint": None}
     path = Path(context.task.plumbing["embeddings"])
     meter = Meter(context, "word vectors", path.stat().st_size)
@@ -130,7 +131,8 @@ def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts
     try:
         target.hardlink_to(kept)
     except OSError:  # a file system without hard links
-        table.vectors.astype("<f4").tofile(target)
+        with target.open("xb") as file:
+            table.vectors.astype("<f4").tofile(file)
     return {"size": size, "fingerprint": fingerprint, **vectors.coverage(table, counts)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jobs.storage import sync_folder, write_whole
+from jobs.storage import read_plain, sync_folder, write_whole
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -83,7 +83,7 @@ def read_model(path: Path) -> dict[str, torch.Tensor]:
 
 def unpack(path: Path) -> Any:
     """Read a torch file after checking every checksum in it; nothing in it can run code."""
-    content = path.read_bytes()
+    content = read_plain(path)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         # torch itself reads on over flipped bits.
         damaged = archive.testzip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import zlib
@@ -16,6 +17,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import orjson
 from numpy.lib import format as npy
+
+from jobs.storage import open_plain
 
 LOG_TAIL_BYTES = 8_192
 BLOCK_BYTES = 65_536
@@ -41,9 +44,13 @@ class Predictions:
 def read_bytes(path: str) -> bytes | None:
     """A file's bytes, or None when there is none; leaner than pathlib, which counts with 20,000 files."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path}: a link, which nobody may put there: remove it") from error
+        raise
     try:
         blocks = []
         while block := os.read(descriptor, BLOCK_BYTES):
@@ -206,7 +213,7 @@ def _header(head: bytes) -> tuple[np.dtype[Any], int]:
 def log_tail(folder: Path, lines: int = 40) -> str:
     """The last lines of a task's log, whatever bytes are in it."""
     try:
-        with (folder / "log.txt").open("rb") as file:
+        with open_plain(folder / "log.txt") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:

@@ -6,18 +6,22 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from jobs.storage import check_plain, open_plain, plain_folder, read_plain
+
 
 def publish(folder: Path, files: Mapping[str, bytes], *, own: tuple[str, ...]) -> None:
     """Make ``folder`` hold these files; in the sub-folders ``own``, files of earlier reports are removed.
 
     Nothing is synced: a report lost with the power is made again from storage.
     """
+    plain_folder(folder)
     for name in sorted({str(Path(name).parent) for name in files}):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        plain_folder(folder / name)
     for name, content in files.items():
         replace(folder / name, content)
     for name in own:
         home = folder / name
+        check_plain(home)
         for path in sorted(home.iterdir()) if home.is_dir() else ():
             if f"{name}/{path.name}" not in files and path.is_file() and not path.name.endswith(".tmp"):
                 path.unlink(missing_ok=True)
@@ -29,7 +33,8 @@ def replace(path: Path, content: bytes) -> None:
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        temporary.write_bytes(content)
+        with open_plain(temporary, "xb") as file:
+            file.write(content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -38,6 +43,6 @@ def replace(path: Path, content: bytes) -> None:
 
 def _same(path: Path, content: bytes) -> bool:
     try:
-        return path.stat().st_size == len(content) and path.read_bytes() == content
-    except OSError:
+        return path.lstat().st_size == len(content) and read_plain(path) == content
+    except (OSError, ValueError):
         return False

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.storage import claim
+from jobs.storage import claim, plain_folder
 
 STALE_S = 300.0
 
@@ -41,6 +41,7 @@ def exclusive(folder: Path) -> Iterator[Held | None]:
 
 
 def _take(folder: Path) -> bool:
+    plain_folder(folder.parent)
     if claim(folder):
         return True
     try:

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 
 import orjson
 
-from jobs.storage import Storage, digest
+from jobs.storage import Storage, check_plain, digest, plain_folder, read_json
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 from pipeline.report.lock import Held, exclusive
@@ -69,7 +69,7 @@ def uri(storage: Storage) -> str:
 def update(storage: Storage, experiment: str, runs: Iterable[Tracked], *, progress: Progress | None = None) -> Updated:
     """Bring the manifest's experiment up to date: each run once, however often and from however many nodes."""
     runs = list(runs)
-    with exclusive(storage.root / ".mlflow-update") as held:
+    with exclusive(storage.locks / "mlflow") as held:
         if held is None:
             return Updated(busy=True)
         known = _Known.read(storage, experiment)
@@ -110,9 +110,9 @@ class _Known:
     @classmethod
     def read(cls, storage: Storage, experiment: str) -> _Known:
         inode = _inode(database(storage))
-        known = cls(storage.root / ".mlflow-imported.json", inode, experiment)
+        known = cls(artifacts(storage) / ".imported.json", inode, experiment)
         try:
-            document = orjson.loads(known.path.read_bytes())
+            document = read_json(known.path)
             if inode is not None and document["inode"] == inode and document["root"] == str(storage.root):
                 known.everything = document["experiments"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -135,14 +135,22 @@ class _Known:
             return False
         for name in stamps:
             if memory["stamps"].get(name) != stamps[name]:
-                _place(run.artifacts[name], Path(memory["home"]) / name)
+                _place(run.artifacts[name], self._home(memory["home"]) / name)
         memory["stamps"] = stamps
         return True
 
+    def _home(self, written: str) -> Path:
+        """A run's folder of artifacts; raises ValueError for one elsewhere: the database is for everybody to write."""
+        folder = self.path.parent
+        if not Path(written).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}")
+        return Path(written)
+
     def write(self) -> None:
-        root = self.path.parent
+        root = self.path.parents[1]
         inode = _inode(root / "mlflow.db")
         document = {"inode": inode, "root": str(root), "experiments": self.everything}
+        plain_folder(self.path.parent)
         replace(self.path, orjson.dumps(document))
 
 
@@ -155,6 +163,7 @@ def _inode(path: Path) -> int | None:
 
 def _client(storage: Storage) -> Any:
     """A client on the store, which is made first where there is none: whole, or not at all."""
+    check_plain(database(storage))
     mlflow = _mlflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -303,7 +312,7 @@ def _home(info: Any) -> str:
 
 def _place(source: Path, target: Path) -> None:
     """An artifact is a hard link where the file system allows it: models must not be there twice."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    plain_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         try:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import orjson
 
-from jobs.storage import Storage, digest
+from jobs.storage import Storage, digest, plain_folder, read_plain
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
+from pipeline.report.mlflow_store import artifacts
 from pipeline.report.tracked import Tracked
 from pipeline.tracking.server import Server, Unreachable
 
@@ -30,7 +31,7 @@ def fill(
 
     A small cache beside the storage's own says what was sent; without it everything is sent again, to no effect.
     """
-    cache = storage.root / f".mlflow-sent-{digest([uri, experiment])}.json"
+    cache = artifacts(storage) / f".sent-{digest([uri, experiment])}.json"
     sent = _read_cache(cache)
     pending = [(run, signature) for run in runs if sent.get(run.id) != (signature := run.signature())]
     if not pending:
@@ -50,6 +51,7 @@ def fill(
     except Unreachable as error:
         return f"the tracking server was left behind, the next report tries again: {error}"
     finally:
+        plain_folder(cache.parent)
         replace(cache, orjson.dumps(sent))
     return None
 
@@ -67,7 +69,7 @@ def _send(server: Server, home: str, run: Tracked, names: dict[str, str]) -> Non
 
 def _read_cache(path: Path) -> dict[str, str]:
     try:
-        found = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        found = orjson.loads(read_plain(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

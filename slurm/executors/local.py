@@ -17,7 +17,7 @@ from slurm.states import GONE, RUNNING, WAITING, JobState
 
 @dataclass(frozen=True, slots=True)
 class LocalProcesses:
-    """The ``local`` executor: see ``slurm.executors.Executor``. Ids are unique within ``folder``."""
+    """The ``local`` executor: see ``slurm.executors.Executor``. Ids are unique in ``folder``, one user's."""
 
     folder: Path
 

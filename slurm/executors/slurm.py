@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from slurm.commands import SlurmError, UnknownJobError, call, scrubbed_process
 from slurm.cutting import Piece, cut, dependency_clause
 from slurm.element import Element, serve, write_elements
 from slurm.identifiers import compress
+from slurm.owned import own_folder, owner_writes, seal, shell_checks
 from slurm.site import Site
 from slurm.states import JobState, states
 
@@ -142,7 +144,7 @@ class SlurmArrays:
 
     def write_scripts(self, array: Array, folder: Path) -> tuple[Path, ...]:
         """Write scripts to read, change and ``sbatch`` by hand; they need no pickles, only the JSON beside them."""
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         paths = []
         pieces = cut(array, largest=self._size_or_default())
         for number, piece in enumerate(pieces):
@@ -151,7 +153,8 @@ class SlurmArrays:
             write_elements(folder / f"{stem}.json", elements)
             command = f"{self._python()} -u -m slurm.element {shlex.quote(str(folder / f'{stem}.json'))}"
             path = folder / f"{stem}.sbatch"
-            path.write_text(self._text(array, piece, folder, command=command))
+            with owner_writes():
+                path.write_text(self._text(array, piece, folder, command=command))
             paths.append(path)
         return tuple(paths)
 
@@ -160,7 +163,7 @@ class SlurmArrays:
         executor = self._executor(array, piece, folder, ahead)
         work = [SubmittedElement(_element(array, place)) for place in piece.places]
         try:
-            with scrubbed_process(), executor.batch():
+            with owner_writes(), scrubbed_process(), executor.batch():
                 jobs = [executor.submit(element) for element in work]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             # submitit leaves the pickles of a refused submission behind.
@@ -168,6 +171,8 @@ class SlurmArrays:
             raise _understood(str(error)) from error
         for leftover in folder.glob(".submission_file_*"):
             leftover.unlink()
+        seal(folder)
+        folder.chmod(stat.S_IMODE(array.folder.stat().st_mode))
         return [str(job.job_id) for job in jobs], jobs[0].paths.submission_file
 
     def _text(self, array: Array, piece: Piece, folder: Path, *, command: str | None = None) -> str:
@@ -178,10 +183,10 @@ class SlurmArrays:
 
     def _executor(self, array: Array, piece: Piece, folder: Path, ahead: Sequence[str]) -> _Submitit:
         executor = _Submitit(folder, max_num_timeout=MAX_TIMEOUTS, python=self._python())
-        executor.update_parameters(**self._parameters(array, piece, ahead))
+        executor.update_parameters(**self._parameters(array, piece, folder, ahead))
         return executor
 
-    def _parameters(self, array: Array, piece: Piece, ahead: Sequence[str]) -> dict[str, Any]:
+    def _parameters(self, array: Array, piece: Piece, folder: Path, ahead: Sequence[str]) -> dict[str, Any]:
         given, site = array.resources, self.site
         gpus = f"{site.gres_type}:{given.gpus}" if site.gres_type else given.gpus
         return {
@@ -201,7 +206,7 @@ class SlurmArrays:
             "stderr_to_stdout": True,
             "wckey": None,
             "comment": _comment(array, piece),
-            "setup": self._setup(array),
+            "setup": [*shell_checks(_loaded_from(array, folder)), *self._setup(array)],
             # From 22.05 on srun no longer takes over what sbatch was told.
             "srun_args": [f"--cpus-per-task={given.cpus}"],
             "additional_parameters": self._additional(array, piece, ahead),
@@ -268,6 +273,12 @@ def _element(array: Array, place: int) -> Element:
     )
 
 
+def _loaded_from(array: Array, folder: Path) -> list[Path]:
+    """The folders that what runs is loaded from, outermost first; code that stays elsewhere is not ours to judge."""
+    code = [array.code] if array.code is not None and array.code.is_relative_to(array.folder) else []
+    return [array.folder, *code, folder]
+
+
 def _comment(array: Array, piece: Piece) -> str:
     paths = (path.name for place in piece.places for path in array.elements[place])
     return _clean(array.comment or " ".join(paths))
@@ -280,11 +291,12 @@ def _clean(text: str) -> str:
 
 
 def _fresh_folder(array: Array) -> Path:
-    array.folder.mkdir(parents=True, exist_ok=True)
+    own_folder(array.folder)
     for number in count():
         folder = array.folder / f"{array.name}.{number}"
         try:
-            folder.mkdir()
+            # Closed until all is in it: an access control list may let others write to what submitit creates.
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             continue
         return folder

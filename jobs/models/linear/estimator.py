@@ -15,6 +15,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.svm import LinearSVC
 
 from jobs.models.linear.ngrams import Terms
+from jobs.storage import open_plain
 
 if TYPE_CHECKING:
     from jobs.context import Context
@@ -48,7 +49,7 @@ class Linear:
     def save(self, folder: Path) -> tuple[Path, ...]:
         """Write the classifier into a folder, as arrays alone; returns the files."""
         path = folder / FILE
-        with path.open("wb") as file:
+        with path.open("xb") as file:
             arrays = {"weights": self.weights, "bias": self.bias, "scale": np.array(self.scale)}
             np.savez(file, allow_pickle=False, **arrays, **self.terms.arrays())
         return (path,)
@@ -56,7 +57,7 @@ class Linear:
 
 def load(folder: Path) -> Linear:
     """The classifier that was saved in a folder; runs no code. Raises OSError or ValueError for a broken file."""
-    with np.load(folder / FILE, allow_pickle=False) as arrays:
+    with open_plain(folder / FILE) as file, np.load(file, allow_pickle=False) as arrays:
         return Linear(
             terms=Terms.of(arrays), weights=arrays["weights"], bias=arrays["bias"], scale=float(arrays["scale"])
         )

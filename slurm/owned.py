@@ -1,0 +1,119 @@
+"""Files and folders that are this user's alone, on a storage to which others write too.
+
+What is run (code, pickles, lists of commands) is taken only from what this user owns and nobody else can change; what
+is opened by a fixed name is never opened through a link, which somebody else may have put there to have another file
+read or written. Nothing but the standard library is imported here: it is on the way of every task's start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+READABLE = 0o644  # before the umask; asked for, and not left to the umask, which an access control list overrides
+_LINK = "is a link: here nothing is opened through one; see who made it, and remove it"
+
+
+def open_plain(path: Path, mode: str = "rb", *, permissions: int = 0o666) -> IO[Any]:
+    """Open a file that is no link; raises OSError, saying so, for one that is."""
+
+    def opener(name: str, flags: int) -> int:
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW, permissions)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                error.strerror = _LINK
+            raise
+
+    return open(path, mode, opener=opener)
+
+
+def check_not_link(folder: Path) -> None:
+    """Raise OSError for a link in the place of a folder; nothing for what is not there."""
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, _LINK, str(folder))
+
+
+def check_own(path: Path, uid: int | None = None) -> None:
+    """Raise PermissionError, saying why, unless a path is a user's own (this one's) and only they can change it."""
+    _check(path, path.lstat(), uid)
+
+
+def _check(path: Path, facts: os.stat_result, uid: int | None) -> None:
+    owner = os.geteuid() if uid is None else uid
+    if stat.S_ISLNK(facts.st_mode):
+        wrong = _LINK
+    elif facts.st_uid != owner:
+        wrong = f"belongs to user {facts.st_uid}, not to user {owner}: what it holds is not used"
+    elif facts.st_mode & OTHERS_WRITE:
+        wrong = "can be changed by others: what it holds is not used; look at it, then `chmod go-w`"
+    else:
+        return
+    raise PermissionError(errno.EPERM, wrong, str(path))
+
+
+def read_own(path: Path, uid: int | None = None) -> str:
+    """The text of a user's own file (this one's); raises OSError for one that another made or can change."""
+    with open_plain(path, "r") as file:
+        # Asked of the open file: what lies under its name may be another by now.
+        _check(path, os.fstat(file.fileno()), uid)
+        return str(file.read())
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, made if missing, which only this user can change; raises PermissionError for any other."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    check_own(folder)
+    return folder
+
+
+@contextmanager
+def owner_writes() -> Iterator[None]:
+    """For the length of the block, let what others' code creates be writable by this user alone."""
+    before = os.umask(0o077)
+    os.umask(before | OTHERS_WRITE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def seal(folder: Path) -> None:
+    """Take from everybody else the right to change anything in a folder: copied modes, access control lists."""
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if mode & OTHERS_WRITE and not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS_WRITE)
+
+
+def make_sticky(folder: Path) -> bool:
+    """Let nobody rename or remove what others have in a folder; False where others can, and it is not ours to mend."""
+    facts = folder.stat()
+    if facts.st_mode & stat.S_ISVTX:
+        return True
+    if facts.st_uid == os.geteuid():
+        folder.chmod(stat.S_IMODE(facts.st_mode) | stat.S_ISVTX)
+        return True
+    return not facts.st_mode & OTHERS_WRITE
+
+
+def shell_checks(folders: Iterable[Path]) -> list[str]:
+    """``check_own`` in a batch script, which Slurm keeps where no other user can change it."""
+    names = " ".join(shlex.quote(str(folder)) for folder in dict.fromkeys(folders))
+    return [
+        "# Others write to this storage too: nothing is run from a folder that is not this user's own.",
+        f"for folder in {names}; do",
+        '    if [ ! -O "$folder" ] || [ -L "$folder" ] || [ -n "$(find "$folder" -maxdepth 0 -perm /022)" ]; then',
+        '        echo "tanda: $folder: not a folder that only $(id -un) can change: nothing was run" >&2',
+        "        exit 1",
+        "    fi",
+        "done",
+    ]

@@ -1,0 +1,273 @@
+"""One storage, two users who both write to it: neither can have the other run, read or write what is not theirs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_fixture import Lab, lab
+from rig import Rig
+from slurm_fixture import wait_for
+
+__all__ = ["lab"]
+
+ALICE, BOB = "alicex", "bobx"
+SIX = ", ".join(f"r{seed}: {{seed: {seed}}}" for seed in range(1, 7))
+LINKS = ("log.txt", "metrics.jsonl", "record.json", "progress.json", "attempts", "exits")
+# Everything below a folder, changed in one way or another.
+WRITE = "open(sys.argv[1], 'ab')"
+CREATE = "open(sys.argv[1] + '/new', 'x')"
+RENAME = "os.rename(sys.argv[1], sys.argv[1] + '-away')"
+REMOVE = "os.unlink(sys.argv[1])"
+
+
+def changeable_by_others(folder: Path) -> list[str]:
+    """What in a folder others may write to, sticky folders left out."""
+    paths = [folder, *folder.rglob("*")]
+    modes = {str(path): path.lstat().st_mode for path in paths}
+    return [path for path, mode in modes.items() if mode & 0o022 and not mode & stat.S_ISVTX and not stat.S_ISLNK(mode)]
+
+
+def submission_of(storage: Path) -> Path:
+    (folder,) = (storage / "submissions").iterdir()
+    return folder
+
+
+def queue_of(lab: Lab, storage: Path, user: str) -> Path:
+    return storage / "local" / socket.gethostname() / str(lab.uid(user))
+
+
+def states(lab: Lab, user: str, manifest: Path) -> set[str]:
+    return set(lab.status(user, manifest)["summary"])
+
+
+@pytest.fixture(scope="module")
+def at_work(lab: Lab) -> Iterator[tuple[Path, Path]]:
+    """A storage of the group's on which alice's local processes train for long, and her manifest."""
+    storage = lab.storage("at-work", owner=ALICE, mode=0o2770)
+    manifest = lab.manifest(storage, epochs=100_000)
+    lab.tanda(ALICE, "submit", manifest, "--executor", "local")
+    wait_for(lambda: any((storage / "runs").glob("*/metrics.jsonl")))
+    yield storage, manifest
+    lab.tanda(ALICE, "cancel", manifest)
+    wait_for(lambda: not {"running", "waiting"} & states(lab, ALICE, manifest))
+
+
+def test_a_colleague_can_change_nothing_of_what_is_queued(lab: Lab, at_work: tuple[Path, Path]) -> None:
+    storage, _ = at_work
+    submission, queue = submission_of(storage), queue_of(lab, storage, ALICE)
+    files = [path for folder in (submission, queue) for path in folder.rglob("*") if path.is_file()]
+    assert {"entry.py", "elements.json", "manifest.json", "submission.json", "states.json", "1.json"} <= {
+        path.name for path in files
+    }
+    assert changeable_by_others(submission) == changeable_by_others(queue) == []
+    for name in ("code/jobs/entry.py", "manifest.json", "submission.json"):
+        assert not lab.may(BOB, WRITE, submission / name) and not lab.may(BOB, REMOVE, submission / name)
+    (elements, *_) = submission.glob("*/elements.json")
+    assert not lab.may(BOB, WRITE, elements) and not lab.may(BOB, CREATE, elements.parent)
+    assert not lab.may(BOB, CREATE, submission) and not lab.may(BOB, CREATE, submission / "code/jobs")
+    for name in ("arrays", "orders"):
+        assert not lab.may(BOB, CREATE, queue / name)
+    for name in ("arrays/1.json", "states.json", "supervisor.lock"):
+        assert not lab.may(BOB, WRITE, queue / name)
+
+
+def test_a_colleague_can_swap_none_of_the_folders(lab: Lab, at_work: tuple[Path, Path]) -> None:
+    storage, _ = at_work
+    queue = queue_of(lab, storage, ALICE)
+    for folder in (submission_of(storage), storage / "submissions", storage / "local", queue.parent, queue):
+        assert not lab.may(BOB, RENAME, folder), folder
+
+
+def test_a_colleague_sees_how_it_stands_and_runs_his_own_beside_it(lab: Lab, at_work: tuple[Path, Path]) -> None:
+    storage, manifest = at_work
+    assert "running" in states(lab, BOB, manifest)
+    lab.tanda(BOB, "report", manifest, umask=0o007)
+    lab.tanda(ALICE, "report", manifest, umask=0o007)
+    # The same ids in his queue are other elements: to cancel what is hers must not end what is his.
+    own = lab.manifest(storage, name="own", runs="b: {seed: 7}")
+    lab.tanda(BOB, "run", own, status=None)
+    assert states(lab, BOB, own) == {"done"}
+    (trained,) = (path for path in (storage / "runs").glob("*/model.pt") if path.stat().st_uid == lab.uid(BOB))
+    assert stat.S_IMODE(trained.stat().st_mode) == 0o660
+    before = lab.status(ALICE, manifest)["summary"]
+    lab.tanda(BOB, "cancel", manifest)
+    assert lab.status(ALICE, manifest)["summary"] == before
+    # What needs her local processes' results has nothing of his to wait for.
+    same = lab.manifest(storage, name="same", epochs=100_000)
+    same.write_text(same.read_text().replace("evaluate: {cpus: 1", "evaluate: {cpus: 2"))
+    assert "nothing to submit" in lab.tanda(BOB, "submit", same, "--executor", "local")
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(ALICE, 0o770), (ALICE, 0o2770), ("root", 0o2770), ("root", 0o777)])
+def test_folders_keep_their_group_and_get_a_sticky_bit(lab: Lab, owner: str, mode: int) -> None:
+    storage = lab.storage(f"modes-{owner}-{mode:o}", owner=owner, mode=mode)
+    manifest = lab.manifest(storage)
+    done = lab.call(ALICE, "-m", "pipeline", "submit", manifest, "--executor", "inline")
+    assert done.returncode == 0, done.stderr
+    warned = f"tanda: {storage}: others can rename what is yours in it; let its owner `chmod +t {storage}`, once"
+    assert done.stderr.count(warned) == (owner == "root")
+    sticky = [storage / "submissions", storage / "local", *([storage] if owner == ALICE else [])]
+    assert all(path.stat().st_mode & stat.S_ISVTX for path in sticky)
+    submission = submission_of(storage)
+    assert changeable_by_others(submission) == []
+    if mode & stat.S_ISGID:
+        assert submission.stat().st_gid == storage.stat().st_gid and submission.stat().st_mode & stat.S_ISGID
+        assert states(lab, BOB, manifest) == {"done"}
+
+
+def test_a_queue_that_another_put_in_place_is_refused(lab: Lab) -> None:
+    storage = lab.storage("swapped", owner="root", mode=0o2770)
+    manifest = lab.manifest(storage)
+    queue = queue_of(lab, storage, ALICE)
+    mark = lab.home(ALICE) / "queue-mark"
+    array = {"name": "x", "elements": [["/tmp"]], "command": ["/bin/touch", str(mark)], "folder": str(storage)}
+    program = (
+        "os.umask(0); q = pathlib.Path(sys.argv[1]); (q / 'arrays').mkdir(parents=True); (q / 'orders').mkdir()\n"
+        "(q / 'arrays/1.json').write_text(sys.argv[2])"
+    )
+    assert lab.may(BOB, program, queue, json.dumps(array))
+    said = lab.tanda(ALICE, "submit", manifest, "--executor", "local", status=2)
+    assert f"tanda: {queue}: belongs to user {lab.uid(BOB)}, not to user {lab.uid(ALICE)}" in said
+    assert "Traceback" not in said and not mark.exists()
+
+
+def test_a_folder_of_code_that_another_put_in_place_is_not_run_by_the_closing_job(lab: Lab) -> None:
+    storage = lab.storage("closing", owner="root", mode=0o2770)
+    lab.tanda(ALICE, "submit", lab.manifest(storage), "--executor", "inline")
+    submission = submission_of(storage)
+    (storage / "submissions").chmod(0o2770)
+    assert lab.may(
+        BOB, f"{RENAME}\nshutil.copytree(sys.argv[1] + '-away', sys.argv[1], ignore=lambda *_: ['code'])", submission
+    )
+    said = lab.tanda(ALICE, "close", submission, status=2)
+    assert f"{submission}: belongs to user {lab.uid(BOB)}" in said
+
+
+def test_nothing_is_written_through_links_in_run_folders(lab: Lab) -> None:
+    storage = lab.storage("links", owner=ALICE, mode=0o2770)
+    manifest = lab.manifest(storage, runs=SIX)
+    private = lab.home(ALICE) / "private"
+    shutil.rmtree(private, ignore_errors=True)
+    tasks = json.loads(lab.tanda(ALICE, "plan", manifest, "--json"))["tasks"]
+    trains = [task["id"] for task in tasks if task["stage"] == "train"]
+    private.mkdir()
+    for name in LINKS:
+        (private / name).mkdir() if "." not in name else (private / name).write_text("mine\n")
+    for path in (private, *private.iterdir()):
+        shutil.chown(path, ALICE, ALICE)
+    for task, name in zip(trains, LINKS, strict=True):
+        program = "os.umask(0o007); os.makedirs(sys.argv[1]); os.symlink(sys.argv[3], sys.argv[1] + '/' + sys.argv[2])"
+        assert lab.may(BOB, program, storage / "runs" / task, name, private / name)
+    lab.tanda(ALICE, "run", manifest, status=1)
+    assert {path.name: path.read_text() if path.is_file() else list(path.iterdir()) for path in private.iterdir()} == {
+        name: [] if "." not in name else "mine\n" for name in LINKS
+    }
+    found = {task["id"]: task for task in lab.status(ALICE, manifest)["tasks"]}
+    ends = {name: found[task]["state"] for task, name in zip(trains, LINKS, strict=True)}
+    # The others are only ever replaced, or were not needed.
+    assert ends == {**dict.fromkeys(LINKS, "done"), "log.txt": "failed", "attempts": "failed"}
+    logs = "".join(path.read_text() for path in submission_of(storage).rglob("*.log"))
+    assert f"{trains[0]}: not started: [Errno 40] is a link" in logs
+    assert "attempts: is a link" in (storage / "runs" / trains[4] / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["runs/{task}", "reports/small", "reports/small/plots", "locks"])
+def test_a_folder_that_is_a_link_is_refused(lab: Lab, name: str) -> None:
+    storage = lab.storage(f"folder-{name.replace('/', '-')}", owner=ALICE, mode=0o2770)
+    manifest = lab.manifest(storage)
+    task = json.loads(lab.tanda(ALICE, "plan", manifest, "--json"))["tasks"][0]["id"]
+    target = lab.home(ALICE) / "documents"
+    target.mkdir(exist_ok=True)
+    (target / "thesis.png").write_text("three years\n")
+    for path in (target, target / "thesis.png"):
+        shutil.chown(path, ALICE, ALICE)
+    link = storage / name.format(task=task)
+    program = "os.umask(0o007); os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)\nos.symlink(*sys.argv[2:0:-1])"
+    assert lab.may(BOB, program, link, target)
+    command = ("report", manifest) if name.startswith("reports") else ("submit", manifest, "--executor", "inline")
+    said = lab.tanda(ALICE, *command, status=2)
+    assert f"tanda: {link}: is a link" in said and "Traceback" not in said
+    assert [path.name for path in target.iterdir()] == ["thesis.png"]
+
+
+@pytest.fixture
+def members(lab: Lab, cluster: Rig) -> Rig:
+    """The cluster, on which both users may submit."""
+    for user in (ALICE, BOB):
+        cluster.call("sacctmgr", "-i", "add", "user", user, "account=lab", "defaultaccount=lab")
+    return cluster
+
+
+def on_hold(lab: Lab, storage: Path) -> tuple[Path, list[str]]:
+    """A manifest of alice's whose jobs are queued and held, and the ids of its arrays."""
+    manifest = lab.manifest(storage)
+    manifest.write_text(manifest.read_text() + "cluster: {extra: {hold: true}}\n")
+    document = json.loads(lab.tanda(ALICE, "submit", manifest, "--executor", "slurm", "--json"))
+    closing = json.loads((submission_of(storage) / "submission.json").read_text())["arrays"][-1]["job_ids"]
+    return manifest, [*(array["job_id"] for array in document["arrays"]), *closing]
+
+
+@pytest.mark.cluster
+def test_a_queued_job_runs_what_was_queued(lab: Lab, members: Rig) -> None:
+    storage = lab.storage("slurm", owner=ALICE, mode=0o2770)
+    manifest, jobs = on_hold(lab, storage)
+    submission = submission_of(storage)
+    pickles = list(submission.glob("*/*_submitted.pkl"))
+    assert pickles and changeable_by_others(submission) == []
+    for pickle in pickles:
+        assert not lab.may(BOB, WRITE, pickle) and not lab.may(BOB, REMOVE, pickle)
+    assert not lab.may(BOB, RENAME, submission) and not lab.may(BOB, CREATE, pickles[0].parent)
+    assert states(lab, BOB, manifest) == {"waiting"}
+    members.call("scontrol", "release", ",".join(dict.fromkeys(jobs)))
+    wait_for(lambda: states(lab, BOB, manifest) == {"done"}, 200)
+    assert changeable_by_others(submission) == []
+    # What the tasks write is the group's, as the manifest's umask says.
+    (log,) = {path.stat().st_mode & 0o777 for path in (storage / "runs").glob("*/log.txt")}
+    assert log == 0o660
+    lab.tanda(BOB, "report", manifest)
+    own = lab.manifest(storage, name="own", runs="b: {seed: 7}")
+    lab.tanda(BOB, "submit", own, "--executor", "slurm")
+    wait_for(lambda: states(lab, ALICE, own) == {"done"}, 200)
+
+
+@pytest.mark.cluster
+def test_a_job_whose_folder_was_swapped_refuses_to_run(lab: Lab, members: Rig) -> None:
+    # The storage is root's, and nobody made it sticky; so is the folder of submissions.
+    storage = lab.storage("slurm-swapped", owner="root", mode=0o2770)
+    (storage / "submissions").mkdir()
+    shutil.chown(storage / "submissions", "root", storage.group())
+    (storage / "submissions").chmod(0o2770)
+    _, jobs = on_hold(lab, storage)
+    submission = submission_of(storage)
+    mark = lab.home(ALICE) / "swapped-mark"
+    mark.unlink(missing_ok=True)
+    # His copy of it, open to everybody so that the job can write its log there, with his pickles in place of hers.
+    program = f"""{RENAME}
+import pickle
+class Evil:
+    def __reduce__(self): return os.system, ("touch " + sys.argv[2],)
+os.umask(0)
+old, new = pathlib.Path(sys.argv[1] + '-away'), pathlib.Path(sys.argv[1])
+for path in sorted(old.rglob('*')):
+    target = new / path.relative_to(old)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.pkl':
+        target.write_bytes(pickle.dumps(Evil()))
+    elif path.is_file():
+        shutil.copyfile(path, target)
+"""
+    assert lab.may(BOB, program, submission, mark)
+    assert submission.stat().st_uid == lab.uid(BOB)
+    first = jobs[0]
+    members.call("scontrol", "release", first)
+    wait_for(lambda: "FAILED" in members.call("sacct", "-X", "-n", "-P", "-j", first, "-o", "State"))
+    (log,) = submission.glob(f"*/{first}_0_log.out")
+    assert f"tanda: {submission}: not a folder that only {ALICE} can change: nothing was run" in log.read_text()
+    assert not mark.exists()
+    members.call("scancel", *dict.fromkeys(jobs))
