@@ -14,6 +14,8 @@ from lab_fixture import Lab, lab
 from rig import Rig
 from slurm_fixture import wait_for
 
+from slurm.local_queue import LocalQueue
+
 __all__ = ["lab"]
 
 ALICE, BOB = "alicex", "bobx"
@@ -55,7 +57,8 @@ def at_work(lab: Lab) -> Iterator[tuple[Path, Path]]:
     wait_for(lambda: any((storage / "runs").glob("*/metrics.jsonl")))
     yield storage, manifest
     lab.tanda(ALICE, "cancel", manifest)
-    wait_for(lambda: not {"running", "waiting"} & states(lab, ALICE, manifest))
+    # The closing job, too, is to be over before the folder goes.
+    wait_for(lambda: not LocalQueue(queue_of(lab, storage, ALICE)).supervised())
 
 
 def test_a_colleague_can_change_nothing_of_what_is_queued(lab: Lab, at_work: tuple[Path, Path]) -> None:
@@ -183,7 +186,8 @@ def test_a_folder_that_is_a_link_is_refused(lab: Lab, name: str) -> None:
     manifest = lab.manifest(storage)
     task = json.loads(lab.tanda(ALICE, "plan", manifest, "--json"))["tasks"][0]["id"]
     target = lab.home(ALICE) / "documents"
-    target.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
     (target / "thesis.png").write_text("three years\n")
     for path in (target, target / "thesis.png"):
         shutil.chown(path, ALICE, ALICE)
@@ -196,7 +200,7 @@ def test_a_folder_that_is_a_link_is_refused(lab: Lab, name: str) -> None:
     assert [path.name for path in target.iterdir()] == ["thesis.png"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def members(lab: Lab, cluster: Rig) -> Rig:
     """The cluster, on which both users may submit."""
     for user in (ALICE, BOB):
