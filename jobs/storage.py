@@ -16,7 +16,7 @@ import orjson
 
 ID_LENGTH = 16
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
-_LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
+LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
 
 
 def digest(value: object) -> str:
@@ -37,7 +37,7 @@ def open_plain(path: Path, mode: str = "rb", *, permissions: int = 0o666) -> IO[
             return os.open(name, flags | os.O_NOFOLLOW, permissions)
         except OSError as error:
             if error.errno == errno.ELOOP:
-                error.strerror = _LINK
+                error.strerror = LINK
             raise
 
     return open(path, mode, opener=opener)
@@ -53,7 +53,7 @@ def plain_folder(folder: Path) -> Path:
 def check_plain(path: Path) -> None:
     """Raise OSError for a link, whatever it points to."""
     if path.is_symlink():
-        raise OSError(errno.ELOOP, _LINK, str(path))
+        raise OSError(errno.ELOOP, LINK, str(path))
 
 
 def touch(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
 from slurm.answers import Sent
-from slurm.owned import make_sticky
+from slurm.owned import make_sticky, pass_no_rights_on
 
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
@@ -84,6 +84,7 @@ def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | N
     while not claim(storage.submissions / name, permissions=0o755):
         again += 1
         name = f"{stamp}-{manifest}-{again}"
+    pass_no_rights_on(storage.submissions / name)
     return Submission(
         name=name,
         manifest=manifest,

@@ -12,7 +12,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,7 +72,14 @@ def own_folder(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o755, exist_ok=True)
     check_own(folder)
+    pass_no_rights_on(folder)
     return folder
+
+
+def pass_no_rights_on(folder: Path) -> None:
+    """Let what is made in a folder have the rights that the umask leaves, not those of an inherited access list."""
+    with suppress(OSError):  # there is none, or the file system has no such lists
+        os.removexattr(folder, "system.posix_acl_default")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,19 @@ from hypothesis import strategies as st
 
 from jobs import journal
 from jobs.record import Record, is_done, read_record
-from jobs.storage import Storage, claim, digest, publish_folder, read_json, write_json, write_whole
+from jobs.storage import (
+    Storage,
+    claim,
+    digest,
+    open_plain,
+    publish_folder,
+    read_json,
+    touch,
+    write_json,
+    write_whole,
+)
 from jobs.task import Task
+from pipeline.report import disk
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -107,3 +119,36 @@ def test_a_journal_survives_a_torn_line_and_a_repeated_epoch(tmp_path: Path) -> 
         file.write(b'{"epoch": 3, "trai')
     assert journal.read(tmp_path) == [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.4}]
     assert journal.read(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: open_plain(path, "ab"),
+        lambda path: open_plain(path, "wb"),
+        touch,
+        lambda path: journal.append(path.parent, {"epoch": 1}),
+    ],
+    ids=["append", "write", "touch", "journal"],
+)
+@pytest.mark.parametrize("there", [True, False], ids=["of a file", "of nothing"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, write: Callable[[Path], object], there: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / journal.NAME
+    link.symlink_to(target)
+    if there:
+        target.write_text("mine")
+    with pytest.raises(OSError, match="is a link") as caught:
+        write(link)
+    assert caught.value.filename == str(link)
+    assert target.read_text() == "mine" if there else not target.exists()
+
+
+def test_a_link_is_read_as_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "record.json").symlink_to("secret.json")
+    with pytest.raises(ValueError, match=r"record\.json: is a link"):
+        read_json(tmp_path / "record.json")
+    with pytest.raises(ValueError, match=r"record\.json: is a link"):
+        disk.read_record(str(tmp_path))
+    write_json(tmp_path / "record.json", {"new": 1})
+    assert (tmp_path / "secret.json").read_text() == "{}" and read_json(tmp_path / "record.json") == {"new": 1}

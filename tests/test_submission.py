@@ -15,6 +15,7 @@ from jobs.storage import Storage
 from pipeline import submission, submit
 from pipeline.manifest import load
 from pipeline.plan import make_plan
+from pipeline.queue import ask
 from pipeline.retry import Retry, decide
 from pipeline.snapshot import snapshot
 from pipeline.states import TaskState
@@ -162,3 +163,31 @@ def test_what_waits_for_an_element_that_is_queued_anew_is_queued_anew_too(tmp_pa
     assert submit._doomed(plan, {**met, evaluate: behind[evaluate]}, "slurm", ()) == {evaluate}
     packed = {**states, evaluate: replace(states[evaluate], job=states[trains[1].id].job)}
     assert submit._doomed(plan, packed, "slurm", trains[:1]) == set()
+
+
+def test_what_needs_another_users_local_processes_is_held(tmp_path: Path) -> None:
+    plan = make_plan(load(write_manifest(tmp_path)))
+    (data,) = (planned for planned in plan.tasks if planned.stage == "preprocess")
+    rest = tuple(planned for planned in plan.tasks if planned != data)
+    theirs = TaskState(id=data.id, state="running", executor="local", job="1_0", owner=os.geteuid() + 1)
+    states = {planned.id: TaskState(id=planned.id, state="waiting") for planned in rest}
+    assert submit._out_of_reach(plan, {**states, data.id: theirs}, rest).keys() == states.keys()
+    assert submit._places({data.id: theirs}, "local", frozenset()) == {}
+    mine = replace(theirs, owner=os.geteuid())
+    assert submit._out_of_reach(plan, {**states, data.id: mine}, rest) == {}
+    assert submit._places({data.id: mine}, "local", frozenset()) == {data.id: "1_0"}
+    on_slurm = replace(theirs, executor="slurm")
+    assert submit._out_of_reach(plan, {**states, data.id: on_slurm}, rest) == {}
+    assert submit._places({data.id: on_slurm}, "slurm", frozenset()) == {data.id: "1_0"}
+
+
+def test_a_submission_is_its_files_owners_and_not_who_it_says(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    begun = submission.begin(storage, manifest="m", executor="local", git_commit=None)
+    replace(begun, uid=12345).write(storage)
+    assert submission.read(storage.submissions / begun.name).uid == os.geteuid()
+    # One of a version that had a queue for everybody: its elements' ids mean nothing in anybody's own.
+    old = replace(begun.with_array(_queued("1_0", "a")), uid=None)
+    old.write(storage)
+    assert submission.read(storage.submissions / begun.name).uid is None
+    assert ask(storage, {"a"})["a"].job.state == "gone"

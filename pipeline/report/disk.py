@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.lib import format as npy
 
-from jobs.storage import open_plain
+from jobs.storage import LINK, open_plain
 
 LOG_TAIL_BYTES = 8_192
 BLOCK_BYTES = 65_536
@@ -49,7 +49,7 @@ def read_bytes(path: str) -> bytes | None:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(f"{path}: a link, which nobody may put there: remove it") from error
+            raise ValueError(f"{path}: {LINK}") from error
         raise
     try:
         blocks = []
