@@ -307,11 +307,11 @@ def print_submitted(report: Report, console: Console) -> None:
         console.print(f"{report.let_go} held after a start that failed on the node: released")
     if report.submission is None:
         console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
-    for array in report.submission.arrays if report.submission else ():
+    for array in report.submission.arrays if report.submission is not None else ():
         tasks = sum(map(len, array.elements.values()))
         what = "retries and report" if array.stage == "close" else f"{tasks} task{'s' * (tasks != 1)}"
         console.print(f"{','.join(array.job_ids) or 'not queued':<12} {array.stage:<10} {array.group:<16} {what}")
-    if report.submission and (report.already_done or report.already_queued):
+    if report.submission is not None and (report.already_done or report.already_queued):
         console.print(f"{report.already_done} done already, {report.already_queued} queued already")
     for reason, count in Counter(report.held.values()).items():
         console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")

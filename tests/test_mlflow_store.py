@@ -301,3 +301,24 @@ def test_attempts_of_a_run_that_never_wrote_a_record_give_its_start(made: Made) 
     _update(made)
     started = attempt.history(folder)[0]["started"]
     assert _runs(made)[row.train or ""].info.start_time == round(started * 1000)
+
+
+def test_artifacts_go_nowhere_but_below_the_storage(made: Made, tmp_path: Path) -> None:
+    _update(made)
+    cache = made.storage.root / "mlartifacts" / ".imported.json"
+    document = json.loads(cache.read_bytes())
+    (runs,) = document["experiments"].values()
+    for memory in runs.values():
+        memory |= {"home": str(tmp_path / "elsewhere"), "stamps": {}}
+    cache.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"mlflow\.db: it keeps artifacts in .*elsewhere, not below"):
+        _update(made)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_link_in_the_place_of_the_database_is_refused(made: Made, tmp_path: Path) -> None:
+    (made.storage.root / "mlflow.db").unlink(missing_ok=True)
+    (made.storage.root / "mlflow.db").symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(OSError, match="is a link"):
+        _update(made)
+    assert not (tmp_path / "elsewhere.db").exists()

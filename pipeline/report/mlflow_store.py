@@ -142,8 +142,12 @@ class _Known:
     def _home(self, written: str) -> Path:
         """A run's folder of artifacts; raises ValueError for one elsewhere: the database is for everybody to write."""
         folder = self.path.parent
-        if not Path(written).resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}")
+        # The same folder, and not the same name: a storage may be mounted in two places.
+        if not any(above.exists() and above.samefile(folder) for above in Path(written).resolve().parents):
+            raise ValueError(
+                f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}; "
+                "it is derived: delete it and mlartifacts, and report again"
+            )
         return Path(written)
 
     def write(self) -> None:

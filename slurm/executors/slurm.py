@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from slurm.commands import SlurmError, UnknownJobError, call, scrubbed_process
 from slurm.cutting import Piece, cut, dependency_clause
 from slurm.element import Element, serve, write_elements
 from slurm.identifiers import compress
-from slurm.owned import own_folder, owner_writes, seal, shell_checks
+from slurm.owned import own_folder, owner_writes, shell_checks
 from slurm.site import Site
 from slurm.states import JobState, states
 
@@ -171,8 +170,6 @@ class SlurmArrays:
             raise _understood(str(error)) from error
         for leftover in folder.glob(".submission_file_*"):
             leftover.unlink()
-        seal(folder)
-        folder.chmod(stat.S_IMODE(array.folder.stat().st_mode))
         return [str(job.job_id) for job in jobs], jobs[0].paths.submission_file
 
     def _text(self, array: Array, piece: Piece, folder: Path, *, command: str | None = None) -> str:
@@ -295,8 +292,7 @@ def _fresh_folder(array: Array) -> Path:
     for number in count():
         folder = array.folder / f"{array.name}.{number}"
         try:
-            # Closed until all is in it: an access control list may let others write to what submitit creates.
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o755)
         except FileExistsError:
             continue
         return folder
