@@ -20,6 +20,7 @@ from typing import Any
 from jobs import brake, faults
 from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
 from jobs.context import Context, Outcome, PausedError, StopError
+from jobs.errors import TandaError
 from jobs.record import Record, is_done
 from jobs.storage import Storage, write_json
 from jobs.task import Task
@@ -191,7 +192,8 @@ def _failed(context: Context, started: float, error: Exception) -> int:
 def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
     if isinstance(error, StopError):
         return error.cause, str(error), dict(error.details)
-    text = f"{type(error).__name__}: {error}"
+    # What a person can mend is said as it stands; the name of its class would tell them nothing.
+    text = str(error) if isinstance(error, TandaError) else f"{type(error).__name__}: {error}"
     # By name: a task that never imports torch must not import it to fail.
     if type(error).__name__ == "OutOfMemoryError":
         return "GPU out of memory", text, {}
@@ -274,6 +276,6 @@ def main() -> int:
         os.umask(int(os.environ["TANDA_UMASK"], 8))
     try:
         return run(Path(sys.argv[1]))
-    except (OSError, ValueError) as error:
+    except (OSError, TandaError) as error:
         print(f"tanda: {faults.in_words(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.data.titles import TitleEncoder
+from jobs.errors import InputError
 from jobs.storage import Storage
 from jobs.training.trained import SETTINGS, Trained
 
@@ -22,7 +23,7 @@ def predict(storage_root: Path, run_folder: Path, titles: Iterable[str]) -> Iter
     as the run's data set was. Raises ValueError for a folder without a trained model.
     """
     if not (run_folder / SETTINGS).exists():
-        raise ValueError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
+        raise InputError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
     trained = Trained.open(Storage(storage_root), run_folder)
     encoder = TitleEncoder(trained.dataset)
     remaining = iter(titles)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import DamagedFileError
 from jobs.storage import Storage, read_json, write_json
 
 CAUSES = (
@@ -75,9 +76,9 @@ def read_record(folder: Path) -> Record | None:
     try:
         record = Record(**document)
     except TypeError as error:
-        raise ValueError(f"{folder}/record.json: not a record: {error}") from error
+        raise DamagedFileError(f"{folder}/record.json: not a record: {error}") from error
     if wrong := [name for name, kind in _KINDS.items() if not isinstance(getattr(record, name), kind)]:
-        raise ValueError(f"{folder}/record.json: not a record: {', '.join(wrong)} of another kind")
+        raise DamagedFileError(f"{folder}/record.json: not a record: {', '.join(wrong)} of another kind")
     return record
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.errors import InputError
+
 TYPES = ("int", "float", "bool", "str", "ints")
 
 
@@ -33,30 +35,30 @@ class Setting:
         if self.type == "ints":
             if not isinstance(value, list | tuple) or len(value) < self.items:
                 kind = "non-empty list" if self.items else "list"
-                raise ValueError(f"must be a {kind} of whole numbers, not {value!r}")
+                raise InputError(f"must be a {kind} of whole numbers, not {value!r}")
             return [self._number(item, whole=True) for item in value]
         if self.type == "bool":
             if not isinstance(value, bool):
-                raise ValueError(f"must be true or false, not {value!r}")
+                raise InputError(f"must be true or false, not {value!r}")
             return value
         if self.type == "str":
             if value not in self.choices:
-                raise ValueError(f"must be one of {', '.join(self.choices)}, not {value!r}")
+                raise InputError(f"must be one of {', '.join(self.choices)}, not {value!r}")
             return value
         return self._number(value, whole=self.type == "int")
 
     def _number(self, value: object, *, whole: bool) -> int | float:
         kind = "a whole number" if whole else "a number"
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be {kind}, not {value!r}")
+            raise InputError(f"must be {kind}, not {value!r}")
         if not math.isfinite(value) or (whole and value != int(value)):
-            raise ValueError(f"must be {kind}, not {value!r}")
+            raise InputError(f"must be {kind}, not {value!r}")
         if self.low is not None and value < self.low:
-            raise ValueError(f"must be at least {self.low:g}, not {value!r}")
+            raise InputError(f"must be at least {self.low:g}, not {value!r}")
         if self.above is not None and value <= self.above:
-            raise ValueError(f"must be above {self.above:g}, not {value!r}")
+            raise InputError(f"must be above {self.above:g}, not {value!r}")
         if self.high is not None and value > self.high:
-            raise ValueError(f"must be at most {self.high:g}, not {value!r}")
+            raise InputError(f"must be at most {self.high:g}, not {value!r}")
         return int(value) if whole else float(value)
 
 
@@ -76,5 +78,5 @@ def resolve(settings: Iterable[Setting], *layers: Mapping[str, Any]) -> dict[str
         try:
             values[setting.name] = None if value is None and setting.default is None else setting.read(value)
         except ValueError as error:
-            raise ValueError(f"{setting.name}: {error}") from error
+            raise InputError(f"{setting.name}: {error}") from error
     return values

@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import orjson
 
+from jobs.errors import DamagedFileError
+
 ID_LENGTH = 16
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
@@ -104,7 +106,7 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(read_plain(path))
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a JSON document: {error}") from error
+        raise DamagedFileError(f"{path}: not a JSON document: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import DamagedFileError
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
@@ -58,9 +59,9 @@ class Task:
             )
             said = document["id"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder}/task.json: not a task: submit the manifest again") from error
+            raise DamagedFileError(f"{folder}/task.json: not a task: submit the manifest again") from error
         if not (task.id == said == folder.name):
-            raise ValueError(
+            raise DamagedFileError(
                 f"{folder}/task.json: its settings digest to {task.id}, not to the folder's name; "
                 "it was edited or written by another version: submit the manifest again"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from jobs.errors import InputError
 from pipeline.plan import Plan, Planned
 
 
@@ -21,11 +22,11 @@ def choose(plan: Plan, words: str) -> Planned:
         return (trained or found)[0]
     if found:
         options = ", ".join(f"{planned.group}/{planned.run}/{planned.stage} {planned.id}" for planned in found[:8])
-        raise ValueError(f"{words!r} names {len(found)} tasks: {options}")
+        raise InputError(f"{words!r} names {len(found)} tasks: {options}")
     known = sorted({name for planned in plan.tasks for name in _names(planned)})
     near = difflib.get_close_matches(words, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; runs: {', '.join(known[:12])}"
-    raise ValueError(f"no task {words!r} in {plan.manifest.path}{hint}")
+    raise InputError(f"no task {words!r} in {plan.manifest.path}{hint}")
 
 
 def _names(planned: Planned) -> tuple[str, ...]:

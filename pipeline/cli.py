@@ -12,12 +12,15 @@ import typer
 from rich.console import Console
 
 from jobs.data.files import Quotes
+from jobs.errors import InputError
+from pipeline.edge import Edge, Terminal, version
 
 if TYPE_CHECKING:
     from pipeline.manifest.types import Manifest
     from pipeline.plan import Plan
 
 app = typer.Typer(
+    cls=Edge,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Experiment batches on a shared Slurm GPU cluster: submit a manifest, queue a search, rebuild the report.",
@@ -56,7 +59,25 @@ def _print_json(document: object) -> None:
 def _console(*, stderr: bool = False) -> Console:
     # A pipe has no width: tables are laid out for 160 columns there, and never wrapped to 80.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(stderr=stderr, width=width, highlight=False)
+    return Terminal(stderr=stderr, width=width, highlight=False)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"tanda {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", envvar="TANDA_DEBUG", help="show where a one-line error came from")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
+    ] = False,
+) -> None:
+    """What comes before the command; ``pipeline.edge`` reads ``--traceback``."""
 
 
 @app.command()
@@ -237,8 +258,12 @@ def predict(
     """Classify titles, a line each, with a trained run: prints category, probability and title."""
     from jobs.predict import predict as classify
 
-    titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
-    for title, (category, probability) in zip(titles, classify(run.resolve().parents[1], run, titles), strict=True):
+    try:
+        titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file or 'standard input'}: not UTF-8 text: {error}") from error
+    storage = run.resolve().parent.parent
+    for title, (category, probability) in zip(titles, classify(storage, run, titles), strict=True):
         print(f"{category}\t{probability:.3f}\t{title}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.attempt import STALE_S, history
+from jobs.errors import InputError
 from jobs.storage import Storage
 from pipeline.plan import Plan
 
@@ -34,7 +35,7 @@ def find_waste(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None
     """
     for plan in plans:
         if plan.manifest.storage.resolve() != storage.root.resolve():
-            raise ValueError(f"{plan.manifest.path}: its storage is {plan.manifest.storage}, not {storage.root}")
+            raise InputError(f"{plan.manifest.path}: its storage is {plan.manifest.storage}, not {storage.root}")
     kept = {planned.id for plan in plans for planned in plan.tasks}
     kept_searches = {search.id for plan in plans for search in plan.searches}
     waste = [

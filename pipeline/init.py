@@ -16,6 +16,7 @@ import yaml
 from jobs.data import files
 from jobs.data.files import Quotes
 from jobs.data.settings import SPLITS, Columns
+from jobs.errors import InputError
 from pipeline.manifest.names import unsafe
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def look(path: Path, quotes: Quotes = "checked") -> Look:
     """
     table, whole, header = _start(path, quotes)
     if table.height == 0:
-        raise ValueError(f"{path}: has no rows")
+        raise InputError(f"{path}: has no rows")
     columns = _columns(path, table)
     counts = table[columns["label"]].drop_nulls().value_counts()["count"]
     words = table[columns["text"]].drop_nulls().str.split(" ").list.len()
@@ -100,7 +101,7 @@ def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
     try:
         table = pl.read_ndjson(io.BytesIO(content), infer_schema_length=1000, ignore_errors=True)
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path}: can't be read as jsonl: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: can't be read as jsonl: {str(error).splitlines()[0]}") from error
     return table.head(LOOK_ROWS), not cut and table.height <= LOOK_ROWS
 
 
@@ -153,7 +154,7 @@ def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
     columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
     if len(columns) < len(found):
         missing = " or ".join(name for name in found if name not in columns)
-        raise ValueError(f"{path}: no column looks like the {missing}; its columns are {', '.join(table.columns)}")
+        raise InputError(f"{path}: no column looks like the {missing}; its columns are {', '.join(table.columns)}")
     return columns | {key: name for key, name in (("language", language), ("quality", quality)) if name is not None}
 
 
@@ -212,7 +213,7 @@ def write_starting_manifest(data: Path, target: Path, quotes: Quotes = "checked"
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ValueError(f"{target}: is there already; name another file, or delete it first") from error
+        raise InputError(f"{target}: is there already; name another file, or delete it first") from error
     return target
 
 

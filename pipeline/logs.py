@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.errors import InputError
 from jobs.storage import Storage, open_plain
 from pipeline.choose import choose
 from pipeline.plan import Plan
@@ -35,7 +36,7 @@ def print_log(plan: Plan, words: str, *, follow: bool) -> None:
     path = log_path(plan, planned.id)
     if not path.exists() and not follow:
         state = task_states(plan)[planned.id]
-        raise ValueError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
+        raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
     position = 0
     while True:
         last = not follow or over({planned.id: task_states(plan)[planned.id]})

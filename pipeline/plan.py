@@ -10,6 +10,7 @@ from jobs import models
 from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
+from jobs.errors import InputError
 from jobs.storage import digest
 from jobs.task import STAGES, Task
 from pipeline.manifest.types import Manifest, Resources, Run, Search
@@ -107,7 +108,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     """
     names = dict.fromkeys([*(run.group for run in manifest.runs), *(search.name for search in manifest.searches)])
     if only is not None and only not in names:
-        raise ValueError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
+        raise InputError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
     draft = _Draft(manifest, provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):

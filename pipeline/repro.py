@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import journal
+from jobs.errors import InputError
 from jobs.record import Record, read_record
 from jobs.storage import Storage, digest, read_json
 from jobs.task import Task
@@ -69,16 +70,16 @@ def check(folder: Path) -> list[Difference]:
         command = [sys.executable, "-m", "jobs", str(again.run(task.id))]
         ended = subprocess.run(command, env=environment, check=False)
         if ended.returncode != 0:
-            raise ValueError(f"the run ended with status {ended.returncode} when it was started again")
+            raise InputError(f"the run ended with status {ended.returncode} when it was started again")
         return [found for file in record.files if (found := _compare(storage.root, again.root, file))]
 
 
 def _finished(folder: Path) -> tuple[Task, Record]:
     if not (folder / "task.json").exists():
-        raise ValueError(f"{folder}: not a task's folder: give STORAGE/runs/ID")
+        raise InputError(f"{folder}: not a task's folder: give STORAGE/runs/ID")
     record = read_record(folder)
     if record is None or record.state != "done":
-        raise ValueError(f"{folder}: has not ended well: there is nothing to compare with")
+        raise InputError(f"{folder}: has not ended well: there is nothing to compare with")
     return Task.read(folder), record
 
 

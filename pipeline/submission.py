@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import DamagedFileError
 from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
 from slurm.answers import Sent
 from slurm.owned import make_sticky, pass_no_rights_on
@@ -107,9 +108,9 @@ def read(folder: Path) -> Submission:
         # Not what it says: anybody can write a submission, and only their own.
         found = found if found.uid is None else replace(found, uid=(folder / "submission.json").lstat().st_uid)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"{folder}/submission.json: not a submission: {error}") from error
+        raise DamagedFileError(f"{folder}/submission.json: not a submission: {error}") from error
     if not all(isinstance(name, str) for name in (found.name, found.manifest, found.executor)):
-        raise ValueError(f"{folder}/submission.json: not a submission: a name is missing")
+        raise DamagedFileError(f"{folder}/submission.json: not a submission: a name is missing")
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slurm.errors import SchedulerError
 from slurm.identifiers import base
 
 WAYS = ("afterany", "afterok", "aftercorr")
@@ -112,5 +113,5 @@ class Submitted:
         return tuple(dict.fromkeys(base(id_) for id_ in self.queued))
 
 
-class SubmitError(RuntimeError):
+class SubmitError(SchedulerError):
     """Nothing of an array was queued, for a reason that waiting will not mend; the text is the scheduler's."""

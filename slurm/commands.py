@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from slurm.errors import SchedulerError
+
 TIMEOUT_S = 60.0
 # What a job's environment says of that job alone; a job submitted from inside it must not inherit any.
 _OURS = (
@@ -21,7 +23,7 @@ _OURS = (
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
 
 
-class SlurmError(RuntimeError):
+class SlurmError(SchedulerError):
     """A Slurm program failed; the text is what it said."""
 
 

@@ -21,6 +21,7 @@ from jobs.data.ragged import Ragged, offsets
 from jobs.data.settings import SPLITS
 from jobs.data.spool import Reel, Spool, blocks
 from jobs.data.version import FORMAT
+from jobs.errors import InputError
 from jobs.storage import write_json, write_whole
 
 BLOCK_ROWS = 200_000
@@ -89,7 +90,7 @@ class Assembly:
     def _check_splits(self) -> None:
         for number, name in enumerate(SPLITS):
             if not any((placement.split == number).any() for placement in self._placements):
-                raise ValueError(
+                raise InputError(
                     f"no {name} rows are left: {_told(self._accounts)}; look at data's language, quality, split and "
                     "min_rows_per_category, and at the files"
                 )

@@ -13,6 +13,7 @@ import polars as pl
 
 from jobs.data import csv_quotes
 from jobs.data.source import Chunk, Parse, Source, present
+from jobs.errors import InputError
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -83,9 +84,9 @@ def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
         if end.state in ("whole", "broken") or len(pending) > _LONGEST_HEADER:
             break
     if not pending.strip():
-        raise ValueError(f"{source.path}: an empty file")
+        raise InputError(f"{source.path}: an empty file")
     if end.state == "cut" or end.at > _LONGEST_HEADER:
-        raise ValueError(
+        raise InputError(
             f"{source.path}: a first line of more than {_LONGEST_HEADER} bytes: not a {source.format} file"
         )
     if end.state != "whole":
@@ -206,7 +207,7 @@ class _Reader:
                 _refuse_quote(self._source, line + rest.count(b"\n", 0, end.at), end)
             raise _no_csv(self._source, line, mistake) from mistake
         if too_long:
-            raise ValueError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
+            raise InputError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
 
     def _chunk(self, rows: list[list[str]]) -> Chunk:
         good = [row for row in rows if len(row) <= self._width]
@@ -223,17 +224,17 @@ def _raise(error: ValueError) -> NoReturn:
 
 
 def _no_csv(source: Source, line: int, error: csv.Error) -> ValueError:
-    return ValueError(f"{source.path}:{line}: not {source.format}: {error}")
+    return InputError(f"{source.path}:{line}: not {source.format}: {error}")
 
 
 def _refuse_quote(source: Source, line: int, end: csv_quotes.RowEnd) -> NoReturn:
     what = "is not closed" if end.state == "open" else "is closed before the end of its field"
-    raise ValueError(f"{source.path}:{line}: the quote that opens a field {what}; {_WAY_OUT}")
+    raise InputError(f"{source.path}:{line}: the quote that opens a field {what}; {_WAY_OUT}")
 
 
 def _refuse_lines(source: Source, line: int, row: bytes) -> NoReturn:
     last = line + row.count(b"\n") - 1
-    raise ValueError(
+    raise InputError(
         f"{source.path}:{line}: a quoted field runs on to line {last}, and each of these lines would be a row by "
         f"itself; {_WAY_OUT}; if it is one field, data.quotes: double"
     )

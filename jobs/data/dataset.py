@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data.version import FORMAT
+from jobs.errors import DamagedFileError
 from jobs.storage import read_json
 
 PAD, UNK = 0, 1
@@ -55,14 +56,14 @@ class Dataset:
         meta = read_json(folder / "meta.json")
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise ValueError(
+            raise DamagedFileError(
                 f"{folder}: data set format {found}, this program reads {FORMAT}: rebuild it with "
                 f"`rm -r {folder} && tanda submit MANIFEST`"
             )
         try:
             _check(meta)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
+            raise DamagedFileError(
                 f"{folder}/meta.json: damaged: rebuild the data set with `rm -r {folder} && tanda submit MANIFEST`"
             ) from error
         return cls(folder, meta)
@@ -112,7 +113,7 @@ class Dataset:
         path = self.folder / name
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if path.stat().st_size != expected:
-            raise ValueError(
+            raise DamagedFileError(
                 f"{path}: {path.stat().st_size} bytes where meta.json says {expected}: the data set is damaged; "
                 f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
             )
@@ -135,5 +136,5 @@ def _check(meta: Mapping[str, Any]) -> None:
 def _names(path: Path) -> list[str]:
     names = read_json(path)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: not a list of names: the data set is damaged")
+        raise DamagedFileError(f"{path}: not a list of names: the data set is damaged")
     return names

@@ -9,6 +9,7 @@ from typing import Any
 from isal import isal_zlib
 
 from jobs.data.files import compression
+from jobs.errors import InputError
 
 _READ = 1 << 20
 # isal's stubs declare the class as an instance.
@@ -80,11 +81,11 @@ def _members(
                 try:
                     block = member.decompress(packed)
                 except broken as error:
-                    raise ValueError(f"{path}: broken {kind} file: {error}: fetch or write it again") from error
+                    raise InputError(f"{path}: broken {kind} file: {error}: fetch or write it again") from error
                 packed = member.unused_data
                 if member.eof:
                     member = None
                 if block:
                     yield block
         if member is not None:
-            raise ValueError(f"{path}: the {kind} file is truncated: fetch or write it again")
+            raise InputError(f"{path}: the {kind} file is truncated: fetch or write it again")

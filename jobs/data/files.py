@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from jobs.errors import InputError, MissingFileError
+
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 Quotes = Literal["checked", "double", "none"]  # see data.quotes
 _SUFFIXES = {
@@ -29,7 +31,7 @@ def find(named: str | Iterable[str], setting: str) -> list[Path]:
     names = [named] if isinstance(named, str) else list(named)
     files = [path for name in names for path in _behind(name, setting)]
     if not files:
-        raise FileNotFoundError(f"data.{setting}: an empty list: name at least one file")
+        raise MissingFileError(f"data.{setting}: an empty list: name at least one file")
     return files
 
 
@@ -40,11 +42,11 @@ def _behind(name: str, setting: str) -> list[Path]:
     if path.is_dir():
         files = sorted(child for child in path.iterdir() if child.is_file() and not child.name.startswith("."))
         if not files:
-            raise FileNotFoundError(f"data.{setting}: no file in the folder {path}")
+            raise MissingFileError(f"data.{setting}: no file in the folder {path}")
         return files
     files = sorted(Path(match) for match in glob.glob(str(path)) if Path(match).is_file())  # noqa: PTH207 - an absolute pattern
     if not files:
-        raise FileNotFoundError(f"data.{setting}: no such file: {path}")
+        raise MissingFileError(f"data.{setting}: no such file: {path}")
     return files
 
 
@@ -85,4 +87,4 @@ def _by_content(path: Path) -> str:
         return "tsv"
     if b"," in line:
         return "csv"
-    raise ValueError(f"{path}: can't tell its format: set data.format to one of {', '.join(FORMATS)}")
+    raise InputError(f"{path}: can't tell its format: set data.format to one of {', '.join(FORMATS)}")

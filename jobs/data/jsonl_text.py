@@ -9,6 +9,7 @@ import orjson
 import polars as pl
 
 from jobs.data.source import Chunk, Parse, Source, present
+from jobs.errors import InputError
 
 _SEEN_LINES = 100
 _BOM = b"\xef\xbb\xbf"
@@ -24,7 +25,7 @@ def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterato
         yield lambda chunk=chunk, names=names, line=line: _read(source, names, chunk, line)  # type: ignore[misc]
         line += chunk.count(b"\n")
     if names is None:
-        raise ValueError(f"{source.path}: an empty file")
+        raise InputError(f"{source.path}: an empty file")
 
 
 def _chunks(stream: Iterator[bytes], chunk_bytes: int) -> Iterator[bytes]:
@@ -55,9 +56,9 @@ def _object(source: Source, line: bytes, number: int) -> dict[str, Any]:
     try:
         value = orjson.loads(line.decode("utf-8", "replace"))
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{source.path}:{number}: not JSON: {error}") from error
+        raise InputError(f"{source.path}:{number}: not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{source.path}:{number}: not a JSON object but {type(value).__name__}")
+        raise InputError(f"{source.path}:{number}: not a JSON object but {type(value).__name__}")
     return value
 
 
@@ -73,5 +74,5 @@ def _read(source: Source, names: Mapping[str, str], chunk: bytes, first_line: in
         for number, line in enumerate(chunk.split(b"\n"), start=first_line):
             if line.strip():
                 _object(source, line, number)
-        raise ValueError(f"{source.path}: from line {first_line} on: {error}") from error
+        raise InputError(f"{source.path}: from line {first_line} on: {error}") from error
     return Chunk(table=table.select(pl.col(theirs).alias(ours) for ours, theirs in names.items()))

@@ -11,6 +11,7 @@ from jobs.data.identity import BASELINES, fingerprint
 from jobs.data.meter import Meter
 from jobs.data.source import Source
 from jobs.data.spool import Recorder, Spool, Wanted
+from jobs.errors import InputError
 
 
 def spool(context: Context, settings: Mapping[str, Any], files: Mapping[str, list[int]], folder: Path) -> Spool:
@@ -27,7 +28,7 @@ def spool(context: Context, settings: Mapping[str, Any], files: Mapping[str, lis
     ]
     for _, _, path, described in chosen:
         if fingerprint(path) != described["fingerprint"]:
-            raise ValueError(f"{path}: changed since the manifest was submitted: submit it again")
+            raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
     wanted = Wanted(
         language=settings["language"],
         tokens=settings["columns"]["tokens"] is not None,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from jobs.data import sample_words, text
 from jobs.data.parallel import in_order
 from jobs.data.settings import Text
+from jobs.errors import InputError
 from jobs.storage import write_whole
 
 LANGUAGES = ("spanish", "portuguese")
@@ -80,7 +81,7 @@ def write_sample(
     them for validation. ``categories`` per language, else 632 and 773. Raises ValueError for fewer than 100 rows.
     """
     if rows < 100:
-        raise ValueError(f"rows: must be at least 100, not {rows}")
+        raise InputError(f"rows: must be at least 100, not {rows}")
     folder.mkdir(parents=True, exist_ok=True)
     maker = _Maker(rows, seed, categories, threads or len(os.sched_getaffinity(0)))
     files = [*maker.challenge(folder)] if "challenge" in formats else []

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from jobs.data.files import Quotes
+from jobs.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ def present(source: Source, names: list[str]) -> dict[str, str]:
     found = {ours: theirs for ours, theirs in source.columns.items() if theirs in names}
     for ours in sorted(source.required):
         if ours not in found:
-            raise ValueError(
+            raise InputError(
                 f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {', '.join(names)}; "
                 f"set data.columns.{ours} to the right one{_advice(source, ours)}"
             )

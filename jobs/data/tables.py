@@ -10,6 +10,7 @@ import polars as pl
 from jobs.data import csv_text, jsonl_text
 from jobs.data.decompress import blocks
 from jobs.data.source import Chunk, Parse, Source, present
+from jobs.errors import InputError
 
 CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 100_000
@@ -45,7 +46,7 @@ def _parquet(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
                 read(size * batch.num_rows // total)
                 yield lambda batch=batch: _from_arrow(source, names, batch)  # type: ignore[misc]
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{source.path}: broken parquet file: {error}") from error
+        raise InputError(f"{source.path}: broken parquet file: {error}") from error
 
 
 def _from_arrow(source: Source, names: Mapping[str, str], batch: Any) -> Chunk:
@@ -53,11 +54,11 @@ def _from_arrow(source: Source, names: Mapping[str, str], batch: Any) -> Chunk:
     kinds = {ours: pl.List(pl.String) if ours == "tokens" else pl.String for ours in names}
     for ours, theirs in names.items():
         if table.schema[theirs].is_nested() and not isinstance(table.schema[theirs], type(kinds[ours])):
-            raise ValueError(
+            raise InputError(
                 f"{source.path}: column {theirs!r} is {table.schema[theirs]}, not text (data.columns.{ours})"
             )
     try:
         table = table.select(pl.col(theirs).cast(kinds[ours]).alias(ours) for ours, theirs in names.items())
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{source.path}: a column that can't be read as text: {error}") from error
+        raise InputError(f"{source.path}: a column that can't be read as text: {error}") from error
     return Chunk(table=table)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.data.decompress import blocks, head
 from jobs.data.parallel import in_order
+from jobs.errors import InputError
 
 CHUNK_BYTES = 8 << 20
 _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")
@@ -39,7 +40,7 @@ def read(
     first = start.partition(b"\n")[0]
     header = _HEADER.match(first)
     if header is not None and int(header[2]) != size:
-        raise ValueError(f"{path}: vectors of {int(header[2])} values: set data.embeddings.size to that, not {size}")
+        raise InputError(f"{path}: vectors of {int(header[2])} values: set data.embeddings.size to that, not {size}")
     stream = blocks(path, advance)
     if header is not None and _is_binary(start[len(first) + 1 :]):
         yield from _binary(path, stream, wanted, size, len(first) + 1, int(header[1]))
@@ -105,7 +106,7 @@ def _odd(path: Path, line: bytes, number: int, size: int) -> tuple[bytes, bytes]
         return b" ".join(fields[: surplus + 1]), b" ".join(fields[surplus + 1 :])
     if surplus == 0:  # separated by more than one space, or by tabs
         return fields[0], b" ".join(fields[1:])
-    raise ValueError(f"{path}:{number}: {len(fields) - 1} values where there should be {size} (data.embeddings.size)")
+    raise InputError(f"{path}:{number}: {len(fields) - 1} values where there should be {size} (data.embeddings.size)")
 
 
 def _is_number(field: bytes) -> bool:
@@ -122,10 +123,10 @@ def _numbers(path: Path, values: list[tuple[int, bytes]], size: int) -> NDArray[
         try:
             table[row] = np.array(text.split(), dtype="S").astype(np.float32)
         except ValueError as error:
-            raise ValueError(f"{path}:{line}: not {size} numbers: {error}") from error
+            raise InputError(f"{path}:{line}: not {size} numbers: {error}") from error
     finite = np.isfinite(table).all(axis=1)
     if not finite.all():
-        raise ValueError(f"{path}:{values[int(np.argmin(finite))][0]}: a value that is not finite")
+        raise InputError(f"{path}:{values[int(np.argmin(finite))][0]}: a value that is not finite")
     return table
 
 
@@ -154,11 +155,11 @@ def _binary(
         if token is not None:
             yield _found_binary(path, [token], [pending[space + 1 :]], size)
     if seen < count:
-        raise ValueError(f"{path}: ends after {seen} vectors where its header says {count}: fetch it again")
+        raise InputError(f"{path}: ends after {seen} vectors where its header says {count}: fetch it again")
 
 
 def _found_binary(path: Path, ids: list[int], values: list[bytes], size: int) -> Found:
     table = np.frombuffer(b"".join(values), "<f4").reshape(-1, size).astype(np.float32)
     if not np.isfinite(table).all():
-        raise ValueError(f"{path}: a value that is not finite: not a word2vec file of {size} values a word")
+        raise InputError(f"{path}: a value that is not finite: not a word2vec file of {size} values a word")
     return Found(np.array(ids, np.int64), table)

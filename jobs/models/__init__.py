@@ -14,6 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from jobs.errors import InputError
 from jobs.settings import Setting
 from jobs.training.settings import TRAINING
 
@@ -27,7 +28,7 @@ def names() -> tuple[str, ...]:
 def describe(architecture: str) -> ModuleType:
     """The torch-free description of an architecture; raises ValueError naming the legal ones."""
     if architecture not in names():
-        raise ValueError(f"unknown architecture {architecture!r}: must be one of {', '.join(names())}")
+        raise InputError(f"unknown architecture {architecture!r}: must be one of {', '.join(names())}")
     return import_module(f"jobs.models.{architecture}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs import journal
 from jobs.context import StopError
+from jobs.errors import InputError
 from jobs.record import read_record
 from jobs.search.study import Study, open_study
 from jobs.search.trial import Trial, read_trial, read_trials
@@ -16,7 +17,7 @@ from jobs.storage import Storage
 from jobs.task import Task
 
 
-class NoWinnerError(StopError, ValueError):
+class NoWinnerError(StopError, InputError):
     """A search has no trial of the rank that was asked for: whoever needs it ends as ``upstream failed``."""
 
     def __init__(self, message: str) -> None:

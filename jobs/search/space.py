@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.errors import InputError
 from jobs.search.legal import check_space as check_space
 from jobs.search.legal import is_conditional, is_distribution, read_value
 from jobs.settings import Setting, by_name
@@ -104,7 +105,7 @@ def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
     problems = check_space(space, known.values())
     if problems:
         path, message = problems[0]
-        raise ValueError(f"space.{'.'.join(map(str, path))}: {message}")
+        raise InputError(f"space.{'.'.join(map(str, path))}: {message}")
     return Space(_dimensions(space, known, ""))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import models
+from jobs.errors import DamagedFileError
 from jobs.search.space import Space, read_space
 from jobs.search.stopping import Rule, read_stopping
 from jobs.settings import resolve
@@ -95,7 +96,7 @@ def open_study(storage: Storage, search_id: str) -> Study:
     """A search that at least one trial has begun; raises FileNotFoundError, or ValueError for a damaged one."""
     study = Study(storage, read_json(storage.search(search_id) / "search.json"))
     if study.id != search_id:
-        raise ValueError(
+        raise DamagedFileError(
             f"{study.storage.search(search_id)}/search.json: its content digests to {study.id}, not to {search_id}"
         )
     return study

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs import journal
 from jobs.attempt import history, live
+from jobs.errors import DamagedFileError
 from jobs.record import Record, read_record
 from jobs.search import stopping
 from jobs.search.study import Study, open_study
@@ -90,7 +91,7 @@ def read_point(study: Study, number: int) -> dict[str, Any]:
     written = read_json(path)
     kinds = {"task": str, "point": dict, "draws": dict}
     if not isinstance(written, dict) or not all(isinstance(written.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError(f"{path}: not a trial's point: it is damaged")
+        raise DamagedFileError(f"{path}: not a trial's point: it is damaged")
     return written
 
 

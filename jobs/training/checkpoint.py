@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from jobs.errors import DamagedFileError
 from jobs.storage import read_plain, sync_folder, write_whole
 
 NAME = "checkpoint.pt"
@@ -77,7 +78,7 @@ def read_model(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise
     except BROKEN as error:
-        raise ValueError(f"{path}: damaged, train the run again: {error}") from error
+        raise DamagedFileError(f"{path}: damaged, train the run again: {error}") from error
     return dict(weights)
 
 
@@ -88,7 +89,7 @@ def unpack(path: Path) -> Any:
         # torch itself reads on over flipped bits.
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"{damaged}: its checksum is wrong")
+        raise DamagedFileError(f"{damaged}: its checksum is wrong")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 

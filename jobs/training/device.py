@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from jobs.errors import InputError
+
 # Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
@@ -21,7 +23,7 @@ def choose(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if name == "cuda":
-        raise ValueError("device: cuda is asked for, but this job sees no GPU; ask for gpus: 1 or set device: auto")
+        raise InputError("device: cuda is asked for, but this job sees no GPU; ask for gpus: 1 or set device: auto")
     return torch.device("cpu")
 
 

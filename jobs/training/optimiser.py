@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from jobs.errors import InputError
 from jobs.models.words import Words
 from jobs.training.lag import Lag
 
@@ -66,7 +67,7 @@ class Optimiser:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; raises ValueError when it is another model's or another kind of device's."""
         if [_shapes(part.state()) for part in self._parts] != [_shapes(saved) for saved in state["parts"]]:
-            raise ValueError("the optimiser's state is of another model or another kind of device: train anew")
+            raise InputError("the optimiser's state is of another model or another kind of device: train anew")
         for part, saved in zip(self._parts, state["parts"], strict=True):
             for name, tensors in part.state().items():
                 for tensor, value in zip(tensors, saved[name], strict=True):

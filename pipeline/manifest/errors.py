@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from jobs.errors import InputError
+
 Path = tuple[str | int, ...]
 
 
@@ -40,7 +42,7 @@ def _visible(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
-class ManifestError(ValueError):
+class ManifestError(InputError):
     """A manifest that can't be used; its text is one line per problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:

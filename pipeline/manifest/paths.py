@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from jobs.errors import InputError
+
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<rest>:-[^}]*)?\}|)")
 
 
@@ -21,11 +23,11 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
         if match["dollar"]:
             return "$"
         if name is None:
-            raise ValueError("a '$' with no variable's name after it; write '$$' for a dollar")
+            raise InputError("a '$' with no variable's name after it; write '$$' for a dollar")
         if rest is not None:
             return environment.get(name) or rest[2:]
         if name not in environment:
-            raise ValueError(f"unknown environment variable {name!r}")
+            raise InputError(f"unknown environment variable {name!r}")
         return environment[name]
 
     return _VARIABLE.sub(value, text)
@@ -37,7 +39,7 @@ def absolute(text: str, folder: Path) -> str:
     Links are left as they are: a site's `/home/me/data` stays what people call it.
     """
     if not text.strip():
-        raise ValueError("must be a path, not an empty text")
+        raise InputError("must be a path, not an empty text")
     if any(ord(character) < 32 for character in text):
-        raise ValueError("a path must not hold line breaks or other control characters")
+        raise InputError("a path must not hold line breaks or other control characters")
     return os.path.abspath(folder / Path(os.path.expanduser(expand(text))))  # noqa: PTH100, PTH111

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.errors import InputError
 from jobs.search import winner
 from jobs.storage import Storage, read_json
 from pipeline.report import disk, results, statistics
@@ -71,7 +72,7 @@ def compare(first: str, second: str, *, language: str = "en") -> Comparison:
     _evaluations.cache_clear()
     one, other = _Address.read(first), _Address.read(second)
     if (one.run is None) != (other.run is None):
-        raise ValueError(f"{first} and {second}: give two reports, or two runs as REPORT:GROUP/RUN")
+        raise InputError(f"{first} and {second}: give two reports, or two runs as REPORT:GROUP/RUN")
     if one.run is None:
         return _compare_reports(one, other, words)
     return _compare_runs(_side(one), _side(other), words)
@@ -92,7 +93,7 @@ class _Address:
         folder, _, rest = text.partition(":")
         run, _, seed = rest.rpartition(":") if rest.count(":") and rest.rpartition(":")[2].isdigit() else (rest, "", "")
         if not Path(folder).is_dir() or not rest:
-            raise ValueError(f"{text}: no such report; give a folder such as storage/reports/NAME, or that:GROUP/RUN")
+            raise InputError(f"{text}: no such report; give a folder such as storage/reports/NAME, or that:GROUP/RUN")
         return cls(text=text, report=Path(folder), run=run, seed=seed or None)
 
     def lines(self) -> list[dict[str, str]]:
@@ -101,7 +102,7 @@ class _Address:
             with path.open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except FileNotFoundError as error:
-            raise ValueError(f"{path}: not there; `tanda report` writes it") from error
+            raise InputError(f"{path}: not there; `tanda report` writes it") from error
 
 
 def _side(address: _Address) -> Side:
@@ -113,9 +114,9 @@ def _side(address: _Address) -> Side:
     ]
     if not found:
         known = ", ".join(dict.fromkeys(f"{line['group']}/{line['run']}" for line in lines))
-        raise ValueError(f"{address.text}: no such run; the report has {known}")
+        raise InputError(f"{address.text}: no such run; the report has {known}")
     if len({line["group"] for line in found}) > 1:
-        raise ValueError(f"{address.text}: several groups have such a run: give it as GROUP/RUN")
+        raise InputError(f"{address.text}: several groups have such a run: give it as GROUP/RUN")
     return _read_side(address.report, found[0])
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 from numpy.lib import format as npy
 
+from jobs.errors import DamagedFileError
 from jobs.storage import LINK, open_plain
 
 LOG_TAIL_BYTES = 8_192
@@ -71,12 +72,12 @@ def read_record(folder: str) -> dict[str, Any] | None:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{folder}/record.json: not a JSON document: {error}") from error
+        raise DamagedFileError(f"{folder}/record.json: not a JSON document: {error}") from error
     if not isinstance(document, dict) or document.get("state") not in ("done", "failed"):
-        raise ValueError(f"{folder}/record.json: not a record: its state is neither done nor failed")
+        raise DamagedFileError(f"{folder}/record.json: not a record: its state is neither done nor failed")
     for name in ("result", "about", "files"):
         if not isinstance(document.get(name), dict):
-            raise ValueError(f"{folder}/record.json: not a record: {name} is missing")
+            raise DamagedFileError(f"{folder}/record.json: not a record: {name} is missing")
     return document
 
 
@@ -129,9 +130,9 @@ def read_evaluation(folder: str, known: Known | None = None) -> tuple[tuple[str,
             if isinstance(figures, dict) and "recall" in figures
         }
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
+        raise DamagedFileError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
     if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
-        raise ValueError(f"{folder}/evaluation.json: recall, support and classes differ in length")
+        raise DamagedFileError(f"{folder}/evaluation.json: recall, support and classes differ in length")
     return classes, splits
 
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlparse
 
 import orjson
 
+from jobs.errors import InputError
 from jobs.storage import Storage, check_plain, digest, plain_folder, read_json
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
@@ -177,7 +178,7 @@ def _client(storage: Storage) -> Any:
             client = mlflow.tracking.MlflowClient(uri(storage))
             client.search_experiments(max_results=1)
         except mlflow.exceptions.MlflowException as error:
-            raise ValueError(
+            raise InputError(
                 f"{database(storage)}: MLflow {mlflow.__version__} cannot open it ({error}); "
                 "it is derived: delete it and mlartifacts, and report again"
             ) from error

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.errors import InputError
+
 LANGUAGES = ("en", "es")
 
 PHRASES: Mapping[str, tuple[str, str]] = {
@@ -298,5 +300,5 @@ class Words:
 def make_words(language: str) -> Words:
     """The words of ``report: {language: ..}``; raises ValueError naming the legal ones."""
     if language not in LANGUAGES:
-        raise ValueError(f"report.language: must be one of {', '.join(LANGUAGES)}, not {language!r}")
+        raise InputError(f"report.language: must be one of {', '.join(LANGUAGES)}, not {language!r}")
     return Words(language)

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from jobs.errors import InputError
 from pipeline.tracking.points import Point
 
 TIMEOUT_S = 10.0
@@ -35,7 +36,7 @@ class Server:
 
     def __init__(self, uri: str, timeout_s: float = TIMEOUT_S) -> None:
         if urlsplit(uri).scheme not in ("http", "https"):
-            raise ValueError(f"tracking.uri: must be http:// or https://, not {uri!r}")
+            raise InputError(f"tracking.uri: must be http:// or https://, not {uri!r}")
         self.uri, self.timeout_s = uri.rstrip("/"), timeout_s
         self._asked: float | None = None
 

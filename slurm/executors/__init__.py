@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from slurm.answers import Sent
 from slurm.array import Array, Submitted
+from slurm.errors import UnknownExecutorError
 from slurm.site import Site
 from slurm.states import JobState
 
@@ -46,9 +47,9 @@ def make(name: str, *, folder: Path, site: Site | None = None, entry: Callable[[
 
     ``folder`` is where ``local`` keeps its queue (one for all submissions of a machine, on its own disk or on the
     storage); ``site`` is for ``slurm``; ``entry`` runs one path in this process, for ``inline``.
-    Raises ValueError, with the legal names, for one that is not there.
+    Raises UnknownExecutorError, with the legal names, for one that is not there.
     """
     if name not in names():
-        raise ValueError(f"unknown executor {name!r}; legal: {', '.join(names())}")
+        raise UnknownExecutorError(f"unknown executor {name!r}; legal: {', '.join(names())}")
     module = import_module(f"{__name__}.{name}")
     return cast(Executor, module.make(folder=folder, site=site or Site(), entry=entry))

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -162,7 +164,8 @@ class SlurmArrays:
         executor = self._executor(array, piece, folder, ahead)
         work = [SubmittedElement(_element(array, place)) for place in piece.places]
         try:
-            with owner_writes(), scrubbed_process(), executor.batch():
+            # submitit prints what sbatch said of a refusal, and raises it: once is enough.
+            with owner_writes(), scrubbed_process(), redirect_stderr(StringIO()), executor.batch():
                 jobs = [executor.submit(element) for element in work]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             # submitit leaves the pickles of a refused submission behind.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from jobs.errors import InputError
+
 if TYPE_CHECKING:
     from jobs.data.dataset import Split
 
@@ -35,14 +37,14 @@ class Terms:
     def fit(cls, split: Split, *, vocabulary: int, longest: int, min_count: int, sublinear: bool) -> Terms:
         """Every n-gram of a split that at least ``min_count`` of its titles have."""
         if vocabulary**longest >= 2**62:
-            raise ValueError(f"ngrams: {longest} is too long for a vocabulary of {vocabulary} tokens: take fewer")
+            raise InputError(f"ngrams: {longest} is too long for a vocabulary of {vocabulary} tokens: take fewer")
         titles, codes = _codes(split, 0, len(split), base=vocabulary, longest=longest)
         codes, position = np.unique(codes, return_inverse=True)
         pairs = np.unique(titles * len(codes) + position)
         seen = np.bincount(pairs % max(len(codes), 1), minlength=len(codes))
         kept = seen >= min_count
         if not kept.any():
-            raise ValueError(f"min_count: no n-gram is in {min_count} training titles: take a smaller one")
+            raise InputError(f"min_count: no n-gram is in {min_count} training titles: take a smaller one")
         idf = np.log((1 + len(split)) / (1 + seen[kept])) + 1
         return cls(codes=codes[kept], idf=idf.astype(np.float32), base=vocabulary, longest=longest, sublinear=sublinear)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
+from jobs.errors import InputError
 from jobs.search.past import Past
 from jobs.search.space import Draws, Space
 
@@ -29,5 +30,5 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Algorithm:
     """An algorithm by its name; raises ValueError naming the legal ones."""
     if name not in names():
-        raise ValueError(f"unknown search algorithm {name!r}: must be one of {', '.join(names())}")
+        raise InputError(f"unknown search algorithm {name!r}: must be one of {', '.join(names())}")
     return cast(Algorithm, import_module(f"jobs.search.algorithms.{name}"))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from jobs.errors import InputError
 from jobs.search.legal import Problem, nearest
 from jobs.settings import Setting, by_name, resolve
 
@@ -36,7 +37,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Rule:
     """A rule by its name; raises ValueError naming the legal ones."""
     if name not in names():
-        raise ValueError(f"unknown stopping rule {name!r}{nearest(name, names())}")
+        raise InputError(f"unknown stopping rule {name!r}{nearest(name, names())}")
     return cast(Rule, import_module(f"jobs.search.stopping.{name}"))
 
 
@@ -71,7 +72,7 @@ def read_stopping(stopping: Mapping[str, Any] | None) -> tuple[Rule, dict[str, A
     problems = check_stopping(stopping)
     if problems:
         path, message = problems[0]
-        raise ValueError(f"{'.'.join(map(str, ('stopping', *path)))}: {message}")
+        raise InputError(f"{'.'.join(map(str, ('stopping', *path)))}: {message}")
     if stopping is None:
         return None
     ((name, given),) = stopping.items()

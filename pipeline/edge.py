@@ -1,0 +1,100 @@
+"""The edge of the command line: which errors become one line, and what happens when nobody reads the output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import metadata
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from jobs.errors import TandaError
+from slurm.errors import SchedulerError
+
+BAD_USAGE = 2
+INTERRUPTED = 130
+# What a person can cause, and mend, with the paths that they give: any other OSError is a fault of the program.
+_OF_PATHS = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+        errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV, errno.ETXTBSY,
+    }
+)  # fmt: skip
+# What a storage does by itself; a failed write names no file.
+_OF_STORAGE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+)
+
+
+def one_line(error: Exception) -> str | None:
+    """What to say of an error that a person can mend; None for one of the program's own."""
+    if isinstance(error, TandaError | SchedulerError):
+        return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return None
+    if error.errno in _OF_STORAGE or (error.errno in _OF_PATHS and error.filename):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
+
+
+def version() -> str:
+    """The version of what is installed, which has it from pyproject.toml."""
+    return metadata.version("tanda")
+
+
+class Terminal(Console):
+    """rich's console, which leaves it to the edge to say how a run ends whose reader has gone."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class Edge(TyperGroup):
+    """All commands: status 0 all is well, 1 a task failed or is missing, 2 bad usage or manifest.
+
+    An error of the program's own rises and shows its traceback, with status 1.
+    """
+
+    # Here and not around the whole: typer ends a broken pipe with status 1, and stays silent on Ctrl-C.
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("tanda: stopped", file=sys.stderr)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # `tanda status M | head -1`: the reader has seen enough. The interpreter flushes once more as it ends.
+            _to_nowhere(1)
+            ctx.exit(0)
+        except Exception as error:
+            told = one_line(error)
+            if told is None or ctx.params["traceback"]:
+                raise
+            print(f"tanda: {told}", file=sys.stderr)
+            ctx.exit(BAD_USAGE)
+
+
+def reopen_closed_streams() -> None:
+    """Send what was closed (``>&-``, some crons) to nowhere: else the next file opened would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            _to_nowhere(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
+
+
+def _to_nowhere(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
