@@ -97,7 +97,7 @@ def read_plain(path: Path) -> bytes:
             return bytes(file.read())
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(f"{path}: {error.strerror}") from error
+            raise DamagedFileError(f"{path}: {error.strerror}") from error
         raise
 
 

@@ -14,7 +14,7 @@ from pipeline.plan import Plan, PlannedArray, make_arrays
 
 
 def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
-    """The plan as one JSON document, in the form that ``design.md`` promises."""
+    """The plan as one JSON document, for ``plan --json``: its tasks, searches and arrays."""
     return {
         "manifest": plan.manifest.name,
         "storage": str(plan.manifest.storage),

@@ -206,7 +206,7 @@ def over(states: Mapping[str, TaskState]) -> bool:
 
 
 def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, Any]:
-    """States in the form that ``design.md`` promises for ``status --json``."""
+    """States as one JSON document, for ``status --json``: a task each, counts by state, a search each."""
     counts = Counter(state.state for state in states.values())
     tasks = [
         {"stage": planned.stage, "group": planned.group, "run": planned.run, **asdict(states[planned.id])}

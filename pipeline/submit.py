@@ -50,7 +50,7 @@ class Report:
         return int(bool(self.held))
 
     def document(self) -> dict[str, Any]:
-        """The report in the form that ``design.md`` promises for ``submit --json``."""
+        """The report as one JSON document, for ``submit --json``."""
         arrays = self.submission.arrays if self.submission else ()
         return {
             "submission": self.submission.name if self.submission else None,

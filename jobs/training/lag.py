@@ -14,12 +14,13 @@ STEADY = 40_960  # steps after which Adam's bias correction is 1 in float64
 
 
 class Lag:
-    """A row last moved at step t has mean m and square v of its gradients. In step t + j, without a gradient,
+    """The sum of the steps that dense Adam would have taken with a row while its gradient was zero.
 
-    Adam moves it by rate x m / sqrt(v) x r^j x c(t + j), where r = beta1 / sqrt(beta2) and
+    A row last moved at step t has mean m and square v of its gradients. In step t + j, without a gradient, Adam moves
+    it by rate x m / sqrt(v) x r^j x c(t + j), where r = beta1 / sqrt(beta2) and
     c(n) = sqrt(1 - beta2^n) / (1 - beta1^n). With tail(t), the sum of r^j x c(t + j) over all j >= 1, the sum of the
-    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is
-    taken as it stands ``MIDDLE`` steps on.
+    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is taken as it stands ``MIDDLE``
+    steps on.
     """
 
     def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:

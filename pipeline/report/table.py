@@ -11,7 +11,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown; ``value`` is what it is sorted by, ``link`` the entry's position where it names a run."""
+    """What is shown; ``value`` is what it is sorted by, ``entry`` the run's position where it names one."""
 
     text: str
     value: float | None = None
