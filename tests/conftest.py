@@ -1,4 +1,4 @@
-"""What every test gets: the one real Slurm cluster, and an environment without a person's own settings."""
+"""What tests share: the one real Slurm cluster, a storage with a data set, no settings of a person's own, no GPU."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 
 import pytest
 from cluster_fixture import cluster, little_account
+from training_fixture import dataset, one_core, storage
 
-__all__ = ["cluster", "little_account"]
+__all__ = ["cluster", "dataset", "little_account", "one_core", "storage"]
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,6 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-# Before anything imports torch, and for every child: bit-for-bit tests are written for the CPU, and a workstation's
+# Before CUDA is begun, here and in every child: bit-for-bit tests are written for the CPU, and a workstation's
 # GPU is nobody's to take. A test of the variable itself sets it.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -24,6 +24,8 @@ from pipeline.states import TaskState
 
 START = 1_700_000_000.0
 STAGES = ("preprocess", "train", "evaluate")
+DROPOUT: dict[str, Any] = {"dropout": {"uniform": [0.0, 0.5]}}
+SPACE: dict[str, Any] = {**DROPOUT, "learning_rate": {"loguniform": [1e-5, 1e-1]}}
 
 
 @dataclass(slots=True)

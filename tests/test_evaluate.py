@@ -24,6 +24,8 @@ from jobs.training import metrics
 from jobs.training.scores import of_logits
 from jobs.training.tally import HostTally, Tally
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @st.composite
 def classified(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
@@ -96,17 +98,6 @@ def test_a_spoilt_loss_is_known_by_its_step(kind: type[Tally]) -> None:
     for loss in (1.0, 2.0, float("inf"), 1.0, float("nan")):
         tally.add(torch.tensor(loss), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
     assert int(tally.finite) == 2
-
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads of tests that run side by side on the same cores wait for each other far longer than they work."""
-    monkeypatch.setenv("TANDA_CPUS", "1")
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    return Storage(tmp_path_factory.mktemp("storage"))
 
 
 @pytest.fixture(scope="module")

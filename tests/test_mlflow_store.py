@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from mlflow_fixture import ask, serve
 from report_fixture import (
+    DROPOUT,
     START,
     Made,
     data_files,
@@ -39,8 +40,6 @@ from pipeline.report.collect import collect
 from pipeline.report.lock import STALE_S, exclusive
 from pipeline.report.mlflow_store import Updated
 from pipeline.report.tracked import tracked
-
-SPACE = {"dropout": {"uniform": [0.0, 0.5]}}
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -192,7 +191,7 @@ def test_what_has_not_begun_is_not_there(made: Made) -> None:
 
 def test_a_search_is_a_parent_and_its_trials_are_children(tmp_path: Path, empty_store: Path) -> None:
     data = data_files(tmp_path / "data")
-    made = make(tmp_path, searches=(make_search(data, name="s", space=SPACE, trials=3),))
+    made = make(tmp_path, searches=(make_search(data, name="s", space=DROPOUT, trials=3),))
     for number in range(3):
         finish_trial(made, 0, number, skill=0.3 + 0.1 * number)
     finish_evaluate(made, made.plan.rows[0].evaluate, skill=0.6)
@@ -202,7 +201,7 @@ def test_a_search_is_a_parent_and_its_trials_are_children(tmp_path: Path, empty_
     search = made.plan.searches[0]
     parent = runs[search.id]
     assert parent.data.params["algorithm"] == "tpe"
-    assert json.loads(parent.data.params["space.dropout"]) == SPACE["dropout"]
+    assert json.loads(parent.data.params["space.dropout"]) == DROPOUT["dropout"]
     for trial in search.trials:
         assert runs[trial].data.tags["mlflow.parentRunId"] == parent.info.run_id
     winner = runs[search.trials[2]]

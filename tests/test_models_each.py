@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models_networks import SIZE, build, draw_titles, make_batch, score
+from network_fixture import SIZE, build, draw_titles, make_batch, score
 from torch import Tensor, nn
 
 from jobs import models

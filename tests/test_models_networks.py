@@ -5,21 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from network_fixture import CLASSES, CPU, NETWORKS, build, draw_titles, make_batch, score
+from torch import nn
 
 from jobs import models
 from jobs.data.batches import Batch
 from jobs.settings import resolve
 from jobs.training import optimiser
-
-NETWORKS = [name for name in models.names() if models.describe(name).KIND == "network"]
-CPU = torch.device("cpu")
-VOCABULARY, SIZE, CLASSES = 300, 12, 7
 
 
 @pytest.fixture(autouse=True)
@@ -27,35 +23,6 @@ def _deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def make_batch(titles: list[list[int]], width: int = 0) -> Batch:
-    width = max(width, *(len(title) for title in titles))
-    tokens = torch.tensor([title + [0] * (width - len(title)) for title in titles])
-    lengths = torch.tensor([len(title) for title in titles])
-    rows = torch.arange(len(titles))
-    return Batch(padded=lambda: tokens, lengths=lengths, labels=rows % CLASSES, rows=rows)
-
-
-def draw_titles(count: int, *, seed: int = 0) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 10, (count,), generator=generator).tolist()
-    return [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
-
-
-def build(name: str, **changes: Any) -> nn.Module:
-    torch.manual_seed(3)
-    vectors = torch.randn(VOCABULARY, SIZE)
-    vectors[0] = 0
-    settings = resolve(models.settings(name), changes)
-    network: nn.Module = import_module(f"jobs.models.{name}.network").build(settings, vectors=vectors, classes=CLASSES)
-    return network
-
-
-def score(model: nn.Module, batch: Batch) -> Tensor:
-    model.eval()
-    with torch.inference_mode():
-        return model(batch).clone()
 
 
 def train(model: nn.Module, batch: Batch, steps: int, **settings: Any) -> optimiser.Optimiser:
@@ -173,11 +140,11 @@ def test_evaluation_after_more_training_uses_the_new_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_prediction_without_padding_does_not_depend_on_what_lay_in_memory(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str,
 ) -> None:
+    # Deterministic algorithms, on for this module, fill fresh memory with NaN.
     titles = [title[:3] for title in draw_titles(30) if len(title) >= 3]
     expected = score(build(name), make_batch(titles, width=6))
-    monkeypatch.setattr(Tensor, "new_empty", lambda self, *size: torch.full(size, torch.nan))
     torch.testing.assert_close(score(build(name), make_batch(titles)), expected)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from report_fixture import (
+    SPACE,
     Made,
     data_files,
     finish_all,
@@ -25,8 +26,6 @@ from pipeline.plan import make_plan
 from pipeline.report import build
 from pipeline.report.formats import latex
 from pipeline.report.words import PHRASES, make_words
-
-SPACE = {"dropout": {"uniform": [0.0, 0.5]}, "learning_rate": {"loguniform": [1e-5, 1e-1]}}
 
 
 @pytest.fixture

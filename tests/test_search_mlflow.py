@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixture import data_files, fail, finish_trial, make, make_search
+from report_fixture import (
+    DROPOUT,
+    data_files,
+    fail,
+    finish_trial,
+    make,
+    make_search,
+)
 
 from jobs.attempt import begin
 from jobs.storage import write_json
@@ -14,15 +21,13 @@ from pipeline.report import mlflow_store
 from pipeline.report.collect import collect
 from pipeline.report.tracked import tracked
 
-SPACE = {"dropout": {"uniform": [0.0, 0.5]}}
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
 @pytest.mark.parametrize("forget", [False, True])
 def test_a_refit_follows_its_searchs_winner(tmp_path: Path, forget: bool) -> None:
     data = data_files(tmp_path / "data")
-    made = make(tmp_path, searches=(make_search(data, name="s", space=SPACE, trials=2, refit_seeds=(3,)),))
+    made = make(tmp_path, searches=(make_search(data, name="s", space=DROPOUT, trials=2, refit_seeds=(3,)),))
     for number in range(2):
         finish_trial(made, 0, number, skill=0.5)
     refit = made.plan.rows[1].train or ""

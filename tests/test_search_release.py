@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_fixture import Made, data_files, finish_evaluate, finish_trial, make, make_search
+from report_fixture import (
+    DROPOUT,
+    Made,
+    data_files,
+    finish_evaluate,
+    finish_trial,
+    make,
+    make_search,
+)
 
 from jobs.attempt import begin
 from jobs.record import read_record
 from jobs.search import NoWinnerError, summary, winner
 from pipeline.release import release
 
-SPACE = {"dropout": {"uniform": [0.0, 0.5]}}
-
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     """A search of four trials of which two were killed; its winner and its refit have waited in vain."""
-    search = make_search(data_files(tmp_path / "data"), name="deep", space=SPACE, trials=4, refit_seeds=(1,))
+    search = make_search(data_files(tmp_path / "data"), name="deep", space=DROPOUT, trials=4, refit_seeds=(1,))
     made = make(tmp_path, searches=(search,))
     for number in range(4):
         task = finish_trial(made, 0, number, skill=0.3 + 0.1 * number)

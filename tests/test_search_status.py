@@ -6,13 +6,19 @@ import io
 from pathlib import Path
 
 import pytest
-from report_fixture import Made, data_files, fail, finish_trial, make, make_search
+from report_fixture import (
+    SPACE,
+    Made,
+    data_files,
+    fail,
+    finish_trial,
+    make,
+    make_search,
+)
 from rich.console import Console
 
 from jobs.storage import write_json
 from pipeline.status import print_states, states_document
-
-SPACE = {"learning_rate": {"loguniform": [1e-5, 1e-1]}, "dropout": {"uniform": [0.0, 0.5]}}
 
 
 @pytest.fixture

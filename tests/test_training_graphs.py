@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_models_networks import CLASSES, CPU, NETWORKS, VOCABULARY, build
+from network_fixture import CLASSES, CPU, NETWORKS, VOCABULARY, build
 from torch import Tensor, nn
 
 from jobs.data.batches import TrainBatches, _DeviceMaker

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_fixture import context_of, publish_dataset, train_task
+from training_fixture import context_of, train_task
 
 from jobs import entry, journal
 from jobs.context import StopError
@@ -21,21 +21,7 @@ from jobs.training import checkpoint, epochs, run, stops
 # Many layers whose weights grow by ten at every step overflow within a few of them.
 EXPLODING: dict[str, Any] = {"learning_rate": 10.0, "hidden_layers": [64] * 24, "batch_size": 8}
 
-
-@pytest.fixture(autouse=True)
-def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads of tests that run side by side on the same cores wait for each other far longer than they work."""
-    monkeypatch.setenv("TANDA_CPUS", "1")
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    return Storage(tmp_path_factory.mktemp("storage"))
-
-
-@pytest.fixture(scope="module")
-def dataset(storage: Storage) -> str:
-    return publish_dataset(storage)
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def trained(storage: Storage, architecture: str, dataset: str, **settings: Any) -> run.TrainResult:

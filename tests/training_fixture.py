@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from jobs import models
 from jobs.attempt import begin
@@ -94,3 +95,19 @@ def context_of(task: Task, storage: Storage, **more: Any) -> Context:
     """A context as the task's entry point makes one, without signals."""
     folder = task.write(storage)
     return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=1, **more)
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of tests that run side by side on the same cores wait for each other far longer than they work."""
+    monkeypatch.setenv("TANDA_CPUS", "1")
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    return Storage(tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(scope="module")
+def dataset(storage: Storage) -> str:
+    return publish_dataset(storage)
