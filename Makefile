@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A job started by `python -m` must not find its own working directory first.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test fast check bench setup clean
+.PHONY: demo test fast check coverage bench setup clean
 
 setup: .venv/.ready
 
@@ -31,8 +31,11 @@ check: setup  ## style, types, the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## every claim about speed, one after the other
-	for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+coverage: setup  ## which lines the fast tests run: a table of what they leave out, and htmlcov/
+	$(BIN)/python -m pytest -q -m 'not cluster and not browser' --cov --cov-report=term --cov-report=html
+
+bench: setup  ## every claim about speed, one after the other; QUICK=1 for small sizes, in a few minutes
+	$(BIN)/python benchmarks $(if $(QUICK),--quick)
 
 clean:
 	rm -rf demo .venv
