@@ -21,7 +21,7 @@ from jobs import brake, faults
 from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
 from jobs.context import Context, Outcome, PausedError, StopError
 from jobs.errors import TandaError
-from jobs.record import Record, is_done
+from jobs.record import VERDICTS, Record, is_done
 from jobs.storage import Storage, write_json
 from jobs.task import Task
 
@@ -56,14 +56,14 @@ def run(folder: Path) -> int:
 
 
 def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bool]) -> int | None:
-    """Go on with another task, in this process, as the attempt that follows ``after``; its record is withdrawn.
+    """Go on with another task, in this process, as the attempt that follows ``after``; returns an exit status.
 
-    None when somebody else was first. ``by`` is the id of the task whose process this is, kept in start.json.
+    None when somebody else was first. ``by`` is the id of the task whose process this is, kept in start.json. The
+    task's record holds until this attempt has one of its own to put in its place.
     """
     attempt = follow(folder, after, {**_about(), "by": by})
     if attempt is None:
         return None
-    (folder / "record.json").unlink(missing_ok=True)
     return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
 
 
@@ -177,6 +177,11 @@ def _failed(context: Context, started: float, error: Exception) -> int:
     if cause == "error" and not known:
         traceback.print_exception(error)
     context.say(f"failed ({cause}): {message}")
+    if cause not in VERDICTS and is_done(context.storage, context.task.id):
+        # A task that was done and is continued, say on a GPU that has died since: it still has its result.
+        context.say("the result that it had before holds")
+        _end(context.attempt, started, state="failed", cause=cause, message=message)
+        return FAILED
     outcome = Outcome(files=(), result=details)
     try:
         _record(context, started, state="failed", outcome=outcome, cause=cause, message=message)

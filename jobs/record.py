@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs import journal
 from jobs.errors import DamagedFileError
 from jobs.storage import Storage, read_json, write_json
 
@@ -23,6 +24,8 @@ CAUSES = (
     "upstream failed",
     "killed",
 )
+# What training itself has shown of the settings: on another node, or tried again, it would end the same.
+VERDICTS = ("diverged", "at chance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +54,19 @@ class Record:
         write_json(storage.run(self.id) / "record.json", asdict(self))
 
     def whole(self, storage: Storage) -> bool:
-        """Whether every file that the record names is there with its size."""
+        """Whether every file that the record names is there with its size; a journal may be longer by now.
+
+        A stopped trial that is continued appends epochs to its journal, and its former record holds meanwhile.
+        """
         try:
-            return all((storage.root / name).stat().st_size == size for name, size in self.files.items())
+            return all(_has_size(storage.root / name, size) for name, size in self.files.items())
         except OSError:
             return False
+
+
+def _has_size(path: Path, size: int) -> bool:
+    actual = path.stat().st_size
+    return actual == size or (path.name == journal.NAME and actual > size)
 
 
 _KINDS: Mapping[str, Any] = {

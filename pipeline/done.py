@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jobs.record import is_done
+from jobs.record import is_done, read_record
+from jobs.search.trial import continuation
 from jobs.storage import Storage
 from pipeline.plan import Plan, Planned
 
@@ -13,12 +14,19 @@ REMADE = ("train", "trial")
 
 
 def done_ids(plan: Plan) -> frozenset[str]:
-    """Ids of the tasks whose record says done and whose files are whole."""
+    """Ids of the tasks whose record says done and whose files are whole; no trial that is being continued."""
     storage = Storage(plan.manifest.storage)
     if not storage.runs.is_dir():
         return frozenset()
-    done = frozenset(planned.id for planned in plan.tasks if is_done(storage, planned.id))
+    done = frozenset(planned.id for planned in plan.tasks if _is_done(storage, planned))
     return done | merged(plan, done)
+
+
+def _is_done(storage: Storage, planned: Planned) -> bool:
+    if not is_done(storage, planned.id):
+        return False
+    folder = storage.run(planned.id)
+    return planned.stage != "trial" or continuation(folder, read_record(folder)) is None
 
 
 def merged(plan: Plan, done: Collection[str]) -> frozenset[str]:

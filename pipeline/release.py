@@ -1,4 +1,4 @@
-"""Trials that ended without a record and are not tried again: their searches go on without them."""
+"""Trials that were cut short and are not tried again: their searches go on without them, or with what they had."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jobs.attempt import history
-from jobs.record import Record, read_record
+from jobs.attempt import Attempt, history
+from jobs.record import Record, is_done, read_record
+from jobs.search.trial import continuation
 from jobs.storage import Storage
 from pipeline.plan import Plan, Planned
 from pipeline.retry import Retry
@@ -19,13 +20,14 @@ GIVEN_UP = "trials that it waited for are given up"
 def release(plan: Plan, states: Mapping[str, TaskState], mine: Collection[str]) -> dict[str, Retry]:
     """Record trials among ``mine`` that can't tell their end as failed; what may now be tried again without them.
 
-    A process that was killed writes no record, and as long as a trial has none, its search has no winner.
-    ``mine`` are tasks that nobody tries again.
+    A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
+    stopped trial was being continued, that attempt is ended, and the trial's record holds. ``mine`` are tasks that
+    nobody tries again.
     """
     storage = Storage(plan.manifest.storage)
     given_up = {planned.id for planned in plan.tasks if _is_lost(planned, states, storage) and planned.id in mine}
     for task in given_up:
-        _record(storage, states[task])
+        _give_up(storage, states[task])
     freed: dict[str, Retry] = {}
     for planned in plan.tasks:
         waited = given_up.intersection(planned.after) or freed.keys() & set(planned.task.needs)
@@ -37,15 +39,22 @@ def release(plan: Plan, states: Mapping[str, TaskState], mine: Collection[str]) 
 def _is_lost(planned: Planned, states: Mapping[str, TaskState], storage: Storage) -> bool:
     if planned.stage != "trial" or states[planned.id].state not in ("failed", "lost"):
         return False
+    folder = storage.run(planned.id)
     try:
-        return read_record(storage.run(planned.id)) is None
+        record = read_record(folder)
+        return record is None or continuation(folder, record) is not None
     except ValueError:
         return True
 
 
-def _record(storage: Storage, state: TaskState) -> None:
-    attempts = history(storage.run(state.id))
+def _give_up(storage: Storage, state: TaskState) -> None:
+    folder = storage.run(state.id)
+    attempts = history(folder)
     now = time.time()
+    if is_done(storage, state.id):
+        last = Attempt(folder, int(attempts[-1]["number"]))
+        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="cut short, and was given up")
+        return
     Record(
         id=state.id,
         stage="trial",

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from jobs.attempt import STALE_S, history
 from jobs.record import Record, read_record
+from jobs.search.trial import continuation
 from jobs.storage import Storage, read_json
 from pipeline.done import merged
 from pipeline.plan import Plan, Planned
@@ -31,7 +32,13 @@ def task_states(plan: Plan) -> dict[str, TaskState]:
     """The state of every task of a plan, by id; at most two Slurm commands, none where all is done."""
     storage = Storage(plan.manifest.storage)
     records = {planned.id: _record(storage, planned.id) for planned in plan.tasks}
-    done = {task_id for task_id, record in records.items() if _is_done(storage, record)}
+    # Of a search's trials: one that is being continued has the record of before.
+    continued = {
+        planned.id: how
+        for planned in plan.tasks
+        if isinstance(record := records[planned.id], Record) and (how := continuation(storage.run(planned.id), record))
+    }
+    done = {task_id for task_id, record in records.items() if _is_done(storage, record)} - continued.keys()
     shards = merged(plan, done) - done
     said = ask(storage, records.keys() - done - shards)
     states = {}
@@ -51,6 +58,7 @@ def task_states(plan: Plan) -> dict[str, TaskState]:
             record=record,
             said=said.get(planned.id),
             attempts=history(storage.run(planned.id)) if known else [],
+            continued=continued.get(planned.id),
         )
         states[planned.id] = _upstream(planned, seen.state(), states)
     return states
@@ -89,17 +97,25 @@ def _done(planned: Planned, record: Record) -> TaskState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What the three sources say of one task: its record, the executor, and how its process ended."""
+    """What the three sources say of one task: its record, the executor, and how its process ended.
+
+    ``continued`` is how the attempt stands that trains a stopped trial on, mostly in another task's process.
+    """
 
     planned: Planned
     folder: Path
     record: Record | ValueError | None
     said: Said | None
     attempts: list[dict[str, Any]]
+    continued: str | None = None
 
     def state(self) -> TaskState:
         if self.said is not None and self.said.live:
             return self._live(self.said)
+        if self.continued == "running":
+            return self._is("running", progress=_json(self.folder / "progress.json"))
+        if self.continued is not None:
+            return self._is("lost", message="stopped by its search, then continued; that was cut short")
         if isinstance(self.record, ValueError):
             return self._is("failed", cause="error", message=str(self.record))
         if self.record is not None and self.record.state == "done":

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 from rich.console import Console
 
+from jobs.record import read_record
+from jobs.search.trial import continuation
 from jobs.storage import OWNER_WRITES, Storage, write_whole
 from pipeline import submission
 from pipeline.arrays import Draft, Maker, drafts
@@ -294,11 +296,21 @@ def write_source(folder: Path, plan: Plan) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    """A record that is to be made again must not be taken for the new one; the old one is kept beside it."""
+    """A record that is to be made again must not be taken for the new one; the old one is kept beside it.
+
+    That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
+    """
     record = folder / "record.json"
-    if record.exists():
+    if record.exists() and not _is_continued(folder):
         record.replace(folder / "record.superseded.json")
     (folder / "held.json").unlink(missing_ok=True)
+
+
+def _is_continued(folder: Path) -> bool:
+    try:
+        return continuation(folder, read_record(folder)) is not None
+    except ValueError:
+        return False
 
 
 def print_submitted(report: Report, console: Console) -> None:

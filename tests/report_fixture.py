@@ -168,7 +168,7 @@ def finish_train(
     journal.rewrite(folder, lines)
     write_whole(folder / "model.pt", b"weights " * 16)
     (folder / "log.txt").write_text("10:00:00 epoch 1\n10:00:05 <b>done</b>\n")
-    begin(folder, {})
+    attempt = begin(folder, {}).number
     best = max(lines, key=lambda line: line["validation_balanced_accuracy"])
     names = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
     result = {
@@ -180,7 +180,8 @@ def finish_train(
         "stopped": None,
         **more,
     }
-    _record(made, task_id, "trial" if "trial" in more else "train", result, ("model.pt", "metrics.jsonl"), gpus=gpus)
+    stage = "trial" if "trial" in more else "train"
+    _record(made, task_id, stage, result, ("model.pt", "metrics.jsonl"), gpus=gpus, attempt=attempt)
     made.state(task_id, "done", attempts=1, gpu_hours=gpus * 4.0 * epochs / 3600)
     return lines
 
@@ -319,6 +320,7 @@ def _record(
     cause: str | None = None,
     message: str | None = None,
     gpus: int = 0,
+    attempt: int = 1,
 ) -> None:
     folder = made.storage.run(task_id)
     Record(
@@ -332,6 +334,6 @@ def _record(
         started=START,
         ended=START + 60,
         running_s=60.0,
-        attempt=1,
+        attempt=attempt,
         about={"host": "node1", "git_commit": "0123abc", "gpus": gpus, "slurm": {"job_id": "77"}},
     ).write(made.storage)

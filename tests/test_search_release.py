@@ -15,8 +15,8 @@ from report_fixture import (
     make_search,
 )
 
-from jobs.attempt import begin
-from jobs.record import read_record
+from jobs.attempt import begin, history
+from jobs.record import is_done, read_record
 from jobs.search import NoWinnerError, summary, winner
 from pipeline.release import release
 
@@ -65,3 +65,18 @@ def test_what_is_tried_again_or_was_recorded_is_left_alone(made: Made) -> None:
     winner_row = made.plan.rows[0]
     finish_evaluate(made, winner_row.evaluate, skill=0.5)
     assert winner_row.evaluate not in release(made.plan, made.states, search.trials)
+
+
+def test_a_trial_whose_continuation_is_given_up_keeps_the_result_that_it_had(made: Made) -> None:
+    search = made.plan.searches[0]
+    release(made.plan, made.states, search.trials[2:])
+    best = finish_trial(made, 0, 1, skill=0.9, stopped="asha")
+    folder = made.storage.run(best)
+    begin(folder, {"by": search.trials[0]})  # and its process is no more
+    made.state(best, "lost", attempts=2)
+    with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not come to an end \(1\)"):
+        winner(made.storage, search.id, 4)
+    freed = release(made.plan, made.states, search.trials)
+    assert set(freed) == {task for row in made.plan.rows for task in (row.train, row.evaluate) if task}
+    assert is_done(made.storage, best) and history(folder)[-1]["state"] == "failed"
+    assert winner(made.storage, search.id, 4).name == best

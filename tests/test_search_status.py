@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,14 @@ from report_fixture import (
 )
 from rich.console import Console
 
+from jobs import journal
+from jobs.attempt import begin
 from jobs.storage import write_json
-from pipeline.status import print_states, states_document
+from pipeline.done import done_ids
+from pipeline.manifest.types import Resources
+from pipeline.retry import Retry
+from pipeline.status import print_states, states_document, task_states
+from pipeline.submit import submit_plan
 
 
 @pytest.fixture
@@ -58,6 +66,35 @@ def test_a_damaged_search_hides_nothing_else(made: Made) -> None:
     write_json(made.storage.search(made.plan.searches[0].id) / "search.json", {"damaged": True})
     text = _printed(made)
     assert "search deep:" in text and "search.json" in text and "search next: no result yet" in text
+
+
+def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_stays(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = made.plan.searches[0].trials[2]
+    folder = made.storage.run(task)
+    record = (folder / "record.json").read_bytes()
+    monkeypatch.setattr("jobs.attempt.socket.gethostname", lambda: "elsewhere")
+    attempt = begin(folder, {"by": made.plan.searches[0].trials[0]})
+    (attempt.home / "alive").touch()
+    monkeypatch.undo()
+    journal.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
+    assert task_states(made.plan)[task].state == "running" and task not in done_ids(made.plan)
+    deep = states_document(made.plan, made.states)["searches"][0]
+    assert deep["states"]["running"] == 1 and "stopped" not in deep["states"]
+    assert (deep["best"]["trial"], deep["best"]["value"]) == (2, 0.95)
+    os.utime(attempt.home / "alive", (0, 0))  # no sign of life
+    lost = task_states(made.plan)[task]
+    assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was cut short")
+    # Submitted again it goes on from what it has: the record is not set aside.
+    manifest = replace(made.plan.manifest, resources={"close": Resources()})
+    submit_plan(replace(made.plan, manifest=manifest), executor="recording", changes={task: Retry(reason="lost")})
+    assert (folder / "record.json").read_bytes() == record
+    # One that failed leaves the trial as it was before, with a journal that is longer.
+    attempt.end(state="failed", cause="error", message="CUDA error")
+    assert task_states(made.plan)[task].state == "done" and task in done_ids(made.plan)
+    again = states_document(made.plan, made.states)["searches"][0]
+    assert again["states"]["stopped"] == 1 and again["best"]["trial"] == 1
 
 
 def _printed(made: Made) -> str:

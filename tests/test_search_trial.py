@@ -15,7 +15,7 @@ from small_manifest import MANIFEST, write_titles
 
 from jobs import attempt, journal
 from jobs.context import StopError
-from jobs.record import read_record
+from jobs.record import is_done, read_record
 from jobs.search import NoWinnerError, best_so_far, summary, trial_settings, trials, winner, winner_settings
 from jobs.search.promotion import next_promotable, rung
 from jobs.search.proposal import choose, claim_point, past_of
@@ -238,12 +238,14 @@ def test_whoever_is_cut_short_while_continuing_another_trial_takes_it_up_again(t
     process = start(study, 2, fake_train(epoch_s=0.1))
     own = study.storage.run(study.task(2).id)
     others = [study.storage.run(study.task(number).id) for number in (0, 1)]
-    _wait_until(lambda: read_record(own) is not None and any(not (o / "record.json").exists() for o in others))
-    (taken,) = [folder for folder in others if not (folder / "record.json").exists()]
+    _wait_until(lambda: read_record(own) is not None and bool(_running(study) & set(others)))
+    (taken,) = _running(study) & set(others)
+    before = (taken / "record.json").read_bytes()
     process.terminate()
     process.join()
     assert process.exitcode == 75
     assert {trial.folder: trial.state for trial in trials(study.storage, study.id)}[taken] == "paused"
+    assert (taken / "record.json").read_bytes() == before
     assert run_inline(study, [2], fake_train()) == [0]  # requeued: its own trial is done, the other's is taken up
     states = {trial.folder: trial for trial in trials(study.storage, study.id)}
     assert states[taken].state == "done" and states[taken].epochs == 9
@@ -255,13 +257,21 @@ def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_pa
     run_inline(study, [0, 1], fake_train())
     process = start(study, 2, fake_train(epoch_s=0.1))
     others = [study.storage.run(study.task(number).id) for number in (0, 1)]
-    _wait_until(lambda: any(not (folder / "record.json").exists() for folder in others))
+    # Killed once it has trained further: the record of before must hold although the journal has grown.
+    _wait_until(lambda: any(len(journal.read(folder)) > 2 for folder in _running(study) & set(others)))
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    (number,) = [number for number, folder in enumerate(others) if not (folder / "record.json").exists()]
-    assert run_inline(study, [number], fake_train()) == [0]
+    (lost,) = [trial for trial in trials(study.storage, study.id) if trial.state == "lost"]
+    assert lost.folder in others and lost.epochs > 2 and lost.value is not None
+    former = read_record(lost.folder)
+    assert former is not None and is_done(study.storage, lost.task) and former.result["epochs_run"] == 1
+    with pytest.raises(NoWinnerError, match=rf"1 of 3 trials have not come to an end \({lost.number}\)"):
+        winner(study.storage, study.id, 3)
+    assert run_inline(study, [lost.number], fake_train()) == [0]
     assert {trial.state for trial in trials(study.storage, study.id)} == {"stopped", "done"}
+    assert [line["epoch"] for line in journal.read(lost.folder)] == list(range(1, 10))
+    assert winner(study.storage, study.id, 3) == lost.folder
 
 
 def test_a_proposal_does_not_see_the_trial_it_is_for(tmp_path: Path) -> None:
@@ -292,6 +302,10 @@ searches:
     assert study.id == planned.id
     assert [study.task(number).id for number in range(4)] == [task.id for task in tasks]
     assert claim_point(study, 0).keys() == {"dropout", "batch_size"}
+
+
+def _running(study: Study) -> set[Path]:
+    return {trial.folder for trial in trials(study.storage, study.id) if trial.state == "running"}
 
 
 def _wait_until(true: Any, seconds: float = 20.0) -> None:

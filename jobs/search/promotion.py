@@ -4,6 +4,9 @@ A trial stopped early is done and keeps its checkpoint. As later trials come in 
 share that goes on. Each element of a search, once its own trial is done, therefore looks for such trials and
 continues them in their own run folders until there is none left: so the last element leaves none behind, and
 there is exactly one result a trial. Taking over is beginning the run's next attempt, which only one process can.
+The record of before stays in its place until that attempt ends with one of its own: done, stopped at a later
+milestone, or failed by the settings' own fault. Until then the trial counts as running, paused or lost; an attempt
+that failed for any other reason leaves it stopped, as it was.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.attempt import live, numbers
+from jobs.attempt import history, live, numbers
 from jobs.search.study import Study
 from jobs.search.trial import Trial, read_trial, read_trials, taken_by, value_of
 from jobs.storage import plain_folder, read_json, write_json
@@ -95,16 +98,17 @@ def rung(study: Study, epochs: int) -> dict[int, float]:
 
 
 def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
-    """A trial for this task's process to continue, and its newest attempt's number; the furthest come first.
+    """A trial for this task's process to continue, and its newest attempt's number.
 
-    Either stopped and by now among the best of its milestone, or taken over by this same task before and cut short.
+    Either stopped and by now among the best of its milestone, or continued before and cut short: by this same task's
+    process, or it is this task's own trial. The furthest come first; one that failed to go on comes last, so that it
+    does not stand in the way of the others.
     """
     if study.stopping() is None:
         return None
     standing = Standing(study)
-    for trial in sorted(standing.trials(), key=lambda trial: (-trial.epochs, trial.number)):
-        if not _continuable(standing, trial, task_id):
-            continue
+    ready = [trial for trial in standing.trials() if _continuable(standing, trial, task_id)]
+    for trial in sorted(ready, key=lambda trial: (_has_failed(trial.folder), -trial.epochs, trial.number)):
         # Read again, after its attempts: whoever has taken it over since has begun a newer one.
         known = numbers(trial.folder)
         again = read_trial(study, trial.number)
@@ -115,8 +119,13 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
 
 def _continuable(standing: Standing, trial: Trial, task_id: str) -> bool:
     if trial.state in ("paused", "lost"):
-        return trial.task != task_id and taken_by(trial.folder) == task_id
+        by = taken_by(trial.folder)
+        return by is not None and task_id in (by, trial.task)
     return trial.state == "stopped" and standing.goes_on(trial.number, trial.epochs) and not live(trial.folder)
+
+
+def _has_failed(folder: Path) -> bool:
+    return history(folder)[-1].get("state") == "failed"
 
 
 def _rung_file(study: Study, number: int, epochs: int) -> Path:

@@ -12,7 +12,7 @@ from jobs.context import StopError
 from jobs.errors import InputError
 from jobs.record import read_record
 from jobs.search.study import Study, open_study
-from jobs.search.trial import Trial, read_trial, read_trials
+from jobs.search.trial import Trial, continuation, read_trial, read_trials
 from jobs.storage import Storage
 from jobs.task import Task
 
@@ -41,7 +41,8 @@ class Summary:
 def winner(storage: Storage, search_id: str, trials: int, rank: int = 1) -> Path:
     """The run folder of the trial of this rank by the validation metric, among the first so many trials.
 
-    Raises NoWinnerError when fewer ended with a result, or while one of them has no record: any might still win.
+    Raises NoWinnerError when fewer ended with a result, or while one of them has no record or is being continued:
+    any might still win.
     """
     return _ranked(_open(storage, search_id), trials, rank).folder
 
@@ -111,14 +112,16 @@ def _open(storage: Storage, search_id: str) -> Study:
 
 
 def open_trials(study: Study, trials: int) -> list[int]:
-    """The numbers, among so many trials, of those without a record: what they come to is not known yet."""
+    """The numbers, among so many trials, of those without a record or being continued: any of them may still win."""
     return [number for number in range(trials) if not _is_over(study, number)]
 
 
 def _is_over(study: Study, number: int) -> bool:
     try:
         # One that failed before it had a point is over too: its own record is asked, not the search's folder.
-        return read_record(study.storage.run(study.task(number).id)) is not None
+        folder = study.storage.run(study.task(number).id)
+        record = read_record(folder)
+        return record is not None and continuation(folder, record) is None
     except ValueError:
         return False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import journal
-from jobs.attempt import history, live
+from jobs.attempt import history, live, numbers
 from jobs.errors import DamagedFileError
 from jobs.record import Record, read_record
 from jobs.search import stopping
@@ -23,8 +23,9 @@ STATES = ("running", "paused", "lost", "stopped", "done", "failed")
 class Trial:
     """A trial that has a point.
 
-    ``state``: running; paused (saved, waits to be started again); lost (no sign of life and no record); stopped
-    early; done; failed, with its ``cause``. ``value`` is that of the search's metric, the best epoch's or the
+    ``state``: running; paused (saved, waits to be started again); lost (no sign of life, and its newest attempt has
+    no end); stopped early; done; failed, with its ``cause``. A stopped trial that is being continued is running,
+    paused or lost, although it has a record. ``value`` is that of the search's metric, the best epoch's or the
     last one's as ``keep`` says; ``folder`` is the run's, with journal and model.
     """
 
@@ -42,7 +43,7 @@ class Trial:
 
     @property
     def over(self) -> bool:
-        """Whether it has a record; a stopped trial may still be continued."""
+        """Whether its result is there; a stopped trial may still be continued."""
         return self.state in ("stopped", "done", "failed")
 
 
@@ -69,14 +70,15 @@ def read_trial(study: Study, number: int) -> Trial:
     folder = study.storage.run(written["task"])
     settings = study.settings(written["point"])
     record = _record(folder)
-    value, epochs = _reached(study, folder, record, settings)
+    continued = continuation(folder, record)
+    value, epochs = _reached(study, folder, None if continued else record, settings)
     return Trial(
         number=number,
         task=written["task"],
         folder=folder,
         point=written["point"],
         draws=written["draws"],
-        state=_state(folder, record),
+        state=continued or _state(folder, record),
         cause=record.cause if record else None,
         message=record.message if record else None,
         value=value,
@@ -112,6 +114,21 @@ def value_of(study: Study, lines: Iterable[Mapping[str, Any]], settings: Mapping
     if not finite:
         return None
     return finite[-1] if settings.get("keep") == "last" else max(finite, key=study.score)
+
+
+def continuation(folder: Path, record: Record | None) -> str | None:
+    """How an attempt that continues a stopped trial past its record stands: running, paused or lost.
+
+    None where there is no such attempt, and where it failed: then the record holds.
+    """
+    if record is None or record.result.get("stopped") not in stopping.names():
+        return None
+    begun = numbers(folder)
+    if not begun or begun[-1] <= record.attempt:
+        return None
+    if live(folder):
+        return "running"
+    return {None: "lost", "paused": "paused"}.get(history(folder)[-1].get("state"))
 
 
 def taken_by(folder: Path) -> str | None:

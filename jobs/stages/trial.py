@@ -9,6 +9,7 @@ from typing import Any
 from jobs import entry
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
+from jobs.record import is_done
 from jobs.search.promotion import Judge, next_promotable
 from jobs.search.proposal import claim_point
 from jobs.search.study import Study
@@ -43,14 +44,20 @@ def run(context: Context) -> Outcome:
 
 
 def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
-    """Continue stopped trials that have risen into the share that goes on, until there is none; an exit status."""
+    """Continue stopped trials that have risen into the share that goes on, until there is none; an exit status.
+
+    Where continuing one fails for a reason that is not the trial's own, this process ends as failed: whatever is
+    broken on its node, its GPU say, would fail the next trial too, and these are the best there are.
+    """
     study = Study(storage, task.settings["search"])
     while (found := next_promotable(study, task.id)) is not None:
         if interrupted():
             return entry.PAUSED
         trial, attempt = found
         print(f"trial {trial.number} goes on after epoch {trial.epochs}", file=sys.stderr, flush=True)
-        entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
+        status = entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
+        if status == entry.FAILED and is_done(storage, trial.task):
+            return entry.FAILED
     return entry.PAUSED if interrupted() else entry.DONE
 
 
