@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs import brake, faults
+from jobs import brake, faults, gpus
 from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
 from jobs.context import Context, Outcome, PausedError, StopError
 from jobs.errors import TandaError
@@ -174,7 +174,7 @@ def _stuck(context: Context, started: float, error: Exception, patience: faults.
 def _failed(context: Context, started: float, error: Exception) -> int:
     known = faults.in_words(error, context.storage.root)
     cause, message, details = ("error", known, {}) if known else _cause(error)
-    if cause == "error" and not known:
+    if cause == "error" and not known and not isinstance(error, StopError):
         traceback.print_exception(error)
     context.say(f"failed ({cause}): {message}")
     if cause not in VERDICTS and is_done(context.storage, context.task.id):
@@ -267,7 +267,7 @@ def _about() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpus": cpus(),  # sums of floats come out otherwise on another number of threads
         "git_commit": os.environ.get("TANDA_COMMIT"),
-        "gpus": len([device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]),
+        "gpus": len(gpus.visible()),
         "slurm": slurm,
     }
 

@@ -18,6 +18,7 @@ CAUSES = (
     "time limit",
     "preempted too often",
     "node failure",
+    "no GPU",
     "cancelled",
     "diverged",
     "at chance",

@@ -39,6 +39,6 @@ def decide(state: TaskState, *, tries: int, retries: int, progressed: bool, memo
         return None
     if cause == "out of memory":
         return None if memory_raised else Retry(reason=cause, memory_factor=MEMORY_FACTOR)
-    if cause == "node failure":
+    if cause in ("node failure", "no GPU"):
         return Retry(reason=cause, exclude=state.node)
     return Retry(reason=cause or state.state)

@@ -23,6 +23,8 @@ REMEDIES = {
     "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again goes on from the checkpoint",
     "preempted too often": "submit again, or use a partition that is not preempted; it goes on from the checkpoint",
     "node failure": "submit again; it goes on from the checkpoint",
+    "no GPU": "look at that node's driver (nvidia-smi), and whether this torch is built for it; "
+    "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
     "cancelled": "somebody cancelled it; submit again to go on from the checkpoint",
     "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
     "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",

@@ -13,6 +13,7 @@ TIMEOUT_S = 60.0
 # What a job's environment says of that job alone; a job submitted from inside it must not inherit any.
 _OURS = (
     "TANDA_CPUS",
+    "TANDA_GPUS",
     "TANDA_ELEMENT",
     "TANDA_RESTART",
     "OMP_NUM_THREADS",

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from slurm.machine import visible_gpus
 from slurm.owned import READABLE, check_not_link, open_plain, read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
@@ -37,8 +38,9 @@ BESIDE_S = 5.0  # for the last words of what runs beside the children
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
-    """``cpus`` are shared among the paths. ``signs`` are files in a path that change when its child gets on.
+    """``cpus`` and ``gpus`` are what it was given, shared among the paths.
 
+    ``signs`` are files in a path that change when its child gets on.
     After ``idle_restarts`` starts in a row that were cut short and changed no sign, it no longer asks for another.
     ``warn_s`` is how long after SIGUSR2 the time limit comes.
     """
@@ -46,6 +48,7 @@ class Element:
     paths: tuple[str, ...]
     command: tuple[str, ...]
     cpus: int = 1
+    gpus: int = 0
     signs: tuple[str, ...] = ()
     idle_restarts: int = 3
     warn_s: int = 120
@@ -158,8 +161,10 @@ def _environment(element: Element, place: int) -> dict[str, str]:
     count = len(element.paths)
     cpus = str(max(1, element.cpus // count))
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
+    # What was given: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
+    environment["TANDA_GPUS"] = str(element.gpus)
     environment.pop(BESIDE, None)
-    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    devices = visible_gpus(os.environ)
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.
         dealt = devices[place::count] or [devices[place % len(devices)]]

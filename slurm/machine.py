@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 SPARE_MEMORY = 0.1  # of the machine, for everything else
@@ -26,6 +28,12 @@ def this_machine() -> Machine:
     )
 
 
+def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES names, up to the first that is no GPU: NoDevFiles is Slurm's word for none."""
+    names = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return tuple(takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), names))
+
+
 def _memory_limit(total: int) -> int:
     # In a container the limit of its control group counts, not the machine's memory.
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -40,6 +48,6 @@ def _memory_limit(total: int) -> int:
 
 def _gpus() -> tuple[str, ...]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return tuple(name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name)
+        return visible_gpus(os.environ)
     devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
     return tuple(sorted(devices, key=int))

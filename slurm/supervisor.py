@@ -256,7 +256,7 @@ class Supervisor:
 
     def _start(self, id_: str, array: Array, place: int) -> None:
         cpus, mem_gb, gpus = self._given(array)
-        file = self._documents(array, int(base(id_)), cpus)
+        file = self._documents(array, int(base(id_)), cpus, gpus)
         devices = tuple(self._free_gpus()[:gpus])
         environment = {
             **scrubbed(os.environ),
@@ -284,18 +284,19 @@ class Supervisor:
             started=now, waited_s=waited_s, mem_mb=mem_gb * 1024,
         )  # fmt: skip
 
-    def _documents(self, array: Array, number: int, cpus: int) -> Path:
+    def _documents(self, array: Array, number: int, cpus: int, gpus: int) -> Path:
         """The array's elements as the element program reads them, written once; raises PermissionError where
         somebody else could say what runs."""
         folder = own_folder(own_folder(array.folder) / f"{array.name}.{number}")
         if array.code is not None and array.code.is_relative_to(array.folder):
             check_own(array.code)
+
         file = folder / "elements.json"
         if not file.exists():
             given = array.resources
             elements = tuple(
                 Element(
-                    paths=tuple(map(str, paths)), command=array.command, cpus=cpus, signs=array.signs,
+                    paths=tuple(map(str, paths)), command=array.command, cpus=cpus, gpus=gpus, signs=array.signs,
                     warn_s=given.warning_s,
                 )
                 for paths in array.elements

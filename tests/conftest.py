@@ -16,6 +16,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "TANDA_STORAGE",
         "TANDA_CPUS",
+        "TANDA_GPUS",
         "TANDA_SUBMISSION",
         "TANDA_GROUP",
         "TANDA_DEBUG",

@@ -35,6 +35,7 @@ def save(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     start = note("start")
     (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    (path / "gpus").write_text(os.environ.get("TANDA_GPUS", ""))
     lines = (path / "plan").read_text().splitlines()
     words = lines[min(start, len(lines)) - 1].split()
     kept = []

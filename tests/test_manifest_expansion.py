@@ -141,6 +141,34 @@ def test_resources_come_from_the_nearest_layer_that_says(tmp_path: Path) -> None
     assert manifest.resources["train"].cpus == 2
 
 
+def test_an_estimator_gets_a_gpu_only_where_its_own_run_group_or_search_asks(tmp_path: Path) -> None:
+    profile = tmp_path / "c.yaml"
+    profile.write_text("resources: {train: {gpus: 2, cpus: 3}, evaluate: {gpus: 1}}\n")
+    manifest = read(
+        tmp_path,
+        "resources: {train: {gpus: 1, mem_gb: 6}}\n"
+        "experiments:\n"
+        "  all: {grid: {architecture: [linear, mlp]}}\n"
+        "  own:\n    architecture: linear\n    runs: {A: {}, B: {resources: {train: {gpus: 1}}}}\n"
+        "  group: {architecture: linear, resources: {evaluate: {gpus: 3}}, runs: {A: {}}}\n"
+        "searches:\n"
+        "  s: {architecture: linear, space: {c: {uniform: [1, 2]}}}\n",
+        cluster=profile,
+    )
+    asked = {
+        (run.group, run.name): (run.resources["train"].gpus, run.resources["evaluate"].gpus) for run in manifest.runs
+    }
+    assert asked == {
+        ("all", "architecture=linear"): (0, 0),
+        ("all", "architecture=mlp"): (1, 1),
+        ("own", "A"): (0, 0),
+        ("own", "B"): (1, 0),
+        ("group", "A"): (0, 3),
+    }
+    assert (manifest.runs[0].resources["train"].cpus, manifest.runs[0].resources["train"].mem_gb) == (3, 6.0)
+    assert manifest.searches[0].resources["train"].gpus == 0
+
+
 def test_references_reach_the_runs_they_name(tmp_path: Path) -> None:
     text = "{architecture: mlp, grid: {epochs: [1, 2]}, reference: {epochs=2: {test_loss: 1}}}"
     first, second = group(tmp_path, text).runs

@@ -78,7 +78,13 @@ def test_packed_children_run_side_by_side_and_share_the_cpus(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("devices", "dealt"),
-    [("0", ["0", "0", "0"]), ("0,1", ["0", "1", "0"]), ("4,5,6,7", ["4,7", "5", "6"]), ("", [""] * 3)],
+    [
+        ("0", ["0", "0", "0"]),
+        ("0,1", ["0", "1", "0"]),
+        ("4,5,6,7", ["4,7", "5", "6"]),
+        ("", [""] * 3),
+        ("NoDevFiles", ["NoDevFiles"] * 3),
+    ],
 )
 def test_gpus_are_dealt_out_or_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, dealt: list[str]
@@ -87,6 +93,14 @@ def test_gpus_are_dealt_out_or_shared(
     paths = [make_path(tmp_path, name, "exit 0") for name in "abc"]
     assert run(tmp_path, *paths) == OK
     assert [(path / "devices").read_text() for path in paths] == dealt
+
+
+def test_a_child_is_told_what_its_element_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDA_GPUS", "8")  # of whatever started the element
+    for number in (0, 2):
+        path = make_path(tmp_path, f"with{number}", "exit 0")
+        assert run(tmp_path, path, gpus=number) == OK
+        assert (path / "gpus").read_text() == str(number)
 
 
 def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from slurm_fixture import CHILD, make_array, wait_for
 from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
 from slurm.local_queue import LocalQueue, write_json
+from slurm.machine import this_machine
 from slurm.states import CAUSES, STATES, JobState
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
@@ -290,6 +291,10 @@ def test_local_fits_elements_to_the_machine(local: Executor, tmp_path: Path) -> 
     submitted, more = local.submit(array), local.submit(too_much)
     assert {state.state for state in (*ended(local, submitted), *ended(local, more))} == {"done"}
     assert runs_at_once(array) == 1
+    # What the machine has, and not what was asked: where it has none, networks train on its cores.
+    assert {(path / "gpus").read_text() for paths in array.elements for path in paths} == {
+        str(len(this_machine().gpus))
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,8 @@ def test_the_snapshot_is_whole_and_has_no_caches(tmp_path: Path) -> None:
         ("out of memory", 2, False, True, None),
         ("node failure", 1, False, False, Retry(reason="node failure", exclude="n3")),
         ("node failure", 3, False, False, None),
+        ("no GPU", 1, False, False, Retry(reason="no GPU", exclude="n3")),
+        ("no GPU", 3, False, False, None),
         ("killed", 2, False, False, Retry(reason="killed")),
         ("upstream failed", 1, False, False, Retry(reason="upstream failed")),
     ],

@@ -167,13 +167,6 @@ def test_a_stopped_run_goes_on_as_if_never_stopped_when_the_search_changes_its_m
     ]
 
 
-def test_asking_for_a_gpu_where_none_is_says_so(storage: Storage, dataset: str) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
-    with pytest.raises(ValueError, match="this job sees no GPU"):
-        trained(storage, "mlp", dataset, device="cuda")
-
-
 def test_bfloat16_learns_too(storage: Storage, dataset: str) -> None:
     result = trained(storage, "mlp", dataset, precision="bfloat16", epochs=4, batch_size=16)
     assert result.lines[-1]["train_loss"] < result.lines[0]["train_loss"]

@@ -9,22 +9,50 @@ from typing import Any
 
 import torch
 
-from jobs.errors import InputError
+from jobs import gpus
+from jobs.context import StopError
 
 # Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
 
 
+class UnusableError(StopError, ValueError):
+    """What a run is to compute on, or by, is not to be had here: said in one line before it begins."""
+
+
 def choose(name: str) -> torch.device:
-    """The device of a setting (auto, cpu or cuda); raises ValueError when a GPU is asked for and none is there."""
-    if name == "cpu":
+    """The device of a setting: auto, cpu or cuda.
+
+    A process that was given a GPU never computes on the CPU unless that is asked for by name: hours of an idle GPU are
+    not noticed. Raises UnusableError: ``no GPU`` where it can use none, an error for cuda where it was given none.
+    """
+    allotted = gpus.allotted()
+    if name == "cuda" and allotted == 0:
+        message = "device: cuda is asked for, but this task was given no GPU; ask for gpus: 1, or device: auto"
+        raise UnusableError("error", message)
+    if name == "cpu" or allotted == 0 or (name == "auto" and allotted is None and not torch.cuda.is_available()):
         return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if name == "cuda":
-        raise InputError("device: cuda is asked for, but this job sees no GPU; ask for gpus: 1 or set device: auto")
-    return torch.device("cpu")
+    trouble = _trouble()
+    if trouble is not None:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        asked = "device: cuda is asked for" if allotted is None else f"{allotted} given"
+        raise UnusableError(
+            "no GPU", f"{trouble} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one"
+        )
+    return torch.device("cuda")
+
+
+def _trouble() -> str | None:
+    """Why no GPU can be used, in the driver's own words; None where one can."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.zeros(1, device="cuda")  # one that another process has to itself is seen by init, and refused only here
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:  # AssertionError: of a build without CUDA
+        return next(filter(None, str(error).splitlines()), type(error).__name__)
+    return None
 
 
 def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str) -> str:

@@ -68,7 +68,7 @@ TRAINING = (
         default="auto",
         choices=("auto", "cpu", "cuda"),
         plumbing=True,
-        doc="auto: a GPU where the job has one",
+        doc="auto: the GPU that the task was given, which must be usable; the CPU where it was given none",
     ),
     Setting(
         name="checkpoint_min",

@@ -50,7 +50,8 @@ class Trained:
         from jobs.training import checkpoint, device
         from jobs.training.network import build
 
-        self._device = device.choose(self.settings["device"])
+        # Training's `cuda` says nothing of who computes now, with a GPU or without; its `cpu` is a choice.
+        self._device = device.choose("cpu" if self.settings["device"] == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
         self._model = build(self.settings, self.dataset, self._device)
         self._model.load_state_dict(weights)

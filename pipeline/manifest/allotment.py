@@ -15,10 +15,20 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
     "close": {"cpus": 1, "mem_gb": 4.0, "time_min": 60},
 }
 
+FITTED = ("train", "evaluate")  # the stages in which an architecture computes
+
 
 def said(stages: Stages) -> dict[str, dict[str, Any]]:
     """What a section says, stage by stage, without what it leaves open."""
     return {name: stage for name, stage in stages.model_dump(exclude_none=True).items() if stage}
+
+
+def without_gpus(layer: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A layer as an estimator takes it, which computes on the CPU: what is said of GPUs is meant for networks."""
+    return {
+        stage: {name: value for name, value in values.items() if name != "gpus" or stage not in FITTED}
+        for stage, values in layer.items()
+    }
 
 
 def allot(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Resources]:

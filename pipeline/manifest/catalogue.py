@@ -18,9 +18,13 @@ DATA_KEYS = tuple(Data.model_fields)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """One architecture: its settings by name, their values where a run says nothing, and its own check."""
+    """One architecture: its settings by name, their values where a run says nothing, and its own check.
+
+    ``kind`` is network or estimator.
+    """
 
     name: str
+    kind: str
     settings: Mapping[str, Setting]
     base: Mapping[str, Any]
     check: Callable[[Mapping[str, Any], int], str | None]
@@ -86,7 +90,8 @@ class Catalogue:
         for setting in settings.values():
             value = self._defaults.get(setting.name, setting.default)
             base[setting.name] = self.value_of(setting, value, ("defaults", setting.name))
-        return Architecture(name=name, settings=settings, base=base, check=models.describe(name).check)
+        described = models.describe(name)
+        return Architecture(name=name, kind=described.KIND, settings=settings, base=base, check=described.check)
 
     def layer(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.data.settings import Data
 from pipeline.manifest import names
-from pipeline.manifest.allotment import allot, said
+from pipeline.manifest.allotment import allot, said, without_gpus
 from pipeline.manifest.catalogue import Architecture, Catalogue
 from pipeline.manifest.datasets import DataSets
 from pipeline.manifest.errors import Path, nearest
@@ -30,14 +30,18 @@ class Expansion:
         self.found = found
         self.catalogue = Catalogue(root.defaults or {}, found)
         self.datasets = DataSets(root.data, found)
-        self._layers = [said((root.cluster or Cluster()).resources), said(root.resources)]
-        self._usual = allot(*self._layers)
+        layers = [said((root.cluster or Cluster()).resources), said(root.resources)]
+        self._layers = {"network": layers, "estimator": [without_gpus(layer) for layer in layers]}
+        self._usual = {kind: allot(*layers) for kind, layers in self._layers.items()}
         self._runs = 0
 
-    def resources(self, *own: Stages) -> Mapping[str, Resources]:
-        """Resources by stage under a group's or a run's own."""
+    def resources(self, architecture: Architecture, *own: Stages) -> Mapping[str, Resources]:
+        """Resources by stage of an architecture's run, under a group's, a run's or a search's own.
+
+        An estimator gets a GPU only where these ask for one.
+        """
         layers = [layer for layer in map(said, own) if layer]
-        return allot(*self._layers, *layers) if layers else self._usual
+        return allot(*self._layers[architecture.kind], *layers) if layers else self._usual[architecture.kind]
 
     def count(self, runs: int, path: Path) -> bool:
         """Whether so many more runs may be made; noted where not."""

@@ -31,8 +31,8 @@ class GroupExpansion:
         self.name, self.group, self.whole = name, group, whole
         self.path: Path = ("experiments", name)
         self.found = whole.found
-        self.resources = whole.resources(group.resources)
         self._layers: dict[str, Layer] = {}
+        self._resources: dict[str, Mapping[str, Resources]] = {}
         self._runs: list[Run] = []
         self._names: list[str] = []
 
@@ -76,6 +76,12 @@ class GroupExpansion:
             )
         return self._layers[architecture.name]
 
+    def _of_group(self, architecture: Architecture) -> Mapping[str, Resources]:
+        """The resources of a run of the group that says nothing of its own."""
+        if architecture.name not in self._resources:
+            self._resources[architecture.name] = self.whole.resources(architecture, self.group.resources)
+        return self._resources[architecture.name]
+
     def _named(self) -> None:
         for name, section in (self.group.runs or {}).items():
             path = (*self.path, "runs", name)
@@ -95,9 +101,9 @@ class GroupExpansion:
                 self._check_seeds(run.seeds, own.settings, path)
             elif self.group.seeds is not None and "seed" in own.settings:
                 self.found.add((*path, "seed"), "the group has seeds: give one of them", key=True)
-            resources = self.resources
+            resources = self._of_group(architecture)
             if run.resources.model_fields_set:
-                resources = self.whole.resources(self.group.resources, run.resources)
+                resources = self.whole.resources(architecture, self.group.resources, run.resources)
             seeds = self.group.seeds if run.seeds is None else run.seeds
             self._add(name, architecture, own, resources, seeds, path)
 
@@ -123,7 +129,7 @@ class GroupExpansion:
                 members.append((names.of_values(values), architecture, own))
         self._names = names.unique(name for name, _, _ in members)
         for name, (_, architecture, own) in zip(self._names, members, strict=True):
-            self._add(name, architecture, own, self.resources, self.group.seeds, path)
+            self._add(name, architecture, own, self._of_group(architecture), self.group.seeds, path)
 
     def _sound(self, axes: Mapping[str, list[Any]], form: str, path: Path) -> bool:
         """Whether the lists can be combined at all."""

@@ -75,7 +75,11 @@ What makes a search another search: architecture, data set, algorithm, metric, s
 `trials` and `parallel` do not: raise `trials`, submit again, and it goes on from what is there.""",
     "resources": """\
 Resources come from the run or search itself, else its group, else the manifest, else the cluster profile, else what is
-usual. None of them changes a result or a task's id. A search's trials take those of `train`, `parallel` at once.""",
+usual. None of them changes a result or a task's id. A search's trials take those of `train`, `parallel` at once.
+
+A task that was given `gpus` and can use none ends at once (`no GPU`); it computes on the CPU only where `device: cpu`
+says so, or `gpus: 0`. An estimator (`linear`) computes on the CPU: `gpus` of the manifest and of the profile are meant
+for networks, and it gets a GPU only where its own run, group or search asks for one.""",
 }
 
 

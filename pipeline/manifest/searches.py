@@ -75,7 +75,7 @@ def _search(
         settings["seed"] = seed
     for point in samples(read_space(space, architecture.settings.values())):
         whole.check_settings(architecture, {**settings, **point}, data, (*path, "space"))
-    resources = dict(whole.resources(section.resources))
+    resources = dict(whole.resources(architecture, section.resources))
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
     resources["train"] = replace(resources["train"], throttle=throttle)
     return Search(

@@ -268,6 +268,7 @@ def _element(array: Array, place: int) -> Element:
         paths=tuple(str(path) for path in array.elements[place]),
         command=array.command,
         cpus=array.resources.cpus,
+        gpus=array.resources.gpus,
         signs=array.signs,
         warn_s=array.resources.warning_s,
     )
