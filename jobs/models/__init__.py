@@ -2,7 +2,8 @@
 
 A folder's ``__init__`` holds ``KIND`` (``network`` or ``estimator``), ``SETTINGS`` (its own) and
 ``check(settings, max_length)``, which returns what is wrong between settings, or None. A network's ``network.py``
-holds ``build``; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
+holds ``build``, and may hold ``unsupported(device, precision)``, which returns why it can't be computed so on that
+device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
 """
 
 from __future__ import annotations

@@ -57,6 +57,24 @@ class Rnn(nn.Module):
         return states.gather(0, last).squeeze(0)
 
 
+def unsupported(device: torch.device, precision: str) -> str | None:
+    """Why no LSTM can be computed so, or None.
+
+    oneDNN has LSTMs in bfloat16 for processors with AVX-512 alone (matrix products for all), and can be told to leave
+    those instructions out; so it is asked for a small one. Draws from the global generator.
+    """
+    if device.type != "cpu" or precision != "bfloat16":
+        return None
+    lstm = nn.LSTM(8, 8)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            states = lstm(torch.zeros(1, 1, 8))[0]
+        torch.autograd.backward(states.float().sum())
+    except RuntimeError:
+        return "precision: bfloat16: this processor computes no LSTM in it; set precision: float32, or use a GPU"
+    return None
+
+
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
     """An RNN over these vectors (V, D) with logits for so many classes."""
     words = Words(
