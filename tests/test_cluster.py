@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from rig import Rig
-from small_manifest import tanda, wait_until_over, write_manifest
+from small_manifest import tanda, wait_until_over, with_only, write_manifest
 
+from jobs.attempt import history
 from jobs.storage import Storage
 from pipeline.submission import read_all
 
@@ -40,17 +41,18 @@ def drained(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return manifest
 
 
-def test_one_array_a_group_and_a_closing_job(drained: Path) -> None:
+def test_one_array_a_group_and_its_resources_and_a_closing_job(drained: Path) -> None:
     document = json.loads((drained.parent / "submitted.json").read_text())
     stages = [(array["stage"], array["tasks"]) for array in document["arrays"]]
-    assert stages == [("preprocess", 1), ("train", 4), ("evaluate", 4), ("close", 0)]
+    assert stages == [("preprocess", 1), ("train", 3), ("train", 1), ("evaluate", 4), ("close", 0)]  # linear: no GPU
     assert all(array["job_id"].isdigit() for array in document["arrays"])
 
 
 def test_everything_is_done_and_the_report_was_built_by_the_closing_job(drained: Path) -> None:
     status = json.loads(tanda("status", drained, "--json"))
     assert status["summary"] == {"done": 9}
-    assert all(task["gpu_hours"] > 0 for task in status["tasks"] if task["stage"] == "train")
+    trained = [task for task in status["tasks"] if task["stage"] == "train"]
+    assert [task["run"] for task in trained if not task["gpu_hours"]] == ["linear"]
     results = (drained.parent / "storage" / "reports" / "small" / "results.csv").read_text()
     assert results.count("done") == 4
 
@@ -76,6 +78,20 @@ def test_again_submits_nothing_and_a_removed_record_just_that_run(drained: Path)
     assert isinstance(arrays, list)
     assert [(array["stage"], array["tasks"]) for array in arrays] == [("train", 1), ("evaluate", 1), ("close", 0)]
     assert {task["state"] for task in _drain(drained).values()} == {"done"}
+
+
+def test_a_task_whose_gpu_is_not_there_says_so_and_is_tried_on_another_node(cluster: Rig, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, with_only("MLP"))
+    tanda("submit", manifest, "--cluster", PROFILE, "--set", "defaults.device=auto", "--set", "retries=1")
+    tasks = _drain(manifest)
+    train = tasks["MLP/train"]
+    assert (train["state"], train["cause"]) == ("failed", "no GPU")
+    assert "1 given, CUDA_VISIBLE_DEVICES: " in str(train["message"])
+    assert tasks["MLP/evaluate"]["cause"] == "upstream failed"
+    nodes = [
+        attempt["slurm"]["slurmd_nodename"] for attempt in history(Storage(tmp_path / "storage").run(str(train["id"])))
+    ]
+    assert len(nodes) == len(set(nodes)) == 2
 
 
 def test_a_preprocess_that_fails_ends_all_that_builds_on_it_and_says_so(cluster: Rig, tmp_path: Path) -> None:

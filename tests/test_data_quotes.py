@@ -241,7 +241,7 @@ def test_init_says_it_in_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('title,category\nuno,A\n"dos,B\n' + "uno,A\ndos,B\n" * 20)
     result = CliRunner().invoke(app, ["init", str(path), str(tmp_path / "m.yaml")])
-    assert str(result.exception).startswith(f"{path}:3: {_OPEN}")
+    assert result.exit_code == 2 and result.output.startswith(f"tanda: {path}:3: {_OPEN}")
     assert not (tmp_path / "m.yaml").exists()
     result = CliRunner().invoke(app, ["init", "--quotes", "none", str(path), str(tmp_path / "m.yaml")])
     assert result.exit_code == 0, result.output

@@ -121,7 +121,9 @@ def continuation(folder: Path, record: Record | None) -> str | None:
 
     None where there is no such attempt, and where it failed: then the record holds.
     """
-    if record is None or record.result.get("stopped") not in stopping.names():
+    # Of most records nothing but this is asked: the rules are looked up in a folder.
+    stopped = None if record is None else record.result.get("stopped")
+    if record is None or stopped is None or stopped not in stopping.names():
         return None
     begun = numbers(folder)
     if not begun or begun[-1] <= record.attempt:

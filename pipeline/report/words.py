@@ -130,6 +130,7 @@ PHRASES: Mapping[str, tuple[str, str]] = {
     "time limit": ("time limit", "tiempo agotado"),
     "preempted too often": ("preempted too often", "desalojada demasiadas veces"),
     "node failure": ("node failure", "fallo del nodo"),
+    "no GPU": ("no GPU", "sin GPU"),
     "cancelled": ("cancelled", "cancelada"),
     "diverged": ("diverged", "divergió"),
     "at chance": ("at chance", "al azar"),
