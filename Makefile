@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A job started by `python -m` must not find its own working directory first.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test fast check coverage bench setup clean
+.PHONY: demo test fast check coverage mutants bench setup clean
 
 setup: .venv/.ready
 
@@ -34,8 +34,15 @@ check: setup  ## style, types, the direction of imports
 coverage: setup  ## which lines the fast tests run: a table of what they leave out, and htmlcov/
 	$(BIN)/python -m pytest -q -m 'not cluster and not browser' --cov --cov-report=term --cov-report=html
 
+mutants: setup  ## whether the tests of the decisions see a wrong one: what survived, and fails under 90 % killed
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+	$(BIN)/mutmut export-cicd-stats
+	$(BIN)/python tests/mutants_killed.py mutants/mutmut-cicd-stats.json
+
 bench: setup  ## every claim about speed, one after the other; QUICK=1 for small sizes, in a few minutes
 	$(BIN)/python benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf demo .venv
+	rm -rf demo mutants .venv

@@ -21,19 +21,19 @@ TITLES = 2
 
 ADVICE = """
 Results have moved. Where that is not what the change is for, it has a fault.
-Where it is: `python tests/golden.py --write` renews tests/data/golden.json; read its diff, and say so in CHANGELOG.md.
+Where it is: `.venv/bin/python tests/golden.py --write` renews tests/data/golden.json. Read its diff; tell CHANGELOG.md.
 """
 
 
 def moved(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What moved, a line each: what, where, expected and got."""
+    """What moved, a line each: what, where, expected and got; what comes first in a run comes first here."""
     lines = []
     for part, compare in (("data_sets", _plainly), ("runs", _run)):
         if expected[part].keys() != found[part].keys():
             lines.append(f"{part}: expected {', '.join(expected[part])}; got {', '.join(found[part])}")
-        for name in expected[part].keys() & found[part].keys():
+        for name in (name for name in expected[part] if name in found[part]):
             lines += [f"{part}: {name}: {line}" for line in compare(expected[part][name], found[part][name])]
-    return sorted(lines)
+    return lines
 
 
 def _plainly(expected: Any, found: Any, *, tolerance: float = STEP_TOLERANCE, where: str = "") -> Iterator[str]:

@@ -50,6 +50,13 @@ def test_the_pins_are_what_is_installed() -> None:
     assert installed == {name: _pins()[name] for name in installed}
 
 
+def test_what_is_mutated_is_there_and_so_are_its_tests() -> None:
+    """A module that moved would be mutated no more, and nothing would say so."""
+    mutmut = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    files = [*mutmut["only_mutate"], *mutmut["pytest_add_cli_args_test_selection"]]
+    assert files and not [name for name in files if not (ROOT / name).is_file()]
+
+
 def test_conda_takes_the_same_pins() -> None:
     document = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [entry for entry in document["dependencies"] if isinstance(entry, str)]

@@ -16,7 +16,6 @@ from pipeline import submission, submit
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.queue import ask
-from pipeline.retry import Retry, decide
 from pipeline.snapshot import snapshot
 from pipeline.states import TaskState
 from pipeline.submission import Queued
@@ -86,45 +85,6 @@ def test_the_snapshot_is_whole_and_has_no_caches(tmp_path: Path) -> None:
     assert (tmp_path / "jobs" / "entry.py").is_file() and (tmp_path / "pipeline" / "cli.py").is_file()
     assert not list(tmp_path.rglob("*.pyc"))
     assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o022]
-
-
-@pytest.mark.parametrize(
-    ("cause", "tries", "progressed", "raised", "expected"),
-    [
-        ("error", 1, True, False, None),
-        ("diverged", 1, True, False, None),
-        ("at chance", 1, True, False, None),
-        ("cancelled", 1, True, False, None),
-        ("GPU out of memory", 1, False, False, None),
-        ("time limit", 9, True, False, Retry(reason="time limit, and it made progress")),
-        ("time limit", 3, False, False, None),
-        ("preempted too often", 9, True, False, Retry(reason="preempted too often, and it made progress")),
-        ("out of memory", 1, False, False, Retry(reason="out of memory", memory_factor=1.5)),
-        ("out of memory", 2, False, True, None),
-        ("node failure", 1, False, False, Retry(reason="node failure", exclude="n3")),
-        ("node failure", 3, False, False, None),
-        ("no GPU", 1, False, False, Retry(reason="no GPU", exclude="n3")),
-        ("no GPU", 3, False, False, None),
-        ("killed", 2, False, False, Retry(reason="killed")),
-        ("upstream failed", 1, False, False, Retry(reason="upstream failed")),
-    ],
-)
-def test_retries_follow_the_cause(
-    cause: str, tries: int, progressed: bool, raised: bool, expected: Retry | None
-) -> None:
-    state = TaskState(id="x", state="failed", cause=cause, node="n3")
-    assert decide(state, tries=tries, retries=2, progressed=progressed, memory_raised=raised) == expected
-
-
-@pytest.mark.parametrize("state", ["waiting", "running", "done"])
-def test_what_has_not_failed_is_not_retried(state: str) -> None:
-    assert decide(TaskState(id="x", state=state), tries=1, retries=2, progressed=True, memory_raised=False) is None
-
-
-def test_a_lost_task_is_retried_within_the_budget() -> None:
-    lost = TaskState(id="x", state="lost")
-    assert decide(lost, tries=1, retries=2, progressed=False, memory_raised=False) == Retry(reason="lost")
-    assert decide(lost, tries=3, retries=2, progressed=False, memory_raised=False) is None
 
 
 def test_the_manifest_is_kept_in_a_persons_order(tmp_path: Path) -> None:
