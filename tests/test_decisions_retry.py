@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobs.record import CAUSES
@@ -30,6 +32,7 @@ TABLE: dict[str | None, tuple[Retry | None, Retry | None, Retry | None, Retry | 
     "time limit": (_again("time limit"), LONGER, None, LONGER),
     "preempted too often": (_again("preempted too often"), PREEMPTED, None, PREEMPTED),
     "node failure": (AWAY, AWAY, None, None),
+    "no GPU": (replace(AWAY, reason="no GPU"), replace(AWAY, reason="no GPU"), None, None),
     "upstream failed": (_again("upstream failed"), _again("upstream failed"), None, None),
     "killed": (_again("killed"), _again("killed"), None, None),
     None: (_again("failed"), _again("failed"), None, None),
