@@ -1,0 +1,161 @@
+"""The benchmarks: that they run, what their runner makes of what they print, and what runs side by side do together."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _importable() -> Iterator[None]:
+    sys.path.append(str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_runner", BENCHMARKS / "__main__.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A program of benchmarks/ as a person runs it, in the project's folder."""
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), **more}
+    return subprocess.run(
+        [sys.executable, *words], cwd=BENCHMARKS.parent, env=environment, capture_output=True, text=True, timeout=200,
+        check=False,
+    )  # fmt: skip
+
+
+def test_every_program_is_run_by_make_bench() -> None:
+    from _programs import PROGRAMS
+
+    assert {f"{program.name}.py" for program in PROGRAMS} == {path.name for path in BENCHMARKS.glob("[a-z]*.py")}
+
+
+def test_the_runner_runs_leaves_out_and_ends_with_a_table() -> None:
+    ended = run(
+        "benchmarks",
+        "--quick",
+        "--data",
+        "/nowhere.csv",
+        "ten_thousand",
+        "search_quality",
+        "gpu",
+        "startup",
+        PYTHONSAFEPATH="1",
+    )
+    # SAFEPATH as `make` sets it: `startup` imports its neighbours.
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    table = ended.stdout.split("\n\n")[-1].splitlines()
+    assert table[0].split() == ["program", "claimed", "measured", "holds"]
+    rows = {line.split("  ")[0]: line for line in table[1:]}
+    assert "left out: no GPU" in rows["gpu"] and "left out: no file of titles" in rows["search_quality"]
+    assert any("two Slurm commands a status" in line and line.endswith("  2         yes") for line in table)
+    assert any("within 2 s" in line and line.endswith("not judged: tiny sizes") for line in table)
+
+
+@pytest.mark.parametrize(
+    ("output", "figure", "verdict"),
+    [
+        ("a: 17 x\nb: 1,015 x\n", "17", "yes"),
+        ("a: 14 x\nb: 99 x\n", "14", "no"),
+        ("nothing of the kind\n", "", "failed: no such figure in its output"),
+    ],
+)
+def test_the_worst_figure_decides(runner: ModuleType, output: str, figure: str, verdict: str) -> None:
+    from _programs import Claim
+
+    row = runner.judged("batches", Claim("15 times", r"([\d.,]+) x", 15), output, quick=False)
+    assert (row.figure, row.verdict) == (figure, verdict)
+    assert row.bad is (verdict != "yes")
+
+
+@pytest.mark.parametrize(
+    ("body", "judges", "verdict"),
+    [
+        ("raise SystemExit(3)", "", "failed: exit status 3"),
+        ("raise SystemExit(1)", "none lost", "no"),
+        ("print('well')", "none lost", "yes"),
+        ("print('well')", "", "ran"),
+    ],
+)
+def test_a_program_that_fails_is_in_the_table(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, judges: str, verdict: str
+) -> None:
+    from _programs import Program
+
+    (tmp_path / "made_up.py").write_text(body)
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    (row,) = runner.run(Program(name="made_up", status_judges=judges), tmp_path, quick=False)
+    assert row.verdict == verdict
+
+
+def epochs(*ended: float, seconds: float) -> list[dict[str, Any]]:
+    return [{"ended": end, "seconds": seconds} for end in ended]
+
+
+def test_side_by_side_counts_only_the_time_in_which_all_train() -> None:
+    from _side import common_window
+
+    # One run alone: its first epoch left out.
+    assert common_window([epochs(1.0, 2.0, 3.0, seconds=1.0)], 100) == (100.0, 2.0, 2.0)
+    # The second begins as the first ends: each did 100 titles a second, and never beside the other.
+    assert common_window([epochs(1.0, 2.0, seconds=1.0), epochs(3.0, 4.0, seconds=1.0)], 100) == (0.0, 0.0, 0.0)
+    # From 2 to 4 both train, one twice as fast: 100 a second and 50 a second.
+    fast, slow = epochs(1.0, 2.0, 3.0, 4.0, seconds=1.0), epochs(2.0, 4.0, 6.0, seconds=2.0)
+    assert common_window([fast, slow], 100) == (150.0, 2.0, 1.0)
+
+
+def test_an_epoch_that_reaches_over_an_edge_counts_in_part() -> None:
+    from _side import common_window
+
+    rate, window_s, seen = common_window([epochs(2.0, 6.0, seconds=4.0), epochs(3.0, 4.0, 5.0, seconds=1.0)], 80)
+    assert (window_s, seen) == (2.0, 0.5)
+    assert rate == pytest.approx(80 * 2.5 / 2)
+
+
+def test_stages_of_the_gpu_check_that_need_no_gpu_find_nothing_wrong(tmp_path: Path) -> None:
+    ended = run(
+        "benchmarks/gpu_check.py", "--small", "--device", "cpu", "--facts", str(tmp_path / "facts"), "meta", "correct"
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.endswith("meta: right; correct: right\n")
+    facts = (tmp_path / "facts").read_text().splitlines()
+    assert len(facts) == 12 and all('"case"' in fact for fact in facts)
+
+
+def test_the_gpu_check_fails_where_something_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    from _gpu_ground import Ground
+
+    ground = Ground(stage="exact", device="cpu", small=True)
+    with ground.guarded(case="mlp"):
+        raise RuntimeError("CUDA error: an illegal memory access\nwith a long tale")
+    ground.must(True, "fine")
+    ground.must(False, "it differs")
+    assert ground.wrong == ["mlp: RuntimeError: CUDA error: an illegal memory access", "it differs"]
+    assert "exact WRONG=it differs" in capsys.readouterr().out
+
+
+def test_without_a_gpu_nothing_is_checked_and_it_says_so() -> None:
+    ended = run("benchmarks/gpu_check.py", "exact")
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        "no GPU is present: nothing was checked (--device cpu for what can be checked without)\n",
+    )
