@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.storage import Storage
+from pipeline.decisions.retry import Retry
 from pipeline.manifest.types import Manifest
 from pipeline.plan import Planned, PlannedArray, make_arrays
-from pipeline.retry import Retry
 from slurm.array import Array, Dependency, Resources
 
 Packs = tuple[tuple[Planned, ...], ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.decisions.submission import cancellable
 from pipeline.executors import make_executor
 from pipeline.plan import Plan
 from pipeline.status import task_states
@@ -15,11 +16,7 @@ def cancel_plan(plan: Plan) -> tuple[int, int]:
     goes on from there. What somebody else queued is theirs: the same id may name another element of ours. A job of
     which Slurm does not say that it is ours and live is left alone.
     """
-    states = task_states(plan)
-    live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
-    by_executor: dict[str, set[str]] = {}
-    for state in live:
-        by_executor.setdefault(state.executor or plan.manifest.cluster.executor, set()).add(str(state.job))
-    for name, elements in by_executor.items():
-        make_executor(name, plan.manifest).cancel(sorted(elements))
-    return len(live), sum(state.state == "unknown" for state in states.values())
+    chosen = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
+    for name, elements in chosen.elements.items():
+        make_executor(name, plan.manifest).cancel(elements)
+    return chosen.ending, chosen.unknown

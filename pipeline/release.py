@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobs.attempt import Attempt, history
 from jobs.record import Record, is_done, read_record
 from jobs.search.trial import continuation
 from jobs.storage import Storage
-from pipeline.plan import Plan, Planned
-from pipeline.retry import Retry
 from pipeline.states import TaskState
 
-GIVEN_UP = "trials that it waited for are given up"
+
+def unrecorded_trials(storage: Storage, trials: Iterable[str]) -> frozenset[str]:
+    """Those of these trials that have no record which can be read, or that were being continued from theirs."""
+    return frozenset(trial for trial in trials if not _is_recorded(storage, trial))
 
 
-def release(plan: Plan, states: Mapping[str, TaskState], mine: Collection[str]) -> dict[str, Retry]:
-    """Record trials among ``mine`` that can't tell their end as failed; what may now be tried again without them.
-
-    A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
-    stopped trial was being continued, that attempt is ended, and the trial's record holds. ``mine`` are tasks that
-    nobody tries again.
-    """
-    storage = Storage(plan.manifest.storage)
-    given_up = {planned.id for planned in plan.tasks if _is_lost(planned, states, storage) and planned.id in mine}
-    for task in given_up:
-        _give_up(storage, states[task])
-    freed: dict[str, Retry] = {}
-    for planned in plan.tasks:
-        waited = given_up.intersection(planned.after) or freed.keys() & set(planned.task.needs)
-        if waited and states[planned.id].cause == "upstream failed":
-            freed[planned.id] = Retry(reason=GIVEN_UP)
-    return freed
-
-
-def _is_lost(planned: Planned, states: Mapping[str, TaskState], storage: Storage) -> bool:
-    if planned.stage != "trial" or states[planned.id].state not in ("failed", "lost"):
-        return False
-    folder = storage.run(planned.id)
+def _is_recorded(storage: Storage, trial: str) -> bool:
+    folder = storage.run(trial)
     try:
         record = read_record(folder)
-        return record is None or continuation(folder, record) is not None
+        return record is not None and continuation(folder, record) is None
     except ValueError:
-        return True
+        return False
 
 
-def _give_up(storage: Storage, state: TaskState) -> None:
+def record_lost_trial(storage: Storage, state: TaskState) -> None:
+    """Record a trial that could not say its end as failed.
+
+    A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
+    stopped trial was being continued, that attempt is ended, and the trial's record holds.
+    """
     folder = storage.run(state.id)
     attempts = history(folder)
     now = time.time()

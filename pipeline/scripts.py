@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jobs.storage import Storage
 from pipeline.arrays import Draft, Maker, drafts
-from pipeline.done import done_ids, to_do
+from pipeline.decisions.submission import pending
+from pipeline.done import done_ids
 from pipeline.executors import site
 from pipeline.plan import Plan
 from pipeline.snapshot import commit, snapshot
@@ -48,7 +49,7 @@ def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
 
 
 def _drafts(plan: Plan) -> list[Draft]:
-    return drafts(to_do(plan, done_ids(plan)), {}, canary=plan.manifest.canary)
+    return drafts(pending(plan.tasks, done_ids(plan)), {}, canary=plan.manifest.canary)
 
 
 def write_scripts(plan: Plan, folder: Path) -> list[Path]:
@@ -63,7 +64,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     storage = Storage(plan.manifest.storage)
     snapshot(folder / "code")
     write_source(folder, plan)
-    for planned in to_do(plan, done_ids(plan)):
+    for planned in pending(plan.tasks, done_ids(plan)):
         planned.task.write(storage)
     slurm = SlurmArrays(site=site(plan.manifest.cluster))
     lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +26,5 @@ class TaskState:
     peak_mem_gb: float | None = None
     waited_s: float | None = None
     executor: str | None = None
-    owner: int | None = None  # the user id of who queued it last, where a submission says so
+    mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
-
-    @property
-    def mine(self) -> bool:
-        """Whether its element, if it has one, is this user's to cancel, release or wait for."""
-        return self.owner is None or self.owner == os.geteuid()

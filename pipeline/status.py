@@ -1,11 +1,12 @@
-"""Where every task stands: storage first, then the executor, then the exit code; unknown is never failed."""
+"""Where every task stands: the evidence is read here, ``pipeline.decisions.task_state`` decides."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,196 +14,120 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.attempt import STALE_S, history
-from jobs.record import Record, read_record
+from jobs.brake import HELD
+from jobs.record import read_record
 from jobs.search.trial import continuation
 from jobs.storage import Storage, read_json
-from pipeline.done import merged
+from pipeline.decisions.submission import superseded_shards
+from pipeline.decisions.task_state import (
+    AttemptEvidence,
+    Evidence,
+    QueueEvidence,
+    decide,
+    with_upstream_cause,
+)
 from pipeline.plan import Plan, Planned
 from pipeline.queue import Said, ask
 from pipeline.searches import search_lines, searches_document
 from pipeline.states import STATES, TaskState
-from slurm.states import JobState
+from slurm.states import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
 MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
 
-def task_states(plan: Plan) -> dict[str, TaskState]:
-    """The state of every task of a plan, by id; at most two Slurm commands, none where all is done."""
-    storage = Storage(plan.manifest.storage)
-    records = {planned.id: _record(storage, planned.id) for planned in plan.tasks}
-    # Of a search's trials: one that is being continued has the record of before.
-    continued = {
-        planned.id: how
-        for planned in plan.tasks
-        if isinstance(record := records[planned.id], Record) and (how := continuation(storage.run(planned.id), record))
-    }
-    done = {task_id for task_id, record in records.items() if _is_done(storage, record)} - continued.keys()
-    shards = merged(plan, done) - done
-    said = ask(storage, records.keys() - done - shards)
-    states = {}
-    for planned in plan.tasks:
-        record = records[planned.id]
-        if planned.id in done and isinstance(record, Record):
-            states[planned.id] = _done(planned, record)
-            continue
-        if planned.id in shards:
-            states[planned.id] = TaskState(id=planned.id, state="done", message="its data set is whole")
-            continue
-        # A task never queued and never run has no folder worth a look.
-        known = record is not None or planned.id in said
-        seen = _Seen(
-            planned=planned,
-            folder=storage.run(planned.id),
-            record=record,
-            said=said.get(planned.id),
-            attempts=history(storage.run(planned.id)) if known else [],
-            continued=continued.get(planned.id),
-        )
-        states[planned.id] = _upstream(planned, seen.state(), states)
+def task_states(plan: Plan, *, clock: Callable[[], float] = time.time) -> dict[str, TaskState]:
+    """The state of every task of a plan, by id; at most two Slurm commands, none where all is done.
+
+    ``clock`` (seconds since the epoch) is what heartbeats are judged by.
+    """
+    states: dict[str, TaskState] = {}
+    for planned, evidence in zip(plan.tasks, _collect(plan, clock), strict=True):
+        state = decide(evidence, stale_s=STALE_S)
+        states[planned.id] = with_upstream_cause(state, planned.task.needs, states)
     return states
 
 
-def _upstream(planned: Planned, state: TaskState, states: Mapping[str, TaskState]) -> TaskState:
-    """A task that Slurm cancelled because what it waits for failed has that cause, not a person's cancellation."""
-    failed = [need for need in planned.task.needs if need in states and states[need].state in ("failed", "lost")]
-    if state.cause != "cancelled" or not failed:
-        return state
-    return replace(state, cause="upstream failed", message=f"needs {', '.join(failed)}, which failed")
+def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
+    """The evidence of each task, in the plan's order."""
+    storage = Storage(plan.manifest.storage)
+    records = {planned.id: _record(storage, planned) for planned in plan.tasks}
+    done = {task for task, found in records.items() if found.is_done}
+    superseded = superseded_shards(plan.tasks, done) - done
+    queued = ask(storage, records.keys() - done - superseded)
+    for planned in plan.tasks:
+        found = records[planned.id]
+        if planned.id in done:
+            # Of thousands that are done, nothing but the record has to be opened.
+            yield found
+        elif planned.id in superseded:
+            yield replace(found, superseded=True)
+        else:
+            yield _with_traces(found, storage.run(planned.id), queued.get(planned.id), clock)
 
 
-def _record(storage: Storage, task_id: str) -> Record | ValueError | None:
+def _record(storage: Storage, planned: Planned) -> Evidence:
+    found = Evidence(id=planned.id, pack=planned.resources.pack)
     try:
-        return read_record(storage.run(task_id))
+        record = read_record(storage.run(planned.id))
     except ValueError as error:
-        return error
+        return replace(found, record_error=str(error))
+    intact = record is not None and record.state == "done" and record.whole(storage)
+    continued = continuation(storage.run(planned.id), record) if record is not None else None
+    return replace(found, record=record, files_intact=intact, continued=continued)
 
 
-def _is_done(storage: Storage, record: Record | ValueError | None) -> bool:
-    return isinstance(record, Record) and record.state == "done" and record.whole(storage)
-
-
-def _done(planned: Planned, record: Record) -> TaskState:
-    """A finished task, from its record alone: of thousands, nothing else has to be opened."""
-    peak_mb = record.about.get("peak_mb")
-    return TaskState(
-        id=planned.id,
-        state="done",
-        attempts=record.attempt,
-        gpu_hours=record.running_s * int(record.about.get("gpus", 0)) / 3600 / planned.resources.pack,
-        peak_mem_gb=round(peak_mb / 1024, 3) if peak_mb else None,
+def _with_traces(found: Evidence, folder: Path, said: Said | None, clock: Callable[[], float]) -> Evidence:
+    """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
+    job = said.job if said else None
+    # A task never queued and never run has no folder worth a look.
+    known = job is not None or found.record is not None or found.record_error is not None
+    state = job.state if job else None
+    return replace(
+        found,
+        queue=_queue_evidence(said) if said else None,
+        attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if known else (),
+        exit_code=_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
+        held_note=None if state == RUNNING else _held_note(folder),
+        progress=_json(folder / "progress.json") if found.continued or state in (RUNNING, GONE, UNKNOWN) else None,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What the three sources say of one task: its record, the executor, and how its process ended.
+def _queue_evidence(said: Said) -> QueueEvidence:
+    place = said.place
+    mine = place.sent.uid in (None, os.geteuid())
+    return QueueEvidence(executor=place.executor, job=said.job, packed=place.packed, mine=mine)
 
-    ``continued`` is how the attempt stands that trains a stopped trial on, mostly in another task's process.
-    """
 
-    planned: Planned
-    folder: Path
-    record: Record | ValueError | None
-    said: Said | None
-    attempts: list[dict[str, Any]]
-    continued: str | None = None
+def _attempt(facts: Mapping[str, Any], now: float) -> AttemptEvidence:
+    last = facts.get("last_sign")
+    return AttemptEvidence(
+        number=int(facts["number"]),
+        started=facts.get("started"),
+        ended=facts.get("ended"),
+        last_heartbeat=last,
+        heartbeat_age_s=None if last is None else now - last,
+        gpus=facts.get("gpus", 0),
+        peak_mb=facts.get("peak_mb"),
+    )
 
-    def state(self) -> TaskState:
-        if self.said is not None and self.said.live:
-            return self._live(self.said)
-        if self.continued == "running":
-            return self._is("running", progress=_json(self.folder / "progress.json"))
-        if self.continued is not None:
-            return self._is("lost", message="stopped by its search, then continued; that was cut short")
-        if isinstance(self.record, ValueError):
-            return self._is("failed", cause="error", message=str(self.record))
-        if self.record is not None and self.record.state == "done":
-            return self._is("lost", message="its record says done, but files that it names are gone")
-        if self.record is not None and self._last_attempt() <= self.record.attempt:
-            return self._is("failed", cause=self.record.cause, message=self.record.message)
-        return self._ended_without_record()
 
-    def _is(self, state: str, **facts: Any) -> TaskState:
-        job = self.said.job if self.said else None
-        return TaskState(
-            id=self.planned.id,
-            state=state,
-            attempts=len(self.attempts),
-            gpu_hours=self._gpu_hours(),
-            job=job.id if job else None,
-            executor=self.said.place.executor if self.said else None,
-            owner=self.said.place.sent.uid if self.said else None,
-            node=job.node if job else None,
-            peak_mem_gb=self._peak_gb(),
-            waited_s=job.waited_s if job else None,
-            queued=self.said.live or job.state == "unknown" if self.said and job else False,
-            **facts,
-        )
+def _exit_code(folder: Path, element: str) -> int | None:
+    """The status with which the task's newest process ended, as its element wrote it, a file for each restart."""
+    files = [path for path in (folder / "exits").glob(f"{element}-*.json") if _restart(path).isdigit()]
+    ends = [_json(path) for path in sorted(files, key=lambda path: int(_restart(path)))]
+    codes = [end["exit_code"] for end in ends if end and isinstance(end.get("exit_code"), int)]
+    return codes[-1] if codes else None
 
-    def _live(self, said: Said) -> TaskState:
-        held = _json(self.folder / "held.json") if said.job.state == "waiting" else None
-        if said.job.state == "running":
-            return self._is("running", reason=said.job.reason, progress=_json(self.folder / "progress.json"))
-        return self._is("waiting", reason=str(held["reason"]) if held else said.job.reason)
 
-    def _last_attempt(self) -> int:
-        return int(self.attempts[-1]["number"]) if self.attempts else 0
+def _restart(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
 
-    def _ended_without_record(self) -> TaskState:
-        """The task is not live and its last attempt left no record: the executor's word, then the exit code's."""
-        held = _json(self.folder / "held.json")
-        if held:
-            return self._is("waiting", reason=f"held: {held.get('reason')}")
-        if self.said is None:
-            return self._is("waiting", reason="not submitted")
-        job = self.said.job
-        if job.state in ("unknown", "gone") and self._gives_signs():
-            return self._is("running", reason=job.reason, progress=_json(self.folder / "progress.json"))
-        if job.state == "unknown":
-            # Slurm or its accounting is silent, or cannot be understood: nobody has said that the task ended.
-            return self._is("unknown", reason=job.reason or "its state is not known at the moment")
-        cause = self._cause(job)
-        if cause is None:
-            return self._is("lost", message=job.reason or "it ended without a record")
-        return self._is("failed", cause=cause, message=job.reason)
 
-    def _cause(self, job: JobState) -> str | None:
-        said = {"preempted": "preempted too often", "paused": "preempted too often"}.get(job.cause or "", job.cause)
-        if said not in (None, "error"):
-            return said
-        # One of several packed side by side: the element's status is not this task's.
-        code = self._exit_code(job.id)
-        if code is not None and code < 0:
-            return "killed"
-        return said if code is None else "error"
-
-    def _exit_code(self, element: str) -> int | None:
-        ends = [_json(path) for path in sorted((self.folder / "exits").glob(f"{element}-*.json"))]
-        codes = [end["exit_code"] for end in ends if end and isinstance(end.get("exit_code"), int)]
-        return codes[-1] if codes else None
-
-    def _gives_signs(self) -> bool:
-        last = self.attempts[-1] if self.attempts else {}
-        return "ended" not in last and time.time() - float(last.get("last_sign") or 0.0) < STALE_S
-
-    def _gpu_hours(self) -> float:
-        """Every attempt counted, each task its share of an allocation: Slurm's sum, or else from the attempts."""
-        if self.said is not None and self.said.job.gpu_hours:
-            return self.said.job.gpu_hours / self.said.place.packed
-        spans = [
-            attempt.get("gpus", 0) * max(0.0, float(over) - float(attempt["started"]))
-            for attempt in self.attempts
-            if "started" in attempt and (over := attempt.get("ended") or attempt.get("last_sign"))
-        ]
-        return float(sum(spans)) / 3600 / self.planned.resources.pack
-
-    def _peak_gb(self) -> float | None:
-        peaks = [attempt["peak_mb"] for attempt in self.attempts if "peak_mb" in attempt]
-        if self.said is not None and self.said.job.max_rss_mb is not None:
-            peaks.append(self.said.job.max_rss_mb)
-        return round(max(peaks) / 1024, 3) if peaks else None
+def _held_note(folder: Path) -> str | None:
+    note = _json(folder / HELD)
+    return str(note.get("reason")) if note else None
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -20,17 +20,24 @@ from jobs.search.trial import continuation
 from jobs.storage import OWNER_WRITES, Storage, write_whole
 from pipeline import submission
 from pipeline.arrays import Draft, Maker, drafts
-from pipeline.done import to_do
+from pipeline.decisions.retry import Retry
+from pipeline.decisions.submission import (
+    done_tasks,
+    is_queued,
+    launch_held,
+    out_of_reach,
+    pending,
+    queued_elements,
+    stale_dependents,
+    to_submit,
+)
 from pipeline.executors import make_executor
 from pipeline.plan import Plan, Planned
-from pipeline.retry import Retry
 from pipeline.snapshot import commit, snapshot
-from pipeline.states import TaskState
 from pipeline.status import task_states
 from pipeline.submission import Queued, Submission
 from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
-from slurm.reasons import stuck
 
 SOURCE = "manifest.json"
 CLOSE = "close"
@@ -84,105 +91,36 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage):
         states = task_states(plan)
-        let_go = _let_go(runner, name, states)
-        tasks = _wanted(plan, states, changes)
-        doomed = _doomed(plan, states, name, tasks) if changes is None else frozenset()
-        if doomed:
-            runner.cancel(sorted({str(states[task].job) for task in doomed}))
-            tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in doomed)
+        released = _release_held(runner, launch_held(states, name))
+        tasks = to_submit(plan.tasks, states, changes)
+        stale = stale_dependents(plan.tasks, states, name, tasks) if changes is None else frozenset()
+        if stale:
+            runner.cancel(sorted({str(states[task].job) for task in stale}))
+            tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
         report = Report(
             submission=None,
-            already_done=len(plan.tasks) - len(to_do(plan, _done(states))),
-            already_queued=sum(_is_queued(state) for state in states.values()),
-            let_go=let_go,
+            already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
+            already_queued=sum(is_queued(state) for state in states.values()),
+            let_go=released,
         )
-        out_of_reach = _out_of_reach(plan, states, tasks)
-        tasks = tuple(planned for planned in tasks if planned.id not in out_of_reach)
+        unreachable = out_of_reach(plan.tasks, states, tasks)
+        tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
         if not tasks:
-            return replace(report, held=out_of_reach)
+            return replace(report, held=unreachable)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         begun = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        making = _Making(plan, storage, runner, begun, _places(states, name, doomed), out_of_reach)
+        making = _Making(plan, storage, runner, begun, queued_elements(states, name, stale), unreachable)
         making.prepare(tasks)
         making.queue(drafts(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(report, submission=making.submission, held=making.held)
 
 
-def _let_go(executor: Executor, name: str, states: Mapping[str, TaskState]) -> int:
+def _release_held(executor: Executor, elements: Sequence[str]) -> int:
     """Let elements start that the scheduler holds since a start failed on their node; how many."""
-    jobs = {
-        state.job
-        for state in states.values()
-        if state.job is not None and _is_queued(state) and _ours(state, name) and stuck(state.reason)
-    }
-    if jobs:
-        executor.release(sorted(jobs))
-    return len(jobs)
-
-
-def _done(states: Mapping[str, TaskState]) -> frozenset[str]:
-    return frozenset(task for task, state in states.items() if state.state == "done")
-
-
-def _wanted(plan: Plan, states: Mapping[str, TaskState], changes: Mapping[str, Retry] | None) -> tuple[Planned, ...]:
-    if changes is not None:
-        return tuple(planned for planned in plan.tasks if planned.id in changes)
-    return tuple(planned for planned in to_do(plan, _done(states)) if not _is_queued(states[planned.id]))
-
-
-def _is_queued(state: TaskState) -> bool:
-    return state.state == "running" or (state.state in ("waiting", "unknown") and state.queued)
-
-
-def _ours(state: TaskState, executor: str) -> bool:
-    return state.executor == executor and state.mine
-
-
-def _out_of_reach(plan: Plan, states: Mapping[str, TaskState], tasks: Sequence[Planned]) -> dict[str, str]:
-    """Those of these tasks that need what another user's local processes have still to do, and so can't wait for it."""
-    theirs = {
-        task for task, state in states.items() if _is_queued(state) and state.executor == "local" and not state.mine
-    }
-    held: dict[str, str] = {}
-    for planned in plan.tasks:
-        needs = (*planned.task.needs, *planned.after)
-        if planned in tasks and not (theirs | held.keys()).isdisjoint(needs):
-            held[planned.id] = "another user's local processes are at what it needs"
-    return held
-
-
-def _doomed(plan: Plan, states: Mapping[str, TaskState], executor: str, wanted: Sequence[Planned]) -> frozenset[str]:
-    """Queued tasks that wait in vain: for an element of what is queued anew, which failed, or of what is done.
-
-    Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
-    that was started once more after its task was done, and is held.
-    """
-    anew = {planned.id for planned in wanted}
-    doomed: set[str] = set()
-    for planned in plan.tasks:
-        state = states[planned.id]
-        waits = state.state == "waiting" and state.queued and _ours(state, executor) and state.job is not None
-        upstream = (*planned.task.needs, *planned.after)
-        met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
-        if waits and (met or not (anew | doomed).isdisjoint(upstream)):
-            doomed.add(planned.id)
-    # An element is cancelled whole: not where another task in it has something to wait for.
-    shared = {state.job for task, state in states.items() if task not in doomed and _is_queued(state)}
-    return frozenset(task for task in doomed if states[task].job not in shared)
-
-
-def _places(states: Mapping[str, TaskState], executor: str, doomed: frozenset[str]) -> dict[str, str]:
-    """Tasks that this executor has queued already: what needs them can wait for them by their ids."""
-    return {
-        task: state.job
-        for task, state in states.items()
-        if state.job is not None
-        and _is_queued(state)
-        and state.executor == executor
-        and (state.mine or executor != "local")
-        and task not in doomed
-    }
+    if elements:
+        executor.release(elements)
+    return len(elements)
 
 
 class _Making:

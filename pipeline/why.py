@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobs.attempt import history
 from jobs.storage import Storage
@@ -69,16 +70,21 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
 
 
 def _failed(plan: Plan, planned: Planned, state: TaskState) -> list[str]:
-    folder = Storage(plan.manifest.storage).run(planned.id)
+    folder, log = Storage(plan.manifest.storage).run(planned.id), log_path(plan, planned.id)
+    lines = failure_lines(planned.stage, state, history(folder))
+    text = tail(log, LOG_LINES)
+    if text:
+        lines += [f"the log's last lines ({log}):", *(f"  {line}" for line in text.splitlines())]
+    lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}")
+    return lines
+
+
+def failure_lines(stage: str, state: TaskState, attempts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why a task failed, how each attempt ended, and what to do about it."""
     lines = [f"cause: {state.cause or 'unknown'}" + (f": {state.message}" if state.message else "")]
-    for attempt in history(folder):
+    for attempt in attempts:
         ended = attempt.get("state", "no word of its end")
         cause = f" ({attempt['cause']})" if attempt.get("cause") else ""
         lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
-    remedy = REMEDIES.get(state.cause or "", "submit again: what was saved is used").replace("STAGE", planned.stage)
-    lines.append(f"what to do: {remedy}")
-    log = tail(log_path(plan, planned.id), LOG_LINES)
-    if log:
-        lines += [f"the log's last lines ({log_path(plan, planned.id)}):", *(f"  {line}" for line in log.splitlines())]
-    lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}")
-    return lines
+    remedy = REMEDIES.get(state.cause or "", "submit again: what was saved is used").replace("STAGE", stage)
+    return [*lines, f"what to do: {remedy}"]

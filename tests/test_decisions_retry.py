@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.record import CAUSES
-from pipeline.retry import FINAL, MEMORY_FACTOR, Retry, decide
+from pipeline.decisions.retry import FINAL, MEMORY_FACTOR, Retry, retry_of
 from pipeline.states import STATES, TaskState
 
 MORE_MEMORY = Retry(reason="out of memory", memory_factor=1.5)
@@ -52,7 +52,7 @@ CASES = [
 
 
 def _decide(state: TaskState, tries: int = 1, progressed: bool = False, memory_raised: bool = False) -> Retry | None:
-    return decide(state, tries=tries, retries=2, progressed=progressed, memory_raised=memory_raised)
+    return retry_of(state, tries=tries, retries=2, progressed=progressed, memory_raised=memory_raised)
 
 
 def _failed(cause: str | None) -> TaskState:
@@ -79,7 +79,7 @@ def test_more_memory_than_the_raised_one_is_not_tried(cause: str | None) -> None
 @pytest.mark.parametrize("retries", [0, 1, 5])
 def test_the_budget_is_the_manifests(retries: int) -> None:
     last, spent = (
-        decide(_failed("killed"), tries=tries, retries=retries, progressed=False, memory_raised=False)
+        retry_of(_failed("killed"), tries=tries, retries=retries, progressed=False, memory_raised=False)
         for tries in (retries, retries + 1)
     )
     assert (last, spent) == (_again("killed"), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from report_fixture import (
 from jobs.attempt import begin, history
 from jobs.record import is_done, read_record
 from jobs.search import NoWinnerError, summary, winner
-from pipeline.release import release
+from pipeline.decisions.closing import lost_candidates, retries_without
+from pipeline.decisions.retry import Retry
+from pipeline.release import record_lost_trial, unrecorded_trials
 
 
 @pytest.fixture
@@ -38,6 +41,14 @@ def made(tmp_path: Path) -> Made:
     return made
 
 
+def release(made: Made, mine: Collection[str]) -> dict[str, Retry]:
+    """Give up the trials among ``mine`` that nobody tries again, as a closing job does; what is tried again then."""
+    lost = unrecorded_trials(made.storage, lost_candidates(made.plan.tasks, made.states)).intersection(mine)
+    for trial in lost:
+        record_lost_trial(made.storage, made.states[trial])
+    return retries_without(made.plan.tasks, made.states, lost)
+
+
 def test_no_trial_has_won_while_one_may_still_come(made: Made) -> None:
     search = made.plan.searches[0]
     with pytest.raises(NoWinnerError, match=r"2 of 4 trials have not come to an end \(2, 3\)"):
@@ -47,7 +58,7 @@ def test_no_trial_has_won_while_one_may_still_come(made: Made) -> None:
 
 def test_trials_that_are_given_up_count_as_failed_and_the_others_have_a_winner(made: Made) -> None:
     search = made.plan.searches[0]
-    freed = release(made.plan, made.states, search.trials)
+    freed = release(made, search.trials)
     ends = [read_record(made.storage.run(trial)) for trial in search.trials]
     assert [(end.state, end.cause) for end in ends if end] == [("done", None)] * 2 + [("failed", "killed")] * 2
     assert winner(made.storage, search.id, 4).name == search.trials[1]
@@ -58,25 +69,25 @@ def test_trials_that_are_given_up_count_as_failed_and_the_others_have_a_winner(m
 
 def test_what_is_tried_again_or_was_recorded_is_left_alone(made: Made) -> None:
     search = made.plan.searches[0]
-    assert release(made.plan, made.states, search.trials[:3]).keys() == release(made.plan, made.states, ()).keys() | {
+    assert release(made, search.trials[:3]).keys() == release(made, ()).keys() | {
         row.evaluate for row in made.plan.rows
     } | {made.plan.rows[1].train}
     assert read_record(made.storage.run(search.trials[3])) is None
     winner_row = made.plan.rows[0]
     finish_evaluate(made, winner_row.evaluate, skill=0.5)
-    assert winner_row.evaluate not in release(made.plan, made.states, search.trials)
+    assert winner_row.evaluate not in release(made, search.trials)
 
 
 def test_a_trial_whose_continuation_is_given_up_keeps_the_result_that_it_had(made: Made) -> None:
     search = made.plan.searches[0]
-    release(made.plan, made.states, search.trials[2:])
+    release(made, search.trials[2:])
     best = finish_trial(made, 0, 1, skill=0.9, stopped="asha")
     folder = made.storage.run(best)
     begin(folder, {"by": search.trials[0]})  # and its process is no more
     made.state(best, "lost", attempts=2)
     with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not come to an end \(1\)"):
         winner(made.storage, search.id, 4)
-    freed = release(made.plan, made.states, search.trials)
+    freed = release(made, search.trials)
     assert set(freed) == {task for row in made.plan.rows for task in (row.train, row.evaluate) if task}
     assert is_done(made.storage, best) and history(folder)[-1]["state"] == "failed"
     assert winner(made.storage, search.id, 4).name == best

@@ -22,9 +22,9 @@ from rich.console import Console
 from jobs import journal
 from jobs.attempt import begin
 from jobs.storage import write_json
+from pipeline.decisions.retry import Retry
 from pipeline.done import done_ids
 from pipeline.manifest.types import Resources
-from pipeline.retry import Retry
 from pipeline.status import print_states, states_document, task_states
 from pipeline.submit import submit_plan
 

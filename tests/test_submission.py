@@ -12,7 +12,8 @@ import pytest
 from small_manifest import write_manifest
 
 from jobs.storage import Storage
-from pipeline import submission, submit
+from pipeline import submission
+from pipeline.decisions.submission import out_of_reach, queued_elements
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.queue import ask
@@ -20,7 +21,6 @@ from pipeline.snapshot import snapshot
 from pipeline.states import TaskState
 from pipeline.submission import Queued
 from pipeline.submit import SOURCE, write_source
-from slurm.executors.recording import Recording
 
 
 def _queued(element: str, *tasks: str) -> Queued:
@@ -95,52 +95,20 @@ def test_the_manifest_is_kept_in_a_persons_order(tmp_path: Path) -> None:
     assert again.rows == plan.rows and again.tasks == plan.tasks
 
 
-def test_elements_that_slurm_holds_after_a_failed_start_are_released() -> None:
-    recorder = Recording()
-    held = {"state": "waiting", "queued": True, "executor": "slurm"}
-    states = {
-        "a": TaskState(id="a", job="7_1", reason="launch failed requeued held", **held),
-        "b": TaskState(id="b", job="7_1", reason="launch failed requeued held", **held),
-        "c": TaskState(id="c", job="7_2", reason="JobHeldUser", **held),
-    }
-    assert submit._let_go(recorder, "slurm", states) == 1
-    assert submit._let_go(recorder, "local", states) == 0
-    assert recorder.asked == [("release", ("7_1",))]
-
-
-def test_what_waits_for_an_element_that_is_queued_anew_is_queued_anew_too(tmp_path: Path) -> None:
-    plan = make_plan(load(write_manifest(tmp_path)))
-    trains = [planned for planned in plan.tasks if planned.stage == "train"]
-    states = {
-        planned.id: TaskState(id=planned.id, state="waiting", queued=True, executor="slurm", job=f"9_{number}")
-        for number, planned in enumerate(plan.tasks)
-    }
-    (evaluate,) = (planned.id for planned in plan.tasks if trains[0].id in planned.task.needs)
-    assert submit._doomed(plan, states, "slurm", trains[:1]) == {evaluate}
-    assert submit._doomed(plan, states, "local", trains[:1]) == set()
-    assert submit._doomed(plan, states, "slurm", ()) == set()
-    behind = {**states, evaluate: replace(states[evaluate], reason="Dependency")}
-    assert submit._doomed(plan, behind, "slurm", ()) == set()
-    met = {task: replace(state, state="done") for task, state in behind.items() if task != evaluate}
-    assert submit._doomed(plan, {**met, evaluate: behind[evaluate]}, "slurm", ()) == {evaluate}
-    packed = {**states, evaluate: replace(states[evaluate], job=states[trains[1].id].job)}
-    assert submit._doomed(plan, packed, "slurm", trains[:1]) == set()
-
-
 def test_what_needs_another_users_local_processes_is_held(tmp_path: Path) -> None:
     plan = make_plan(load(write_manifest(tmp_path)))
     (data,) = (planned for planned in plan.tasks if planned.stage == "preprocess")
     rest = tuple(planned for planned in plan.tasks if planned != data)
-    theirs = TaskState(id=data.id, state="running", executor="local", job="1_0", owner=os.geteuid() + 1)
+    theirs = TaskState(id=data.id, state="running", executor="local", job="1_0", mine=False)
     states = {planned.id: TaskState(id=planned.id, state="waiting") for planned in rest}
-    assert submit._out_of_reach(plan, {**states, data.id: theirs}, rest).keys() == states.keys()
-    assert submit._places({data.id: theirs}, "local", frozenset()) == {}
-    mine = replace(theirs, owner=os.geteuid())
-    assert submit._out_of_reach(plan, {**states, data.id: mine}, rest) == {}
-    assert submit._places({data.id: mine}, "local", frozenset()) == {data.id: "1_0"}
+    assert out_of_reach(plan.tasks, {**states, data.id: theirs}, rest).keys() == states.keys()
+    assert queued_elements({data.id: theirs}, "local", frozenset()) == {}
+    mine = replace(theirs, mine=True)
+    assert out_of_reach(plan.tasks, {**states, data.id: mine}, rest) == {}
+    assert queued_elements({data.id: mine}, "local", frozenset()) == {data.id: "1_0"}
     on_slurm = replace(theirs, executor="slurm")
-    assert submit._out_of_reach(plan, {**states, data.id: on_slurm}, rest) == {}
-    assert submit._places({data.id: on_slurm}, "slurm", frozenset()) == {data.id: "1_0"}
+    assert out_of_reach(plan.tasks, {**states, data.id: on_slurm}, rest) == {}
+    assert queued_elements({data.id: on_slurm}, "slurm", frozenset()) == {data.id: "1_0"}
 
 
 def test_a_submission_is_its_files_owners_and_not_who_it_says(tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ class Retry:
     exclude: str | None = None
 
 
+# Tried again for as long as every start gets further, whatever the budget.
+RESUMED = frozenset({"time limit", "preempted too often"})
 # The same again would end the same: a person has to change something, or wanted it so.
 FINAL = frozenset({"error", "GPU out of memory", "cancelled", "diverged", "at chance"})
 
 
-def decide(state: TaskState, *, tries: int, retries: int, progressed: bool, memory_raised: bool) -> Retry | None:
+def retry_of(state: TaskState, *, tries: int, retries: int, progressed: bool, memory_raised: bool) -> Retry | None:
     """Whether a task that ended as ``state`` is tried again.
 
     ``tries`` counts how often it was submitted, ``progressed`` says that the last try got further than the one
@@ -33,7 +35,7 @@ def decide(state: TaskState, *, tries: int, retries: int, progressed: bool, memo
     cause = state.cause
     if cause in FINAL:
         return None
-    if cause in ("time limit", "preempted too often") and progressed:
+    if cause in RESUMED and progressed:
         return Retry(reason=f"{cause}, and it made progress")
     if tries > retries:
         return None
@@ -42,3 +44,8 @@ def decide(state: TaskState, *, tries: int, retries: int, progressed: bool, memo
     if cause in ("node failure", "no GPU"):
         return Retry(reason=cause, exclude=state.node)
     return Retry(reason=cause or state.state)
+
+
+def made_progress(*, started: float | None, saved: float | None) -> bool:
+    """Whether an attempt that started then left a newer checkpoint than it found; None where there is none of it."""
+    return started is not None and saved is not None and saved >= started

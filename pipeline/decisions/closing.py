@@ -1,0 +1,163 @@
+"""What a closing job does: which tasks are tried again, which trials are given up, what is cleared away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.decisions.retry import RESUMED, Retry, retry_of
+from pipeline.states import TaskState
+
+if TYPE_CHECKING:
+    from pipeline.plan import Planned
+    from pipeline.queue import Place
+    from pipeline.submission import Submission
+
+GIVEN_UP = "trials that it waited for are given up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingEvidence:
+    """What a closing job goes by.
+
+    ``submission`` is its own, ``submissions`` are all of the storage. ``queue_history`` has every element that a task
+    was in, oldest first. ``progressed`` are tasks whose newest attempt got further (of those that ``resumable``
+    names), ``unrecorded`` trials without a readable record (of those that ``lost_candidates`` names). ``retries`` is
+    the manifest's budget.
+    """
+
+    tasks: Sequence[Planned]
+    states: Mapping[str, TaskState]
+    retries: int
+    submission: Submission
+    submissions: Sequence[Submission]
+    queue_history: Mapping[str, Sequence[Place]]
+    progressed: Collection[str] = ()
+    unrecorded: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingActions:
+    """What a closing job carries out, in this order.
+
+    ``lost_trials`` are recorded as failed, ``retries`` are submitted, submitit's own files of the submissions
+    ``finished`` are removed, and the job ends with ``exit_status``.
+    """
+
+    lost_trials: tuple[str, ...]
+    retries: Mapping[str, Retry]
+    finished: tuple[str, ...]
+    exit_status: int
+
+
+def closing_actions(evidence: ClosingEvidence) -> ClosingActions:
+    """All that a closing job does about where its submission stands."""
+    changes = retries(evidence)
+    lost = tuple(
+        planned.id
+        for planned in evidence.tasks
+        if planned.id in evidence.unrecorded and planned.id not in changes and _is_newest(planned.id, evidence)
+    )
+    changes |= retries_without(evidence.tasks, evidence.states, lost)
+    return ClosingActions(
+        lost_trials=lost,
+        retries=changes,
+        finished=finished_submissions(evidence.submission.manifest, evidence.submissions, evidence.states),
+        exit_status=exit_status(evidence.states, changes),
+    )
+
+
+def retries(evidence: ClosingEvidence) -> dict[str, Retry]:
+    """What of this submission is tried again, and everything that waits for it; a task's newest element decides.
+
+    What a limit of the site kept from the queue before is tried too: there may be room for it now. A task that a
+    later submission has taken over is left to that one.
+    """
+    mine, states = evidence.submission, evidence.states
+    changes: dict[str, Retry] = {}
+    for planned in evidence.tasks:
+        elements, state = evidence.queue_history.get(planned.id, ()), states[planned.id]
+        if elements and elements[-1].time > mine.time:
+            continue
+        if planned.id in mine.held and not state.queued and state.state != "done":
+            changes[planned.id] = Retry(reason=f"not queued before: {mine.held[planned.id]}")
+        if planned.id in changes or not _is_newest(planned.id, evidence):
+            continue
+        change = _retry(planned, evidence, changes)
+        if change is not None:
+            changes[planned.id] = change
+    return changes
+
+
+def _retry(planned: Planned, evidence: ClosingEvidence, changes: Mapping[str, Retry]) -> Retry | None:
+    states, elements = evidence.states, evidence.queue_history[planned.id]
+    state = states[planned.id]
+    upstream = [need for need in (*planned.task.needs, *planned.after) if need in changes]
+    ready = all(states[need].state == "done" for need in planned.task.needs if need in states)
+    if upstream and state.state != "done":
+        return Retry(reason=f"{upstream[0]} is tried again")
+    if state.cause == "upstream failed" and not ready:
+        return None
+    return retry_of(
+        state,
+        tries=len(elements),
+        retries=evidence.retries,
+        progressed=planned.id in evidence.progressed,
+        memory_raised=elements[-1].mem_gb > planned.resources.mem_gb,
+    )
+
+
+def _is_newest(task: str, evidence: ClosingEvidence) -> bool:
+    """Whether a task was queued by the closing job's own submission, and by none since."""
+    elements = evidence.queue_history.get(task, ())
+    return bool(elements) and elements[-1].submission == evidence.submission.name
+
+
+def resumable(states: Mapping[str, TaskState]) -> tuple[str, ...]:
+    """The tasks of which it matters whether their newest attempt got further."""
+    return tuple(task for task, state in states.items() if state.cause in RESUMED)
+
+
+def lost_candidates(tasks: Iterable[Planned], states: Mapping[str, TaskState]) -> tuple[str, ...]:
+    """The trials that ended without a result: those of them that have no record could not say how."""
+    return tuple(
+        planned.id for planned in tasks if planned.stage == "trial" and states[planned.id].state in ("failed", "lost")
+    )
+
+
+def retries_without(
+    tasks: Iterable[Planned], states: Mapping[str, TaskState], lost: Collection[str]
+) -> dict[str, Retry]:
+    """What may be tried again because trials that it waited for are given up, and what needs that in turn."""
+    changes: dict[str, Retry] = {}
+    for planned in tasks:
+        waited = not set(lost).isdisjoint(planned.after) or not changes.keys().isdisjoint(planned.task.needs)
+        if waited and states[planned.id].cause == "upstream failed":
+            changes[planned.id] = Retry(reason=GIVEN_UP)
+    return changes
+
+
+def finished_submissions(
+    manifest: str, submissions: Iterable[Submission], states: Mapping[str, TaskState]
+) -> tuple[str, ...]:
+    """Submissions of a manifest whose tasks are all done.
+
+    A task that the plan does not have (the manifest was edited since, or another group was submitted) may be live, and
+    what submitit keeps there is what it starts from: such a submission is left to its own closing job.
+    """
+    return tuple(
+        submission.name
+        for submission in submissions
+        if submission.manifest == manifest
+        and all(task in states and states[task].state == "done" for task in _tasks(submission))
+    )
+
+
+def _tasks(submission: Submission) -> set[str]:
+    return {task for array in submission.arrays for tasks in array.elements.values() for task in tasks}
+
+
+def exit_status(states: Mapping[str, TaskState], changes: Collection[str]) -> int:
+    """0 when all that failed or is lost is tried again, else 1."""
+    return int(any(state.state in ("failed", "lost") for task, state in states.items() if task not in changes))

@@ -1,0 +1,143 @@
+"""What of a plan is submitted, released or cancelled, given where its tasks stand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.states import TaskState
+from slurm.reasons import stuck
+
+if TYPE_CHECKING:
+    from pipeline.plan import Planned
+
+# A data set is the same bytes whenever it is built; a model trained on a GPU is not: what read it is stale.
+NONDETERMINISTIC = ("train", "trial")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancellation:
+    """Elements to cancel by executor; how many tasks that ends, and of how many nobody knows where they stand."""
+
+    elements: Mapping[str, tuple[str, ...]]
+    ending: int
+    unknown: int
+
+
+def done_tasks(states: Mapping[str, TaskState]) -> frozenset[str]:
+    return frozenset(task for task, state in states.items() if state.state == "done")
+
+
+def is_queued(state: TaskState) -> bool:
+    """Whether an executor has the task, or may have it: a second element would run it twice."""
+    return state.state == "running" or (state.state in ("waiting", "unknown") and state.queued)
+
+
+def superseded_shards(tasks: Iterable[Planned], done: Collection[str]) -> frozenset[str]:
+    """Shards of a preprocess whose data set is done: what they read is in it, whether they are kept or not."""
+    return frozenset(
+        shard for planned in tasks if planned.stage == "preprocess" and planned.id in done for shard in planned.after
+    )
+
+
+def pending(tasks: Sequence[Planned], done: Collection[str]) -> tuple[Planned, ...]:
+    """What is not done, and what reads the result of a training that is not done, in the plan's order."""
+    missing: set[str] = set()
+    rerun: set[str] = set()
+    for planned in tasks:
+        if planned.id not in done or rerun.intersection((*planned.task.needs, *planned.after)):
+            missing.add(planned.id)
+            if planned.stage in NONDETERMINISTIC:
+                rerun.add(planned.id)
+    return tuple(planned for planned in tasks if planned.id in missing)
+
+
+def to_submit(
+    tasks: Sequence[Planned], states: Mapping[str, TaskState], only: Collection[str] | None = None
+) -> tuple[Planned, ...]:
+    """What is pending and not queued; with ``only`` exactly those tasks, however they stand."""
+    if only is not None:
+        return tuple(planned for planned in tasks if planned.id in only)
+    return tuple(planned for planned in pending(tasks, done_tasks(states)) if not is_queued(states[planned.id]))
+
+
+def stale_dependents(
+    tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, submitted: Iterable[Planned]
+) -> frozenset[str]:
+    """Queued tasks whose dependency can no longer be met, or was: on an element submitted anew, or on what is done.
+
+    Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
+    that was started once more after its task was done, and is held.
+    """
+    renewed = {planned.id for planned in submitted}
+    stale: set[str] = set()
+    for planned in tasks:
+        state = states[planned.id]
+        waits = state.state == "waiting" and state.queued and _is_ours(state, executor) and state.job is not None
+        upstream = (*planned.task.needs, *planned.after)
+        met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
+        if waits and (met or not (renewed | stale).isdisjoint(upstream)):
+            stale.add(planned.id)
+    # An element is cancelled whole: not where another task in it has something to wait for.
+    shared = {state.job for task, state in states.items() if task not in stale and is_queued(state)}
+    return frozenset(task for task in stale if states[task].job not in shared)
+
+
+def launch_held(states: Mapping[str, TaskState], executor: str) -> tuple[str, ...]:
+    """Elements that the scheduler holds since a start failed on their node: they go on when released."""
+    held = _queued(states, executor)
+    return tuple(sorted({job for _, job, state in held if _is_ours(state, executor) and stuck(state.reason)}))
+
+
+def queued_elements(states: Mapping[str, TaskState], executor: str, stale: Collection[str]) -> dict[str, str]:
+    """Element ids of the tasks that this executor has already: what needs those tasks can wait for them."""
+    return {task: job for task, job, _ in _queued(states, executor) if task not in stale}
+
+
+def _queued(states: Mapping[str, TaskState], executor: str) -> list[tuple[str, str, TaskState]]:
+    return [
+        (task, state.job, state)
+        for task, state in states.items()
+        if state.job is not None
+        and is_queued(state)
+        and state.executor == executor
+        # Local processes are each user's own: ids of another's mean nothing in ours.
+        and (state.mine or executor != "local")
+    ]
+
+
+def _is_ours(state: TaskState, executor: str) -> bool:
+    return state.executor == executor and state.mine
+
+
+def out_of_reach(
+    tasks: Sequence[Planned], states: Mapping[str, TaskState], submitted: Sequence[Planned]
+) -> dict[str, str]:
+    """Those submitted that need what another user's local processes have still to do, and so can't wait for it: why."""
+    theirs = {
+        task for task, state in states.items() if is_queued(state) and state.executor == "local" and not state.mine
+    }
+    held: dict[str, str] = {}
+    for planned in tasks:
+        needs = (*planned.task.needs, *planned.after)
+        if planned in submitted and not (theirs | held.keys()).isdisjoint(needs):
+            held[planned.id] = "another user's local processes are at what it needs"
+    return held
+
+
+def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellation:
+    """The elements of this user's tasks that wait or run, whole; ``executor`` is that of tasks that name none.
+
+    What somebody else queued is theirs: the same id may name another element of ours. A task of which nobody says
+    that it is ours and live is left alone.
+    """
+    live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
+    elements: dict[str, set[str]] = {}
+    for state in live:
+        elements.setdefault(state.executor or executor, set()).add(str(state.job))
+    return Cancellation(
+        elements={name: tuple(sorted(jobs)) for name, jobs in elements.items()},
+        ending=len(live),
+        unknown=sum(state.state == "unknown" for state in states.values()),
+    )

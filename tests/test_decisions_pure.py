@@ -1,0 +1,43 @@
+"""Decisions are functions of values: their modules reach no file, no clock and no executor."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pipeline.decisions
+from pipeline import states
+from slurm import reasons
+
+DECISIONS = sorted(Path(pipeline.decisions.__path__[0]).glob("*.py"))
+# Values and words alone; these two keep to the same rule.
+OURS = {"pipeline.decisions.retry", "pipeline.states", "slurm.reasons"}
+STANDARD = {"__future__", "collections", "collections.abc", "dataclasses", "typing"}
+
+
+def _imports(node: ast.AST) -> set[str]:
+    """What is imported when the module runs: what only a type checker reads is left out."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return set()
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {node.module or ""}
+    return set().union(*map(_imports, ast.iter_child_nodes(node)))
+
+
+@pytest.mark.parametrize(
+    "path", [*DECISIONS, Path(states.__file__), Path(reasons.__file__)], ids=lambda path: path.stem
+)
+def test_only_values_are_imported(path: Path) -> None:
+    assert _imports(ast.parse(path.read_text())) <= OURS | STANDARD
+
+
+def test_there_are_decisions() -> None:
+    assert {path.stem for path in DECISIONS} >= {"task_state", "retry", "submission", "closing"}
+
+
+def test_an_import_of_a_file_system_would_be_seen() -> None:
+    assert _imports(ast.parse("def f():\n    import os\n    from pathlib import Path\n")) == {"os", "pathlib"}

@@ -1,0 +1,244 @@
+"""What is submitted, released and cancelled, by where the tasks of a plan stand: tables of cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from decisions_fixture import Tasks, queued, runs, search, stands
+
+from pipeline.decisions.submission import (
+    cancellable,
+    is_queued,
+    launch_held,
+    out_of_reach,
+    pending,
+    queued_elements,
+    stale_dependents,
+    superseded_shards,
+    to_submit,
+)
+from pipeline.states import STATES, TaskState
+from pipeline.submit import _release_held
+from slurm.executors.recording import Recording
+
+RUNS, SEARCH = runs(), search()
+EVERYTHING = list(RUNS.planned)
+LAUNCH_HELD = "launch failed requeued held"
+
+
+@pytest.mark.parametrize(
+    ("state", "in_queue", "expected"),
+    [
+        *((state, False, state == "running") for state in STATES),
+        *((state, True, state in ("running", "waiting", "unknown")) for state in STATES),
+    ],
+)
+def test_what_an_executor_has_or_may_have_is_queued(state: str, in_queue: bool, expected: bool) -> None:
+    assert is_queued(stands(state, queued=in_queue)) is expected
+
+
+@pytest.mark.parametrize(
+    ("tasks", "missing", "expected"),
+    [
+        pytest.param(RUNS, [], [], id="nothing, where all is done"),
+        pytest.param(RUNS, EVERYTHING, EVERYTHING, id="everything, where nothing is done"),
+        pytest.param(RUNS, ["evaluate a"], ["evaluate a"], id="an evaluation alone"),
+        pytest.param(RUNS, ["train a"], ["train a", "evaluate a"], id="a training with what read its model"),
+        pytest.param(RUNS, ["data"], ["data"], id="a data set alone: it comes out as it was"),
+        pytest.param(RUNS, ["shard 0"], ["shard 0"], id="a shard alone"),
+        pytest.param(
+            SEARCH, ["trial 1"], ["trial 1", "refit", "winner", "evaluate refit"], id="a trial with all that it may win"
+        ),
+        pytest.param(SEARCH, ["winner"], ["winner"], id="a winner's evaluation alone"),
+    ],
+)
+def test_what_is_pending(tasks: Tasks, missing: Sequence[str], expected: Sequence[str]) -> None:
+    done = {planned.id for name, planned in tasks.planned.items() if name not in missing}
+    assert [planned.run for planned in pending(tasks.all, done)] == expected
+
+
+def test_shards_of_a_finished_data_set_are_not_needed() -> None:
+    assert superseded_shards(RUNS.all, RUNS.ids("data")) == set(RUNS.ids("shard 0", "shard 1"))
+    assert superseded_shards(RUNS.all, RUNS.ids("shard 0", "train a")) == set()
+    assert superseded_shards(SEARCH.all, SEARCH.ids("refit")) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "submitted"),
+    [
+        pytest.param(stands("done"), False, id="done"),
+        pytest.param(stands("waiting"), True, id="never submitted"),
+        pytest.param(queued("7_0"), False, id="in the queue"),
+        pytest.param(queued("7_0", state="running"), False, id="running"),
+        pytest.param(stands("running"), False, id="running by its heartbeat alone"),
+        pytest.param(queued("7_0", state="unknown"), False, id="unknown, in the queue as far as anybody knows"),
+        pytest.param(stands("waiting", reason="held: canary"), True, id="held, and out of the queue"),
+        pytest.param(stands("failed", "error"), True, id="failed"),
+        pytest.param(stands("lost"), True, id="lost"),
+    ],
+)
+def test_what_is_submitted(state: TaskState, submitted: bool) -> None:
+    states = RUNS.states({"evaluate a": state})
+    assert [planned.run for planned in to_submit(RUNS.all, states)] == ["evaluate a"] * submitted
+
+
+def test_what_reads_a_model_that_is_trained_again_is_submitted_with_it_unless_it_is_queued() -> None:
+    missing = {"train a": stands("lost"), "train b": stands("lost"), "evaluate b": queued("7_1")}
+    submitted = to_submit(RUNS.all, RUNS.states(missing))
+    assert [planned.run for planned in submitted] == ["train a", "train b", "evaluate a"]
+
+
+def test_a_closing_job_submits_what_it_names_and_nothing_else() -> None:
+    states = RUNS.states({"train a": stands("lost"), "train b": stands("lost")})
+    assert [planned.run for planned in to_submit(RUNS.all, states, RUNS.ids("evaluate b", "train b"))] == [
+        "train b", "evaluate b",
+    ]  # fmt: skip
+    assert to_submit(RUNS.all, states, ()) == ()
+
+
+STALE: dict[str, tuple[Mapping[str, TaskState], Sequence[str], Sequence[str]]] = {
+    # how tasks stand, which are submitted anew, and which queued ones are stale by that
+    "an evaluation that waits for a training submitted anew": (
+        {"train a": stands("lost"), "evaluate a": queued("9_0")}, ["train a"], ["evaluate a"],
+    ),
+    "nothing submitted anew": ({"train a": queued("8_0"), "evaluate a": queued("9_0")}, [], []),
+    "another's training submitted anew": (
+        {"train b": stands("lost"), "train a": queued("8_0"), "evaluate a": queued("9_0")}, ["train b"], [],
+    ),
+    "one thing after the other": (
+        {"data": stands("lost"), "train a": queued("8_0"), "evaluate a": queued("9_0")},
+        ["data"], ["train a", "evaluate a"],
+    ),
+    "one that runs already": (
+        {"train a": stands("lost"), "evaluate a": queued("9_0", state="running")}, ["train a"], [],
+    ),
+    "one of which nobody knows where it stands": (
+        {"train a": stands("lost"), "evaluate a": queued("9_0", state="unknown")}, ["train a"], [],
+    ),
+    "one that is not queued": ({"train a": stands("lost"), "evaluate a": stands("waiting")}, ["train a"], []),
+    "one of another executor": (
+        {"train a": stands("lost"), "evaluate a": queued("9_0", executor="local")}, ["train a"], [],
+    ),
+    "one that waits for what is done": ({"evaluate a": queued("9_0", reason="Dependency")}, [], ["evaluate a"]),
+    "one that waits for its turn": ({"evaluate a": queued("9_0", reason="Priority")}, [], []),
+    "one that waits for what is running": (
+        {"train a": queued("8_0", state="running"), "evaluate a": queued("9_0", reason="Dependency")}, [], [],
+    ),
+    "packed with one that has something to wait for": (
+        {
+            "train a": stands("lost"), "train b": queued("8_1"),
+            "evaluate a": queued("9_0"), "evaluate b": queued("9_0"),
+        },
+        ["train a"], [],
+    ),
+    "packed with one that is stale too": (
+        {
+            "train a": stands("lost"), "train b": stands("lost"),
+            "evaluate a": queued("9_0"), "evaluate b": queued("9_0"),
+        },
+        ["train a", "train b"], ["evaluate a", "evaluate b"],
+    ),
+    "packed with one that is over": (
+        {"train a": stands("lost"), "evaluate a": queued("9_0"), "evaluate b": stands("failed", "error", job="9_0")},
+        ["train a"], ["evaluate a"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stood", "submitted", "stale"), STALE.values(), ids=STALE.keys())
+def test_queued_tasks_whose_dependency_can_no_longer_be_met_are_stale(
+    stood: Mapping[str, TaskState], submitted: Sequence[str], stale: Sequence[str]
+) -> None:
+    anew = [RUNS.planned[name] for name in submitted]
+    assert RUNS.names(stale_dependents(RUNS.all, RUNS.states(stood), "slurm", anew)) == stale
+
+
+def test_what_waits_for_a_trial_submitted_anew_is_stale() -> None:
+    states = SEARCH.states({"trial 1": stands("lost"), "refit": queued("9_0"), "evaluate refit": queued("9_1")})
+    stale = stale_dependents(SEARCH.all, states, "slurm", [SEARCH.planned["trial 1"]])
+    assert SEARCH.names(stale) == ["refit", "evaluate refit"]
+
+
+def test_elements_held_after_a_start_that_failed_are_released() -> None:
+    states = RUNS.states(
+        {
+            "train a": queued("7_2", reason=LAUNCH_HELD),
+            "train b": queued("7_2", reason=LAUNCH_HELD),
+            "evaluate a": queued("7_1", reason=LAUNCH_HELD),
+            "evaluate b": queued("7_3", reason="JobHeldUser"),
+            "shard 0": stands("failed", "error", job="7_4", executor="slurm", reason=LAUNCH_HELD),
+        }
+    )
+    assert launch_held(states, "slurm") == ("7_1", "7_2")
+    assert launch_held(states, "local") == ()
+    recorder = Recording()
+    assert _release_held(recorder, launch_held(states, "slurm")) == 2
+    assert _release_held(recorder, ()) == 0
+    assert recorder.asked == [("release", ("7_1", "7_2"))]
+
+
+def test_what_an_executor_has_already_can_be_waited_for() -> None:
+    states = RUNS.states(
+        {
+            "data": queued("7"),
+            "train a": queued("8_0", state="running"),
+            "train b": queued("8_1", executor="local"),
+            "evaluate a": queued("9_0"),
+            "evaluate b": stands("failed", "error", job="9_1", executor="slurm"),
+        }
+    )
+    stale = RUNS.ids("evaluate a")
+    assert queued_elements(states, "slurm", stale) == {RUNS.id("data"): "7", RUNS.id("train a"): "8_0"}
+    assert queued_elements(states, "local", ()) == {RUNS.id("train b"): "8_1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "elements", "ending", "unknown"),
+    [
+        pytest.param(queued("7_0"), {"slurm": ("7_0",)}, 1, 0, id="waiting in the queue"),
+        pytest.param(queued("7_0", state="running"), {"slurm": ("7_0",)}, 1, 0, id="running"),
+        pytest.param(queued("3", executor="local"), {"local": ("3",)}, 1, 0, id="of another executor"),
+        pytest.param(
+            stands("running", job="7_0"), {"inline": ("7_0",)}, 1, 0, id="of an executor that it does not name"
+        ),
+        pytest.param(stands("waiting"), {}, 0, 0, id="never submitted"),
+        pytest.param(queued("7_0", state="unknown"), {}, 0, 1, id="unknown"),
+        pytest.param(stands("done", job="7_0"), {}, 0, 0, id="done"),
+        pytest.param(stands("failed", "error", job="7_0"), {}, 0, 0, id="failed"),
+        pytest.param(stands("lost", job="7_0"), {}, 0, 0, id="lost"),
+    ],
+)
+def test_what_is_cancelled(state: TaskState, elements: Mapping[str, Sequence[str]], ending: int, unknown: int) -> None:
+    chosen = cancellable(RUNS.states({"train a": state}), executor="inline")
+    assert (chosen.elements, chosen.ending, chosen.unknown) == (elements, ending, unknown)
+
+
+def test_a_packed_element_is_cancelled_once_and_ends_all_its_tasks() -> None:
+    packed = {"train a": queued("7_0", state="running"), "train b": queued("7_0"), "evaluate a": queued("6_0")}
+    chosen = cancellable(RUNS.states(packed), executor="slurm")
+    assert (chosen.elements, chosen.ending) == ({"slurm": ("6_0", "7_0")}, 3)
+
+
+THEIRS = {"mine": False}
+
+
+def test_what_somebody_else_queued_is_theirs_to_cancel_release_and_wait_for() -> None:
+    states = RUNS.states({"train a": queued("9_0", **THEIRS), "train b": queued("9_1")})
+    assert cancellable(states, executor="slurm").elements == {"slurm": ("9_1",)}
+    held = {"reason": "launch failed requeued held"}
+    states = RUNS.states({"train a": queued("9_0", **held, **THEIRS), "train b": queued("9_1", **held)})
+    assert launch_held(states, "slurm") == ("9_1",)
+    anew = [planned for planned in RUNS.all if planned.id == RUNS.id("train a")]
+    states = RUNS.states({"evaluate a": queued("9_2", **THEIRS)})
+    assert stale_dependents(RUNS.all, states, "slurm", anew) == frozenset()
+
+
+def test_what_needs_another_users_local_processes_is_held_and_on_slurm_it_waits() -> None:
+    states = RUNS.states({"train a": queued("1_0", executor="local", **THEIRS)})
+    evaluate = [planned for planned in RUNS.all if planned.id == RUNS.id("evaluate a")]
+    assert out_of_reach(RUNS.all, states, evaluate).keys() == {RUNS.id("evaluate a")}
+    assert queued_elements(states, "local", ()) == {}
+    states = RUNS.states({"train a": queued("1_0", **THEIRS)})
+    assert out_of_reach(RUNS.all, states, evaluate) == {}
+    assert queued_elements(states, "slurm", ()) == {RUNS.id("train a"): "1_0"}
