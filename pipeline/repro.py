@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import journal
-from jobs.errors import InputError
+from jobs.errors import DamagedFileError, InputError
 from jobs.record import Record, read_record
 from jobs.storage import Storage, digest, read_json
 from jobs.task import Task
@@ -37,7 +37,7 @@ def describe(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     task, record = _finished(folder)
     metas = {need: Storage(folder.parent.parent).dataset(need) / "meta.json" for need in task.needs}
-    digests = {need: read_json(meta)["files"] for need, meta in metas.items() if meta.exists()}
+    digests = {need: _read_digests(meta) for need, meta in metas.items() if meta.exists()}
     return {
         "id": task.id,
         "stage": task.stage,
@@ -48,6 +48,13 @@ def describe(folder: Path) -> dict[str, Any]:
         "datasets": digests,
         "command": f"TANDA_CPUS={record.about.get('cpus', '')} PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
     }
+
+
+def _read_digests(meta: Path) -> Any:
+    document = read_json(meta)
+    if not isinstance(document, dict) or "files" not in document:
+        raise DamagedFileError(f"{meta}: not a data set's description: submit its manifest again")
+    return document["files"]
 
 
 def check(folder: Path) -> list[Difference]:

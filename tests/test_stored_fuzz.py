@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_manifest import tanda, with_only, write_manifest
 from training_fixture import write_dataset
 
 from jobs import attempt, journal
@@ -247,3 +248,36 @@ def test_the_fuzz_begins_with_files_that_are_sound(tmp_path: Path) -> None:
     assert read_record(tmp_path) == RECORD
     TASK.write(Storage(tmp_path))
     assert Task.read(Storage(tmp_path).run(TASK.id)) == TASK
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest whose one run was trained."""
+    manifest = write_manifest(tmp_path_factory.mktemp("ran"), with_only("MLP"))
+    tanda("submit", manifest, "--executor", "inline", "--set", "defaults.epochs=1")
+    (manifest.parent / "titles.txt").write_text("celular liberado\n")
+    return manifest
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"x"])
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("repro", "datasets/*/meta.json"), ("repro", "{run}/record.json"), ("repro", "{run}/task.json"),
+        ("predict", "{run}/settings.json"), ("predict", "{run}/model.pt"), ("predict", "datasets/*/classes.json"),
+        ("predict", "datasets/*/meta.json"),
+    ],
+)  # fmt: skip
+def test_a_command_says_of_a_damaged_file_in_one_line_which_it_is(
+    command: str, file: str, content: bytes, ran: Path
+) -> None:
+    storage = ran.parent / "storage"
+    (model,) = storage.glob("runs/*/model.pt")
+    (path,) = storage.glob(file.format(run=model.parent.relative_to(storage)))
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        said = tanda(command, model.parent, *([ran.parent / "titles.txt"] if command == "predict" else []), status=2)
+    finally:
+        path.write_bytes(before)
+    assert said.startswith("tanda: ") and said.count("\n") == 1 and str(path.parent) in said

@@ -135,6 +135,6 @@ def _check(meta: Mapping[str, Any]) -> None:
 
 def _names(path: Path) -> list[str]:
     names = read_json(path)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DamagedFileError(f"{path}: not a list of names: the data set is damaged")
     return names

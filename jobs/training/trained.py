@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobs import models
 from jobs.data.dataset import Dataset, Split
+from jobs.errors import DamagedFileError
 from jobs.storage import Storage, read_json, write_json
 
 SETTINGS = "settings.json"
@@ -40,6 +41,8 @@ class Trained:
     def open(cls, storage: Storage, folder: Path) -> Trained:
         """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file."""
         settings = read_json(folder / SETTINGS)
+        if not isinstance(settings, dict) or not {"architecture", "dataset"} <= settings.keys():
+            raise DamagedFileError(f"{folder / SETTINGS}: not a run's settings: train it again")
         return cls(settings, Dataset.open(storage.dataset(settings["dataset"])), folder)
 
     def _open(self) -> None:
@@ -54,7 +57,12 @@ class Trained:
         self._device = device.choose("cpu" if self.settings["device"] == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
         self._model = build(self.settings, self.dataset, self._device)
-        self._model.load_state_dict(weights)
+        try:
+            self._model.load_state_dict(weights)
+        except RuntimeError as error:  # how torch says that names or shapes differ
+            path = self._folder / checkpoint.MODEL
+            why = " ".join(str(error).split())
+            raise DamagedFileError(f"{path}: not of these settings and this data set: train it again: {why}") from error
         self._model.eval()
 
     def prepare(self, *, cpus: int) -> None:
