@@ -17,13 +17,13 @@ import torch
 from _made import settings_of, storage_with
 
 from jobs.attempt import begin
-from jobs.context import Context, PausedError
+from jobs.context import Context, TaskInterruptedError
 from jobs.data.dataset import Dataset
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training import checkpoint
-from jobs.training.epochs import Epochs
 from jobs.training.run import train
+from jobs.training.trainer import Trainer
 
 CASES: Mapping[str, Mapping[str, Any]] = {
     "mlp": {"architecture": "mlp", "dropout": 0.3, "weight_decay": 1e-5},
@@ -118,11 +118,11 @@ def sit(ground: Ground, storage: Storage, label: str, *, architecture: str, **gi
     return Sitting(storage=storage, settings=settings, task=Task(stage="train", settings={**settings, "label": label}))
 
 
-def epochs_of(sitting: Sitting, dataset: Dataset) -> Epochs:
+def epochs_of(sitting: Sitting, dataset: Dataset) -> Trainer:
     """The engine, built and ready for its first step."""
     context = sitting.context()
     with listening(sitting):
-        epochs = Epochs(context, sitting.settings, dataset, context.folder, None)
+        epochs = Trainer(context, sitting.settings, dataset, context.folder, None)
         epochs.prepare()
     epochs.model.train()
     return epochs
@@ -142,7 +142,7 @@ def train_to_the_end(sitting: Sitting, dataset: Dataset, interrupt: tuple[int, .
     """Train, asked to stop after so many questions in each attempt but the last."""
     for questions in (*interrupt, None):
         context = sitting.context(questions)
-        with listening(sitting), contextlib.suppress(PausedError):
+        with listening(sitting), contextlib.suppress(TaskInterruptedError):
             result = train(context, settings=sitting.settings, dataset=dataset, folder=context.folder)
             break
     return Trained(

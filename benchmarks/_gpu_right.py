@@ -11,12 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Dataset
-from jobs.models import product
+from jobs.models import layers
 from jobs.training import device as devices
 from jobs.training import optimiser, stops
-from jobs.training.loop import Stepper, forward
-from jobs.training.network import build
-from jobs.training.tally import Tally
+from jobs.training.loop import Stepper, build_network, forward
+from jobs.training.metric_accumulator import MetricAccumulator
 
 # Of a loss, and of a gradient by its norm, against float64: TF32 keeps ten bits of each factor.
 OFF, OFF_TF32 = 1e-5, 3e-3
@@ -92,7 +91,7 @@ def exact(ground: Ground) -> None:
 
 def correct(ground: Ground) -> None:
     """One step's loss and gradients against the same in float64 on the CPU, with TF32 products and without."""
-    product.ONEDNN = False  # float64 goes by MKL
+    layers.ONEDNN = False  # float64 goes by MKL
     with dataset_of(ground, 4_000) as (_, dataset):
         here = torch.device(ground.device)
         devices.prepare(here, cpus=4, deterministic=True, precision="float32")
@@ -119,7 +118,7 @@ def _batch(dataset: Dataset, device: torch.device) -> Any:
 
 
 def _in_float64(settings: dict[str, Any], dataset: Dataset) -> tuple[float, dict[str, torch.Tensor]]:
-    model = build(settings, dataset, torch.device("cpu")).double().train()
+    model = build_network(settings, dataset, torch.device("cpu")).double().train()
     batch = _batch(dataset, torch.device("cpu"))
     loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
     loss.backward()
@@ -131,7 +130,7 @@ def _in_float64(settings: dict[str, Any], dataset: Dataset) -> tuple[float, dict
 def _against(
     settings: dict[str, Any], dataset: Dataset, device: torch.device, wanted: dict[str, torch.Tensor]
 ) -> tuple[float, dict[str, float]]:
-    model = build(settings, dataset, device).train()
+    model = build_network(settings, dataset, device).train()
     _, loss = forward(model, _batch(dataset, device), device, "float32")
     loss.backward()
     off = {}
@@ -173,8 +172,8 @@ def meta(ground: Ground) -> None:
         for case, given in CASES.items():
             with ground.guarded(case=case):
                 settings = settings_of(**given)
-                model = build(settings, dataset, device).train()
-                tally = Tally(len(dataset.classes), device)
+                model = build_network(settings, dataset, device).train()
+                tally = MetricAccumulator(len(dataset.classes), device)
                 stepper = Stepper(
                     model, optimiser.make(model, settings, device), tally, device=device, precision="float32"
                 )

@@ -19,7 +19,7 @@ from _made import make_dataset, settings_of, storage_with
 from _side import cores_each, side_by_side
 from torch.profiler import ProfilerActivity, profile
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.entry import _cause
 from jobs.record import Record, read_record
 from jobs.storage import Storage
@@ -159,7 +159,7 @@ def full(ground: Ground) -> None:
             task = Task(stage="train", settings=settings)
             first = first or task
             status, whole_s, record, log = _run(task, storage)
-            lines = journal.read(storage.run(task.id))
+            lines = metrics_log.read(storage.run(task.id))
             ground.note(
                 architecture=architecture, **given, status=status, whole_s=round(whole_s, 1),
                 epoch_s=[round(training / line["titles_per_s"], 2) for line in lines],

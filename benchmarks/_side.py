@@ -12,7 +12,7 @@ from typing import Any
 
 from _made import settings_of
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.storage import Storage
 from jobs.task import Task
 
@@ -61,7 +61,7 @@ def side_by_side(
     """
     while True:
         folders = _run(storage, count, cpus, settings_of(architecture, epochs=epochs, patience_chance=10_000, **given))
-        rate, window_s, seen = common_window([journal.read(folder) for folder in folders], titles)
+        rate, window_s, seen = common_window([metrics_log.read(folder) for folder in folders], titles)
         if seen >= EPOCHS_TO_SEE:
             logs = [line for folder in folders for line in (folder / "log.txt").read_text().splitlines()]
             told = tuple(sorted({line.partition(" ")[2] for line in logs if "compile" in line}))

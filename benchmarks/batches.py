@@ -25,7 +25,7 @@ from jobs.data.batches import Batch, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.data.sample import write_sample
 from jobs.training import device, optimiser
-from jobs.training.network import build
+from jobs.training.loop import build_network
 
 BUFFER = 2048
 
@@ -82,7 +82,7 @@ def step_s(dataset: Dataset, batches: list[Batch], batch_size: int) -> float:
     where = torch.device("cpu")
     settings = settings_of("mlp", batch_size=batch_size)
     device.prepare(where, cpus=len(os.sched_getaffinity(0)), deterministic=True, precision="float32")
-    model = build(settings, dataset, where)
+    model = build_network(settings, dataset, where)
     adam = optimiser.make(model, settings, where)
     model.train()
     best = float("inf")

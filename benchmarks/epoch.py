@@ -26,7 +26,7 @@ from jobs.data.batches import Batch, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.storage import Storage
 from jobs.training import device, optimiser
-from jobs.training.network import build
+from jobs.training.loop import build_network
 from jobs.training.run import train
 
 # Titles an epoch, so that each takes a few seconds.
@@ -37,7 +37,7 @@ def ceiling_s(settings: dict[str, Any], dataset: Dataset, batches: list[Batch]) 
     """Seconds to step over the batches once, a few steps to warm up left out."""
     where = torch.device("cpu")
     device.prepare(where, cpus=cores(), deterministic=True, precision="float32")
-    model = build(settings, dataset, where)
+    model = build_network(settings, dataset, where)
     adam = optimiser.make(model, settings, where)
     model.train()
 

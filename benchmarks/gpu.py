@@ -20,8 +20,8 @@ from _made import context_for, settings_of, storage_with
 from jobs.data.batches import TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.storage import Storage
-from jobs.training.epochs import Epochs
 from jobs.training.run import train
+from jobs.training.trainer import Trainer
 
 AIM = {
     ("mlp", 128): 1_000_000,
@@ -53,7 +53,7 @@ def floor(settings: dict[str, Any], storage: Storage, dataset: Dataset) -> tuple
 
     context = context_for(storage, 1, floor=True, **settings)
     with contextlib.redirect_stderr(io.StringIO()):
-        epochs = Epochs(context, settings, dataset, context.folder, None)
+        epochs = Trainer(context, settings, dataset, context.folder, None)
         epochs.prepare()
     batches = TrainBatches(dataset.splits["train"], batch_size=settings["batch_size"], seed=0, device="cuda").epoch(0)
     for _ in range(3):

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from jobs import journal, models
+from jobs import metrics_log, models
 from jobs.data.settings import Data
 from jobs.settings import resolve
 from jobs.storage import Storage
-from pipeline.manifest.types import Cluster, Manifest, Resources, Run
+from pipeline.manifest.model import Cluster, Manifest, Resources, Run
 from pipeline.plan import Plan, make_plan
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 EPOCHS = 10
 CATEGORIES = 632
@@ -113,7 +113,7 @@ class _Writer:
         folder = self.storage.run(train)
         folder.mkdir(parents=True, exist_ok=True)
         lines = [self._epoch(epoch + 1, skill) for epoch in range(EPOCHS)]
-        (folder / "metrics.jsonl").write_bytes(journal.encode(lines))
+        (folder / "metrics.jsonl").write_bytes(metrics_log.encode(lines))
         (folder / "model.pt").write_bytes(b"weights")
         (folder / "log.txt").write_text("10:00:00 epoch 1: train loss 2.0\n" * EPOCHS)
         last = lines[-1]
@@ -221,7 +221,7 @@ def _mlflow_way(storage: Storage) -> None:
     import mlflow
     from mlflow.tracking import MlflowClient
 
-    from pipeline.report.mlflow_store import uri
+    from pipeline.mlflow.store import uri
 
     mlflow.set_tracking_uri(uri(storage))
     frame = mlflow.search_runs(experiment_names=["benchmark"], max_results=50_000)
@@ -233,12 +233,12 @@ def _mlflow_way(storage: Storage) -> None:
 
 
 def update(plan: Plan, states: dict[str, TaskState]) -> None:
-    from pipeline.report import mlflow_store
+    from pipeline.mlflow import store
+    from pipeline.mlflow.runs import mlflow_runs
     from pipeline.report.collect import collect
-    from pipeline.report.tracked import tracked
 
     collected = collect(plan, states)
-    mlflow_store.update(collected.storage, "benchmark", tracked(collected, {}), progress=_tell)
+    store.update(collected.storage, "benchmark", mlflow_runs(collected, {}), progress=_tell)
 
 
 def _tell(name: str, done: int, total: int) -> None:

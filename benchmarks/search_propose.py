@@ -20,7 +20,7 @@ from typing import Any
 
 from jobs.record import Record
 from jobs.search import algorithms
-from jobs.search.proposal import choose, claim_point, past_of
+from jobs.search.next_trial import claim_point, observations_of, propose
 from jobs.search.study import Study
 from jobs.search.trial import read_trials
 from jobs.storage import Storage, write_json
@@ -111,9 +111,9 @@ def propose_once(root: Path) -> dict[str, float]:
 
     imported = time.perf_counter() - began
     began = time.perf_counter()
-    choose(study, number, trials)
+    propose(study, number, trials)
     ask = time.perf_counter() - began
-    assert len(past_of(study, trials)) == number
+    assert len(observations_of(study, trials)) == number
     began = time.perf_counter()
     claim_point(study, number)
     whole = time.perf_counter() - began + imported

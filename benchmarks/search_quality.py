@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from jobs import entry, journal, models
+from jobs import entry, metrics_log, models
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
 from jobs.search import best_so_far, trials
@@ -166,7 +166,7 @@ def trained(storage: Storage, dataset: str, given: dict[str, Any]) -> float:
     settings = {"architecture": "mlp", "dataset": dataset, **resolve(known, listed)}
     folder = Task(stage="train", settings=settings, needs=(dataset,)).write(storage)
     entry.run(folder)
-    return max((float(line[METRIC]) for line in journal.read(folder)), default=0.0)
+    return max((float(line[METRIC]) for line in metrics_log.read(folder)), default=0.0)
 
 
 def halving(storage: Storage, dataset: str, epochs: int, seed: int, mark: float, most: int) -> tuple[int, float, int]:

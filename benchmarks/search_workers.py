@@ -22,7 +22,7 @@ from search_fixture import fake_train, make_study, run_pool
 
 from jobs.record import read_record
 from jobs.search import trials
-from jobs.search.promotion import next_promotable
+from jobs.search.next_trial import next_promotable
 from jobs.storage import read_json
 
 

@@ -26,10 +26,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from cluster_fixture import machine_to_ourselves, running  # noqa: E402
 from rig import Rig  # noqa: E402
 
-from slurm.array import Array, Resources, Submitted  # noqa: E402
+from slurm.array import (  # noqa: E402
+    Array,
+    Resources,
+    Site,
+    Submitted,
+)
 from slurm.executors.slurm import SlurmArrays  # noqa: E402
-from slurm.site import Site  # noqa: E402
-from slurm.states import states  # noqa: E402
+from slurm.query import states  # noqa: E402
 
 SMALL = Resources(cpus=1, mem_gb=0.25, time_min=20)
 FIRST_LINE = "import sys, time, torch; open(sys.argv[1] + '/first', 'w').write(str(time.time()))"

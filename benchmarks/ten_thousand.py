@@ -22,7 +22,7 @@ from jobs.storage import Storage
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, begin
-from slurm.states import _WIDTHS
+from slurm.query import _WIDTHS
 
 MANIFEST = """
 name: many

@@ -44,7 +44,7 @@ class Attempt:
         write_json(self.home / "end.json", {"ended": time.time(), **facts})
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Give a sign of life every 10 s from a thread, for as long as the block runs."""
         stop = threading.Event()
         alive = self.home / "alive"
@@ -74,7 +74,7 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Attempt:
     return _begun(Attempt(folder, number), about)
 
 
-def follow(folder: Path, after: int, about: Mapping[str, Any]) -> Attempt | None:
+def begin_after(folder: Path, after: int, about: Mapping[str, Any]) -> Attempt | None:
     """Begin the attempt next to ``after``; None when another process has begun it."""
     attempt = Attempt(folder, after + 1)
     return _begun(attempt, about) if claim(attempt.home) else None

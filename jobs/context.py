@@ -19,7 +19,7 @@ from jobs.task import Task
 PROGRESS_EVERY_S = 2.0
 
 
-class StopError(Exception):
+class TaskFailedError(Exception):
     """The task ends as failed for a known cause, one of ``jobs.record.CAUSES``."""
 
     def __init__(self, cause: str, message: str, **details: Any) -> None:
@@ -28,7 +28,7 @@ class StopError(Exception):
         self.details = details
 
 
-class PausedError(Exception):
+class TaskInterruptedError(Exception):
     """The stage saved what it had because it was asked to stop; it wants to be started again."""
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs import brake, faults, gpus
-from jobs.attempt import Attempt, SupersededError, begin, follow, history, live
-from jobs.context import Context, Outcome, PausedError, StopError
+from jobs import circuit_breaker, gpus, storage_errors
+from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
+from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
 from jobs.errors import TandaError
 from jobs.record import VERDICTS, Record, is_done
 from jobs.storage import Storage, write_json
@@ -34,25 +34,25 @@ def run(folder: Path) -> int:
     folder = folder.resolve()
     task = Task.read(folder)
     storage = Storage(folder.parent.parent)
-    flag = _Flag()
+    flag = InterruptFlag()
     while True:
         if is_done(storage, task.id):
-            return _afterwards(task, storage, flag)
+            return _post_stage(task, storage, flag)
         if not live(folder):
             break
         # Another process is at it (two people submitted, or a node came back): let it finish.
         if flag():
             return PAUSED
         time.sleep(WAIT_S)
-    reason = brake.held(task, storage)
+    reason = circuit_breaker.held(task, storage)
     if reason is not None:
-        write_json(folder / brake.HELD, {"reason": reason})
+        write_json(folder / circuit_breaker.HELD, {"reason": reason})
         print(f"held: {reason}", file=sys.stderr, flush=True)
         return FAILED
-    (folder / brake.HELD).unlink(missing_ok=True)
+    (folder / circuit_breaker.HELD).unlink(missing_ok=True)
     attempt = _begin(folder, flag)
     status = PAUSED if attempt is None else _work(task, storage, attempt, flag)
-    return _afterwards(task, storage, flag) if status == DONE else status
+    return _post_stage(task, storage, flag) if status == DONE else status
 
 
 def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bool]) -> int | None:
@@ -61,7 +61,7 @@ def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bo
     None when somebody else was first. ``by`` is the id of the task whose process this is, kept in start.json. The
     task's record holds until this attempt has one of its own to put in its place.
     """
-    attempt = follow(folder, after, {**_about(), "by": by})
+    attempt = begin_after(folder, after, {**_provenance(), "by": by})
     if attempt is None:
         return None
     return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
@@ -74,7 +74,7 @@ def cpus() -> int:
     return min(allowed, int(asked)) if asked.isdigit() and int(asked) > 0 else allowed
 
 
-class _Flag:
+class InterruptFlag:
     """True once SIGUSR2, SIGTERM or SIGINT came: the handler does nothing but set it."""
 
     def __init__(self) -> None:
@@ -91,12 +91,12 @@ class _Flag:
 
 def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
     """Begin the next attempt, once the storage has room for it; None when asked to stop meanwhile."""
-    patience = faults.Patience(interrupted)
+    patience = storage_errors.WaitBudget(interrupted)
     while True:
         try:
-            return begin(folder, _about())
+            return begin(folder, _provenance())
         except OSError as error:
-            if not faults.passing(error) or not (patience.wait(folder) or interrupted()):
+            if not storage_errors.is_transient(error) or not (patience.wait(folder) or interrupted()):
                 raise
         if interrupted():
             return None
@@ -104,22 +104,22 @@ def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
 
 def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
     """Attempt the task; when the storage is full, wait for room and go on as the next attempt."""
-    patience = faults.Patience(interrupted)
+    patience = storage_errors.WaitBudget(interrupted)
     while True:
         context = Context(
             task=task, storage=storage, folder=attempt.folder, attempt=attempt, interrupted=interrupted, cpus=cpus()
         )
-        with attempt.beating():
+        with attempt.heartbeat():
             status = _attempt(context, patience)
         if status is not None:
             return status
-        following = follow(attempt.folder, attempt.number, _about())
+        following = begin_after(attempt.folder, attempt.number, _provenance())
         if following is None:
             return PAUSED
         attempt = following
 
 
-def _afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
+def _post_stage(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
     """What a stage wants done once its task is: also when the task is found done, in case it was cut short."""
     try:
         act = getattr(import_module(f"jobs.stages.{task.stage}"), "afterwards", None)
@@ -129,7 +129,7 @@ def _afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -
         return DONE
 
 
-def _attempt(context: Context, patience: faults.Patience) -> int | None:
+def _attempt(context: Context, patience: storage_errors.WaitBudget) -> int | None:
     """An exit status; None when the storage took nothing more for a while and does again."""
     started = time.time()
     try:
@@ -138,7 +138,7 @@ def _attempt(context: Context, patience: faults.Patience) -> int | None:
         outcome: Outcome = stage.run(context)
         context.attempt.check()
         _record(context, started, state="done", outcome=outcome)
-    except PausedError as pause:
+    except TaskInterruptedError as pause:
         context.say(f"paused: {pause}")
         _end(context.attempt, started, state="paused", message=str(pause))
         return PAUSED
@@ -147,8 +147,8 @@ def _attempt(context: Context, patience: faults.Patience) -> int | None:
         _end(context.attempt, started, state="superseded", message=str(error))
         return PAUSED
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
-        if faults.passing(error):
-            return _stuck(context, started, error, patience)
+        if storage_errors.is_transient(error):
+            return _wait_for_space(context, started, error, patience)
         return _failed(context, started, error)
     _end(context.attempt, started, state="done")
     return DONE
@@ -157,12 +157,14 @@ def _attempt(context: Context, patience: faults.Patience) -> int | None:
 def _check_needs(context: Context) -> None:
     missing = [need for need in context.task.needs if not is_done(context.storage, need)]
     if missing:
-        raise StopError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
+        raise TaskFailedError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
 
 
-def _stuck(context: Context, started: float, error: Exception, patience: faults.Patience) -> int | None:
+def _wait_for_space(
+    context: Context, started: float, error: Exception, patience: storage_errors.WaitBudget
+) -> int | None:
     """Wait for room on the storage: None once there is some, else an exit status."""
-    reason = faults.in_words(error, context.storage.root)
+    reason = storage_errors.describe(error, context.storage.root)
     context.say(f"waiting for room: {reason}")
     there_is_room = patience.wait(context.folder)
     if not there_is_room and not context.interrupted():
@@ -172,9 +174,9 @@ def _stuck(context: Context, started: float, error: Exception, patience: faults.
 
 
 def _failed(context: Context, started: float, error: Exception) -> int:
-    known = faults.in_words(error, context.storage.root)
+    known = storage_errors.describe(error, context.storage.root)
     cause, message, details = ("error", known, {}) if known else _cause(error)
-    if cause == "error" and not known and not isinstance(error, StopError):
+    if cause == "error" and not known and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.say(f"failed ({cause}): {message}")
     if cause not in VERDICTS and is_done(context.storage, context.task.id):
@@ -187,7 +189,7 @@ def _failed(context: Context, started: float, error: Exception) -> int:
         _record(context, started, state="failed", outcome=outcome, cause=cause, message=message)
         _end(context.attempt, started, state="failed", cause=cause, message=message)
         if cause == "error":
-            brake.note_failure(context.task.id, cause, message)
+            circuit_breaker.note_failure(context.task.id, cause, message)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left to say it with.
         context.say(f"could not write the record: {fault}")
@@ -195,7 +197,7 @@ def _failed(context: Context, started: float, error: Exception) -> int:
 
 
 def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
-    if isinstance(error, StopError):
+    if isinstance(error, TaskFailedError):
         return error.cause, str(error), dict(error.details)
     # What a person can mend is said as it stands; the name of its class would tell them nothing.
     text = str(error) if isinstance(error, TandaError) else f"{type(error).__name__}: {error}"
@@ -230,7 +232,7 @@ def _record(
         ended=now,
         running_s=now - started + sum(_ran_s(attempt) for attempt in past),
         attempt=context.attempt.number,
-        about={**_about(), "peak_mb": _peak_mb()},
+        about={**_provenance(), "peak_mb": _peak_mb()},
     ).write(context.storage)
 
 
@@ -250,7 +252,7 @@ def _peak_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def _about() -> dict[str, Any]:
+def _provenance() -> dict[str, Any]:
     slurm = {
         name.removeprefix("SLURM_").lower(): os.environ[name]
         for name in (
@@ -282,5 +284,5 @@ def main() -> int:
     try:
         return run(Path(sys.argv[1]))
     except (OSError, TandaError) as error:
-        print(f"tanda: {faults.in_words(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
+        print(f"tanda: {storage_errors.describe(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
         return 2

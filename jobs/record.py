@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.errors import DamagedFileError
 from jobs.storage import Storage, read_json, write_json
 
@@ -67,7 +67,7 @@ class Record:
 
 def _has_size(path: Path, size: int) -> bool:
     actual = path.stat().st_size
-    return actual == size or (path.name == journal.NAME and actual > size)
+    return actual == size or (path.name == metrics_log.NAME and actual > size)
 
 
 _KINDS: Mapping[str, Any] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.storage import Storage
 from pipeline.decisions.retry import Retry
-from pipeline.manifest.types import Manifest
+from pipeline.manifest.model import Manifest
 from pipeline.plan import Planned, PlannedArray, make_arrays
 from slurm.array import Array, Dependency, Resources
 
@@ -19,7 +19,7 @@ Packs = tuple[tuple[Planned, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class ArrayRequest:
     """One array to submit: the tasks in each element, and how they are changed from the plan."""
 
     stage: str
@@ -29,24 +29,24 @@ class Draft:
     canaries: tuple[str, ...] = ()
 
 
-def drafts(tasks: Sequence[Planned], changes: Mapping[str, Retry], *, canary: bool) -> list[Draft]:
+def make_requests(tasks: Sequence[Planned], changes: Mapping[str, Retry], *, canary: bool) -> list[ArrayRequest]:
     """Arrays of packed elements in the order in which they go; with ``canary`` one of each architecture first."""
-    found: list[Draft] = []
+    found: list[ArrayRequest] = []
     for array in make_arrays(tasks):
         for change, members in _by_change(array.tasks, changes):
             first = _canaries(members) if canary and array.stage == "train" else ()
             rest = tuple(planned for planned in members if planned not in first)
             pack = array.resources.pack
             if first and rest:
-                found.append(_draft(array, tuple((planned,) for planned in first), change))
-                found.append(_draft(array, _packs(rest, pack), change, tuple(planned.id for planned in first)))
+                found.append(_request(array, tuple((planned,) for planned in first), change))
+                found.append(_request(array, _packs(rest, pack), change, tuple(planned.id for planned in first)))
             else:
-                found.append(_draft(array, _packs(members, pack), change))
+                found.append(_request(array, _packs(members, pack), change))
     return found
 
 
-def _draft(array: PlannedArray, packs: Packs, change: Retry | None, canaries: tuple[str, ...] = ()) -> Draft:
-    return Draft(stage=array.stage, group=array.group, packs=packs, change=change, canaries=canaries)
+def _request(array: PlannedArray, packs: Packs, change: Retry | None, canaries: tuple[str, ...] = ()) -> ArrayRequest:
+    return ArrayRequest(stage=array.stage, group=array.group, packs=packs, change=change, canaries=canaries)
 
 
 def _canaries(tasks: Iterable[Planned]) -> tuple[Planned, ...]:
@@ -73,7 +73,7 @@ def _packs(tasks: Sequence[Planned], size: int) -> Packs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maker:
+class ArrayBuilder:
     """Makes the executor's arrays of one submission, whose folder need not exist yet."""
 
     manifest: Manifest
@@ -81,7 +81,7 @@ class Maker:
     folder: Path
     git_commit: str | None
 
-    def array(self, draft: Draft, places: Mapping[str, str]) -> Array:
+    def array(self, draft: ArrayRequest, places: Mapping[str, str]) -> Array:
         """The array of a draft; ``places`` maps tasks that are queued to the ids of their elements."""
         given = draft.packs[0][0].resources
         factor = draft.change.memory_factor if draft.change else 1.0
@@ -95,7 +95,7 @@ class Maker:
             ),
             after=_after(draft, places),
             throttle=given.throttle,
-            environment={**self._environment(draft.group, draft.canaries), **self._beside(draft.stage)},
+            environment={**self._environment(draft.group, draft.canaries), **self._sidecar(draft.stage)},
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} {draft.stage} {draft.group}",
             exclude=(draft.change.exclude,) if draft.change and draft.change.exclude else (),
@@ -120,12 +120,12 @@ class Maker:
     def _python(self) -> str:
         return self.manifest.cluster.python or sys.executable
 
-    def _beside(self, stage: str) -> dict[str, str]:
+    def _sidecar(self, stage: str) -> dict[str, str]:
         """What tells a tracking server of the epochs while tasks train."""
         uri = self.manifest.tracking_uri
         if uri is None or stage not in ("train", "trial"):
             return {}
-        command = (self._python, "-m", "pipeline.tracking.follow", uri, self.manifest.name)
+        command = (self._python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
         return {"TANDA_BESIDE": json.dumps(command)}
 
     @property
@@ -148,7 +148,7 @@ class Maker:
         }
 
 
-def _after(draft: Draft, places: Mapping[str, str]) -> tuple[Dependency, ...]:
+def _after(draft: ArrayRequest, places: Mapping[str, str]) -> tuple[Dependency, ...]:
     """What an array waits for: each element for its own training where they match, else all, whatever their fate.
 
     A task asks the storage itself whether its needs are done, so a dependency only has to say when to look.

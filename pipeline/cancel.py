@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.decisions.submission import cancellable
-from pipeline.executors import make_executor
 from pipeline.plan import Plan
+from pipeline.queue import make_executor
 from pipeline.status import task_states
 
 

@@ -16,7 +16,7 @@ from jobs.errors import InputError
 from pipeline.edge import Edge, Terminal, version
 
 if TYPE_CHECKING:
-    from pipeline.manifest.types import Manifest
+    from pipeline.manifest.model import Manifest
     from pipeline.plan import Plan
 
 app = typer.Typer(
@@ -137,8 +137,7 @@ def submit(
 def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: Executor = "local") -> None:
     """Submit on local processes, wait with a live display, then report."""
     from jobs.storage import Storage
-    from pipeline.live import watch
-    from pipeline.progress import progress_bar
+    from pipeline.live import progress_bar, watch
     from pipeline.report import build
     from pipeline.status import print_states, task_states
     from pipeline.submit import print_submitted, submit_plan
@@ -227,7 +226,7 @@ def report(
 
     With --only the group's report lies in a folder of its own, only/GROUP below the whole one's.
     """
-    from pipeline.progress import progress_bar
+    from pipeline.live import progress_bar
     from pipeline.report import build
     from pipeline.status import task_states
 
@@ -297,12 +296,12 @@ def gc(
 ) -> None:
     """Show what on the storage none of these manifests refers to, with sizes, and remove it if you say so."""
     from jobs.storage import Storage
-    from pipeline.gc import find_waste, remove
-    from pipeline.progress import progress_bar
+    from pipeline.gc import find_unreferenced, remove
+    from pipeline.live import progress_bar
 
     plans = [_plan(manifest) for manifest in manifests]
     with progress_bar(_console(stderr=True)) as progress:
-        waste = find_waste(Storage(plans[0].manifest.storage), plans, progress)
+        waste = find_unreferenced(Storage(plans[0].manifest.storage), plans, progress)
     for found in waste:
         print(f"{found.size / 1e6:10.1f} MB  {found.path}  {found.why}")
     total_mb = sum(found.size for found in waste) / 1e6
@@ -350,7 +349,7 @@ def schema(
     profile: Annotated[bool, typer.Option("--profile", help="of a cluster profile instead of a manifest")] = False,
 ) -> None:
     """Print the JSON schema of manifests, for editors."""
-    from pipeline.schema import manifest_schema, profile_schema
+    from pipeline.manifest.json_schema import manifest_schema, profile_schema
 
     _print_json(profile_schema() if profile else manifest_schema())
 
@@ -363,7 +362,7 @@ def mlflow(
 ) -> None:
     """Start MLflow's own page on the storage's runs, until Ctrl-C."""
     from jobs.storage import Storage
-    from pipeline.report.mlflow_store import server_command
+    from pipeline.mlflow.store import server_command
 
     storage = Storage(_load(manifest, sets, None).storage)
     command, environment = server_command(storage, port=port)

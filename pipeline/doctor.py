@@ -1,17 +1,143 @@
-"""Looks at what tanda stands on: versions, Slurm, GPUs, the storage's promises and its free space."""
+"""Checks of a site: Slurm, versions, space, and what the storage's file system promises."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipeline.filesystem import Finding, check_filesystem
+from jobs.storage import claim, publish_folder, write_whole
 from slurm.commands import SlurmError
 from slurm.limits import Limits, read
+
+CLAIMANTS = 4
+ROUNDS = 25
+CLOCK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check: ``reason`` says what was seen, and where it failed what follows from it."""
+
+    name: str
+    ok: bool
+    reason: str
+
+
+def check_filesystem(root: Path) -> Iterator[Finding]:
+    """Try every promise in a temporary folder under ``root``, one after the other; the folder is removed again."""
+    checks: tuple[tuple[str, Callable[[Path], str]], ...] = (
+        ("exclusive folders", _exclusive_folders),
+        ("exclusive files", _exclusive_files),
+        ("rename replaces a file", _rename_file),
+        ("rename refuses a full folder", _rename_folder),
+        ("fsync of files and folders", _fsync),
+        ("a fresh name is seen at once", _fresh_name),
+        ("the clock", _clock),
+    )
+    with _scratch(root) as folder:
+        for number, (name, check) in enumerate(checks):
+            yield _try(name, check, folder / str(number))
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".doctor-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _try(name: str, check: Callable[[Path], str], folder: Path) -> Finding:
+    folder.mkdir()
+    try:
+        return Finding(name=name, ok=True, reason=check(folder))
+    except (AssertionError, OSError) as error:
+        return Finding(name=name, ok=False, reason=str(error))
+
+
+def _claim_all(folders: list[Path]) -> int:
+    return sum(claim(folder) for folder in folders)
+
+
+def _open_all(paths: list[Path]) -> int:
+    won = 0
+    for path in paths:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            won += 1
+        except FileExistsError:
+            continue
+    return won
+
+
+def _race(work: Callable[[list[Path]], int], folder: Path) -> str:
+    names = [folder / str(number) for number in range(ROUNDS)]
+    with multiprocessing.get_context("fork").Pool(CLAIMANTS) as pool:
+        won = sum(pool.map(work, [names] * CLAIMANTS))
+    if won != ROUNDS:
+        raise AssertionError(f"{CLAIMANTS} processes won {won} of {ROUNDS} claims: two would run the same task")
+    return f"{CLAIMANTS} processes, {ROUNDS} claims, each won once"
+
+
+def _exclusive_folders(folder: Path) -> str:
+    return _race(_claim_all, folder)
+
+
+def _exclusive_files(folder: Path) -> str:
+    return _race(_open_all, folder)
+
+
+def _rename_file(folder: Path) -> str:
+    path = folder / "record.json"
+    for text in (b"old", b"new"):
+        write_whole(path, text)
+    if path.read_bytes() != b"new" or len(list(folder.iterdir())) != 1:
+        raise AssertionError("a renamed file did not replace the old one: records could be read half written")
+    return "a new file takes the old one's place"
+
+
+def _rename_folder(folder: Path) -> str:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "part").write_text(name)
+    first, second = publish_folder(folder / "one", folder / "final"), publish_folder(folder / "two", folder / "final")
+    if not first or second or (folder / "final" / "part").read_text() != "one":
+        raise AssertionError("a second folder took a published one's place: a data set could change under a run")
+    return "the first published folder stands"
+
+
+def _fsync(folder: Path) -> str:
+    begun = time.perf_counter()
+    write_whole(folder / "synced", b"x")
+    return f"one whole write takes {1000 * (time.perf_counter() - begun):.0f} ms"
+
+
+def _fresh_name(folder: Path) -> str:
+    (folder / "fresh").touch()
+    if not (folder / "fresh").exists():
+        raise AssertionError("a file just made is not seen: attempts could not tell that they are overtaken")
+    return "seen"
+
+
+def _clock(folder: Path) -> str:
+    (folder / "now").touch()
+    skew_s = (folder / "now").stat().st_mtime - time.time()
+    if abs(skew_s) > CLOCK_S:
+        raise AssertionError(f"the storage's clock is {skew_s:+.0f} s from this machine's: set both by NTP")
+    return f"{skew_s:+.1f} s from this machine's"
+
 
 PACKAGES = ("torch", "numpy", "polars", "pandas", "scikit-learn", "mlflow", "hyperopt", "submitit", "pydantic")
 LEAST_FREE_GB = 10.0

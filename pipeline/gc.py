@@ -18,7 +18,7 @@ Tell = Callable[[str, int, int], None]  # what is done, how many of them, out of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waste:
+class Unreferenced:
     """A folder or file that can go, and why; ``size`` in bytes."""
 
     path: Path
@@ -26,7 +26,7 @@ class Waste:
     size: int
 
 
-def find_waste(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None) -> list[Waste]:
+def find_unreferenced(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None) -> list[Unreferenced]:
     """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
 
     What gives signs of life is never in it, nor a folder with a name that is not an id of ours. Raises ValueError
@@ -39,15 +39,15 @@ def find_waste(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None
     kept = {planned.id for plan in plans for planned in plan.tasks}
     kept_searches = {search.id for plan in plans for search in plan.searches}
     waste = [
-        *_unreferred(storage.runs, kept, "a run of no manifest", tell),
-        *_unreferred(storage.datasets, kept, "a data set of no manifest", tell),
-        *_unreferred(storage.searches, kept_searches, "a search of no manifest", tell),
+        *_unreferenced(storage.runs, kept, "a run of no manifest", tell),
+        *_unreferenced(storage.datasets, kept, "a data set of no manifest", tell),
+        *_unreferenced(storage.searches, kept_searches, "a search of no manifest", tell),
         *_leftovers(storage),
     ]
-    return [found for found in waste if not _lives(found.path)]
+    return [found for found in waste if not _is_alive(found.path)]
 
 
-def remove(waste: Sequence[Waste], tell: Tell | None = None) -> int:
+def remove(waste: Sequence[Unreferenced], tell: Tell | None = None) -> int:
     """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used."""
     freed = 0
     for number, found in enumerate(waste, 1):
@@ -63,24 +63,24 @@ def remove(waste: Sequence[Waste], tell: Tell | None = None) -> int:
     return freed
 
 
-def _unreferred(folder: Path, kept: set[str], why: str, tell: Tell | None) -> list[Waste]:
+def _unreferenced(folder: Path, kept: set[str], why: str, tell: Tell | None) -> list[Unreferenced]:
     found = []
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     for number, path in enumerate(paths, 1):
         if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
-            found.append(Waste(path=path, why=why, size=_size(path)))
+            found.append(Unreferenced(path=path, why=why, size=_size(path)))
         if tell is not None:
             tell(f"looking through {folder.name}", number, len(paths))
     return found
 
 
-def _leftovers(storage: Storage) -> list[Waste]:
+def _leftovers(storage: Storage) -> list[Unreferenced]:
     """Temporary names, which begin with a dot, that nobody has written to for a day."""
     found = []
     for folder in (storage.datasets, storage.vectors, storage.searches, storage.submissions, storage.runs):
         for path in sorted(folder.glob(".*")) if folder.is_dir() else ():
             if path.name not in (".", "..", ".lock") and time.time() - _newest(path) > LEFTOVER_S:
-                found.append(Waste(path=path, why="left by a killed writer", size=_size(path)))
+                found.append(Unreferenced(path=path, why="left by a killed writer", size=_size(path)))
     return found
 
 
@@ -98,7 +98,7 @@ def _newest(path: Path) -> float:
     return max((entry.stat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
 
 
-def _lives(path: Path) -> bool:
+def _is_alive(path: Path) -> bool:
     attempts = history(path) if path.is_dir() else []
     last = attempts[-1] if attempts else {}
     return "ended" not in last and time.time() - float(last.get("last_sign") or 0.0) < STALE_S

@@ -17,7 +17,7 @@ from jobs.data import files
 from jobs.data.files import Quotes
 from jobs.data.settings import SPLITS, Columns
 from jobs.errors import InputError
-from pipeline.manifest.names import unsafe
+from pipeline.manifest.naming import unsafe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class DataProfile:
     """What a data file was seen to hold; counts are of the rows looked at."""
 
     columns: dict[str, str]
@@ -46,7 +46,7 @@ class Look:
     longest: int  # words of the longest title but for one in a hundred
 
 
-def look(path: Path, quotes: Quotes = "checked") -> Look:
+def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
     """Look at the start of a data file; ``quotes`` is what ``data.quotes`` says.
 
     Raises ValueError when no text or label column can be made out, and where reading it would.
@@ -61,7 +61,7 @@ def look(path: Path, quotes: Quotes = "checked") -> Look:
     if "language" in columns:
         found = table[columns["language"]].drop_nulls().value_counts(sort=True)
         languages = dict(found.head(9).iter_rows())
-    return Look(
+    return DataProfile(
         columns=columns,
         rows=table.height,
         whole=whole,
@@ -93,9 +93,9 @@ def _start(path: Path, quotes: Quotes) -> tuple[pl.DataFrame, bool, bool]:
 def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
     import polars as pl
 
-    from jobs.data import decompress
+    from jobs.data import files
 
-    content = decompress.head(path, LOOK_BYTES)
+    content = files.head(path, LOOK_BYTES)
     cut = len(content) == LOOK_BYTES
     content = content[: content.rfind(b"\n") + 1] if cut else content
     try:
@@ -109,15 +109,15 @@ def _read_csv(path: Path, kind: str, quotes: Quotes, *, header: bool) -> tuple[p
     """The first rows as preprocess reads them, with its errors."""
     import polars as pl
 
-    from jobs.data import csv_text, decompress, tables
+    from jobs.data import csv_text, files, formats
     from jobs.data.source import Source
 
     source = Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
-    names = csv_text.column_names(source, decompress.blocks(path))
+    names = csv_text.column_names(source, files.blocks(path))
     source = replace(source, columns={name: name for name in names})
     chunks: list[pl.DataFrame] = []
-    pieces = csv_text.parses(source, decompress.blocks(path), tables.CHUNK_BYTES)
-    for piece in itertools.islice(pieces, LOOK_BYTES // tables.CHUNK_BYTES):
+    pieces = csv_text.parses(source, files.blocks(path), formats.CHUNK_BYTES)
+    for piece in itertools.islice(pieces, LOOK_BYTES // formats.CHUNK_BYTES):
         chunks.append(piece().table)
         if sum(chunk.height for chunk in chunks) > LOOK_ROWS:
             break
@@ -168,7 +168,7 @@ def starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> s
 
     Raises FileNotFoundError for a missing file, ValueError for one that can't be made sense of.
     """
-    seen = look(data, quotes)
+    seen = profile_data(data, quotes)
     name = data.name.split(".")[0]
     name = name if unsafe(name) is None else _UNSAFE.sub("-", name).strip("-.") or "experiments"
     lines = [
@@ -217,7 +217,7 @@ def write_starting_manifest(data: Path, target: Path, quotes: Quotes = "checked"
     return target
 
 
-def _words(data: Path, seen: Look) -> str:
+def _words(data: Path, seen: DataProfile) -> str:
     rows = f"{seen.rows:,} rows" if seen.whole else f"the first {seen.rows:,} rows"
     words = f"{data.name}: {rows} have {seen.categories:,} categories"
     if seen.rare_categories:
@@ -227,7 +227,7 @@ def _words(data: Path, seen: Look) -> str:
     return re.sub(r"[^\w\s.,;:()/+-]", "?", words).replace("\n", " ")
 
 
-def _data(data: Path, target: Path, seen: Look) -> list[str]:
+def _data(data: Path, target: Path, seen: DataProfile) -> list[str]:
     parts = _parts(data)
     if parts:
         lines = [f"{part}: {_path(path, target)}" for part, path in parts.items()]
@@ -271,5 +271,5 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _lengths(seen: Look) -> str:
+def _lengths(seen: DataProfile) -> str:
     return ", ".join(str(length) for length in (1, 2, 3) if length <= max(8, seen.longest))

@@ -1,20 +1,59 @@
-"""A live display of a manifest's tasks, for a terminal; plain lines where there is none."""
+"""Live displays for a terminal: progress bars, and a manifest's tasks; plain lines where there is none."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from jobs.storage import Storage
 from pipeline.plan import Plan
-from pipeline.queue import closing
+from pipeline.queue import is_closing
 from pipeline.searches import search_lines
-from pipeline.states import TaskState
-from pipeline.status import over, states_table, summary_line, task_states
+from pipeline.status import all_finished, states_table, summary_line, task_states
+from pipeline.task_state import TaskState
+
+SHOWN_AFTER_S = 2.0
+TITLES = {
+    "collect": "reading runs",
+    "plots": "drawing plots",
+    "page": "writing pages",
+    "mlflow": "MLflow's store",
+    "tracking": "tracking server",
+}
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Yields what is to be told (what is done, how many of them, out of how many), or None off a terminal.
+
+    The bar comes once two seconds have gone by, and goes without a trace.
+    """
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    began, shown = time.monotonic(), dict[str, TaskID]()
+
+    def tell(name: str, done: int, total: int) -> None:
+        if time.monotonic() - began < SHOWN_AFTER_S:
+            return
+        if name not in shown:
+            shown[name] = bar.add_task(TITLES.get(name, name), total=total)
+            bar.start()
+        bar.update(shown[name], completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
 
 POLL_LOCAL_S = 1.0
 POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
@@ -28,7 +67,7 @@ def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping
     storage = Storage(plan.manifest.storage)
 
     def finished(states: Mapping[str, TaskState]) -> bool:
-        return over(states) and not (closing_too and closing(storage, plan.manifest.name))
+        return all_finished(states) and not (closing_too and is_closing(storage, plan.manifest.name))
 
     if not console.is_terminal:
         return _lines(plan, console, finished)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from jobs.errors import InputError
 from jobs.storage import Storage, open_plain
-from pipeline.choose import choose
-from pipeline.plan import Plan
-from pipeline.status import over, task_states
+from pipeline.plan import Plan, find_task
+from pipeline.status import all_finished, task_states
 
 POLL_S = 1.0
 
@@ -32,14 +31,14 @@ def tail(path: Path, lines: int) -> str:
 
 def print_log(plan: Plan, words: str, *, follow: bool) -> None:
     """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
-    planned = choose(plan, words)
+    planned = find_task(plan, words)
     path = log_path(plan, planned.id)
     if not path.exists() and not follow:
         state = task_states(plan)[planned.id]
         raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
     position = 0
     while True:
-        last = not follow or over({planned.id: task_states(plan)[planned.id]})
+        last = not follow or all_finished({planned.id: task_states(plan)[planned.id]})
         position = _copy(path, position)
         if last:
             return

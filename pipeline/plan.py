@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from jobs.data.shards import shard_tasks
 from jobs.errors import InputError
 from jobs.storage import digest
 from jobs.task import STAGES, Task
-from pipeline.manifest.types import Manifest, Resources, Run, Search
+from pipeline.manifest.model import Manifest, Resources, Run, Search
 
 DATA_GROUP = "data"
 
@@ -109,7 +110,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     names = dict.fromkeys([*(run.group for run in manifest.runs), *(search.name for search in manifest.searches)])
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
-    draft = _Draft(manifest, provisional=provisional)
+    draft = _PlanBuilder(manifest, provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):
             draft.add_run(run)
@@ -125,7 +126,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     )
 
 
-class _Draft:
+class _PlanBuilder:
     """Collects tasks by id: what two runs share is planned once, under the first that asks for it."""
 
     def __init__(self, manifest: Manifest, *, provisional: bool) -> None:
@@ -334,3 +335,29 @@ def _topological(count: int, before: Callable[[int], set[int]]) -> list[int]:
         order += ready
         waiting = [position for position in waiting if position not in ready]
     return order
+
+
+def find_task(plan: Plan, words: str) -> Planned:
+    """The one task that ``words`` name: an id or its start, RUN, GROUP/RUN or GROUP/RUN/STAGE.
+
+    A run names its training (or trial) rather than its evaluation. Raises ValueError, with what would be right,
+    where no task or more than one is meant.
+    """
+    found = [planned for planned in plan.tasks if planned.id.startswith(words)] if len(words) >= 4 else []
+    if not found:
+        found = [planned for planned in plan.tasks if words in _names(planned)]
+    trained = [planned for planned in found if planned.stage != "evaluate"]
+    if len(trained or found) == 1:
+        return (trained or found)[0]
+    if found:
+        options = ", ".join(f"{planned.group}/{planned.run}/{planned.stage} {planned.id}" for planned in found[:8])
+        raise InputError(f"{words!r} names {len(found)} tasks: {options}")
+    known = sorted({name for planned in plan.tasks for name in _names(planned)})
+    near = difflib.get_close_matches(words, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; runs: {', '.join(known[:12])}"
+    raise InputError(f"no task {words!r} in {plan.manifest.path}{hint}")
+
+
+def _names(planned: Planned) -> tuple[str, ...]:
+    group = f"{planned.group}/{planned.run}"
+    return planned.run, group, f"{group}/{planned.stage}", f"{planned.group}/{planned.stage}"

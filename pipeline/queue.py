@@ -1,20 +1,72 @@
-"""What the executors say of the tasks that were handed to them: each task's newest element, and all of them in cost."""
+"""What was handed to the executors: where each task was queued, and what is said of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+import socket
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.storage import Storage
-from pipeline.executors import observe
+from pipeline.manifest.model import Cluster, Manifest
 from pipeline.submission import Submission, read_all
 from slurm.answers import Sent
-from slurm.states import GONE, JobState
+from slurm.array import Site
+from slurm.executors import Executor, make
+from slurm.owned import check_own
+from slurm.query import GONE, JobState
+
+
+def site(cluster: Cluster) -> Site:
+    """A cluster profile as Slurm's executor takes it."""
+    return Site(
+        partition=cluster.partition,
+        account=cluster.account,
+        qos=cluster.qos,
+        constraint=cluster.constraint,
+        gres_type=cluster.gres_type,
+        exclude=cluster.exclude,
+        modules=cluster.modules,
+        activate=cluster.activate,
+        environment=cluster.environment,
+        python=cluster.python,
+        extra=cluster.extra,
+    )
+
+
+def make_executor(name: str, manifest: Manifest) -> Executor:
+    """The executor of that name for a manifest's cluster and storage; raises ValueError for an unknown one."""
+    folder = local_folder(Storage(manifest.storage), os.geteuid())
+    return make(name, folder=folder, site=site(manifest.cluster), entry=_run_here)
+
+
+def observe(storage: Storage, name: str, sent: Mapping[str, Sent], uid: int | None) -> Mapping[str, JobState]:
+    """What an executor says of the elements that the user ``uid`` ``sent`` to it; None stands for a submission of an
+    earlier version, which had one local queue for everybody."""
+    if uid is None and name == "local":
+        reason = "queued by an earlier version of tanda"
+        return {element: JobState(id=element, state=GONE, reason=reason) for element in sent}
+    folder = local_folder(storage, os.geteuid() if uid is None else uid)
+    if name == "local" and folder.exists():
+        check_own(folder, uid)
+    return make(name, folder=folder, entry=_run_here).states(sent, sent=sent)
+
+
+def local_folder(storage: Storage, uid: int) -> Path:
+    """The queue of one user's local processes on this machine."""
+    # Process ids mean something on their own machine only.
+    return storage.local / socket.gethostname() / str(uid)
+
+
+def _run_here(path: Path) -> int:
+    from jobs.entry import run
+
+    return run(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class QueuedAs:
     """Where a task was queued: by which submission, in which element."""
 
     submission: str
@@ -32,10 +84,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class QueueStatus:
     """What an executor says of a task's newest element, and where that is."""
 
-    place: Place
+    place: QueuedAs
     job: JobState
 
     @property
@@ -43,10 +95,10 @@ class Said:
         return self.job.state in ("waiting", "running")
 
 
-def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
+def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueStatus]:
     """What the executors say of the newest element of each wanted task; tasks never queued are left out."""
-    newest = {task: homes[-1] for task, homes in places(read_all(storage), wanted).items()} if wanted else {}
-    said: dict[str, Said] = {}
+    newest = {task: homes[-1] for task, homes in queue_history(read_all(storage), wanted).items()} if wanted else {}
+    said: dict[str, QueueStatus] = {}
     for executor, uid in {place.queue for place in newest.values()}:
         mine = {task: place for task, place in newest.items() if place.queue == (executor, uid)}
         by_time = sorted(mine.values(), key=lambda place: place.time)
@@ -56,19 +108,19 @@ def ask(storage: Storage, wanted: Collection[str]) -> dict[str, Said]:
             # A number that Slurm used again, for another submission of ours: the later one has it.
             again = JobState(id=place.element, state=GONE, reason="its number was used again")
             job = jobs[place.element] if sent[place.element] == place.sent else again
-            said[task] = Said(place=place, job=job)
+            said[task] = QueueStatus(place=place, job=job)
     return said
 
 
-def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[Place]]:
+def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:
     """Every element that each wanted task was ever in, oldest first."""
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[QueuedAs]] = {}
     for submission in submissions:
         for array in submission.arrays:
             for element, tasks in array.elements.items():
                 for task in tasks:
                     if task in wanted:
-                        place = Place(
+                        place = QueuedAs(
                             submission=submission.name,
                             executor=submission.executor,
                             element=element,
@@ -81,7 +133,7 @@ def places(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[s
     return found
 
 
-def closing(storage: Storage, manifest: str) -> bool:
+def is_closing(storage: Storage, manifest: str) -> bool:
     """Whether a closing job of the manifest's newest submission has still to run, or is at it."""
     mine = [submission for submission in read_all(storage) if submission.manifest == manifest]
     if not mine:

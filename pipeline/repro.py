@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.errors import DamagedFileError, InputError
 from jobs.record import Record, read_record
 from jobs.storage import Storage, digest, read_json
 from jobs.task import Task
-from pipeline.snapshot import HOME
+from pipeline.submission import HOME
 
 # What a journal's line and a record say of time and place differs between equal runs.
 VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})
@@ -124,7 +124,7 @@ def _link_search(storage: Storage, again: Storage, task: Task) -> None:
 def _compare(root: Path, again: Path, file: str) -> Difference | None:
     if not (again / file).exists():
         return Difference(file=file, why="missing")
-    if Path(file).name == journal.NAME:
+    if Path(file).name == metrics_log.NAME:
         same = _lines((root / file).parent) == _lines((again / file).parent)
         return None if same else Difference(file=file, why="other metrics")
     digests = [_digest(base / file) for base in (root, again)]
@@ -132,7 +132,7 @@ def _compare(root: Path, again: Path, file: str) -> Difference | None:
 
 
 def _lines(folder: Path) -> list[Mapping[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in VOLATILE} for line in journal.read(folder)]
+    return [{name: value for name, value in line.items() if name not in VOLATILE} for line in metrics_log.read(folder)]
 
 
 def _digest(path: Path) -> str:

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.storage import Storage
-from pipeline.arrays import Draft, Maker, drafts
+from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.submission import pending
 from pipeline.done import done_ids
-from pipeline.executors import site
 from pipeline.plan import Plan
-from pipeline.snapshot import commit, snapshot
+from pipeline.queue import site
+from pipeline.submission import commit, snapshot
 from pipeline.submit import write_source
 from slurm.array import Array
 from slurm.executors.slurm import SlurmArrays
-from slurm.identifiers import base
+from slurm.job_ids import base
 from slurm.owned import owner_writes
 
 
@@ -37,7 +37,9 @@ def scripts(plan: Plan) -> dict[str, str]:
 
 
 def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
-    maker = Maker(manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit())
+    maker = ArrayBuilder(
+        manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit()
+    )
     places: dict[str, str] = {}
     for number, draft in enumerate(_drafts(plan), start=1):
         yield maker.array(draft, places)
@@ -48,8 +50,8 @@ def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
         yield maker.closing(tuple(dict.fromkeys(places.values())))
 
 
-def _drafts(plan: Plan) -> list[Draft]:
-    return drafts(pending(plan.tasks, done_ids(plan)), {}, canary=plan.manifest.canary)
+def _drafts(plan: Plan) -> list[ArrayRequest]:
+    return make_requests(pending(plan.tasks, done_ids(plan)), {}, canary=plan.manifest.canary)
 
 
 def write_scripts(plan: Plan, folder: Path) -> list[Path]:

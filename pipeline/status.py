@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.attempt import STALE_S, history
-from jobs.brake import HELD
+from jobs.circuit_breaker import HELD
 from jobs.record import read_record
 from jobs.search.trial import continuation
 from jobs.storage import Storage, read_json
@@ -27,10 +27,10 @@ from pipeline.decisions.task_state import (
     with_upstream_cause,
 )
 from pipeline.plan import Plan, Planned
-from pipeline.queue import Said, ask
+from pipeline.queue import QueueStatus, query
 from pipeline.searches import search_lines, searches_document
-from pipeline.states import STATES, TaskState
-from slurm.states import GONE, RUNNING, UNKNOWN, WAITING
+from pipeline.task_state import STATES, TaskState
+from slurm.query import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
 MOST_ROWS = 200  # for people: nobody reads ten thousand lines
@@ -55,7 +55,7 @@ def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
     records = {planned.id: _record(storage, planned) for planned in plan.tasks}
     done = {task for task, found in records.items() if found.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
-    queued = ask(storage, records.keys() - done - superseded)
+    queued = query(storage, records.keys() - done - superseded)
     for planned in plan.tasks:
         found = records[planned.id]
         if planned.id in done:
@@ -78,7 +78,7 @@ def _record(storage: Storage, planned: Planned) -> Evidence:
     return replace(found, record=record, files_intact=intact, continued=continued)
 
 
-def _with_traces(found: Evidence, folder: Path, said: Said | None, clock: Callable[[], float]) -> Evidence:
+def _with_traces(found: Evidence, folder: Path, said: QueueStatus | None, clock: Callable[[], float]) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
     job = said.job if said else None
     # A task never queued and never run has no folder worth a look.
@@ -94,7 +94,7 @@ def _with_traces(found: Evidence, folder: Path, said: Said | None, clock: Callab
     )
 
 
-def _queue_evidence(said: Said) -> QueueEvidence:
+def _queue_evidence(said: QueueStatus) -> QueueEvidence:
     place = said.place
     mine = place.sent.uid in (None, os.geteuid())
     return QueueEvidence(executor=place.executor, job=said.job, packed=place.packed, mine=mine)
@@ -138,7 +138,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def over(states: Mapping[str, TaskState]) -> bool:
+def all_finished(states: Mapping[str, TaskState]) -> bool:
     """Whether nothing more will happen by itself: all done, failed, lost, or never submitted."""
     return all(
         state.state in ("done", "failed", "lost") or (state.state == "waiting" and not state.queued)
@@ -186,12 +186,12 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             f"[{COLOURS[state.state]}]{state.state}[/]",
             state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
-            what(state),
+            describe(state),
         )
     return table
 
 
-def what(state: TaskState) -> str:
+def describe(state: TaskState) -> str:
     """In a few words: how far it is, why it failed, or what it waits for."""
     if state.progress:
         return progress_words(state.progress)

@@ -1,10 +1,12 @@
-"""What was handed to an executor, when and by whom: one folder under ``submissions/`` each, never changed by others."""
+"""What was handed to an executor, when and by whom: one folder under ``submissions/`` each, with its code."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import Any
 from jobs.errors import DamagedFileError
 from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
 from slurm.answers import Sent
-from slurm.owned import make_sticky, pass_no_rights_on
+from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
@@ -157,3 +159,36 @@ def exclusively(storage: Storage) -> Iterator[None]:
         yield
     finally:
         lock.rmdir()
+
+
+PACKAGES = ("jobs", "pipeline", "slurm")
+HOME = Path(__file__).resolve().parents[1]
+
+
+def snapshot(folder: Path) -> None:
+    """Copy the three packages into a new folder, caches left out, which this user alone can change."""
+    own_folder(folder)
+    for package in PACKAGES:
+        shutil.copytree(HOME / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    # Jobs would make these under their tasks' umask, and then others could put bytecode of theirs into them.
+    for source in {path.parent for path in folder.rglob("*.py")}:
+        (source / "__pycache__").mkdir()
+    seal(folder)  # the copies have the modes of the originals
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code stands in, ``-dirty`` added when it was edited; None outside git."""
+    command = ["git", "-C", str(HOME), "describe", "--always", "--dirty", "--abbrev=12", "--match", ""]
+    try:
+        top = subprocess.run(
+            ["git", "-C", str(HOME), "rev-parse", "--show-toplevel"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        if Path(top.stdout.strip()).resolve() != HOME:
+            return None  # installed inside somebody else's repository
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

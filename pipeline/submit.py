@@ -19,7 +19,7 @@ from jobs.record import read_record
 from jobs.search.trial import continuation
 from jobs.storage import OWNER_WRITES, Storage, write_whole
 from pipeline import submission
-from pipeline.arrays import Draft, Maker, drafts
+from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
     done_tasks,
@@ -31,28 +31,27 @@ from pipeline.decisions.submission import (
     stale_dependents,
     to_submit,
 )
-from pipeline.executors import make_executor
 from pipeline.plan import Plan, Planned
-from pipeline.snapshot import commit, snapshot
+from pipeline.queue import make_executor
 from pipeline.status import task_states
-from pipeline.submission import Queued, Submission
+from pipeline.submission import Queued, Submission, commit, snapshot
 from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
 
 SOURCE = "manifest.json"
 CLOSE = "close"
-ROOM_PAUSES_S = (0.0, 0.5, 2.0)  # a cancelled element is counted until the scheduler has let it go
+RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # a cancelled element is counted until the scheduler has let it go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class SubmitResult:
     """What a submission came to: arrays queued, how many tasks needed nothing, what could not be queued and why."""
 
     submission: Submission | None
     already_done: int
     already_queued: int
     held: Mapping[str, str] = field(default_factory=dict)
-    let_go: int = 0  # elements that the scheduler held after a start that failed, now released
+    released: int = 0  # elements that the scheduler held after a start that failed, now released
 
     @property
     def exit_status(self) -> int:
@@ -78,7 +77,7 @@ class Report:
         }
 
 
-def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str, Retry] | None = None) -> Report:
+def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str, Retry] | None = None) -> SubmitResult:
     """Queue every task that is neither done nor queued; with ``changes`` only those tasks, changed so.
 
     One submitter at a time holds the storage's lock. Raises ValueError for an unknown executor, and
@@ -97,11 +96,11 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
-        report = Report(
+        report = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
             already_queued=sum(is_queued(state) for state in states.values()),
-            let_go=released,
+            released=released,
         )
         unreachable = out_of_reach(plan.tasks, states, tasks)
         tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
@@ -110,9 +109,9 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         begun = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        making = _Making(plan, storage, runner, begun, queued_elements(states, name, stale), unreachable)
+        making = _Submitter(plan, storage, runner, begun, queued_elements(states, name, stale), unreachable)
         making.prepare(tasks)
-        making.queue(drafts(tasks, changes or {}, canary=plan.manifest.canary))
+        making.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(report, submission=making.submission, held=making.held)
 
 
@@ -123,7 +122,7 @@ def _release_held(executor: Executor, elements: Sequence[str]) -> int:
     return len(elements)
 
 
-class _Making:
+class _Submitter:
     """One submission in the making: its folder, and where each task was queued."""
 
     def __init__(
@@ -141,7 +140,9 @@ class _Making:
         self.submission = begun
         self.places = places
         self.held = dict(held)
-        self.maker = Maker(manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=begun.git_commit)
+        self.maker = ArrayBuilder(
+            manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=begun.git_commit
+        )
 
     @property
     def folder(self) -> Path:
@@ -153,9 +154,9 @@ class _Making:
         write_source(self.folder, self.plan)
         for planned in tasks:
             planned.task.write(self.storage)
-            _set_aside(self.storage.run(planned.id))
+            _archive_record(self.storage.run(planned.id))
 
-    def queue(self, arrays: Sequence[Draft]) -> None:
+    def queue(self, arrays: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other; the first refusal of all of an array ends it."""
         for draft in arrays:
             array = self.maker.array(draft, self.places)
@@ -174,7 +175,7 @@ class _Making:
     def _jobs(self) -> tuple[str, ...]:
         return tuple(job for queued in self.submission.arrays for job in queued.elements)
 
-    def _note(self, draft: Draft, array: Array, submitted: Submitted) -> None:
+    def _note(self, draft: ArrayRequest, array: Array, submitted: Submitted) -> None:
         elements: dict[str, tuple[str, ...]] = {}
         for pack, job in zip(draft.packs, submitted.ids, strict=True):
             ids = tuple(planned.id for planned in pack)
@@ -189,10 +190,10 @@ class _Making:
         """Queue the closing job: where the site's limit is reached, in the place of the element queued last."""
         array = self.maker.closing(self._jobs)
         submitted = self.executor.submit(array)
-        for pause_s in ROOM_PAUSES_S:
+        for pause_s in RETRY_DELAYS_S:
             if submitted.queued or len(self._jobs) == 1:
                 break
-            self._give_up_last(submitted.refused or "refused")
+            self._unqueue_last(submitted.refused or "refused")
             time.sleep(pause_s)
             array = self.maker.closing(self._jobs)
             submitted = self.executor.submit(array)
@@ -200,7 +201,7 @@ class _Making:
             self.held[CLOSE] = submitted.refused or "refused"
         self._write(CLOSE, CLOSE, array, submitted, dict.fromkeys(submitted.queued, ()))
 
-    def _give_up_last(self, refused: str) -> None:
+    def _unqueue_last(self, refused: str) -> None:
         """Take the element queued last back: the closing job will queue it again."""
         *others, last = (queued for queued in self.submission.arrays if queued.elements)
         job, tasks = list(last.elements.items())[-1]
@@ -233,7 +234,7 @@ def write_source(folder: Path, plan: Plan) -> None:
     write_whole(folder / SOURCE, document, permissions=OWNER_WRITES)
 
 
-def _set_aside(folder: Path) -> None:
+def _archive_record(folder: Path) -> None:
     """A record that is to be made again must not be taken for the new one; the old one is kept beside it.
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
@@ -251,10 +252,10 @@ def _is_continued(folder: Path) -> bool:
         return False
 
 
-def print_submitted(report: Report, console: Console) -> None:
+def print_submitted(report: SubmitResult, console: Console) -> None:
     """Job ids for people; what could not be queued, and that submitting again queues the rest."""
-    if report.let_go:
-        console.print(f"{report.let_go} held after a start that failed on the node: released")
+    if report.released:
+        console.print(f"{report.released} held after a start that failed on the node: released")
     if report.submission is None:
         console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
     for array in report.submission.arrays if report.submission is not None else ():

@@ -8,11 +8,10 @@ from typing import Any
 
 from jobs.attempt import history
 from jobs.storage import Storage
-from pipeline.choose import choose
 from pipeline.logs import log_path, tail
-from pipeline.plan import Plan, Planned
-from pipeline.states import TaskState
+from pipeline.plan import Plan, Planned, find_task
 from pipeline.status import progress_words, task_states
+from pipeline.task_state import TaskState
 from slurm.reasons import explain as explain_reason
 
 LOG_LINES = 12
@@ -36,7 +35,7 @@ REMEDIES = {
 
 def explain(plan: Plan, words: str) -> str:
     """Everything known of one task's state; raises ValueError when the words name none or several."""
-    planned = choose(plan, words)
+    planned = find_task(plan, words)
     states = task_states(plan)
     state = states[planned.id]
     body = {

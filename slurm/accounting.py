@@ -18,7 +18,7 @@ from slurm.answers import (
     when,
 )
 from slurm.commands import call
-from slurm.identifiers import base
+from slurm.job_ids import base
 
 # A name and a comment are anybody's words: they come last, where a separator in them does no harm.
 FIELDS = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from slurm.identifiers import base, expand
+from slurm.job_ids import base, expand
 
 SEPARATOR = "|"
 # How a row begins: a job's id. What does not is no row of a job (a banner, the second line of a comment).

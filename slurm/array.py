@@ -1,17 +1,37 @@
-"""What is submitted: an array of elements, what each is given, and what came of it."""
+"""What is submitted: an array of elements, what each is given, the site's options, and what came of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slurm.errors import SchedulerError
-from slurm.identifiers import base
+from slurm.job_ids import base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """``modules`` are loaded and ``activate`` is run (a shell line) before each element; ``extra`` is any sbatch
+    option by its long name (``{"mail-user": "me@here"}``; True for one without a value) and has the last word."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres_type: str | None = None
+    exclude: str | None = None
+    modules: tuple[str, ...] = ()
+    activate: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    python: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
 
 WAYS = ("afterany", "afterok", "aftercorr")
 # What a child rewrites when it gets on: a run asks to be started again only while one of these changes.
-SIGNS = ("checkpoint.pt", "metrics.jsonl")
+PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +91,7 @@ class Array:
     code: Path | None = None
     comment: str | None = None
     exclude: tuple[str, ...] = ()
-    signs: tuple[str, ...] = SIGNS
+    signs: tuple[str, ...] = PROGRESS_FILES
     held: bool = False
 
     def __post_init__(self) -> None:

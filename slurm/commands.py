@@ -80,11 +80,11 @@ def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"{command[0]} did not answer within {timeout_s:g} s") from error
     if done.returncode != 0:
-        raise understood(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
+        raise classify_error(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
     return done.stdout
 
 
-def understood(said: str) -> SlurmError:
+def classify_error(said: str) -> SlurmError:
     """The error that Slurm's words stand for."""
     low = said.lower()
     if "storage is disabled" in low or "accounting_storage/none" in low:

@@ -31,9 +31,9 @@ from slurm.owned import READABLE, check_not_link, open_plain, read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
-BESIDE = "TANDA_BESIDE"
+SIDECAR = "TANDA_BESIDE"
 UMASK = "TANDA_UMASK"
-BESIDE_S = 5.0  # for the last words of what runs beside the children
+SIDECAR_S = 5.0  # for the last words of what runs beside the children
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,20 +72,20 @@ def run(element: Element) -> int:
         # What is ours alone was made under a stricter one; what the tasks write is for everybody here.
         os.umask(int(os.environ[UMASK], 8))
     watch = _Watch()
-    children = [_Child(Path(path), _signs(Path(path), element.signs)) for path in element.paths]
+    children = [_Child(Path(path), _progress_times(Path(path), element.signs)) for path in element.paths]
     watch.children = children
     for place, child in enumerate(children):
         _start(child, place, element, watch)
-    beside = _start_beside(children)
+    beside = _start_sidecar(children)
     _wait(children, element, watch)
     for child in children:
-        _note_end(child)
+        _write_exit(child)
     if beside is not None:
-        _end_beside(beside, BESIDE_S if watch.warned_at is None else min(BESIDE_S, 0.1 * element.warn_s))
+        _end_sidecar(beside, SIDECAR_S if watch.warned_at is None else min(SIDECAR_S, 0.1 * element.warn_s))
     again = [child for child in children if _wants_another(child, watch)]
     # After SIGTERM it is for Slurm to say what comes: a cancelled job must not come back.
     if again and not watch.stopped:
-        getting_on = [_gets_on(child, element) for child in again]  # each keeps its own count
+        getting_on = [_made_progress(child, element) for child in again]  # each keeps its own count
         return AGAIN if any(getting_on) else IDLE
     return FAILED if any(child.code != OK for child in children) else OK
 
@@ -136,8 +136,8 @@ def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
         child.code = FAILED
 
 
-def _start_beside(children: list[_Child]) -> subprocess.Popen[bytes] | None:
-    given = os.environ.get(BESIDE)
+def _start_sidecar(children: list[_Child]) -> subprocess.Popen[bytes] | None:
+    given = os.environ.get(SIDECAR)
     if not given or all(child.process is None for child in children):
         return None
     try:
@@ -148,7 +148,7 @@ def _start_beside(children: list[_Child]) -> subprocess.Popen[bytes] | None:
         return None
 
 
-def _end_beside(process: subprocess.Popen[bytes], limit_s: float) -> None:
+def _end_sidecar(process: subprocess.Popen[bytes], limit_s: float) -> None:
     process.terminate()
     try:
         process.wait(limit_s)
@@ -163,7 +163,7 @@ def _environment(element: Element, place: int) -> dict[str, str]:
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
     # What was given: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
     environment["TANDA_GPUS"] = str(element.gpus)
-    environment.pop(BESIDE, None)
+    environment.pop(SIDECAR, None)
     devices = visible_gpus(os.environ)
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.
@@ -236,7 +236,7 @@ def _wants_another(child: _Child, watch: _Watch) -> bool:
     return child.code == AGAIN or caught
 
 
-def _note_end(child: _Child) -> None:
+def _write_exit(child: _Child) -> None:
     """Leave word of an end that the child can't have told of itself."""
     if child.process is None or child.code in (OK, FAILED, AGAIN):
         return
@@ -251,7 +251,7 @@ def _note_end(child: _Child) -> None:
     _write(child.path / "exits" / f"{element_id()}-{restart()}.json", facts)
 
 
-def _signs(path: Path, names: tuple[str, ...]) -> dict[str, int]:
+def _progress_times(path: Path, names: tuple[str, ...]) -> dict[str, int]:
     seen = {}
     for name in names:
         try:
@@ -261,11 +261,11 @@ def _signs(path: Path, names: tuple[str, ...]) -> dict[str, int]:
     return seen
 
 
-def _gets_on(child: _Child, element: Element) -> bool:
+def _made_progress(child: _Child, element: Element) -> bool:
     """Whether another start is worth it; counts starts in a row that got no further in ``<path>/restarts.json``."""
     file = child.path / "restarts.json"
     idle = 0
-    if _signs(child.path, element.signs) == child.signs:
+    if _progress_times(child.path, element.signs) == child.signs:
         try:
             with open_plain(file) as before:
                 idle = int(json.load(before)["idle"]) + 1
@@ -307,7 +307,7 @@ def requeue() -> bool:
     return done.returncode == 0
 
 
-def serve(element: Element) -> int:
+def run_on_node(element: Element) -> int:
     """Run the element on a node of Slurm's and see to another start if it wants one; the exit status."""
     code = run(element)
     if code == AGAIN:
@@ -334,7 +334,7 @@ def main() -> int:
     """
     if len(sys.argv) > 2:
         return run(read_element(Path(sys.argv[1]), int(sys.argv[2])))
-    return serve(read_element(Path(sys.argv[1]), int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)))
+    return run_on_node(read_element(Path(sys.argv[1]), int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import IO, Any
 from slurm.array import Array, Dependency, Resources
 from slurm.commands import scrubbed
 from slurm.owned import READABLE, check_own, open_plain, own_folder, read_own
-from slurm.states import JobState
+from slurm.query import JobState
 
 LOOKS, LOOK_S = 3, 0.01
 
@@ -117,7 +117,7 @@ class LocalQueue:
                 return
             # The supervisor inherits the lock with the open file: there is no moment in which nobody holds it.
             # The shell ends at once, so that it is no child of ours and leaves no zombie with us.
-            supervisor = [sys.executable, "-m", "slurm.supervisor", str(self.folder), str(lock.fileno())]
+            supervisor = [sys.executable, "-m", "slurm.local_supervisor", str(self.folder), str(lock.fileno())]
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *supervisor],
                 env={**scrubbed(os.environ), **import_path(None)},

@@ -73,7 +73,7 @@ _COUNTED = (
 )
 
 
-def stuck(reason: str | None) -> bool:
+def is_launch_held(reason: str | None) -> bool:
     """Whether Slurm holds a job after a start that failed on the node: it never starts unless it is released."""
     return (reason or "").strip("()").replace(" ", "_") == _STUCK
 

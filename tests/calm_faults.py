@@ -18,8 +18,8 @@ from jobs.attempt import history
 from jobs.storage import Storage
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
-from pipeline.queue import closing
-from pipeline.status import over, summary_line, task_states
+from pipeline.queue import is_closing
+from pipeline.status import all_finished, summary_line, task_states
 
 RUNS = 40
 KILLED, HOPELESS = "r05", "r11"
@@ -71,7 +71,7 @@ def play(rig: Rig, folder: Path) -> int:
         if (line := summary_line(states)) != said:
             say(line)
             said = line
-        if over(states) and not closing(storage, NAME):
+        if all_finished(states) and not is_closing(storage, NAME):
             break
         time.sleep(3)
     _print_again(storage)

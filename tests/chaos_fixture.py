@@ -19,18 +19,18 @@ from monkey import Monkey, reporting, small_disk
 from rig import Rig
 from small_manifest import MANIFEST, write_manifest
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.attempt import history
 from jobs.record import is_done, read_record
 from jobs.storage import Storage
 from pipeline.manifest import load
 from pipeline.plan import Plan, Planned, make_plan
-from pipeline.queue import closing
+from pipeline.queue import is_closing
 from pipeline.repro import VOLATILE
-from pipeline.states import TaskState
-from pipeline.status import over, summary_line, task_states
+from pipeline.status import all_finished, summary_line, task_states
 from pipeline.submission import read_all
-from slurm.reasons import stuck
+from pipeline.task_state import TaskState
+from slurm.reasons import is_launch_held
 
 NAME = "small"
 ROUNDS = 8
@@ -164,7 +164,7 @@ def _to_the_end(plan: Plan, storage: Storage, monkey: Monkey, say: Callable[[str
             held = [planned for planned in waiting if _in_vain(planned, states)]
             quiet = time.monotonic() if not held else quiet  # what waits in vain for half a minute waits for ever
             stays = time.monotonic() - quiet > 30
-            if (over(states) and not closing(storage, NAME)) or stays or time.monotonic() > ends:
+            if (all_finished(states) and not is_closing(storage, NAME)) or stays or time.monotonic() > ends:
                 break
             time.sleep(2)
         say(summary_line(states))
@@ -181,7 +181,7 @@ def _in_vain(planned: Planned, states: Mapping[str, TaskState]) -> bool:
     """Held after a failed start, or behind an element that is, though all it needs is done: for a person to see to."""
     upstream = (*planned.task.needs, *planned.after)
     met = all(states[need].state == "done" for need in upstream)
-    return stuck(states[planned.id].reason) or (met and states[planned.id].reason == "Dependency")
+    return is_launch_held(states[planned.id].reason) or (met and states[planned.id].reason == "Dependency")
 
 
 def verdict(plan: Plan, storage: Storage, calm: Storage) -> list[str]:
@@ -205,7 +205,7 @@ def _double(folder: Path) -> list[str]:
     attempts = history(folder)
     if sum(attempt.get("state") == "done" for attempt in attempts) > 1 and not _continued(attempts):
         found.append("two attempts ended as done")
-    lines = journal.read(folder)
+    lines = metrics_log.read(folder)
     numbers = [line["attempt"] for line in lines]
     if numbers != sorted(numbers):
         found.append(f"epochs of several attempts are mixed: {numbers}")
@@ -234,8 +234,8 @@ def _different(task: str, storage: Storage, calm: Storage) -> list[str]:
 
 
 def _content(path: Path) -> str:
-    if path.name == journal.NAME:
-        lines = [{key: line[key] for key in sorted(line.keys() - VOLATILE)} for line in journal.read(path.parent)]
+    if path.name == metrics_log.NAME:
+        lines = [{key: line[key] for key in sorted(line.keys() - VOLATILE)} for line in metrics_log.read(path.parent)]
         return hashlib.sha256(orjson.dumps(lines)).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

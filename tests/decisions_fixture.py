@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.task import Task
-from pipeline.manifest.types import Resources
+from pipeline.manifest.model import Resources
 from pipeline.plan import Planned
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 
 class Tasks:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.manifest import ManifestError, load
-from pipeline.manifest.types import Manifest
+from pipeline.manifest.model import Manifest
 
 HEAD = """\
 name: lab

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.storage import Storage
-from pipeline.report import mlflow_store
+from pipeline.mlflow import store
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def serve(storage: Storage) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command, environment = mlflow_store.server_command(storage, port=port)
+    command, environment = store.server_command(storage, port=port)
     url = f"http://127.0.0.1:{port}"
     with (storage.root / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

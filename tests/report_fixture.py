@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from jobs import journal, models
+from jobs import metrics_log, models
 from jobs.attempt import begin
 from jobs.data.settings import Data
 from jobs.record import Record
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json, write_whole
-from pipeline.manifest.types import Cluster, Manifest, Resources, Run, Search
+from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
 from pipeline.report import build
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 START = 1_700_000_000.0
 STAGES = ("preprocess", "train", "evaluate")
@@ -165,7 +165,7 @@ def finish_train(
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(int(task_id[:8], 16))
     lines = [epoch_line(number + 1, skill=skill, random=random, overfit=overfit) for number in range(epochs)]
-    journal.rewrite(folder, lines)
+    metrics_log.rewrite(folder, lines)
     write_whole(folder / "model.pt", b"weights " * 16)
     (folder / "log.txt").write_text("10:00:00 epoch 1\n10:00:05 <b>done</b>\n")
     attempt = begin(folder, {}).number
@@ -225,7 +225,7 @@ def fail(made: Made, task_id: str, cause: str, message: str, *, epochs: int = 0)
     """A training task that failed after some epochs."""
     folder = made.storage.run(task_id)
     random = np.random.default_rng(1)
-    journal.rewrite(folder, [epoch_line(number + 1, skill=0.1, random=random) for number in range(epochs)])
+    metrics_log.rewrite(folder, [epoch_line(number + 1, skill=0.1, random=random) for number in range(epochs)])
     (folder / "log.txt").write_text(f"failed ({cause}): {message}\n")
     _record(made, task_id, "train", {}, (), state="failed", cause=cause, message=message)
     made.state(task_id, "failed", cause=cause, message=message, attempts=2, gpu_hours=0.01)

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jobs import attempt, entry, journal
-from jobs.context import Context, PausedError, StopError
+from jobs import attempt, entry, metrics_log
+from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.record import Record
-from jobs.search.promotion import Judge
+from jobs.search.next_trial import StopAtRung
 from jobs.search.study import Study
 from jobs.stages import trial as stage
 from jobs.storage import Storage, read_json, write_json
@@ -79,14 +79,14 @@ def objective(settings: Mapping[str, Any], epoch: int) -> float:
 
 def fake_train(
     epoch_s: float = 0.0, check: Callable[[Mapping[str, Any], int], None] = lambda settings, epoch: None
-) -> Callable[[Context, Mapping[str, Any], Judge], Any]:
+) -> Callable[[Context, Mapping[str, Any], StopAtRung], Any]:
     """Training as the stage sees it; ``check`` may raise what an epoch ends with."""
 
-    def train(context: Context, settings: Mapping[str, Any], judge: Judge) -> Any:
+    def train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
         saved = context.folder / "checkpoint.json"
         lines: list[dict[str, Any]] = read_json(saved)["journal"] if saved.exists() else []
         context.attempt.check()
-        journal.rewrite(context.folder, lines)
+        metrics_log.rewrite(context.folder, lines)
         if lines and judge(lines) is not None:
             return _finish(context, lines, "stopped by the search")
         while True:
@@ -101,7 +101,7 @@ def fake_train(
                 "attempt": context.attempt.number,
             }
             context.attempt.check()
-            journal.append(context.folder, line)
+            metrics_log.append(context.folder, line)
             lines.append(line)
             stop = judge(lines)
             write_json(saved, {"journal": lines})
@@ -115,7 +115,7 @@ def _wait(epoch_s: float, context: Context, epoch: int) -> None:
     until = time.monotonic() + epoch_s
     while True:
         if context.interrupted():
-            raise PausedError(f"saved before epoch {epoch}")
+            raise TaskInterruptedError(f"saved before epoch {epoch}")
         if time.monotonic() >= until:
             return
         time.sleep(min(0.01, epoch_s))
@@ -162,7 +162,7 @@ def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
 def diverge(settings: Mapping[str, Any], epoch: int) -> None:
     """What happens with a large learning rate."""
     if settings["learning_rate"] > 1e-2:
-        raise StopError("diverged", f"the training loss is NaN at epoch {epoch}")
+        raise TaskFailedError("diverged", f"the training loss is NaN at epoch {epoch}")
 
 
 def run_pool(

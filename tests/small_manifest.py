@@ -18,7 +18,7 @@ import yaml
 
 from jobs.attempt import history
 from jobs.storage import Storage
-from pipeline.queue import closing
+from pipeline.queue import is_closing
 
 Found = TypeVar("Found")
 
@@ -107,7 +107,7 @@ def wait_until_over(manifest: Path, limit_s: float = 270) -> dict[str, Any]:
 
     def over() -> dict[str, Any] | None:
         status: dict[str, Any] = json.loads(tanda("status", manifest, "--json", status=None))
-        return None if {"waiting", "running"} & status["summary"].keys() or closing(storage, name) else status
+        return None if {"waiting", "running"} & status["summary"].keys() or is_closing(storage, name) else status
 
     try:
         return wait_until(over, "the end", limit_s)

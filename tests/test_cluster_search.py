@@ -17,13 +17,13 @@ import pytest
 from rig import Rig
 from small_manifest import MANIFEST, tanda, write_manifest
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.attempt import history, live
 from jobs.record import read_record
 from jobs.search import best_so_far, trials, winner
 from jobs.storage import Storage, read_json
 from jobs.task import Task
-from pipeline.queue import closing
+from pipeline.queue import is_closing
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
@@ -100,7 +100,7 @@ def searched(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> Searched
         if time.monotonic() > asked + 3:
             asked = time.monotonic()
             status = json.loads(tanda("status", manifest, "--json", status=None))
-            if not {"waiting", "running"} & status["summary"].keys() and not closing(storage, "small"):
+            if not {"waiting", "running"} & status["summary"].keys() and not is_closing(storage, "small"):
                 return manifest, status, killer.killed
         assert time.monotonic() < ends, f"the end did not come: {status['summary']}, {status['searches']}"
         time.sleep(0.1)
@@ -122,7 +122,7 @@ def test_every_trial_has_exactly_one_result(searched: Searched) -> None:
     for trial in found:
         record = read_record(trial.folder)
         assert record is not None and record.state == "done" and record.result["trial"] == trial.number
-        assert [line["epoch"] for line in journal.read(trial.folder)] == list(range(1, trial.epochs + 1))
+        assert [line["epoch"] for line in metrics_log.read(trial.folder)] == list(range(1, trial.epochs + 1))
         assert trial.epochs in (1, 3, EPOCHS)
     assert len(best_so_far(storage, search["id"])) == search["epochs_spent"] == sum(trial.epochs for trial in found)
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from jobs.data import shards
 from jobs.data.dataset import UNK
-from jobs.data.titles import TitleEncoder
+from jobs.predict import TitleEncoder
 from jobs.stages import preprocess
 from jobs.storage import Storage
 

@@ -16,7 +16,7 @@ from data_fixture import (
     titles,
 )
 
-from jobs.context import Context, PausedError
+from jobs.context import Context, TaskInterruptedError
 from jobs.data.dataset import Dataset
 from jobs.stages import preprocess
 from jobs.storage import Storage
@@ -27,7 +27,7 @@ def test_a_killed_one_leaves_nothing_and_the_next_clears_up(tmp_path: Path) -> N
     task = task_of(source=csv_file(tmp_path / "a.csv", titles(40)))
     context = context_of(storage, task)
     context.interrupted = lambda: True
-    with pytest.raises(PausedError):
+    with pytest.raises(TaskInterruptedError):
         preprocess.run(context)
     assert list(storage.datasets.iterdir()) == []
     left = storage.datasets / f".tmp-{task.id}-1-abc" / "dataset"

@@ -22,7 +22,7 @@ from jobs.data.csv_quotes import each_line_is_a_row
 from jobs.data.files import Quotes
 from jobs.data.source import Source
 from pipeline.cli import app
-from pipeline.init import look, starting_manifest
+from pipeline.init import profile_data, starting_manifest
 
 _SIZES = [(1, 1), (7, 3), (40, 16), (1 << 20, 1 << 20)]
 _CLOSE = "the quote that opens a field is closed before the end of its field"
@@ -229,11 +229,11 @@ def test_through_preprocess_and_init(tmp_path: Path, kind: str, ending: str) -> 
     with pytest.raises(ValueError, match=said):
         preprocess_into(tmp_path, source=str(path), embeddings={"size": 4})
     with pytest.raises(ValueError, match=said):
-        look(path)
+        profile_data(path)
     dataset = preprocess_into(tmp_path, source=str(path), embeddings={"size": 4}, quotes="none")
     account = dataset.meta["parts"]["source"]
     assert (account["read"], sum(account["kept"].values()), account["dropped"]) == (1000, 1000, {})
-    assert (look(path, "none").rows, look(path, "none").categories) == (1000, 2)
+    assert (profile_data(path, "none").rows, profile_data(path, "none").categories) == (1000, 2)
     assert "\n  quotes: none\n" in starting_manifest(path, tmp_path / "m.yaml", "none")
 
 
@@ -248,12 +248,12 @@ def test_init_says_it_in_a_line(tmp_path: Path) -> None:
 
 
 def test_init_cuts_a_large_file_between_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.data.tables.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("jobs.data.formats.CHUNK_BYTES", 1000)
     monkeypatch.setattr("pipeline.init.LOOK_BYTES", 3000)
-    monkeypatch.setattr("jobs.data.decompress._READ", 256)
+    monkeypatch.setattr("jobs.data.files._READ", 256)
     path = tmp_path / "a.csv"
     pl.DataFrame({"title": ["uno\ndos"] * 999, "category": ["A", "B", "C"] * 333}).write_csv(path)
     path.write_bytes(path.read_bytes() + b'"never,A\n')
-    seen = look(path)
+    seen = profile_data(path)
     assert (seen.whole, seen.categories) == (False, 3)
     assert seen.rows < 999

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data import csv_text, jsonl_text, ragged
+from jobs.data import csv_text, dataset, jsonl_text
 from jobs.data.source import Parse, Source
 
 _FIELD = st.text(st.sampled_from('ab,"\n\t ñ€'), max_size=6)
@@ -77,13 +77,13 @@ _LISTS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=12)
 _INNER = st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=10, max_size=10)
 
 
-def _ragged(rows: list[list[int]]) -> ragged.Ragged:
+def _ragged(rows: list[list[int]]) -> dataset.Ragged:
     flat = pl.Series([item for row in rows for item in row], dtype=pl.Int64).to_numpy()
-    return ragged.Ragged(flat, pl.Series([len(row) for row in rows], dtype=pl.Int64).to_numpy())
+    return dataset.Ragged(flat, pl.Series([len(row) for row in rows], dtype=pl.Int64).to_numpy())
 
 
-def _lists(rows: ragged.Ragged) -> list[list[int]]:
-    starts = ragged.offsets(rows.lengths)
+def _lists(rows: dataset.Ragged) -> list[list[int]]:
+    starts = dataset.offsets(rows.lengths)
     return [rows.values[low:high].tolist() for low, high in itertools.pairwise(starts)]
 
 
@@ -99,7 +99,7 @@ def test_rows_of_unequal_length(rows: list[list[int]], limit: int, inner: list[l
     assert _lists(made.head(limit)) == [row[:limit] for row in rows]
     assert _lists(made.fill_empty(7)) == [row or [7] for row in rows]
     assert _lists(made.expand(_ragged(inner))) == [[item for at in row for item in inner[at]] for row in rows]
-    assert _lists(ragged.join([made, made.head(limit)])) == [row + row[:limit] for row in rows]
+    assert _lists(dataset.join([made, made.head(limit)])) == [row + row[:limit] for row in rows]
     order = pl.Series(range(len(rows)), dtype=pl.Int64).to_numpy()[::-1]
     assert _lists(made.take(order)) == rows[::-1]
     assert _lists(made.keep_rows(made.lengths > 1)) == [row for row in rows if len(row) > 1]

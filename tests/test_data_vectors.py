@@ -14,7 +14,7 @@ from data_fixture import csv_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.data import vector_files, vectors
+from jobs.data import vectors
 
 WORDS = {"uno": [1.0, -2.0, 0.5], "señor": [3.0, 4.0, 5.0], "dos": [0.25, 1e-05, -1.5]}
 TOKENS = ["<PAD>", "<UNK>", "dos", "nada", "señor"]
@@ -52,7 +52,7 @@ def read(path: Path, tokens: list[str] = TOKENS) -> vectors.Table:
 )
 @pytest.mark.parametrize("chunk", [1, 20, 1 << 20])
 def test_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, chunk: int) -> None:
-    monkeypatch.setattr(vector_files, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(vectors, "CHUNK_BYTES", chunk)
     path = tmp_path / "vectors"
     path.write_bytes(content)
     table = read(path)
@@ -73,7 +73,7 @@ def test_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: 
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 def test_a_bad_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str, chunk: int) -> None:
-    monkeypatch.setattr(vector_files, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(vectors, "CHUNK_BYTES", chunk)
     path = tmp_path / "v"
     path.write_text(f"4 3\nuno 1 2 3\naño 1 2 3\n{line}\ncuatro 1 2 3\n")
     with pytest.raises(ValueError, match=said):
@@ -134,7 +134,7 @@ def test_in_a_data_set_with_coverage_and_read_once(tmp_path: Path, monkeypatch: 
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(vector_files, "read", never)
+    monkeypatch.setattr(vectors, "read", never)
     again = preprocess_into(tmp_path / "s", **data, max_length=3)
     assert again.folder != dataset.folder
     assert np.array_equal(again.vectors(), dataset.vectors())

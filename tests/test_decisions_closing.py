@@ -21,9 +21,9 @@ from pipeline.decisions.closing import (
     resumable,
 )
 from pipeline.decisions.retry import FINAL, RESUMED, Retry, made_progress
-from pipeline.queue import Place
-from pipeline.states import STATES, TaskState
+from pipeline.queue import QueuedAs
 from pipeline.submission import Queued, Submission
+from pipeline.task_state import STATES, TaskState
 from slurm.answers import Sent
 
 RUNS, SEARCH = runs(), search()
@@ -45,8 +45,8 @@ def submission(name: str, *tasks: str, manifest: str = "m", held: Mapping[str, s
     )  # fmt: skip
 
 
-def element(submission: str, mem_gb: float = 8.0) -> Place:
-    return Place(
+def element(submission: str, mem_gb: float = 8.0) -> QueuedAs:
+    return QueuedAs(
         submission=submission, executor="slurm", element="7_0", time=TIMES[submission], mem_gb=mem_gb, packed=1,
         sent=Sent(),
     )  # fmt: skip
@@ -56,12 +56,12 @@ def actions(
     tasks: Tasks,
     stood: Mapping[str, TaskState],
     *,
-    elements: Mapping[str, Sequence[Place]] | None = None,
+    elements: Mapping[str, Sequence[QueuedAs]] | None = None,
     held: Mapping[str, str] | None = None,
     **evidence: Any,
 ) -> ClosingActions:
     """What is done where tasks stand so; each was in one element, of this submission, unless ``elements`` says else."""
-    history: dict[str, Sequence[Place]] = {name: (element("mine"),) for name in tasks.planned}
+    history: dict[str, Sequence[QueuedAs]] = {name: (element("mine"),) for name in tasks.planned}
     history |= elements or {}
     mine = submission("mine", held={tasks.id(name): reason for name, reason in (held or {}).items()})
     facts = ClosingEvidence(
@@ -162,7 +162,7 @@ def test_only_the_newest_element_says_whether_memory_was_raised() -> None:
         pytest.param([], False, id="nobody's"),
     ],
 )
-def test_a_task_is_tried_again_by_the_submission_that_queued_it_last(places: Sequence[Place], again: bool) -> None:
+def test_a_task_is_tried_again_by_the_submission_that_queued_it_last(places: Sequence[QueuedAs], again: bool) -> None:
     done = actions(RUNS, {"evaluate a": stands("failed", "killed")}, elements={"evaluate a": places})
     assert list(retried(RUNS, done)) == ["evaluate a"] * again
     assert done.exit_status == int(not again)
@@ -190,7 +190,7 @@ HELD = Retry(reason="not queued before: the QOS allows no more")
     ],
 )
 def test_what_a_limit_kept_from_the_queue_is_queued(
-    state: TaskState, places: Sequence[Place], expected: Retry | None
+    state: TaskState, places: Sequence[QueuedAs], expected: Retry | None
 ) -> None:
     done = actions(
         RUNS, {"evaluate a": state}, elements={"evaluate a": places}, held={"evaluate a": "the QOS allows no more"}
@@ -272,7 +272,7 @@ TOO_OFTEN = (*(element("earlier"),) * 3, element("mine"))
         pytest.param(queued("7_1", state="running"), TOO_OFTEN, False, False, id="running"),
     ],
 )
-def test_trials_that_are_given_up(state: TaskState, places: Sequence[Place], recorded: bool, lost: bool) -> None:
+def test_trials_that_are_given_up(state: TaskState, places: Sequence[QueuedAs], recorded: bool, lost: bool) -> None:
     stood = {**WAITED, "trial 1": state}
     candidates = lost_candidates(SEARCH.all, SEARCH.states(stood))
     done = actions(SEARCH, stood, elements={"trial 1": places}, unrecorded=() if recorded else candidates)

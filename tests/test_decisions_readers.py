@@ -18,16 +18,16 @@ from jobs.storage import Storage, write_json
 from pipeline import close, status, submission
 from pipeline.decisions.retry import Retry
 from pipeline.manifest import load
-from pipeline.manifest.types import Resources
+from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
-from pipeline.queue import Place, Said
-from pipeline.states import TaskState
+from pipeline.queue import QueuedAs, QueueStatus
 from pipeline.submission import Queued, Submission
-from pipeline.submit import Report, write_source
+from pipeline.submit import SubmitResult, write_source
+from pipeline.task_state import TaskState
 from slurm.answers import Sent
-from slurm.states import JobState
+from slurm.query import JobState
 
-PLACE = Place(submission="s", executor="slurm", element="7_0", time=0.0, mem_gb=8.0, packed=4, sent=Sent())
+PLACE = QueuedAs(submission="s", executor="slurm", element="7_0", time=0.0, mem_gb=8.0, packed=4, sent=Sent())
 
 
 class Stored:
@@ -42,8 +42,8 @@ class Stored:
         self.job: JobState | None = None
         self.time = 0.0
 
-    def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, Said]:
-        return {self.train: Said(place=PLACE, job=self.job)} if self.job and self.train in wanted else {}
+    def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, QueueStatus]:
+        return {self.train: QueueStatus(place=PLACE, job=self.job)} if self.job and self.train in wanted else {}
 
     def states(self) -> dict[str, TaskState]:
         return status.task_states(self.made.plan, clock=lambda: self.time)
@@ -61,7 +61,7 @@ class Stored:
 @pytest.fixture
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
     stored = Stored(tmp_path)
-    monkeypatch.setattr(status, "ask", stored.ask)
+    monkeypatch.setattr(status, "query", stored.ask)
     return stored
 
 
@@ -140,7 +140,7 @@ def test_nothing_is_asked_about_what_is_done_nor_about_shards_of_a_finished_data
     assert len(shards) == 2
     finish_dataset(stored.made, data)
     asked: list[set[str]] = []
-    monkeypatch.setattr(status, "ask", lambda _storage, wanted: asked.append(set(wanted)) or {})
+    monkeypatch.setattr(status, "query", lambda _storage, wanted: asked.append(set(wanted)) or {})
     states = stored.states()
     assert [states[planned.id].state for planned in (*shards, data)] == ["done"] * 3
     assert asked == [{planned.id for planned in tasks if planned.stage != "preprocess"}]
@@ -172,10 +172,10 @@ class Closed:
         monkeypatch.setattr(close, "submit_plan", self._submit)
         monkeypatch.setattr(close, "build", self._build)
 
-    def _submit(self, _plan: Plan, *, executor: str, changes: Mapping[str, Retry]) -> Report:
+    def _submit(self, _plan: Plan, *, executor: str, changes: Mapping[str, Retry]) -> SubmitResult:
         assert executor == "slurm"
         self.submitted.append(dict(changes))
-        return Report(submission=None, already_done=0, already_queued=0)
+        return SubmitResult(submission=None, already_done=0, already_queued=0)
 
     def _build(self, _plan: Plan, _states: Mapping[str, TaskState]) -> None:
         self.reports += 1

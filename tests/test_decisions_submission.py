@@ -18,8 +18,8 @@ from pipeline.decisions.submission import (
     superseded_shards,
     to_submit,
 )
-from pipeline.states import STATES, TaskState
 from pipeline.submit import _release_held
+from pipeline.task_state import STATES, TaskState
 from slurm.executors.recording import Recording
 
 RUNS, SEARCH = runs(), search()
@@ -175,7 +175,7 @@ def test_elements_held_after_a_start_that_failed_are_released() -> None:
     recorder = Recording()
     assert _release_held(recorder, launch_held(states, "slurm")) == 2
     assert _release_held(recorder, ()) == 0
-    assert recorder.asked == [("release", ("7_1", "7_2"))]
+    assert recorder.submitted_count == [("release", ("7_1", "7_2"))]
 
 
 def test_what_an_executor_has_already_can_be_waited_for() -> None:

@@ -16,10 +16,10 @@ from pipeline.decisions.task_state import (
     decide,
     with_upstream_cause,
 )
-from pipeline.states import STATES, TaskState
-from slurm.states import CAUSES as JOB_CAUSES
-from slurm.states import STATES as JOB_STATES
-from slurm.states import JobState
+from pipeline.task_state import STATES, TaskState
+from slurm.query import CAUSES as JOB_CAUSES
+from slurm.query import STATES as JOB_STATES
+from slurm.query import JobState
 
 STALE_S = 60.0
 BROKEN = "runs/t/record.json: not a record"

@@ -13,9 +13,9 @@ from small_manifest import tanda, write_manifest
 from jobs.attempt import begin
 from jobs.storage import Storage
 from jobs.task import Task
-from pipeline import doctor, filesystem
+from pipeline import doctor
 from pipeline.doctor import examine
-from pipeline.gc import find_waste, remove
+from pipeline.gc import find_unreferenced, remove
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from slurm.commands import SlurmError
@@ -49,8 +49,8 @@ def test_slurms_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_promise_that_is_broken_is_told_with_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "claim", lambda folder: folder.mkdir(exist_ok=True) is None)
-    monkeypatch.setattr(filesystem, "CLOCK_S", -1.0)
+    monkeypatch.setattr(doctor, "claim", lambda folder: folder.mkdir(exist_ok=True) is None)
+    monkeypatch.setattr(doctor, "CLOCK_S", -1.0)
     broken = {finding.name: finding.reason for finding in examine(tmp_path) if not finding.ok}
     assert "two would run the same task" in broken["exclusive folders"]
     assert "set both by NTP" in broken["the clock"]
@@ -76,7 +76,7 @@ def test_gc_takes_what_no_manifest_refers_to_and_nothing_that_lives(tmp_path: Pa
     fresh.write_bytes(b"x")
     os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
     told: list[str] = []
-    waste = find_waste(storage, [plan], lambda what, _done, _total: told.append(what))
+    waste = find_unreferenced(storage, [plan], lambda what, _done, _total: told.append(what))
     assert {found.path for found in waste} == {stale, left}
     assert told.count("looking through runs") == len(list(storage.runs.iterdir()))
     assert remove(waste) > 1000
@@ -92,4 +92,4 @@ def test_gc_asks_first_and_refuses_a_plan_of_another_storage(tmp_path: Path) -> 
     assert "removed" in tanda("gc", manifest, "--yes")
     assert not stale.exists()
     with pytest.raises(ValueError, match="its storage is"):
-        find_waste(Storage(tmp_path / "other"), [plan])
+        find_unreferenced(Storage(tmp_path / "other"), [plan])

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from jobs import attempt, entry
-from jobs.context import Context, Outcome, PausedError, StopError
+from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
 from jobs.record import read_record
 from jobs.storage import Storage, write_json
 from jobs.task import Task
@@ -72,7 +72,7 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (OutOfMemoryError("CUDA out of memory"), "GPU out of memory"),
-        (StopError("diverged", "loss is nan at step 7", step=7), "diverged"),
+        (TaskFailedError("diverged", "loss is nan at step 7", step=7), "diverged"),
     ],
 )
 def test_every_failure_is_a_record_with_its_cause(
@@ -91,7 +91,7 @@ def test_a_paused_task_has_no_record_and_the_next_attempt_counts_its_time(
 ) -> None:
     def pause(context: Context) -> Outcome:
         time.sleep(0.2)
-        raise PausedError("saved at step 3")
+        raise TaskInterruptedError("saved at step 3")
 
     status, folder = play(pause)
     assert (status, read_record(folder)) == (75, None)
@@ -151,7 +151,7 @@ def test_an_attempt_that_ended_is_over(tmp_path: Path) -> None:
 def test_a_task_waits_for_a_live_attempt_elsewhere(
     play: Callable[..., tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    play(_fail(PausedError("saved")))
+    play(_fail(TaskInterruptedError("saved")))
     asked = iter([True, True, False])
     monkeypatch.setattr(entry, "live", lambda _: next(asked))
     monkeypatch.setattr(entry, "WAIT_S", 0.01)

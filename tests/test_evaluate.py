@@ -15,14 +15,14 @@ from sklearn import metrics as sklearn
 from training_fixture import context_of, publish_dataset, train_task
 
 from jobs import entry
-from jobs.context import PausedError
+from jobs.context import TaskInterruptedError
 from jobs.record import Record, read_record
 from jobs.stages import evaluate
 from jobs.storage import Storage, read_json
 from jobs.task import Task
 from jobs.training import metrics
-from jobs.training.scores import of_logits
-from jobs.training.tally import HostTally, Tally
+from jobs.training.metric_accumulator import HostMetricAccumulator, MetricAccumulator
+from jobs.training.metrics import of_logits
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -61,11 +61,11 @@ def test_figures_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> Non
     assert scores.per_category()["support"] == np.bincount(labels, minlength=len(classes)).tolist()
 
 
-@pytest.mark.parametrize("kind", [Tally, HostTally])
+@pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
 @settings(deadline=None, max_examples=30)
 @given(case=classified(), batch=st.integers(1, 50))
 def test_counts_on_the_device_equal_scikit_learns(
-    kind: type[Tally], case: tuple[np.ndarray, np.ndarray], batch: int
+    kind: type[MetricAccumulator], case: tuple[np.ndarray, np.ndarray], batch: int
 ) -> None:
     labels, logits = case
     classes = logits.shape[1]
@@ -84,16 +84,16 @@ def test_counts_on_the_device_equal_scikit_learns(
     assert sums["loss"] / len(labels) == pytest.approx(whole, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", [Tally, HostTally])
-def test_a_loss_is_averaged_over_titles_not_over_batches(kind: type[Tally]) -> None:
+@pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
+def test_a_loss_is_averaged_over_titles_not_over_batches(kind: type[MetricAccumulator]) -> None:
     tally = kind(2, torch.device("cpu"))
     for loss, titles in ((1.0, 3), (5.0, 1)):
         tally.add(torch.tensor(loss), torch.zeros(titles, 2), torch.zeros(titles, dtype=torch.int64))
     assert tally.read()["loss"] / 4 == 2.0
 
 
-@pytest.mark.parametrize("kind", [Tally, HostTally])
-def test_a_spoilt_loss_is_known_by_its_step(kind: type[Tally]) -> None:
+@pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
+def test_a_spoilt_loss_is_known_by_its_step(kind: type[MetricAccumulator]) -> None:
     tally = kind(2, torch.device("cpu"))
     for loss in (1.0, 2.0, float("inf"), 1.0, float("nan")):
         tally.add(torch.tensor(loss), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
@@ -152,7 +152,7 @@ def test_the_kept_epoch_is_the_one_evaluated(storage: Storage, dataset: str) -> 
 def test_a_stop_between_splits_pauses(storage: Storage, dataset: str) -> None:
     folder, _ = evaluated(storage, dataset, "mlp", epochs=2)
     task = Task.read(folder)
-    with pytest.raises(PausedError, match="before the validation titles"):
+    with pytest.raises(TaskInterruptedError, match="before the validation titles"):
         evaluate.run(context_of(task, storage, interrupted=lambda: True))
 
 

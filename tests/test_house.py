@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("jobs", "pipeline", "slurm")
 # Where a heavy or quirky library may be imported: one module each.
 DOORS = {
-    "mlflow": "pipeline/report/mlflow_store.py",
+    "mlflow": "pipeline/mlflow/store.py",
     "submitit": "slurm/executors/slurm.py",
     "hyperopt": "jobs/search/algorithms/tpe.py",
 }

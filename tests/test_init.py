@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.init import look, starting_manifest, write_starting_manifest
+from pipeline.init import profile_data, starting_manifest, write_starting_manifest
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 
@@ -23,7 +23,7 @@ def csv_text(head: str, count: int = 70) -> str:
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text(csv_text("nombre,categoria,precio"))
-    seen = look(path)
+    seen = profile_data(path)
     assert seen.columns == {"text": "nombre", "label": "categoria"}
     assert (seen.rows, seen.whole, seen.categories, seen.rare_categories, seen.longest) == (70, True, 7, 0, 4)
 
@@ -31,7 +31,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
 def test_columns_are_found_by_what_they_hold(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text(csv_text("uno,dos,tres").replace('"', "").replace(",", "\t"))
-    assert look(path).columns == {"text": "uno", "label": "dos"}
+    assert profile_data(path).columns == {"text": "uno", "label": "dos"}
 
 
 def test_the_manifest_loads_and_plans(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_three_files_of_a_split_are_taken_together(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_said(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        look(tmp_path / "x.csv")
+        profile_data(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from manifest_fixture import HEAD, errors, read, write
 
-from pipeline.manifest.types import Cluster
+from pipeline.manifest.model import Cluster
 
 RUN = "experiments:\n  g:\n    runs:\n      A: {architecture: mlp}\n"
 

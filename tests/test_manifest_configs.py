@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.manifest import load
-from pipeline.manifest.types import Manifest, Run
+from pipeline.manifest.model import Manifest, Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PUBLISHED = Path(__file__).parents[2] / "shared/data/meli2019/published_runs.csv"

@@ -7,8 +7,8 @@ import pytest
 from manifest_fixture import HEAD, read, write
 
 from pipeline.manifest import ManifestError, load
-from pipeline.manifest.document import parse
-from pipeline.manifest.paths import absolute, expand
+from pipeline.manifest.path_fields import absolute_path, expand
+from pipeline.manifest.yaml_nodes import parse
 
 RUN = "experiments:\n  g:\n    runs:\n      A: {architecture: mlp}\n"
 
@@ -96,7 +96,7 @@ def test_a_problem_in_an_included_file_is_told_there(tmp_path: Path, monkeypatch
 
 
 def _root_keys() -> list[str]:
-    from pipeline.manifest.sections import Root
+    from pipeline.manifest.schema import Root
 
     return list(Root.model_fields)
 
@@ -164,9 +164,9 @@ def test_environment_variables_are_filled_in(text: str, expected: str) -> None:
 
 
 def test_a_relative_path_may_not_escape_notice(tmp_path: Path) -> None:
-    assert absolute("../x//y/./z", tmp_path / "a") == str(tmp_path / "x/y/z")
-    assert absolute("/data/x", tmp_path) == "/data/x"
-    assert absolute("~/x", tmp_path) == str(Path.home() / "x")
+    assert absolute_path("../x//y/./z", tmp_path / "a") == str(tmp_path / "x/y/z")
+    assert absolute_path("/data/x", tmp_path) == "/data/x"
+    assert absolute_path("~/x", tmp_path) == str(Path.home() / "x")
 
 
 def test_vectors_that_expand_to_nothing_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

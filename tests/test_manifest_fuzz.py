@@ -15,7 +15,7 @@ from manifest_fixture import HEAD, write
 from jobs import models
 from jobs.data.settings import Data
 from pipeline.manifest import ManifestError, load
-from pipeline.manifest.sections import Cluster, Group, Root, Search, Stage
+from pipeline.manifest.schema import Cluster, Group, Root, Search, Stage
 
 EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "150"))
 FUZZ = settings(

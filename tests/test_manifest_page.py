@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from jobs import models
-from pipeline.manifest.page import page
-from pipeline.manifest.sections import Root
+from pipeline.manifest.reference import page
+from pipeline.manifest.schema import Root
 
 PAGE = Path(__file__).parents[1] / "docs/manifest.md"
 
 
 def test_the_committed_page_is_current() -> None:
     made = page()
-    assert PAGE.read_text(encoding="utf-8") == made, "run: python -m pipeline.manifest.page > docs/manifest.md"
+    assert PAGE.read_text(encoding="utf-8") == made, "run: python -m pipeline.manifest.reference > docs/manifest.md"
 
 
 def test_the_page_names_every_key_and_every_setting() -> None:

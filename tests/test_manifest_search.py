@@ -4,7 +4,7 @@ from pathlib import Path
 
 from manifest_fixture import read
 
-from pipeline.manifest.types import Search
+from pipeline.manifest.model import Search
 
 
 def search(folder: Path, text: str, above: str = "") -> Search:

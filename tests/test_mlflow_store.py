@@ -33,13 +33,12 @@ from report_fixture import (
     two_runs,
 )
 
-from jobs import attempt, journal
+from jobs import attempt, metrics_log
 from jobs.storage import Storage
-from pipeline.report import mlflow_store
+from pipeline.mlflow import store
+from pipeline.mlflow.runs import mlflow_runs
+from pipeline.mlflow.store import STALE_S, Updated, exclusive
 from pipeline.report.collect import collect
-from pipeline.report.lock import STALE_S, exclusive
-from pipeline.report.mlflow_store import Updated
-from pipeline.report.tracked import tracked
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -48,26 +47,26 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its tables and no run: making one takes seconds, so each test starts from a copy."""
     storage = Storage(tmp_path_factory.mktemp("store"))
-    mlflow_store._client(storage)
-    return mlflow_store.database(storage)
+    store._client(storage)
+    return store.database(storage)
 
 
 @pytest.fixture
 def made(tmp_path: Path, empty_store: Path) -> Made:
     made = two_runs(tmp_path)
-    shutil.copyfile(empty_store, mlflow_store.database(made.storage))
+    shutil.copyfile(empty_store, store.database(made.storage))
     return made
 
 
 def _update(made: Made) -> Updated:
     collected = collect(made.plan, made.states)
-    return mlflow_store.update(made.storage, "demo", tracked(collected, {}))
+    return store.update(made.storage, "demo", mlflow_runs(collected, {}))
 
 
 def _client(made: Made) -> Any:
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(mlflow_store.uri(made.storage))
+    return MlflowClient(store.uri(made.storage))
 
 
 def _runs(made: Made) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def test_a_run_has_its_settings_curves_figures_tags_times_and_artifacts(made: Ma
     assert (run.info.start_time, run.info.end_time) == (START * 1000, (START + 60) * 1000)
     client = _client(made)
     history = client.get_metric_history(run.info.run_id, "validation_balanced_accuracy")
-    lines = journal.read(made.storage.run(row.train or ""))
+    lines = metrics_log.read(made.storage.run(row.train or ""))
     assert [(point.step, point.value, point.timestamp) for point in history] == [
         (line["epoch"], line["validation_balanced_accuracy"], round(line["ended"] * 1000)) for line in lines
     ]
@@ -109,10 +108,10 @@ def test_a_run_has_its_settings_curves_figures_tags_times_and_artifacts(made: Ma
 
 def test_an_update_with_nothing_new_does_not_even_import_mlflow(made: Made) -> None:
     _update(made)
-    before = mlflow_store.database(made.storage).stat().st_mtime_ns
+    before = store.database(made.storage).stat().st_mtime_ns
     assert _update(made) == Updated(unchanged=2)
-    assert mlflow_store.database(made.storage).stat().st_mtime_ns == before
-    imports = "import sys; from pipeline.report import mlflow_store as m; from jobs.storage import Storage; "
+    assert store.database(made.storage).stat().st_mtime_ns == before
+    imports = "import sys; from pipeline.mlflow import store as m; from jobs.storage import Storage; "
     imports += f"from pathlib import Path; m.update(Storage(Path({str(made.storage.root)!r})), 'demo', []); "
     done = subprocess.run(
         [sys.executable, "-c", imports + "print('mlflow' in sys.modules)"], capture_output=True, text=True, check=True
@@ -141,11 +140,11 @@ def test_a_running_run_grows_and_ends(made: Made, tmp_path: Path) -> None:
     made.state(row.train or "", "running")
     made.state(row.evaluate, "waiting")
     lines = [epoch_line(number, skill=0.5, random=np.random.default_rng(0)) for number in (1, 2, 3)]
-    journal.rewrite(folder, lines[:1])
+    metrics_log.rewrite(folder, lines[:1])
     _update(made)
     run = _runs(made)[row.train or ""]
     assert (run.info.status, run.info.end_time) == ("RUNNING", None)
-    (folder / "metrics.jsonl").write_bytes(journal.encode(lines[:2]) + journal.encode(lines[2:])[:40])
+    (folder / "metrics.jsonl").write_bytes(metrics_log.encode(lines[:2]) + metrics_log.encode(lines[2:])[:40])
     assert _update(made) == Updated(changed=1, unchanged=1)
     history = _client(made).get_metric_history(run.info.run_id, "train_loss")
     assert [point.step for point in history] == [1, 2]
@@ -160,8 +159,8 @@ def test_epochs_done_again_after_a_kill_are_not_there_twice(made: Made, forget: 
     row = made.plan.rows[0]
     folder = made.storage.run(row.train or "")
     _update(made)
-    lines = journal.read(folder)
-    journal.rewrite(folder, [*lines[:3], *({**line, "ended": line["ended"] + 500} for line in lines[3:])])
+    lines = metrics_log.read(folder)
+    metrics_log.rewrite(folder, [*lines[:3], *({**line, "ended": line["ended"] + 500} for line in lines[3:])])
     if forget:
         (made.storage.root / "mlartifacts" / ".imported.json").unlink()
     _update(made)
@@ -195,7 +194,7 @@ def test_a_search_is_a_parent_and_its_trials_are_children(tmp_path: Path, empty_
     for number in range(3):
         finish_trial(made, 0, number, skill=0.3 + 0.1 * number)
     finish_evaluate(made, made.plan.rows[0].evaluate, skill=0.6)
-    shutil.copyfile(empty_store, mlflow_store.database(made.storage))
+    shutil.copyfile(empty_store, store.database(made.storage))
     assert _update(made) == Updated(created=4)
     runs = _runs(made)
     search = made.plan.searches[0]
@@ -232,17 +231,17 @@ def test_a_dead_importers_claim_is_taken_over(made: Made) -> None:
 def test_a_deleted_store_is_rebuilt_by_whoever_comes_first(made: Made) -> None:
     """Several importers at once, no database and a cache that still speaks of the old one."""
     _update(made)
-    mlflow_store.database(made.storage).unlink()
-    shutil.rmtree(mlflow_store.artifacts(made.storage))
+    store.database(made.storage).unlink()
+    shutil.rmtree(store.artifacts(made.storage))
     runs = made.storage.root / "runs.pickle"
-    runs.write_bytes(pickle.dumps(tracked(collect(made.plan, made.states), {})))
+    runs.write_bytes(pickle.dumps(mlflow_runs(collect(made.plan, made.states), {})))
     code = "import sys; sys.path.insert(0, sys.argv[2]); from test_mlflow_store import again; again(sys.argv[1])"
     command = [sys.executable, "-c", code, str(made.storage.root), str(Path(__file__).parent)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
     said = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert sorted(int(out) for out, _ in said) == [0, 0, 2]
-    with sqlite3.connect(f"file:{mlflow_store.database(made.storage)}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{store.database(made.storage)}?mode=ro", uri=True) as database:
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
     database.close()
 
@@ -250,7 +249,7 @@ def test_a_deleted_store_is_rebuilt_by_whoever_comes_first(made: Made) -> None:
 def again(root: str) -> None:
     """What each of several importers does in a process of its own; prints how many runs it created."""
     runs = pickle.loads((Path(root) / "runs.pickle").read_bytes())
-    while (done := mlflow_store.update(Storage(Path(root)), "demo", runs)).busy:
+    while (done := store.update(Storage(Path(root)), "demo", runs)).busy:
         time.sleep(0.1)
     print(done.created)
 
@@ -263,9 +262,9 @@ def test_an_importer_killed_half_way_is_made_good(made: Made) -> None:
         if done == 1:
             raise Killed
 
-    runs = tracked(collect(made.plan, made.states), {})
+    runs = mlflow_runs(collect(made.plan, made.states), {})
     with pytest.raises(Killed):
-        mlflow_store.update(made.storage, "demo", runs, progress=kill)
+        store.update(made.storage, "demo", runs, progress=kill)
     _update(made)
     assert len(_runs(made)) == 2
 

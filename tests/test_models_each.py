@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from jobs import models
 from jobs.data.batches import Batch
-from jobs.models.dropout import Dropout
-from jobs.models.packed import Packed
-from jobs.models.rnn.groups import OVERHEAD, Groups, cut
-from jobs.models.rnn.network import unsupported
+from jobs.models.cnn.network import Packed
+from jobs.models.layers import Dropout
+from jobs.models.rnn.network import OVERHEAD, Groups, cut, unsupported
 from jobs.settings import resolve
 
 
@@ -70,7 +69,7 @@ def test_word_by_word_has_the_gradients_of_place_by_place(
     changes = {"lstm_layers": 2, "lstm_features": 9} if name == "rnn" else {"filters_count": 5}
     model, batch = build(name, freeze_embeddings=frozen, **changes), make_batch(draw_titles(23))
     quick = gradients(model, model(batch), batch)
-    monkeypatch.setattr(f"jobs.models.{name}.network.by_word", lambda tokens: False)
+    monkeypatch.setattr(f"jobs.models.{name}.network.per_word_path", lambda tokens: False)
     plain = gradients(model, model(batch), batch)
     assert set(quick) == set(plain)
     for weight in plain:

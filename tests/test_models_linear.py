@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from jobs import models
 from jobs.data.dataset import Split
 from jobs.models.linear import estimator
-from jobs.models.linear.ngrams import Terms
+from jobs.models.linear.estimator import Terms
 from jobs.settings import resolve
 
 CLASSES = 5

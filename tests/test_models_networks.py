@@ -32,7 +32,7 @@ def train(model: nn.Module, batch: Batch, steps: int, **settings: Any) -> optimi
         adam.zero_grad()
         nn.functional.cross_entropy(model(batch), batch.labels).backward()
         adam.step()
-    adam.settle()
+    adam.flush()
     return adam
 
 

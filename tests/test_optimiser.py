@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.models.words import Words
+from jobs.models.layers import WordEmbedding
 from jobs.training.optimiser import Optimiser, make
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ class Toy(nn.Module):
         torch.manual_seed(1)
         vectors = torch.randn(ROWS, SIZE)
         vectors[0] = 0
-        self.words = Words(vectors, frozen=False, scale=1.0, dropout=0.0)
+        self.words = WordEmbedding(vectors, frozen=False, scale=1.0, dropout=0.0)
         self.layer = nn.Linear(SIZE, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def lazy(weight_decay: float = 0.0) -> tuple[Toy, Optimiser]:
 def test_ends_where_dense_adam_does(steps: int) -> None:
     model, adam = lazy()
     run(model, adam, range(steps))
-    adam.settle()
+    adam.flush()
     expected = dense(steps)
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
@@ -83,24 +83,24 @@ def test_settles_to_the_same_place_whenever_it_is_settled() -> None:
     run(model, adam, range(150))
     for step in range(150):
         run(other, often, range(step, step + 1))
-        often.settle()
-    adam.settle()
+        often.flush()
+    adam.flush()
     torch.testing.assert_close(model.words.weight, other.words.weight, rtol=0, atol=1e-5)
 
 
 def test_settling_twice_changes_nothing() -> None:
     model, adam = lazy()
     run(model, adam, range(50))
-    adam.settle()
+    adam.flush()
     before = model.words.weight.detach().clone()
-    adam.settle()
+    adam.flush()
     assert torch.equal(model.words.weight, before)
 
 
 def test_the_l2_term_counts_where_a_word_is_used() -> None:
     model, adam = lazy(weight_decay=0.1)
     run(model, adam, range(20))
-    adam.settle()
+    adam.flush()
     never = ~torch.isin(torch.arange(ROWS), torch.cat([tokens_at(step).view(-1) for step in range(20)]))
     assert torch.equal(model.words.weight[never], Toy().words.weight[never])
     torch.testing.assert_close(model.layer.weight, dense(20, weight_decay=0.1).layer.weight, rtol=0, atol=1e-5)
@@ -122,7 +122,7 @@ def test_word_vectors_on_a_gpu_follow_the_same_rule() -> None:
     """The whole-matrix way of a GPU, run here on a CPU with dense gradients."""
     model, adam = lazy(weight_decay=0.1)
     run(model, adam, range(30))
-    adam.settle()
+    adam.flush()
     other = Toy()
     whole = Optimiser(other, learning_rate=RATE, weight_decay=0.1, device=torch.device("cuda"))
 
@@ -142,12 +142,12 @@ def test_resumes_to_the_bit() -> None:
     run(model, adam, range(60))
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(adam.state_dict())
     run(model, adam, range(60, 90))
-    adam.settle()
+    adam.flush()
     other, resumed = lazy(weight_decay=0.01)
     other.load_state_dict(weights)
     resumed.load_state_dict(state)
     run(other, resumed, range(60, 90))
-    resumed.settle()
+    resumed.flush()
     for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

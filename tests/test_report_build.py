@@ -21,11 +21,10 @@ from report_fixture import (
 )
 from rich.console import Console
 
-from pipeline import progress
+from pipeline import live
 from pipeline.plan import make_plan
-from pipeline.report import build
-from pipeline.report.formats import latex
-from pipeline.report.words import PHRASES, make_words
+from pipeline.report import build, table
+from pipeline.report.i18n import PHRASES, make_words
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_names_that_people_chose_are_escaped_everywhere(tmp_path: Path) -> None:
     for path in folder.rglob("*.html"):
         assert "<script>alert" not in path.read_text(), path
     assert "<script>" not in (folder / "results.md").read_text()
-    assert latex.escape(name) in (folder / "results.tex").read_text()
+    assert table.escape_latex(name) in (folder / "results.tex").read_text()
     assert rows_of(folder)[0]["run"] == name
     assert all(path.parent == folder / "plots" for path in folder.rglob("*.png"))
 
@@ -117,7 +116,9 @@ def test_the_report_never_imports_torch_pandas_or_mlflow(made: Made) -> None:
     before = _loaded(heavy, "import pipeline.report")
     assert before == "[]"
     assert (
-        _loaded(heavy, "from pipeline.report.results import as_parquet; as_parquet({'a': [1, None], 'l': [[1], []]})")
+        _loaded(
+            heavy, "from pipeline.report.results_csv import as_parquet; as_parquet({'a': [1, None], 'l': [[1], []]})"
+        )
         == "[]"
     )
 
@@ -143,9 +144,9 @@ def test_one_groups_report_leaves_the_whole_one_as_it_is(tmp_path: Path) -> None
 
 def test_a_bar_shows_on_a_terminal_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal, after_s, shown in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
-        monkeypatch.setattr(progress, "SHOWN_AFTER_S", after_s)
+        monkeypatch.setattr(live, "SHOWN_AFTER_S", after_s)
         written = io.StringIO()
-        with progress.progress_bar(Console(file=written, force_terminal=terminal, width=100)) as tell:
+        with live.progress_bar(Console(file=written, force_terminal=terminal, width=100)) as tell:
             assert (tell is not None) == terminal
             if tell is not None:
                 tell("plots", 3, 7)

@@ -22,9 +22,9 @@ from report_fixture import (
 )
 from sklearn.metrics import balanced_accuracy_score, recall_score
 
-from jobs import journal
-from pipeline.report import build, disk
-from pipeline.report.results import as_parquet
+from jobs import metrics_log
+from pipeline.report import build, records
+from pipeline.report.results_csv import as_parquet
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_row_per_run_with_settings_figures_cost_and_commit(made: Made) -> None
     assert row["epochs_run"] == "5"
     assert row["git_commit"] == "0123abc"
     assert float(row["gpu_hours"]) == pytest.approx(20 / 3600, abs=1e-4)
-    predictions = disk.read_predictions(str(made.storage.run(made.plan.rows[2].evaluate)), "test")
+    predictions = records.read_predictions(str(made.storage.run(made.plan.rows[2].evaluate)), "test")
     assert predictions is not None
     score = balanced_accuracy_score(predictions.label, predictions.predicted)
     assert float(row["test_balanced_accuracy"]) == pytest.approx(score, abs=1e-6)
@@ -101,8 +101,8 @@ def test_parquet_takes_a_setting_of_any_kind(values: list[object], read: list[ob
 def test_recall_read_back_is_scikit_learns(made: Made) -> None:
     row = made.plan.rows[1]
     folder = str(made.storage.run(row.evaluate))
-    found = disk.read_evaluation(folder)
-    predictions = disk.read_predictions(folder, "test")
+    found = records.read_evaluation(folder)
+    predictions = records.read_predictions(folder, "test")
     assert found is not None
     assert predictions is not None
     wanted = recall_score(predictions.label, predictions.predicted, average=None)
@@ -111,9 +111,9 @@ def test_recall_read_back_is_scikit_learns(made: Made) -> None:
 
 def test_categories_parsed_once_are_those_of_every_file(made: Made, tmp_path: Path) -> None:
     folders = [str(made.storage.run(row.evaluate)) for row in made.plan.rows]
-    known = disk.Known()
+    known = records.ClassCache()
     for folder in [*folders, *folders]:
-        alone, together = disk.read_evaluation(folder), disk.read_evaluation(folder, known)
+        alone, together = records.read_evaluation(folder), records.read_evaluation(folder, known)
         assert alone is not None
         assert together is not None
         assert alone[0] == together[0]
@@ -122,7 +122,7 @@ def test_categories_parsed_once_are_those_of_every_file(made: Made, tmp_path: Pa
     odd = {"test": {"recall": [1.0], "support": [1]}, "classes": ['a],"b']}
     (tmp_path / "evaluation.json").write_text(json.dumps(odd))
     for _ in range(2):
-        found = disk.read_evaluation(str(tmp_path), known)
+        found = records.read_evaluation(str(tmp_path), known)
         assert found is not None
         assert found[0] == ('a],"b',)
 
@@ -178,12 +178,12 @@ def test_a_done_record_without_its_files_is_not_done(made: Made) -> None:
 
 def test_a_torn_journal_line_is_an_epoch_not_yet_written(made: Made, tmp_path: Path) -> None:
     lines = [epoch_line(epoch, skill=0.5, random=np.random.default_rng(0)) for epoch in (1, 2, 3)]
-    text = journal.encode(lines)
+    text = metrics_log.encode(lines)
     for cut in range(0, len(text) + 1, 7):
         (tmp_path / "metrics.jsonl").write_bytes(text[:cut])
-        assert list(disk.read_epochs(str(tmp_path))) == journal.read(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(text + journal.encode([{**lines[1], "train_loss": 9.0}]))
-    assert list(disk.read_epochs(str(tmp_path))) == journal.read(tmp_path)
+        assert list(records.read_epochs(str(tmp_path))) == metrics_log.read(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(text + metrics_log.encode([{**lines[1], "train_loss": 9.0}]))
+    assert list(records.read_epochs(str(tmp_path))) == metrics_log.read(tmp_path)
 
 
 def test_two_hundred_reports_while_runs_are_being_written(made: Made) -> None:

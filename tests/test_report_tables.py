@@ -31,13 +31,12 @@ from report_fixture import (
 
 from pipeline.report import build
 from pipeline.report.collect import collect
-from pipeline.report.formats import html, latex, markdown
 from pipeline.report.groups import make_groups
+from pipeline.report.i18n import make_words
 from pipeline.report.plots import cost
-from pipeline.report.table import Cell, Column, Table, number_text
+from pipeline.report.significance import best_and_ties
+from pipeline.report.table import Cell, Column, Table, latex_document, number_text, to_html, to_latex, to_markdown
 from pipeline.report.tables import build_all
-from pipeline.report.ties import standing
-from pipeline.report.words import make_words
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def made(tmp_path: Path) -> Made:
 def test_the_best_is_bold_with_those_that_a_paired_test_cannot_tell_from_it(made: Made) -> None:
     collected = collect(made.plan, made.states)
     group = make_groups(collected)[0]
-    found = standing(collected, group.entries, "test")
+    found = best_and_ties(collected, group.entries, "test")
     assert found is not None
     assert found.best.run == "wide"
     assert found.tied == {2}
@@ -65,7 +64,7 @@ def test_two_equally_good_runs_are_both_bold(tmp_path: Path) -> None:
     made = make(tmp_path, runs=tuple(make_run(data, group="g", name=f"r{n}", seed=n) for n in range(2)))
     finish_all(made, {"r0": 0.7, "r1": 0.7})
     collected = collect(made.plan, made.states)
-    found = standing(collected, make_groups(collected)[0].entries, "test")
+    found = best_and_ties(collected, make_groups(collected)[0].entries, "test")
     assert found is not None
     assert found.tied == {0, 1}
 
@@ -95,11 +94,11 @@ def test_formats_show_a_table_each_in_its_way() -> None:
         rows=((Cell("a|b"), Cell("0.5", 0.5, bold=True)),),
         caption="All: 1 %.",
     )
-    assert markdown.write(table) == "All: 1 %.\n\n| run | x\\_1 |\n| --- | ---: |\n| a\\|b | **0.5** |\n"
-    assert "\\textbf{0.5} \\\\" in latex.write(table)
-    assert "x\\_1" in latex.write(table)
-    assert '<th scope="col" class="number" data-key="x">x_<wbr>1</th>' in html.write(table)
-    assert '<td class="number" data-value="0.5"><strong>0.5</strong></td>' in html.write(table)
+    assert to_markdown(table) == "All: 1 %.\n\n| run | x\\_1 |\n| --- | ---: |\n| a\\|b | **0.5** |\n"
+    assert "\\textbf{0.5} \\\\" in to_latex(table)
+    assert "x\\_1" in to_latex(table)
+    assert '<th scope="col" class="number" data-key="x">x_<wbr>1</th>' in to_html(table)
+    assert '<td class="number" data-value="0.5"><strong>0.5</strong></td>' in to_html(table)
 
 
 @pytest.mark.skipif(
@@ -118,7 +117,7 @@ def test_latex_compiles_and_no_table_is_wider_than_its_page(tmp_path: Path) -> N
         caption="Every mark: − ± ≥ ≤ ★ – … ñ.",
     )
     few = replace(wide, columns=wide.columns[:4], rows=tuple(row[:4] for row in wide.rows))
-    (tmp_path / "t.tex").write_text(latex.document("All & sundry", [latex.write(wide), latex.write(few)]))
+    (tmp_path / "t.tex").write_text(latex_document("All & sundry", [to_latex(wide), to_latex(few)]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2_000:]

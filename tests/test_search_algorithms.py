@@ -12,8 +12,8 @@ from search_fixture import SPACE, objective
 
 from jobs import models
 from jobs.search import algorithms
-from jobs.search.past import Past
 from jobs.search.space import Range, Space, labels, read_space
+from jobs.search.study import Observation
 
 CONDITIONAL: dict[str, Any] = {
     "depth": {
@@ -33,11 +33,11 @@ def loss_of(space: Space, draws: Any) -> float:
     return -objective(point, 9)
 
 
-def search(name: str, space: Space, trials: int, seed: int = 0) -> list[Past]:
+def search(name: str, space: Space, trials: int, seed: int = 0) -> list[Observation]:
     algorithm, history = algorithms.load(name), []
     for number in range(trials):
         draws = algorithm.propose(space, history, seed * 1000 + number)
-        history.append(Past(draws=draws, loss=loss_of(space, draws)))
+        history.append(Observation(draws=draws, loss=loss_of(space, draws)))
     return history
 
 
@@ -81,11 +81,12 @@ def test_the_same_history_and_seed_give_the_same_draws(name: str, space: Space) 
 def test_running_and_failed_trials_are_taken_and_change_nothing_about_determinism(name: str) -> None:
     history = search(name, FLAT, 14)
     mixed = [
-        Past(draws=past.draws, loss=(past.loss, None, math.inf)[number % 3]) for number, past in enumerate(history * 3)
+        Observation(draws=past.draws, loss=(past.loss, None, math.inf)[number % 3])
+        for number, past in enumerate(history * 3)
     ]
     algorithm = algorithms.load(name)
     assert algorithm.propose(FLAT, mixed, 5) == algorithm.propose(FLAT, mixed, 5)
-    nothing_yet = [Past(draws=past.draws, loss=None) for past in history * 2]
+    nothing_yet = [Observation(draws=past.draws, loss=None) for past in history * 2]
     assert algorithm.propose(FLAT, nothing_yet, 5) == algorithms.load("random").propose(FLAT, nothing_yet, 5)
 
 
@@ -115,11 +116,11 @@ def test_running_trials_push_tpe_away_from_where_they_are() -> None:
             draws = tpe.propose(FLAT, known, seed)
             logs.append(math.log10(draws["learning_rate"]))
             if liar:
-                known.append(Past(draws=draws, loss=None))
+                known.append(Observation(draws=draws, loss=None))
         return statistics.pstdev(logs)
 
     assert spread(liar=True) > spread(liar=False)
 
 
-def json_round_trip(history: list[Past]) -> list[Past]:
-    return [Past(draws=json.loads(json.dumps(past.draws)), loss=past.loss) for past in history]
+def json_round_trip(history: list[Observation]) -> list[Observation]:
+    return [Observation(draws=json.loads(json.dumps(past.draws)), loss=past.loss) for past in history]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from search_fixture import fake_train, make_study, run_inline
 
-from jobs import attempt, journal
-from jobs.context import Context, StopError
+from jobs import attempt, metrics_log
+from jobs.context import Context, TaskFailedError
 from jobs.record import is_done
 from jobs.search import trials, winner
-from jobs.search.promotion import next_promotable, rung
+from jobs.search.next_trial import next_promotable, rung
 from jobs.search.study import Study
 from jobs.stages import trial as stage
 
@@ -45,7 +45,7 @@ def test_a_gpu_that_dies_ends_the_process_and_takes_no_trials_result_with_it(ris
     def train(context: Context, settings: Mapping[str, Any], judge: Any) -> Any:
         if context.folder == study.storage.run(study.task(11).id):
             return healthy(context, settings, judge)
-        taken.append((context.folder, len(journal.read(context.folder))))
+        taken.append((context.folder, len(metrics_log.read(context.folder))))
 
         def check(_settings: Mapping[str, Any], epoch: int) -> None:
             if epoch > taken[0][1] + further:
@@ -59,14 +59,14 @@ def test_a_gpu_that_dies_ends_the_process_and_takes_no_trials_result_with_it(ris
     assert after.pop(11)[0] in ("stopped", "done") and after == before
     (folder, epochs), end = taken[0], attempt.history(taken[0][0])[-1]
     assert (end["state"], end["cause"], end["message"]) == ("failed", "error", f"RuntimeError: {DEAD}")
-    assert len(journal.read(folder)) == epochs + further and is_done(study.storage, folder.name)
+    assert len(metrics_log.read(folder)) == epochs + further and is_done(study.storage, folder.name)
     best = max(after, key=lambda number: after[number][2] or 0)
     assert winner(study.storage, study.id, 11).name == study.task(best).id
     # Started again on a sound node, everything goes on from what was saved, as if nothing had happened.
     assert run_inline(study, [11], fake_train()) == [0]
     assert next_promotable(study, "another task") is None
     assert len(rung(study, 3)) >= 12 // 3
-    lines = journal.read(folder)
+    lines = metrics_log.read(folder)
     assert [line["epoch"] for line in lines] == list(range(1, max(len(lines), epochs) + 1))
 
 
@@ -95,7 +95,7 @@ def test_a_trial_that_diverges_as_it_goes_on_has_failed_and_the_others_go_on(ris
 
     def check(settings: Mapping[str, Any], epoch: int) -> None:
         if settings["learning_rate"] == bad.point["learning_rate"]:
-            raise StopError("diverged", f"the training loss is NaN at epoch {epoch}")
+            raise TaskFailedError("diverged", f"the training loss is NaN at epoch {epoch}")
 
     assert run_inline(study, [11], fake_train(check=check)) == [0]
     found = {trial.number: trial for trial in trials(study.storage, study.id)}

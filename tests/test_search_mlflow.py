@@ -17,9 +17,9 @@ from report_fixture import (
 
 from jobs.attempt import begin
 from jobs.storage import write_json
-from pipeline.report import mlflow_store
+from pipeline.mlflow import store
+from pipeline.mlflow.runs import mlflow_runs
 from pipeline.report.collect import collect
-from pipeline.report.tracked import tracked
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -35,13 +35,13 @@ def test_a_refit_follows_its_searchs_winner(tmp_path: Path, forget: bool) -> Non
     fail(made, refit, "upstream failed", "a trial has not come to an end")
 
     def shown() -> dict[str, Any]:
-        runs = tracked(collect(made.plan, made.states), {})
-        mlflow_store.update(made.storage, "demo", runs)
+        runs = mlflow_runs(collect(made.plan, made.states), {})
+        store.update(made.storage, "demo", runs)
         if forget:
             (made.storage.root / "mlartifacts" / ".imported.json").unlink()
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(mlflow_store.uri(made.storage))
+        client = MlflowClient(store.uri(made.storage))
         experiment = client.get_experiment_by_name("demo")
         found = client.search_runs([experiment.experiment_id], "tags.`tanda.run` = 'refit'")
         assert len(found) == 1

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from report_fixture import Made, data_files, fail, finish_evaluate, finish_train, finish_trial, make, make_search
 
-from jobs import journal, models
+from jobs import metrics_log, models
 from jobs.search.algorithms import random
 from jobs.search.space import read_space
 from jobs.storage import read_json, write_json
 from pipeline.report import build
 from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
+from pipeline.report.i18n import make_words
 from pipeline.report.plots import search as plot
-from pipeline.report.searched import axes, by_score, spent
+from pipeline.report.search_summary import axes, by_score, spent
 from pipeline.report.tables import build_all
-from pipeline.report.words import make_words
 
 SPACE: dict[str, Any] = {
     "dropout": {"uniform": [0.0, 0.5]},
@@ -88,7 +88,9 @@ def test_the_curve_counts_every_epoch_in_the_order_in_which_they_ended(tmp_path:
     fail(made, finish_trial(made, 0, 3, skill=0.2), "diverged", "NaN", epochs=2)
     for number, trial in enumerate(made.plan.searches[0].trials):
         folder = made.storage.run(trial)
-        journal.rewrite(folder, [{**line, "ended": 100.0 * number + line["epoch"]} for line in journal.read(folder)])
+        metrics_log.rewrite(
+            folder, [{**line, "ended": 100.0 * number + line["epoch"]} for line in metrics_log.read(folder)]
+        )
     search = _search(made)
     cost = spent(search)
     assert cost.ends == {0: 4, 1: 5, 2: 9, 3: 11}

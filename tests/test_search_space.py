@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import models
-from jobs.search import check_space
+from jobs.search import validate_space
 from jobs.search.algorithms import random
 from jobs.search.space import Space, read_space, samples
 from jobs.search.stopping import check_stopping
@@ -43,7 +43,7 @@ def test_the_published_spaces_are_legal_and_give_points_in_the_settings_types() 
         "epochs": {"randint": [1, 15]},
         "freeze_embeddings": {"choice": [True, False]},
     }
-    assert check_space(document, MLP) == []
+    assert validate_space(document, MLP) == []
     first, second = samples(space_of(document))
     assert first == {
         "batch_size": 128,
@@ -96,7 +96,7 @@ def test_the_published_spaces_are_legal_and_give_points_in_the_settings_types() 
     ],
 )
 def test_a_mistake_is_found_with_its_place(document: dict[Any, Any], path: tuple[Any, ...], words: str) -> None:
-    ((found, message),) = check_space(document, MLP)
+    ((found, message),) = validate_space(document, MLP)
     assert found == path and words in message
     with pytest.raises(ValueError, match="space"):
         read_space(document, MLP)
@@ -177,7 +177,7 @@ def test_a_mistake_in_stopping_is_found_with_its_place(stopping: Any, path: tupl
 
 def test_reading_searches_imports_neither_torch_nor_hyperopt() -> None:
     code = (
-        "import sys, jobs.search, jobs.search.algorithms, jobs.search.proposal, jobs.stages.trial; "
+        "import sys, jobs.search, jobs.search.algorithms, jobs.search.next_trial, jobs.stages.trial; "
         "jobs.search.algorithms.load('tpe'); "
         "print(sorted({'torch', 'hyperopt', 'sklearn', 'pandas', 'mlflow'} & set(sys.modules)))"
     )

@@ -19,12 +19,12 @@ from report_fixture import (
 )
 from rich.console import Console
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.attempt import begin
 from jobs.storage import write_json
 from pipeline.decisions.retry import Retry
 from pipeline.done import done_ids
-from pipeline.manifest.types import Resources
+from pipeline.manifest.model import Resources
 from pipeline.status import print_states, states_document, task_states
 from pipeline.submit import submit_plan
 
@@ -78,7 +78,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     attempt = begin(folder, {"by": made.plan.searches[0].trials[0]})
     (attempt.home / "alive").touch()
     monkeypatch.undo()
-    journal.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
+    metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
     assert task_states(made.plan)[task].state == "running" and task not in done_ids(made.plan)
     deep = states_document(made.plan, made.states)["searches"][0]
     assert deep["states"]["running"] == 1 and "stopped" not in deep["states"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from training_fixture import publish_dataset, train_task
 
-from jobs import attempt, entry, journal
+from jobs import attempt, entry, metrics_log
 from jobs.record import read_record
 from jobs.search import summary, trials, winner
 from jobs.search.study import Study
@@ -68,7 +68,7 @@ def test_a_continued_trial_is_bit_for_bit_one_that_was_never_stopped(searched: S
         settings = {**searched.definition["settings"], **trial.point}
         plain = train_task("mlp", searched.definition["dataset"], **settings).write(searched.storage)
         assert entry.run(plain) == entry.DONE
-        assert timeless(journal.read(trial.folder)) == timeless(journal.read(plain))
+        assert timeless(metrics_log.read(trial.folder)) == timeless(metrics_log.read(plain))
         assert (trial.folder / "model.pt").read_bytes() == (plain / "model.pt").read_bytes()
 
 

@@ -13,12 +13,11 @@ import pytest
 from search_fixture import diverge, fake_train, make_study, objective, run_inline, start, submit
 from small_manifest import MANIFEST, write_titles
 
-from jobs import attempt, journal
-from jobs.context import StopError
+from jobs import attempt, metrics_log
+from jobs.context import TaskFailedError
 from jobs.record import is_done, read_record
 from jobs.search import NoWinnerError, best_so_far, summary, trial_settings, trials, winner, winner_settings
-from jobs.search.promotion import next_promotable, rung
-from jobs.search.proposal import choose, claim_point, past_of
+from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
 from jobs.search.study import Study
 from jobs.search.trial import read_trials
@@ -84,7 +83,7 @@ def test_a_loss_is_minimised_and_keep_last_takes_the_last_epoch(tmp_path: Path) 
     assert winner(study.storage, study.id, 5).name == min(found, key=lambda trial: trial.value or 9).task
     last = make_study(tmp_path / "last", 1, epochs=3, settings={"epochs": 3, "keep": "last"})
     run_inline(last, [0], fake_train())
-    lines = journal.read(last.storage.run(last.task(0).id))
+    lines = metrics_log.read(last.storage.run(last.task(0).id))
     assert trials(last.storage, last.id)[0].value == lines[-1]["validation_balanced_accuracy"]
 
 
@@ -96,7 +95,7 @@ def test_a_failed_trial_counts_as_failed_and_the_search_goes_on(tmp_path: Path) 
     assert [trial.state == "failed" for trial in found] == [status == 1 for status in statuses]
     assert all((trial.point["learning_rate"] > 1e-2) == (trial.state == "failed") for trial in found)
     assert {trial.cause for trial in found if trial.state == "failed"} == {"diverged"}
-    assert len(past_of(study, found)) == 16
+    assert len(observations_of(study, found)) == 16
     with pytest.raises(NoWinnerError, match=r"rank 15 was asked for and \d+ of 16 trials ended with a result") as error:
         winner(study.storage, study.id, 16, 15)
     assert error.value.cause == "upstream failed"
@@ -104,11 +103,11 @@ def test_a_failed_trial_counts_as_failed_and_the_search_goes_on(tmp_path: Path) 
 
 def test_a_failure_that_is_not_the_settings_fault_is_not_held_against_them(tmp_path: Path) -> None:
     def check(settings: Mapping[str, Any], epoch: int) -> None:
-        raise StopError("node failure", "gone")
+        raise TaskFailedError("node failure", "gone")
 
     study = make_study(tmp_path, 1)
     run_inline(study, [0], fake_train(check=check))
-    assert past_of(study, trials(study.storage, study.id)) == []
+    assert observations_of(study, trials(study.storage, study.id)) == []
 
 
 def test_a_search_that_has_not_begun_has_no_winner(tmp_path: Path) -> None:
@@ -137,17 +136,17 @@ def test_a_killed_trial_resumes_its_own_point_from_its_checkpoint(tmp_path: Path
     study = make_study(tmp_path, 1, epochs=8)
     process = start(study, 0, fake_train(epoch_s=0.05))
     folder = study.storage.run(study.task(0).id)
-    _wait_until(lambda: len(journal.read(folder)) >= 3)
+    _wait_until(lambda: len(metrics_log.read(folder)) >= 3)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     (lost,) = trials(study.storage, study.id)
     assert lost.state == "lost" and lost.epochs >= 3 and lost.value is not None
-    assert [past.loss for past in past_of(study, [lost])] == [-lost.value]  # not counted as running
+    assert [past.loss for past in observations_of(study, [lost])] == [-lost.value]  # not counted as running
     assert run_inline(study, [0], fake_train()) == [0]
     (done,) = trials(study.storage, study.id)
     assert (done.state, done.epochs, done.point) == ("done", 8, lost.point)
-    lines = journal.read(folder)
+    lines = metrics_log.read(folder)
     assert [line["attempt"] for line in lines][:2] == [1, 1] and lines[-1]["attempt"] == 2
 
 
@@ -156,12 +155,12 @@ def test_a_running_trial_is_counted_in_and_a_paused_one_too(tmp_path: Path) -> N
     process = start(study, 0, fake_train(epoch_s=0.05))
     _wait_until(lambda: bool(trials(study.storage, study.id)))
     (running,) = trials(study.storage, study.id)
-    assert running.state == "running" and [past.loss for past in past_of(study, [running])] == [None]
+    assert running.state == "running" and [past.loss for past in observations_of(study, [running])] == [None]
     process.terminate()
     process.join()
     assert process.exitcode == 75
     (paused,) = trials(study.storage, study.id)
-    assert paused.state == "paused" and [past.loss for past in past_of(study, [paused])] == [None]
+    assert paused.state == "paused" and [past.loss for past in observations_of(study, [paused])] == [None]
 
 
 def test_rungs_and_their_bar() -> None:
@@ -170,9 +169,9 @@ def test_rungs_and_their_bar() -> None:
     assert asha.milestones(given, 19) == (2, 6, 18)
     assert asha.milestones(given, 2) == ()
     values = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4}
-    assert asha.going_on(values, given, final=False) == {1, 2}
-    assert asha.going_on({4: 0.9, 7: 0.1}, given, final=False) == set()
-    assert asha.going_on({4: 0.9, 7: 0.1}, given, final=True) == {4}
+    assert asha.promoted(values, given, final=False) == {1, 2}
+    assert asha.promoted({4: 0.9, 7: 0.1}, given, final=False) == set()
+    assert asha.promoted({4: 0.9, 7: 0.1}, given, final=True) == {4}
 
 
 def test_halving_stops_trials_and_continues_those_that_rise_into_the_share(tmp_path: Path) -> None:
@@ -189,7 +188,7 @@ def test_halving_stops_trials_and_continues_those_that_rise_into_the_share(tmp_p
     early = next(trial for trial in found if trial.number in best_at_first and trial.number < 3)
     attempts = attempt.history(early.folder)
     assert len(attempts) > 1 and "by" in attempts[-1]
-    lines = journal.read(early.folder)
+    lines = metrics_log.read(early.folder)
     assert [line["epoch"] for line in lines] == list(range(1, early.epochs + 1))
     assert {line["attempt"] for line in lines} == {entry["number"] for entry in attempts}
 
@@ -258,7 +257,7 @@ def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_pa
     process = start(study, 2, fake_train(epoch_s=0.1))
     others = [study.storage.run(study.task(number).id) for number in (0, 1)]
     # Killed once it has trained further: the record of before must hold although the journal has grown.
-    _wait_until(lambda: any(len(journal.read(folder)) > 2 for folder in _running(study) & set(others)))
+    _wait_until(lambda: any(len(metrics_log.read(folder)) > 2 for folder in _running(study) & set(others)))
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -270,7 +269,7 @@ def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_pa
         winner(study.storage, study.id, 3)
     assert run_inline(study, [lost.number], fake_train()) == [0]
     assert {trial.state for trial in trials(study.storage, study.id)} == {"stopped", "done"}
-    assert [line["epoch"] for line in journal.read(lost.folder)] == list(range(1, 10))
+    assert [line["epoch"] for line in metrics_log.read(lost.folder)] == list(range(1, 10))
     assert winner(study.storage, study.id, 3) == lost.folder
 
 
@@ -278,7 +277,7 @@ def test_a_proposal_does_not_see_the_trial_it_is_for(tmp_path: Path) -> None:
     study = make_study(tmp_path, 12, epochs=1)
     run_inline(study, range(12), fake_train())
     found = read_trials(study)
-    assert choose(study, 11, found)[1] == found[11].point
+    assert propose(study, 11, found)[1] == found[11].point
 
 
 def test_a_plans_trials_are_the_tasks_that_a_search_knows(tmp_path: Path) -> None:

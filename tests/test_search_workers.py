@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from search_fixture import fake_train, make_study, run_pool
 
-from jobs import attempt, journal
+from jobs import attempt, metrics_log
 from jobs.record import read_record
 from jobs.search import trials
-from jobs.search.promotion import next_promotable, rung
+from jobs.search.next_trial import next_promotable, rung
 from jobs.search.study import Study
 from jobs.storage import read_json
 
@@ -28,7 +28,7 @@ def check_results(study: Study, count: int) -> None:
     for trial in found:
         record = read_record(trial.folder)
         assert record is not None and record.id == trial.task and record.whole(study.storage)
-        lines = journal.read(trial.folder)
+        lines = metrics_log.read(trial.folder)
         assert [line["epoch"] for line in lines] == list(range(1, trial.epochs + 1))
         assert trial.epochs == record.result["epochs_run"]
         assert not attempt.live(trial.folder)

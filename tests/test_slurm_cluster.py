@@ -17,10 +17,9 @@ from rig import Rig, Shape
 from slurm_fixture import CHILD, ROOT, SMALL, make_array, wait_for
 
 from slurm import limits
-from slurm.array import Array, Resources, SubmitError, Submitted
+from slurm.array import Array, Resources, Site, SubmitError, Submitted
 from slurm.executors.slurm import SlurmArrays
-from slurm.site import Site
-from slurm.states import JobState, states
+from slurm.query import JobState, states
 
 pytestmark = pytest.mark.cluster
 

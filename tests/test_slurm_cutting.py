@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurm.array import Array, Dependency, Resources
-from slurm.cutting import Piece, cut, dependency_clause
-from slurm.identifiers import base, compress, expand, index
+from slurm.chunking import Chunk, dependency_clause, split_array
+from slurm.job_ids import base, compress, expand, index
 
 
 def make_array(count: int, **facts: object) -> Array:
@@ -21,7 +21,7 @@ def make_array(count: int, **facts: object) -> Array:
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 200), st.integers(1, 50), st.none() | st.integers(1, 60))
 def test_every_element_is_in_one_piece_and_caps_add_up(count: int, largest: int, throttle: int | None) -> None:
-    pieces = cut(make_array(count, throttle=throttle), largest=largest)
+    pieces = split_array(make_array(count, throttle=throttle), largest=largest)
     assert sorted(place for piece in pieces for place in piece.places) == list(range(count))
     assert all(1 <= len(piece.places) <= largest for piece in pieces)
     if throttle is None:
@@ -33,12 +33,12 @@ def test_every_element_is_in_one_piece_and_caps_add_up(count: int, largest: int,
 
 
 def test_a_throttle_is_split_by_size() -> None:
-    pieces = cut(make_array(250, throttle=10), largest=100)
+    pieces = split_array(make_array(250, throttle=10), largest=100)
     assert [(len(piece.places), piece.throttle) for piece in pieces] == [(100, 4), (100, 4), (50, 2)]
 
 
 def test_pieces_beyond_the_throttle_follow_one_another() -> None:
-    pieces = cut(make_array(50, throttle=2), largest=10)
+    pieces = split_array(make_array(50, throttle=2), largest=10)
     assert [(piece.lane, piece.throttle) for piece in pieces] == [(0, 1), (1, 1), (0, 1), (1, 1), (0, 1)]
     assert dependency_clause(make_array(50), pieces[2], ahead=["7_0"]) == "afterany:7"
 
@@ -46,31 +46,31 @@ def test_pieces_beyond_the_throttle_follow_one_another() -> None:
 def test_elements_that_wait_for_one_array_stay_together() -> None:
     jobs = tuple(f"{1 if number % 2 else 2}_{number // 2}" for number in range(6))
     array = make_array(6, after=(Dependency(way="aftercorr", jobs=jobs),))
-    pieces = cut(array, largest=100)
+    pieces = split_array(array, largest=100)
     assert [piece.places for piece in pieces] == [(0, 2, 4), (1, 3, 5)]
     assert [dependency_clause(array, piece) for piece in pieces] == ["aftercorr:2", "aftercorr:1"]
 
 
 def test_places_that_do_not_agree_wait_for_the_whole_array() -> None:
     array = make_array(2, after=(Dependency(way="aftercorr", jobs=("5_1", "5_2")),))
-    assert dependency_clause(array, cut(array, largest=9)[0]) == "afterany:5"
+    assert dependency_clause(array, split_array(array, largest=9)[0]) == "afterany:5"
 
 
 def test_an_element_alone_waits_for_its_own() -> None:
     array = make_array(1, after=(Dependency(way="aftercorr", jobs=("5_3",)),))
-    assert dependency_clause(array, cut(array, largest=9)[0]) == "afterok:5_3"
+    assert dependency_clause(array, split_array(array, largest=9)[0]) == "afterok:5_3"
 
 
 def test_elements_whose_needs_are_met_wait_for_nothing() -> None:
     array = make_array(3, after=(Dependency(way="aftercorr", jobs=("5_0", None, "5_1")),))
-    clauses = {piece.places: dependency_clause(array, piece) for piece in cut(array, largest=9)}
+    clauses = {piece.places: dependency_clause(array, piece) for piece in split_array(array, largest=9)}
     assert clauses == {(0, 2): "aftercorr:5", (1,): None}
 
 
 def test_several_dependencies_are_one_clause_over_arrays() -> None:
     after = (Dependency(jobs=("1_0", "1_1", "2")), Dependency(way="afterok", jobs=("3_0",)), Dependency(jobs=("2",)))
     array = make_array(2, after=after)
-    assert dependency_clause(array, Piece(places=(0, 1))) == "afterany:1:2,afterok:3"
+    assert dependency_clause(array, Chunk(places=(0, 1))) == "afterany:1:2,afterok:3"
 
 
 @settings(deadline=None, max_examples=100)

@@ -17,7 +17,7 @@ from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
 from slurm.local_queue import LocalQueue, write_json
 from slurm.machine import this_machine
-from slurm.states import CAUSES, STATES, JobState
+from slurm.query import CAUSES, STATES, JobState
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
@@ -202,7 +202,7 @@ def test_recording_says_what_it_was_asked(tmp_path: Path) -> None:
     assert submitted.ids == ("1_0", None) and submitted.refused
     executor.pretend("1_0", state="running")  # type: ignore[attr-defined]
     executor.cancel(["1_0"])
-    assert executor.asked == [("cancel", ("1_0",))]  # type: ignore[attr-defined]
+    assert executor.submitted_count == [("cancel", ("1_0",))]  # type: ignore[attr-defined]
     assert executor.states(["1_0"])["1_0"].cause == "cancelled"
 
 
@@ -278,7 +278,7 @@ def supervisor_of(folder: Path) -> int:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"slurm.supervisor" in words and str(folder).encode() in words:
+            if b"slurm.local_supervisor" in words and str(folder).encode() in words:
                 return int(entry.name)
     raise AssertionError("no supervisor")
 

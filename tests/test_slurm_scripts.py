@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.array import Array, Dependency, Resources, SubmitError
+from slurm.array import Array, Dependency, Resources, Site, SubmitError
 from slurm.commands import scrubbed, scrubbed_process
 from slurm.element import Element
 from slurm.executors.slurm import SlurmArrays, SubmittedElement
-from slurm.site import Site
 
 PLAIN = """\
 #!/bin/bash

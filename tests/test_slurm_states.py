@@ -9,10 +9,10 @@ import pytest
 
 from slurm import accounting
 from slurm.answers import Sent, warn_once
-from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, understood
+from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
 from slurm.limits import parse_config, parse_minutes, parse_partitions
-from slurm.reasons import explain, stuck
-from slurm.states import CAUSES, STATES, JobState, judge, parse_queue, states
+from slurm.query import CAUSES, STATES, JobState, merge_sources, parse_queue, states
+from slurm.reasons import explain, is_launch_held
 
 SACCT = """\
 1_0|2|COMPLETED|0:0|0:0|3|billing=1,cpu=1,gres/gpu=2,mem=256M,node=1||None|n1|1795460771|1795460772|1795460775
@@ -69,7 +69,7 @@ def queue_of(
 def judged(id_: str, queue: str = "") -> JobState:
     history = accounting.parse(accounted(SACCT))
     assert not history.unreadable
-    return judge(id_, parse_queue(queue).rows.get(id_), history.rows.get(id_, []))
+    return merge_sources(id_, parse_queue(queue).rows.get(id_), history.rows.get(id_, []))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
 
 
 def test_what_slurms_complaints_stand_for() -> None:
-    assert type(understood("slurm_load_jobs error: Invalid job id specified")) is UnknownJobError
-    assert type(understood("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")) is (
+    assert type(classify_error("slurm_load_jobs error: Invalid job id specified")) is UnknownJobError
+    assert type(classify_error("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")) is (
         UnreachableError
     )
-    assert type(understood("Slurm accounting storage is disabled")) is NoAccountingError
-    assert type(understood("sacct: error: Problem talking to the database: Connection refused")) is UnreachableError
-    assert type(understood("sbatch: error: invalid partition specified: x")) is SlurmError
+    assert type(classify_error("Slurm accounting storage is disabled")) is NoAccountingError
+    assert type(classify_error("sacct: error: Problem talking to the database: Connection refused")) is UnreachableError
+    assert type(classify_error("sbatch: error: invalid partition specified: x")) is SlurmError
 
 
 @pytest.fixture
@@ -281,8 +281,8 @@ def test_why_it_last_waited_does_not_tell_how_it_ended() -> None:
 
 def test_a_job_held_after_a_start_that_failed_is_known_however_it_is_spelt() -> None:
     for said in ("launch_failed_requeued_held", "launch failed requeued held", "(launch failed requeued held)"):
-        assert stuck(said) and "tanda submit" in explain(said).advice
-    assert not stuck("JobHeldUser") and not stuck(None)
+        assert is_launch_held(said) and "tanda submit" in explain(said).advice
+    assert not is_launch_held("JobHeldUser") and not is_launch_held(None)
 
 
 @pytest.mark.parametrize(

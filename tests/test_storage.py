@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.record import Record, is_done, read_record
 from jobs.storage import (
     Storage,
@@ -24,7 +24,7 @@ from jobs.storage import (
     write_whole,
 )
 from jobs.task import Task
-from pipeline.report import disk
+from pipeline.report import records
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -112,13 +112,13 @@ def test_a_broken_record_is_not_done_and_says_so(tmp_path: Path, text: bytes) ->
 
 
 def test_a_journal_survives_a_torn_line_and_a_repeated_epoch(tmp_path: Path) -> None:
-    journal.append(tmp_path, {"epoch": 1, "train_loss": 2.0})
-    journal.append(tmp_path, {"epoch": 2, "train_loss": 1.5})
-    journal.append(tmp_path, {"epoch": 2, "train_loss": 1.4})
-    with (tmp_path / journal.NAME).open("ab") as file:
+    metrics_log.append(tmp_path, {"epoch": 1, "train_loss": 2.0})
+    metrics_log.append(tmp_path, {"epoch": 2, "train_loss": 1.5})
+    metrics_log.append(tmp_path, {"epoch": 2, "train_loss": 1.4})
+    with (tmp_path / metrics_log.NAME).open("ab") as file:
         file.write(b'{"epoch": 3, "trai')
-    assert journal.read(tmp_path) == [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.4}]
-    assert journal.read(tmp_path / "nowhere") == []
+    assert metrics_log.read(tmp_path) == [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.4}]
+    assert metrics_log.read(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_a_journal_survives_a_torn_line_and_a_repeated_epoch(tmp_path: Path) -> 
         lambda path: open_plain(path, "ab"),
         lambda path: open_plain(path, "wb"),
         touch,
-        lambda path: journal.append(path.parent, {"epoch": 1}),
+        lambda path: metrics_log.append(path.parent, {"epoch": 1}),
     ],
     ids=["append", "write", "touch", "journal"],
 )
 @pytest.mark.parametrize("there", [True, False], ids=["of a file", "of nothing"])
 def test_nothing_is_written_through_a_link(tmp_path: Path, write: Callable[[Path], object], there: bool) -> None:
-    target, link = tmp_path / "target", tmp_path / journal.NAME
+    target, link = tmp_path / "target", tmp_path / metrics_log.NAME
     link.symlink_to(target)
     if there:
         target.write_text("mine")
@@ -149,6 +149,6 @@ def test_a_link_is_read_as_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"record\.json: is a link"):
         read_json(tmp_path / "record.json")
     with pytest.raises(ValueError, match=r"record\.json: is a link"):
-        disk.read_record(str(tmp_path))
+        records.read_record(str(tmp_path))
     write_json(tmp_path / "record.json", {"new": 1})
     assert (tmp_path / "secret.json").read_text() == "{}" and read_json(tmp_path / "record.json") == {"new": 1}

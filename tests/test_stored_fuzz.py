@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_manifest import tanda, with_only, write_manifest
 from training_fixture import write_dataset
 
-from jobs import attempt, journal
+from jobs import attempt, metrics_log
 from jobs.data.dataset import Dataset
 from jobs.record import Record, is_done, read_record
 from jobs.search.study import Study, open_study
@@ -132,8 +132,8 @@ LINE = {"epoch": 1, "step": 7, "train_loss": 0.5, "validation_balanced_accuracy"
 @FUZZ
 @given(content=st.lists(stored(LINE), max_size=4).map(b"\n".join))
 def test_any_journal_is_read(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).write_bytes(content)
-    epochs = [line["epoch"] for line in journal.read(tmp_path)]
+    (tmp_path / metrics_log.NAME).write_bytes(content)
+    epochs = [line["epoch"] for line in metrics_log.read(tmp_path)]
     assert epochs == sorted(set(epochs))
 
 

@@ -16,11 +16,10 @@ from pipeline import submission
 from pipeline.decisions.submission import out_of_reach, queued_elements
 from pipeline.manifest import load
 from pipeline.plan import make_plan
-from pipeline.queue import ask
-from pipeline.snapshot import snapshot
-from pipeline.states import TaskState
-from pipeline.submission import Queued
+from pipeline.queue import query
+from pipeline.submission import Queued, snapshot
 from pipeline.submit import SOURCE, write_source
+from pipeline.task_state import TaskState
 
 
 def _queued(element: str, *tasks: str) -> Queued:
@@ -120,4 +119,4 @@ def test_a_submission_is_its_files_owners_and_not_who_it_says(tmp_path: Path) ->
     old = replace(begun.with_array(_queued("1_0", "a")), uid=None)
     old.write(storage)
     assert submission.read(storage.submissions / begun.name).uid is None
-    assert ask(storage, {"a"})["a"].job.state == "gone"
+    assert query(storage, {"a"})["a"].job.state == "gone"

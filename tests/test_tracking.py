@@ -18,26 +18,26 @@ from mlflow_fixture import ask, serve
 from report_fixture import Made, two_runs
 from small_manifest import tanda, wait_until_over, with_only, write_manifest
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.storage import Storage
-from pipeline.arrays import Draft, Maker
-from pipeline.report import mlflow_store, tracking
+from pipeline.arrays import ArrayBuilder, ArrayRequest
+from pipeline.mlflow import store, sync
+from pipeline.mlflow.follower import follow
+from pipeline.mlflow.runs import mlflow_runs
+from pipeline.mlflow.server import Server
 from pipeline.report.collect import collect
-from pipeline.report.tracked import tracked
-from pipeline.tracking.follow import follow
-from pipeline.tracking.server import Server
 
 NOWHERE = "http://127.0.0.1:9"
 CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
 ROOT = str(Path(__file__).parents[1])
-RUN = "import sys; from slurm import element as e; e.BESIDE_S = 1.0; sys.exit(e.run(e.read_element(*sys.argv[1:], 0)))"
+RUN = "import sys; from slurm import element as e; e.SIDECAR_S = 1.0; sys.exit(e.run(e.read_element(*sys.argv[1:], 0)))"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     storage = Storage(tmp_path_factory.mktemp("server"))
-    mlflow_store._client(storage)
+    store._client(storage)
     with serve(storage) as url:
         yield url
 
@@ -110,7 +110,7 @@ def _check_told(server: str, name: str) -> None:
 def test_a_journal_is_followed_and_the_rest_filled_later(made: Made, server: str) -> None:
     row = made.plan.rows[0]
     folder = made.storage.run(row.train or "")
-    lines = journal.read(folder)
+    lines = metrics_log.read(folder)
     record = (folder / "record.json").read_bytes()
     (folder / "record.json").unlink()
     later = [{**line, "ended": line["ended"] + 100} for line in lines]
@@ -119,7 +119,7 @@ def test_a_journal_is_followed_and_the_rest_filled_later(made: Made, server: str
     looks = iter([False, False, True])
 
     def gone() -> bool:
-        journal.rewrite(folder, next(kept))
+        metrics_log.rewrite(folder, next(kept))
         return next(looks)
 
     follow(Server(server), "followed", [folder], gone=gone, every_s=0)
@@ -127,16 +127,16 @@ def test_a_journal_is_followed_and_the_rest_filled_later(made: Made, server: str
     assert live["status"] == "RUNNING"
     assert live["params"]["architecture"] == "mlp"
     assert sorted(set(_steps(server, live["run_id"]))) == [1, 2, 3, 4]
-    journal.rewrite(folder, lines)
+    metrics_log.rewrite(folder, lines)
     (folder / "record.json").write_bytes(record)
-    runs = tracked(collect(made.plan, made.states), {})
-    assert tracking.fill(server, made.storage, "followed", runs) is None
+    runs = mlflow_runs(collect(made.plan, made.states), {})
+    assert sync.sync_server(server, made.storage, "followed", runs) is None
     stored = _stored(server, "followed")
     assert len(stored) == 2
     assert stored[row.train or ""]["status"] == "FINISHED"
     assert stored[row.train or ""]["run_id"] == live["run_id"]
     assert sorted(set(_steps(server, live["run_id"]))) == [1, 2, 3, 4, 5]
-    assert tracking.fill(NOWHERE, made.storage, "followed", []) is None
+    assert sync.sync_server(NOWHERE, made.storage, "followed", []) is None
 
 
 def test_of_several_who_make_a_run_all_get_the_same(server: str) -> None:
@@ -162,8 +162,8 @@ def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
     follow(Server(NOWHERE), "demo", [folder], gone=lambda: next(looks), every_s=0, tell=notes.append)
     assert len(notes) == 1
     assert "the report sends" in notes[0]
-    runs = tracked(collect(made.plan, made.states), {})
-    told = tracking.fill(NOWHERE, made.storage, "demo", runs)
+    runs = mlflow_runs(collect(made.plan, made.states), {})
+    told = sync.sync_server(NOWHERE, made.storage, "demo", runs)
     assert told is not None
     assert "the next report tries again" in told
     with pytest.raises(ValueError, match="must be http"):
@@ -171,10 +171,10 @@ def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
 
 
 def test_a_slow_server_is_left_for_the_next_report(made: Made, server: str) -> None:
-    runs = tracked(collect(made.plan, made.states), {})
-    told = tracking.fill(server, made.storage, "slow", runs, limit_s=0)
+    runs = mlflow_runs(collect(made.plan, made.states), {})
+    told = sync.sync_server(server, made.storage, "slow", runs, limit_s=0)
     assert told == "the tracking server is slow: 2 of 2 runs are left for the next report"
-    assert tracking.fill(server, made.storage, "slow", runs) is None
+    assert sync.sync_server(server, made.storage, "slow", runs) is None
     assert len(_stored(server, "slow")) == 2
 
 
@@ -218,7 +218,7 @@ def test_what_does_not_end_with_the_tasks_is_ended(tmp_path: Path) -> None:
 
 def test_a_server_that_never_answers_keeps_nobody(tmp_path: Path, silent: str) -> None:
     paths = [_path(tmp_path, name, "sleep 3.5 exit 0") for name in "ab"]
-    beside = [sys.executable, "-m", "pipeline.tracking.follow", silent, "demo"]
+    beside = [sys.executable, "-m", "pipeline.mlflow.follower", silent, "demo"]
     status, seconds, words = _element(tmp_path, paths, beside, cpus=2)
     assert status == 0
     for path in paths:
@@ -235,13 +235,13 @@ def test_followers_stand_beside_what_trains(made: Made, stage: str, told: bool) 
     planned = next(planned for planned in made.plan.tasks if planned.stage == stage)
     for uri in (None, "http://host:5000"):
         manifest = dataclasses.replace(made.plan.manifest, tracking_uri=uri)
-        maker = Maker(manifest=manifest, storage=made.storage, folder=made.storage.root / "s", git_commit=None)
-        environment = maker.array(Draft(stage=stage, group="g", packs=((planned,),)), {}).environment
+        maker = ArrayBuilder(manifest=manifest, storage=made.storage, folder=made.storage.root / "s", git_commit=None)
+        environment = maker.array(ArrayRequest(stage=stage, group="g", packs=((planned,),)), {}).environment
         assert ("TANDA_BESIDE" in environment) == (told and uri is not None)
 
 
 def test_a_follower_loads_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "pandas", "mlflow", "pydantic", "yaml")
-    code = f"import sys, pipeline.tracking.follow; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, pipeline.mlflow.follower; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jobs.training import checkpoint
-from jobs.training.saver import Saver
+from jobs.training.checkpoint import Saver
 
 
 def saved(folder: Path, *steps: int) -> None:
@@ -114,7 +114,7 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
 
 def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("jobs.training.saver.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setenv("TANDA_WARNING_S", "20")
     said: list[str] = []
     saver = Saver(cadence_s=600, say=said.append)
@@ -132,7 +132,7 @@ def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: p
 
 def test_epochs_too_short_to_be_worth_a_save_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("jobs.training.saver.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     saves: list[float] = []
 
     def save() -> None:
@@ -142,5 +142,5 @@ def test_epochs_too_short_to_be_worth_a_save_share_one(monkeypatch: pytest.Monke
     saver = Saver(cadence_s=600, say=print)
     for _ in range(100):
         clock[0] += 1.0
-        saver.epoch_over(save)
+        saver.on_epoch_end(save)
     assert 15 <= len(saves) <= 25

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from training_fixture import publish_dataset, train_task
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.record import read_record
 from jobs.storage import Storage
 
@@ -62,4 +62,4 @@ def test_bfloat16_is_refused_where_the_processor_lacks_it_before_anything_is_tra
         assert record.message == (
             "precision: bfloat16: this processor computes no LSTM in it; set precision: float32, or use a GPU"
         )
-        assert journal.read(folder) == [] and "Traceback" not in ended.stderr
+        assert metrics_log.read(folder) == [] and "Traceback" not in ended.stderr

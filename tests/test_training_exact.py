@@ -16,7 +16,7 @@ import pytest
 import torch
 from training_fixture import publish_dataset, train_task
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.record import read_record
 from jobs.storage import Storage
 from jobs.training import checkpoint
@@ -79,8 +79,10 @@ def left_by(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[st
     assert record is not None
     assert record.state == "done", record.message
     result = {name: value for name, value in record.result.items() if name not in MAY_DIFFER}
-    lines = [{name: value for name, value in line.items() if name not in MAY_DIFFER} for line in journal.read(folder)]
-    assert (folder / journal.NAME).read_bytes().count(b"\n") == len(lines)
+    lines = [
+        {name: value for name, value in line.items() if name not in MAY_DIFFER} for line in metrics_log.read(folder)
+    ]
+    assert (folder / metrics_log.NAME).read_bytes().count(b"\n") == len(lines)
     return result, lines, checkpoint.read_model(folder / checkpoint.MODEL)
 
 
@@ -141,7 +143,7 @@ def test_the_command_itself_can_be_killed(tmp_path: Path) -> None:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     assert subprocess.run([*command, alone], check=False, **quiet).returncode == 0
     process = subprocess.Popen([*command, folder], **quiet)
-    while not journal.read(folder):
+    while not metrics_log.read(folder):
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL

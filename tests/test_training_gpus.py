@@ -8,7 +8,7 @@ import pytest
 import torch
 from training_fixture import publish_dataset, train_task
 
-from jobs import entry, gpus, journal
+from jobs import entry, gpus, metrics_log
 from jobs.record import read_record
 from jobs.storage import Storage, read_json, write_json
 from jobs.task import Task
@@ -62,7 +62,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
 ) -> None:
     surroundings(monkeypatch, asked, devices)
     assert (gpus.allotted(), gpus.visible()) == (allotted, visible)
-    assert entry._about()["gpus"] == len(visible)
+    assert entry._provenance()["gpus"] == len(visible)
 
 
 @pytest.mark.parametrize(("asked", "devices"), [("1", "7"), ("1", None), (None, "7"), ("0", "7"), ("1", "NoDevFiles")])
@@ -116,7 +116,7 @@ def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_fo
     record = read_record(folder)
     assert record is not None and (record.state, record.cause) == ("failed", "no GPU")
     assert record.message is not None and record.message.startswith(WORDS)
-    assert journal.read(folder) == [] and "Traceback" not in capsys.readouterr().err
+    assert metrics_log.read(folder) == [] and "Traceback" not in capsys.readouterr().err
     assert train_task("mlp", dataset, epochs=1, device="cpu").write(storage) == folder
     assert entry.run(folder) == 0
     assert read_json(folder / "record.json")["result"]["device"] == "cpu"

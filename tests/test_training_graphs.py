@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Split
 from jobs.training import optimiser
-from jobs.training.graphs import Replayer, Run
+from jobs.training.cuda_graphs import Replayer, Run
 from jobs.training.loop import Stepper
-from jobs.training.tally import Tally
+from jobs.training.metric_accumulator import MetricAccumulator
 
 SIZE = 16
 
@@ -46,7 +46,7 @@ class Training:
         self.batches._maker = _DeviceMaker(split, CPU)
         self.model = build(name, **{"dropout": 0.3, **changes}).train()
         self.adam = optimiser.make(self.model, {"learning_rate": 0.01, "weight_decay": 1e-4}, CPU)
-        self.tally = Tally(CLASSES, CPU)
+        self.tally = MetricAccumulator(CLASSES, CPU)
         self.stepper = Stepper(self.model, self.adam, self.tally, device=CPU, precision="float32")
         self.said: list[str] = []
         torch.manual_seed(7)

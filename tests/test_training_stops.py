@@ -10,13 +10,13 @@ import pytest
 import torch
 from training_fixture import context_of, train_task
 
-from jobs import entry, journal
-from jobs.context import StopError
+from jobs import entry, metrics_log
+from jobs.context import TaskFailedError
 from jobs.data.dataset import Dataset
 from jobs.record import read_record
 from jobs.stages import train as stage
 from jobs.storage import Storage
-from jobs.training import checkpoint, epochs, run, stops
+from jobs.training import checkpoint, run, stops, trainer
 
 # Many layers whose weights grow by ten at every step overflow within a few of them.
 EXPLODING: dict[str, Any] = {"learning_rate": 10.0, "hidden_layers": [64] * 24, "batch_size": 8}
@@ -32,7 +32,7 @@ def trained(storage: Storage, architecture: str, dataset: str, **settings: Any) 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(storage: Storage, dataset: str) -> None:
     with pytest.raises(
-        StopError, match=r"training loss is NaN or infinite at epoch 1, step \d+; gradient norm"
+        TaskFailedError, match=r"training loss is NaN or infinite at epoch 1, step \d+; gradient norm"
     ) as caught:
         trained(storage, "mlp", dataset, **EXPLODING, patience_chance=99)
     assert caught.value.cause == "diverged"
@@ -59,9 +59,9 @@ def test_a_run_at_chance_is_stopped_with_what_was_seen(
                 torch.nn.init.constant_(module.bias, -1e3 if module.out_features == 16 else 0.0)
         return model
 
-    built = epochs.build
-    monkeypatch.setattr(epochs, "build", lambda *given: kill_units(built(*given)))
-    with pytest.raises(StopError, match="no better than chance; dead units: ") as caught:
+    built = trainer.build_network
+    monkeypatch.setattr(trainer, "build_network", lambda *given: kill_units(built(*given)))
+    with pytest.raises(TaskFailedError, match="no better than chance; dead units: ") as caught:
         trained(storage, "mlp", dataset, epochs=20, patience_chance=2)
     assert caught.value.cause == "at chance"
     details = caught.value.details
@@ -143,7 +143,7 @@ def test_a_search_can_stop_a_run_after_any_epoch(storage: Storage, dataset: str)
         decide=lambda lines: "stop" if len(lines) == 2 else None,
     )
     assert (result.stopped, result.figures["epochs_run"]) == (stops.SEARCH, 2)
-    assert [line["epoch"] for line in journal.read(context.folder)] == [1, 2]
+    assert [line["epoch"] for line in metrics_log.read(context.folder)] == [1, 2]
     assert (context.folder / checkpoint.MODEL).exists()
 
 

@@ -14,12 +14,11 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data import rows, text, vocabulary
-from jobs.data.dataset import UNK
-from jobs.data.parallel import in_order
-from jobs.data.ragged import Ragged, offsets
+from jobs.data import split_assignment, text, vocabulary
+from jobs.data.dataset import UNK, Ragged, offsets
+from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
-from jobs.data.spool import Reel, Spool, blocks
+from jobs.data.shard_store import FileColumns, ShardStore, blocks
 from jobs.data.version import FORMAT
 from jobs.errors import InputError
 from jobs.storage import write_json, write_whole
@@ -34,7 +33,7 @@ class Placement:
 
     spool: int
     folder: Path
-    reel: Reel
+    reel: FileColumns
     split: NDArray[np.uint8]
     labels: NDArray[np.int32]
 
@@ -44,7 +43,7 @@ class Assembly:
 
     def __init__(
         self,
-        spools: Sequence[Spool],
+        spools: Sequence[ShardStore],
         settings: Mapping[str, Any],
         *,
         threads: int,
@@ -130,7 +129,7 @@ class Assembly:
 
     def _training(self) -> Iterator[Ragged]:
         work = (
-            (lambda placement=placement, span=span: self._titles_of(placement, span, {rows.TRAIN}))
+            (lambda placement=placement, span=span: self._titles_of(placement, span, {split_assignment.TRAIN}))
             for placement in self._placements
             for span in blocks(placement.reel, placement.folder, BLOCK_ROWS)
         )
@@ -156,7 +155,7 @@ class Assembly:
             for encoded in in_order(work, self._threads):
                 for number, (titles, labels, reliable) in encoded.splits.items():
                     writers[number].add(titles, labels, reliable)
-                    if number == rows.TRAIN:
+                    if number == split_assignment.TRAIN:
                         counts += np.bincount(titles.values, minlength=len(counts))
                 done += encoded.rows
                 self._advance("encoding", done, self._total)
@@ -167,8 +166,12 @@ class Assembly:
 
     def _encoded(self, placement: Placement, span: tuple[slice, slice], encoder: vocabulary.Encoder) -> _Encoded:
         where = placement.split[span[0]]
-        kept = where != rows.NONE
-        titles = encoder.encode(self._titles_of(placement, span, {rows.TRAIN, rows.VALIDATION, rows.TEST}))
+        kept = where != split_assignment.NONE
+        titles = encoder.encode(
+            self._titles_of(
+                placement, span, {split_assignment.TRAIN, split_assignment.VALIDATION, split_assignment.TEST}
+            )
+        )
         labels = placement.labels[span[0]][kept]
         reliable = placement.reel.array(placement.folder, "reliable")[span[0]][kept]
         where = where[kept]
@@ -226,7 +229,7 @@ def _pieces(placement: Placement, span: tuple[slice, slice]) -> Ragged:
 
 
 def _count(placement: Placement, span: tuple[slice, slice], distinct: int) -> NDArray[np.int64]:
-    training = placement.split[span[0]] == rows.TRAIN
+    training = placement.split[span[0]] == split_assignment.TRAIN
     if not training.any():
         return np.zeros(distinct, np.int64)
     pieces = _pieces(placement, span)
@@ -234,7 +237,7 @@ def _count(placement: Placement, span: tuple[slice, slice], distinct: int) -> ND
 
 
 def _placed(
-    spools: Sequence[Spool], settings: Mapping[str, Any]
+    spools: Sequence[ShardStore], settings: Mapping[str, Any]
 ) -> tuple[list[Placement], list[str], dict[str, dict[str, Any]]]:
     """Every reel with its rows' splits and final labels, in the order of parts and files; classes; the accounts."""
     found = sorted(
@@ -250,7 +253,7 @@ def _placed(
         mine = [index for index, (_, _, reel) in enumerate(found) if reel.part == part]
         reels = [found[index] for index in mine]
         parts.append(
-            rows.Part(
+            split_assignment.Part(
                 name=part,
                 labels=np.concatenate([labels[index] for index in mine]),
                 reliable=np.concatenate([reel.array(spool.folder, "reliable") for _, spool, reel in reels]),
@@ -259,7 +262,7 @@ def _placed(
                 else None,
             )
         )
-    placed = rows.place(parts, settings)
+    placed = split_assignment.assign_splits(parts, settings)
     classes, final = _classes(names, parts, placed)
     taken = dict.fromkeys(placed, 0)
     placements = []
@@ -275,17 +278,17 @@ def _placed(
 
 
 def _classes(
-    names: Sequence[str], parts: Sequence[rows.Part], placed: Mapping[str, rows.Placed]
+    names: Sequence[str], parts: Sequence[split_assignment.Part], placed: Mapping[str, split_assignment.SplitAssignment]
 ) -> tuple[list[str], NDArray[np.int32]]:
     """Categories met in training, sorted, and each label's position among them (-1: none)."""
     seen = np.zeros(len(names), bool)
     for part in parts:
-        seen[part.labels[placed[part.name].split == rows.TRAIN]] = True
+        seen[part.labels[placed[part.name].split == split_assignment.TRAIN]] = True
     final = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     return [name for name, here in zip(names, seen.tolist(), strict=True) if here], final
 
 
-def _account(part: str, reels: Sequence[Reel], placed: rows.Placed) -> dict[str, Any]:
+def _account(part: str, reels: Sequence[FileColumns], placed: split_assignment.SplitAssignment) -> dict[str, Any]:
     """Where every row of a part went: ``read`` is the sum of ``kept`` and ``dropped``."""
     mine = [reel for reel in reels if reel.part == part]
     dropped: dict[str, int] = {}

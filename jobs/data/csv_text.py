@@ -30,7 +30,7 @@ _LONE_RETURN, _STAND_IN = re.compile(r"\r(?!\n)"), "\udc0d"
 
 
 def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
-    """See ``jobs.data.tables.parses``.
+    """See ``jobs.data.formats.parses``.
 
     A row with more fields than the header is dropped and counted; in one with fewer the missing ones are empty.
     Bytes that are not UTF-8 become U+FFFD. Raises ValueError naming the line, whatever the chunks, for a quote that is

@@ -16,7 +16,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
-    """See ``jobs.data.tables.parses``. A key that a line lacks is empty there; a value that is no text is its JSON."""
+    """See ``jobs.data.formats.parses``. A key that a line lacks is empty there; a value that is no text is its JSON."""
     names: Mapping[str, str] | None = None
     line = 1
     for chunk in _chunks(stream, chunk_bytes):

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data import sample_words, text
-from jobs.data.parallel import in_order
+from jobs.data.progress import in_order
 from jobs.data.settings import Text
 from jobs.errors import InputError
 from jobs.storage import write_whole

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data.ragged import Ragged
+from jobs.data.dataset import Ragged
 from jobs.data.stop_words import stop_words
 
 TAG = r"</?[A-Za-z][^<>]*>"

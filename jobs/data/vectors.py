@@ -1,8 +1,9 @@
-"""Word vectors for a vocabulary: found in a file, once for each (file, vocabulary), or random."""
+"""Word vectors for a vocabulary: word2vec and GloVe files, read once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,162 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data import vector_files
 from jobs.data.dataset import PAD, SPECIAL
+from jobs.data.files import blocks, head
+from jobs.data.progress import in_order
+from jobs.errors import InputError
 from jobs.storage import digest, write_whole
+
+CHUNK_BYTES = 8 << 20
+_HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")
+_TEXT_VALUE = re.compile(rb"\s*[-+.\deE]+\s")
+_SPACE, _NEWLINE, _FLOAT_BYTES = 32, 10, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Token ids and their vectors (n, D), in the file's order."""
+
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def read(
+    path: Path, wanted: Mapping[bytes, int], size: int, *, threads: int, advance: Callable[[int], None]
+) -> Iterator[Found]:
+    """The vectors of the wanted words (UTF-8 -> token id), block by block.
+
+    ``advance`` is told how many bytes of the file were taken. Raises ValueError naming the file, and the line
+    where there is one, for another number of values than ``size`` or a value that is no number.
+    """
+    start = head(path, 1 << 16)
+    first = start.partition(b"\n")[0]
+    header = _HEADER.match(first)
+    if header is not None and int(header[2]) != size:
+        raise InputError(f"{path}: vectors of {int(header[2])} values: set data.embeddings.size to that, not {size}")
+    stream = blocks(path, advance)
+    if header is not None and _is_binary(start[len(first) + 1 :]):
+        yield from _binary(path, stream, wanted, size, len(first) + 1, int(header[1]))
+        return
+    work = (
+        (lambda text=text, line=line: _parse(path, text, line, wanted, size))
+        for text, line in _whole_lines(stream, skip=header is not None)
+    )
+    yield from in_order(work, threads)
+
+
+def _is_binary(record: bytes) -> bool:
+    return _TEXT_VALUE.match(record.partition(b" ")[2]) is None
+
+
+def _whole_lines(stream: Iterator[bytes], *, skip: bool) -> Iterator[tuple[bytes, int]]:
+    """Blocks that end where a line ends, each with the number of its first line."""
+    pending, line = b"", 1
+    for block in stream:
+        pending += block
+        if skip and b"\n" in pending:
+            pending, line, skip = pending.partition(b"\n")[2], 2, False
+        if len(pending) < CHUNK_BYTES:
+            continue
+        cut = pending.rfind(b"\n") + 1
+        text, pending = pending[:cut], pending[cut:]
+        if text:
+            yield text, line
+            line += text.count(b"\n")
+    if pending.strip() and not skip:
+        yield pending if pending.endswith(b"\n") else pending + b"\n", line
+
+
+def _parse(path: Path, text: bytes, first_line: int, wanted: Mapping[bytes, int], size: int) -> Found:
+    data = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(data == _NEWLINE)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    spaces = np.flatnonzero(data == _SPACE)
+    # Per line: spaces from the first to the last value; word2vec itself writes one more at the end.
+    counts = np.searchsorted(spaces, ends) - np.searchsorted(spaces, starts)
+    counts -= (ends > starts) & (data[np.maximum(ends - 1, 0)] == _SPACE)
+    odd = set(np.flatnonzero(counts != size).tolist())
+    ids, values = [], []
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        space = text.find(b" ", start, end)
+        if number in odd:
+            word, rest = _odd(path, text[start:end], first_line + number, size)
+        else:
+            word, rest = text[start:space], None
+        if (token := wanted.get(word)) is not None:
+            ids.append(token)
+            values.append((first_line + number, text[space + 1 : end] if rest is None else rest))
+    return Found(np.array(ids, np.int64), _numbers(path, values, size))
+
+
+def _odd(path: Path, line: bytes, number: int, size: int) -> tuple[bytes, bytes]:
+    """A line whose fields don't add up: a word with spaces in it (GloVe has some), an empty line, or a mistake."""
+    fields = line.split()
+    surplus = len(fields) - 1 - size
+    if not fields:
+        return b"", b""
+    if surplus > 0 and not any(map(_is_number, fields[1 : surplus + 1])):
+        return b" ".join(fields[: surplus + 1]), b" ".join(fields[surplus + 1 :])
+    if surplus == 0:  # separated by more than one space, or by tabs
+        return fields[0], b" ".join(fields[1:])
+    raise InputError(f"{path}:{number}: {len(fields) - 1} values where there should be {size} (data.embeddings.size)")
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: Path, values: list[tuple[int, bytes]], size: int) -> NDArray[np.float32]:
+    table = np.empty((len(values), size), np.float32)
+    for row, (line, text) in enumerate(values):
+        try:
+            table[row] = np.array(text.split(), dtype="S").astype(np.float32)
+        except ValueError as error:
+            raise InputError(f"{path}:{line}: not {size} numbers: {error}") from error
+    finite = np.isfinite(table).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{path}:{values[int(np.argmin(finite))][0]}: a value that is not finite")
+    return table
+
+
+def _binary(
+    path: Path, stream: Iterator[bytes], wanted: Mapping[bytes, int], size: int, skip: int, count: int
+) -> Iterator[Found]:
+    """word2vec's binary format: a word, a space, ``size`` little-endian 32-bit floats, perhaps a newline."""
+    pending, seen, record = b"", 0, size * _FLOAT_BYTES
+    for block in stream:
+        pending += block
+        if len(pending) < skip:
+            continue
+        at, ids, values = skip, [], []
+        while seen < count and (space := pending.find(b" ", at)) >= 0 and len(pending) > space + record:
+            token = wanted.get(pending[at:space].lstrip(b"\n"))
+            if token is not None:
+                ids.append(token)
+                values.append(pending[space + 1 : space + 1 + record])
+            at = space + 1 + record
+            seen += 1
+        pending, skip = pending[at:], 0
+        yield _found_binary(path, ids, values, size)
+    if seen < count and (space := pending.find(b" ")) >= 0 and len(pending) == space + 1 + record:
+        token = wanted.get(pending[:space].lstrip(b"\n"))
+        seen += 1
+        if token is not None:
+            yield _found_binary(path, [token], [pending[space + 1 :]], size)
+    if seen < count:
+        raise InputError(f"{path}: ends after {seen} vectors where its header says {count}: fetch it again")
+
+
+def _found_binary(path: Path, ids: list[int], values: list[bytes], size: int) -> Found:
+    table = np.frombuffer(b"".join(values), "<f4").reshape(-1, size).astype(np.float32)
+    if not np.isfinite(table).all():
+        raise InputError(f"{path}: a value that is not finite: not a word2vec file of {size} values a word")
+    return Found(np.array(ids, np.int64), table)
+
 
 _SEED = 0
 _VERSION = 1  # raised when the same file and vocabulary would give other vectors
@@ -43,7 +197,7 @@ def from_file(
     wanted = {token.encode("utf-8", "surrogatepass"): at for at, token in enumerate(tokens) if at >= len(SPECIAL)}
     vectors = np.zeros((len(tokens), size), np.float32)
     found = np.zeros(len(tokens), bool)
-    for block in vector_files.read(path, wanted, size, threads=threads, advance=advance):
+    for block in read(path, wanted, size, threads=threads, advance=advance):
         ids, first = np.unique(block.ids, return_index=True)
         new = ~found[ids]
         vectors[ids[new]] = block.vectors[first[new]]

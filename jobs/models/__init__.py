@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from jobs.errors import InputError
-from jobs.settings import Setting
-from jobs.training.settings import TRAINING
+from jobs.settings import TRAINING, Setting
 
 
 @cache

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import InputError
-from jobs.search.legal import check_space as check_space
-from jobs.search.legal import is_conditional, is_distribution, read_value
+from jobs.search.space_validation import is_conditional, is_distribution, read_value
+from jobs.search.space_validation import validate_space as check_space
 from jobs.settings import Setting, by_name
 
 Point = dict[str, Any]

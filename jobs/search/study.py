@@ -1,10 +1,4 @@
-"""One search on storage: what it is, and where each of its trials is written.
-
-searches/<id>/search.json                  the definition, whose digest is the id
-searches/<id>/trials/0007/point.json       published with its folder, whole, before training begins
-searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once
-runs/<task id>/                            the trial's own run: journal, checkpoint, model, record
-"""
+"""A search as it lies on storage: its definition, its folder, what has been observed."""
 
 from __future__ import annotations
 
@@ -20,6 +14,18 @@ from jobs.search.stopping import Rule, read_stopping
 from jobs.settings import resolve
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 from jobs.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A trial so far: its draws and its loss (smaller is better).
+
+    ``loss`` is None while the trial runs, and infinite when it failed because of its settings.
+    """
+
+    draws: Mapping[str, float]
+    loss: float | None
+
 
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
 """What a search may be judged by: never by the test split."""
@@ -59,7 +65,7 @@ class Study:
             needs=(self.definition["dataset"],),
         )
 
-    def asked(self) -> int:
+    def submitted_count(self) -> int:
         """How many trials have been submitted: their tasks are written before any of them starts."""
         number = 0
         while (self.storage.run(self.task(number).id) / "task.json").exists():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import metrics_log
 from jobs.attempt import history, live, numbers
 from jobs.errors import DamagedFileError
 from jobs.record import Record, read_record
@@ -103,7 +103,7 @@ def _reached(
     """Value and epochs so far: from the record of a trial that ended well, else from its journal."""
     if record is not None and "value" in record.result:
         return record.result["value"], int(record.result["epochs_run"])
-    lines = journal.read(folder)
+    lines = metrics_log.read(folder)
     return value_of(study, lines, settings), len(lines)
 
 
@@ -133,8 +133,8 @@ def continuation(folder: Path, record: Record | None) -> str | None:
     return {None: "lost", "paused": "paused"}.get(history(folder)[-1].get("state"))
 
 
-def taken_by(folder: Path) -> str | None:
-    """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.promotion``."""
+def continued_by(folder: Path) -> str | None:
+    """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.next_trial``."""
     attempts = history(folder)
     by: str | None = attempts[-1].get("by") if attempts else None
     return by

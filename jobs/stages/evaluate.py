@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jobs.context import Context, Outcome, PausedError
+from jobs.context import Context, Outcome, TaskInterruptedError
 from jobs.storage import Storage, write_json, write_whole
 from jobs.task import Task
-from jobs.training.scores import of_parts
+from jobs.training.metrics import of_parts
 from jobs.training.trained import Trained
 
 SPLITS = ("validation", "test")
@@ -29,7 +29,7 @@ def run(context: Context) -> Outcome:
     result: dict[str, Any] = {} if "train" in context.task.settings else {"train": chosen.name}
     for name in SPLITS:
         if context.interrupted():
-            raise PausedError(f"before the {name} titles; nothing is lost but a moment")
+            raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")
         split = trained.dataset.splits[name]
         context.progress(force=True, phase=f"evaluate {name}", done=0, total=len(split), unit="titles")
         scores = of_parts(trained.logits(split), titles=len(split), classes=len(classes))

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.context import Context, Outcome
 from jobs.data import shards
 from jobs.data.dataset import Dataset
-from jobs.data.meter import Meter, stop_if_asked
+from jobs.data.progress import Meter, stop_if_asked
 from jobs.storage import publish_folder
 
 
@@ -39,7 +39,7 @@ def run(context: Context) -> Outcome:
 
 def _run_shard(context: Context) -> Outcome:
     """Publish the spool of one shard; its files are no part of the record, as the merge removes them."""
-    from jobs.data import reading
+    from jobs.data import shard_store
 
     settings = context.task.settings
     dataset = shards.whole(settings).id
@@ -47,7 +47,7 @@ def _run_shard(context: Context) -> Outcome:
     if not final.exists() and not context.storage.dataset(dataset).exists():
         files = shards.files_of(context.task.plumbing["files"], settings["shard"], settings["of"])
         with _workplace(context, final) as home:
-            reading.spool(context, settings["data"], files, home / "spool")
+            shard_store.read_files(context, settings["data"], files, home / "spool")
             context.attempt.check()
             publish_folder(home / "spool", final)
     return Outcome(files=(), result={"shard": settings["shard"], "of": settings["of"]})
@@ -89,20 +89,20 @@ def _workplace(context: Context, final: Path) -> Iterator[Path]:
 
 def _make(context: Context, home: Path) -> None:
     """Write the data set into ``home/dataset``: spools first, from shards or read here, then the arrays."""
-    from jobs.data import assembly, reading
-    from jobs.data.spool import Spool
+    from jobs.data import assembly, shard_store
+    from jobs.data.shard_store import ShardStore
 
     settings, folder = context.task.settings, home / "dataset"
     folder.mkdir()
     spools = []
     done: set[tuple[str, int]] = set()
     for path in shards.found(context.storage, context.task.id):
-        spool = Spool.open(path)
+        spool = ShardStore.open(path)
         if done.isdisjoint(spool.files):
             spools.append(spool)
             done |= spool.files
     if left := shards.missing(context.task.plumbing["files"], done):
-        spools.append(reading.spool(context, settings, left, home / "spool"))
+        spools.append(shard_store.read_files(context, settings, left, home / "spool"))
 
     def advance(phase: str, done: int, total: int) -> None:
         stop_if_asked(context)

@@ -10,8 +10,7 @@ from jobs import entry
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
 from jobs.record import is_done
-from jobs.search.promotion import Judge, next_promotable
-from jobs.search.proposal import claim_point
+from jobs.search.next_trial import StopAtRung, claim_point, next_promotable
 from jobs.search.study import Study
 from jobs.search.trial import value_of
 from jobs.storage import Storage
@@ -28,7 +27,7 @@ def run(context: Context) -> Outcome:
     point = claim_point(study, number)
     context.say(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
     settings = {**study.settings(point), **context.task.plumbing}
-    judge = Judge(study, number, settings)
+    judge = StopAtRung(study, number, settings)
     result = _train(context, settings, judge)
     metric = study.definition["metric"]
     return Outcome(
@@ -61,7 +60,7 @@ def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) ->
     return entry.PAUSED if interrupted() else entry.DONE
 
 
-def _train(context: Context, settings: Mapping[str, Any], judge: Judge) -> Any:
+def _train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
     # Here: `afterwards` is asked of every finished trial, and torch takes a second to import.
     from jobs.training.run import train
 

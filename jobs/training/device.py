@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from jobs import gpus
-from jobs.context import StopError
+from jobs.context import TaskFailedError
 
 # Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
 
 
-class UnusableError(StopError, ValueError):
+class UnusableError(TaskFailedError, ValueError):
     """What a run is to compute on, or by, is not to be had here: said in one line before it begins."""
 
 

@@ -1,16 +1,52 @@
-"""One step and one pass: the model and nothing else; what is measured stays on the device."""
+"""One step and one validation pass of a network: building it, the loss, the batch loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jobs.data.batches import Batch
-from jobs.training.device import autocast
-from jobs.training.tally import Tally
+from jobs.data.dataset import Dataset
+from jobs.training.device import UnusableError, autocast
+from jobs.training.metric_accumulator import MetricAccumulator
+
+
+def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.device) -> Tensor | None:
+    """What is added to the logits inside the training loss, (C,); None for strength 0.
+
+    ``strength`` times the logarithm of each category's share of the training titles (logit adjustment: Menon and
+    others, 2021). At 1 the network's own logits, without the shift, aim at the least balanced error. A category
+    without training titles counts as if it had one.
+    """
+    if strength == 0.0:
+        return None
+    shares = np.maximum(support, 1) / max(int(support.sum()), 1)
+    return torch.from_numpy((strength * np.log(shares)).astype(np.float32)).to(device)
+
+
+def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.device) -> nn.Module:
+    """The network with its initial weights, the same for a seed wherever it runs.
+
+    Raises UnusableError where its own ``unsupported`` says why it can't be computed so on this device.
+    """
+    network = import_module(f"jobs.models.{settings['architecture']}.network")
+    problem = network.unsupported(device, settings["precision"]) if hasattr(network, "unsupported") else None
+    if problem is not None:
+        raise UnusableError("error", problem)
+    with warnings.catch_warnings():
+        # The vectors are a read-only map shared by every task of the node; a network only reads them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        vectors = torch.from_numpy(dataset.vectors())
+    torch.manual_seed(settings["seed"])
+    model: nn.Module = network.build(settings, vectors=vectors, classes=len(dataset.classes))
+    return model.to(device)
 
 
 class Optimiser(Protocol):
@@ -27,7 +63,7 @@ class Stepper:
         self,
         model: nn.Module,
         optimiser: Optimiser,
-        tally: Tally,
+        tally: MetricAccumulator,
         *,
         device: torch.device,
         precision: str,
@@ -73,7 +109,7 @@ def forward(
 def validate(
     model: nn.Module,
     batches: Iterable[Batch],
-    tally: Tally,
+    tally: MetricAccumulator,
     *,
     device: torch.device,
     precision: str,

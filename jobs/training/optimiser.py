@@ -1,17 +1,56 @@
-"""Adam, which on a CPU touches only those word vectors that a batch used and still ends where dense Adam does."""
+"""Adam, and Adam for trained word vectors that touches only the words of a batch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from jobs.errors import InputError
-from jobs.models.words import Words
-from jobs.training.lag import Lag
+from jobs.models.layers import WordEmbedding
+
+DECAY_STEPS = 400  # steps after which a factor below 0.91 a step has left float64's precision
+MEAN_AGE = 10  # steps that what is left of the momentum lasts, on average
+BIAS_STEPS = 40_960  # steps after which Adam's bias correction is 1 in float64
+
+
+class AdamCatchUp:
+    """The sum of the steps that dense Adam would have taken with a row while its gradient was zero.
+
+    A row last moved at step t has mean m and square v of its gradients. In step t + j, without a gradient, Adam moves
+    it by rate x m / sqrt(v) x r^j x c(t + j), where r = beta1 / sqrt(beta2) and
+    c(n) = sqrt(1 - beta2^n) / (1 - beta1^n). With tail(t), the sum of r^j x c(t + j) over all j >= 1, the sum of the
+    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is taken as it stands ``MIDDLE``
+    steps on.
+    """
+
+    def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:
+        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self._ratio = beta1 / math.sqrt(beta2)
+        step = np.arange(1, BIAS_STEPS + DECAY_STEPS + 1, dtype=np.float64)
+        correction = np.sqrt(-np.expm1(step * math.log(beta2))) / -np.expm1(step * math.log(beta1))
+        fading = self._ratio ** np.arange(1, DECAY_STEPS + 1, dtype=np.float64)
+        # tail[t] needs c(t + 1), c(t + 2) ..: correction[t], correction[t + 1] ..
+        self._tail = torch.from_numpy(np.correlate(correction, fading, mode="valid"))
+
+    def catch_up(self, row: Tensor, mean: Tensor, square: Tensor, *, last: Tensor, now: int, rate: float) -> None:
+        """Bring rows (U, D), their means and squares from their last steps (U,) to step ``now``, in place."""
+        steps = (now - last).to(torch.float64)
+        far = self._tail[min(now, BIAS_STEPS)] * self._ratio**steps
+        moved = rate * (self._tail[last.clamp(max=BIAS_STEPS)] - far)
+        # Adam adds epsilon to sqrt(v x beta2^j / (1 - beta2^(t + j))); taken where the momentum is on average.
+        middle = last + MEAN_AGE
+        correction = torch.sqrt(-torch.expm1(middle * math.log(self._beta2))) * self._beta2 ** (-MEAN_AGE / 2)
+        share = mean / square.sqrt().add_((self._epsilon * correction).float()[:, None])
+        row.addcmul_(share, moved.float()[:, None], value=-1.0)
+        mean.mul_((self._beta1**steps).float()[:, None])
+        square.mul_((self._beta2**steps).float()[:, None])
+
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ROWS = 8_192  # word vectors settled at once: a piece that fits the processor's cache
@@ -25,7 +64,7 @@ class Optimiser:
     """
 
     def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, device: torch.device) -> None:
-        words = [module for module in model.modules() if isinstance(module, Words) and not module.frozen]
+        words = [module for module in model.modules() if isinstance(module, WordEmbedding) and not module.frozen]
         vectors = {id(module.weight) for module in words}
         dense = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in vectors]
         self._rate = learning_rate
@@ -35,7 +74,7 @@ class Optimiser:
             if device.type == "cpu":
                 self._lazy.append(_Lazy(module, learning_rate, weight_decay))
             else:
-                self._parts.append(_Whole(module, weight_decay))
+                self._parts.append(_DenseEmbedding(module, weight_decay))
         self._parts += self._lazy
 
     def step(self) -> None:
@@ -50,11 +89,11 @@ class Optimiser:
             for weight in part.weights:
                 weight.grad = None
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring every word vector up to date: before an evaluation, never at the whim of a checkpoint."""
         with torch.no_grad():
             for part in self._lazy:
-                part.settle()
+                part.flush()
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that a step changes, the weights left out."""
@@ -101,10 +140,10 @@ class _Dense:
         return {"means": self._means, "squares": self._squares, "steps": self._steps}
 
 
-class _Whole(_Dense):
+class _DenseEmbedding(_Dense):
     """Word vectors on a GPU: its memory is quick enough to move them all."""
 
-    def __init__(self, words: Words, weight_decay: float) -> None:
+    def __init__(self, words: WordEmbedding, weight_decay: float) -> None:
         super().__init__([words.weight], 0.0)  # type: ignore[list-item]
         self._words = words
         self._l2 = weight_decay
@@ -124,7 +163,7 @@ class _Lazy:
     after ``settle`` the vectors are those of dense Adam, up to rounding and to epsilon's small share.
     """
 
-    def __init__(self, words: Words, rate: float, weight_decay: float) -> None:
+    def __init__(self, words: WordEmbedding, rate: float, weight_decay: float) -> None:
         self._words = words
         self._rate, self._decay = rate, weight_decay
         self.weights: list[nn.Parameter] = [words.weight]  # type: ignore[list-item]
@@ -132,7 +171,7 @@ class _Lazy:
         self._square = torch.zeros_like(words.weight, requires_grad=False)
         self._last = torch.zeros(len(words.weight), dtype=torch.int64)  # the step a row is up to date with
         self._steps = torch.zeros((), dtype=torch.int64)
-        self._lag = Lag(BETA1, BETA2, EPSILON)
+        self._lag = AdamCatchUp(BETA1, BETA2, EPSILON)
         self._ready: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         words.fetch = self.fetch
 
@@ -154,7 +193,7 @@ class _Lazy:
         self._steps += 1
         self._write(ids, row, mean, square)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         now = int(self._steps)
         late = ((self._last > 0) & (self._last < now)).nonzero().view(-1)
         for ids in torch.split(late, ROWS):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jobs.context import StopError
+from jobs.context import TaskFailedError
 
 EARLY = "early stopping"
 SEARCH = "stopped by the search"
@@ -45,14 +45,14 @@ def has_stalled(journal: Sequence[Mapping[str, Any]], patience: int | None) -> b
     return len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
-def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: float | None) -> StopError:
+def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: float | None) -> TaskFailedError:
     """The end of a run whose loss is no number: ``norm`` is the gradient's now, ``before`` that of a sound look."""
     words = f"the {where} loss is NaN or infinite at epoch {epoch}, step {step}"
     if norm is not None:
         words += f"; gradient norm {norm:.3g}"
     if before is not None:
         words += f", {before:.3g} on average before that"
-    return StopError(
+    return TaskFailedError(
         "diverged",
         f"{words}; a smaller learning_rate may help",
         epoch=epoch,
@@ -62,12 +62,12 @@ def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: f
     )
 
 
-def stuck(journal: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> StopError:
+def at_chance_error(journal: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> TaskFailedError:
     """The end of a run at chance level, with what ``diagnose`` saw."""
     last = journal[-1]
     dead = ", ".join(f"{name} {share:.0%}" for name, share in seen["dead_units"].items()) or "none measured"
     norms = ", ".join(f"{name} {value:.2g}" for name, value in seen["gradient_norms"].items())
-    return StopError(
+    return TaskFailedError(
         "at chance",
         f"after {len(journal)} epochs the validation balanced accuracy is {last['validation_balanced_accuracy']:.4f}, "
         f"no better than chance; dead units: {dead}; gradient norms: {norms}",

@@ -51,12 +51,12 @@ class Trained:
             self._fitted = import_module(f"jobs.models.{name}.estimator").load(self._folder)
             return
         from jobs.training import checkpoint, device
-        from jobs.training.network import build
+        from jobs.training.loop import build_network
 
         # Training's `cuda` says nothing of who computes now, with a GPU or without; its `cpu` is a choice.
         self._device = device.choose("cpu" if self.settings["device"] == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
-        self._model = build(self.settings, self.dataset, self._device)
+        self._model = build_network(self.settings, self.dataset, self._device)
         try:
             self._model.load_state_dict(weights)
         except RuntimeError as error:  # how torch says that names or shapes differ

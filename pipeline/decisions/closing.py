@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.retry import RESUMED, Retry, retry_of
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 if TYPE_CHECKING:
     from pipeline.plan import Planned
-    from pipeline.queue import Place
+    from pipeline.queue import QueuedAs
     from pipeline.submission import Submission
 
 GIVEN_UP = "trials that it waited for are given up"
@@ -32,7 +32,7 @@ class ClosingEvidence:
     retries: int
     submission: Submission
     submissions: Sequence[Submission]
-    queue_history: Mapping[str, Sequence[Place]]
+    queue_history: Mapping[str, Sequence[QueuedAs]]
     progressed: Collection[str] = ()
     unrecorded: Collection[str] = ()
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.states import TaskState
-from slurm.reasons import stuck
+from pipeline.task_state import TaskState
+from slurm.reasons import is_launch_held
 
 if TYPE_CHECKING:
     from pipeline.plan import Planned
@@ -87,7 +87,7 @@ def stale_dependents(
 def launch_held(states: Mapping[str, TaskState], executor: str) -> tuple[str, ...]:
     """Elements that the scheduler holds since a start failed on their node: they go on when released."""
     held = _queued(states, executor)
-    return tuple(sorted({job for _, job, state in held if _is_ours(state, executor) and stuck(state.reason)}))
+    return tuple(sorted({job for _, job, state in held if _is_ours(state, executor) and is_launch_held(state.reason)}))
 
 
 def queued_elements(states: Mapping[str, TaskState], executor: str, stale: Collection[str]) -> dict[str, str]:

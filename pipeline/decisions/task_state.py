@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 if TYPE_CHECKING:
     from jobs.record import Record
-    from slurm.states import JobState
+    from slurm.query import JobState
 
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
 TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too often"}

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.data.settings import SPLITS, Data
-from pipeline.manifest.errors import Path
-from pipeline.manifest.shape import Findings, explain, read
+from pipeline.manifest.errors import KeyPath
+from pipeline.manifest.validation import Findings, explain, read
 
 
 class DataSets:
@@ -21,14 +21,14 @@ class DataSets:
         self._found = found
         self._read: dict[str, Data | None] = {}
 
-    def get(self, changes: Mapping[str, Any], path: Path) -> Data | None:
+    def get(self, changes: Mapping[str, Any], path: KeyPath) -> Data | None:
         """The data set of a run that changes these keys at ``path``; None with the problems noted."""
         key = json.dumps(changes, sort_keys=True)
         if key not in self._read:
             self._read[key] = self._make(changes, path)
         return self._read[key]
 
-    def _make(self, changes: Mapping[str, Any], path: Path) -> Data | None:
+    def _make(self, changes: Mapping[str, Any], path: KeyPath) -> Data | None:
         try:
             return read(Data, merged(_without_other_sources(self._base, changes), changes))
         except ValidationError as error:
@@ -39,7 +39,7 @@ class DataSets:
             return None
 
 
-def _reaches(changes: Mapping[str, Any], place: Path) -> bool:
+def _reaches(changes: Mapping[str, Any], place: KeyPath) -> bool:
     """Whether the value at a place is the run's own, rather than the manifest's beside it."""
     value: Any = changes
     for part in place:

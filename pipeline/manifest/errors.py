@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from jobs.errors import InputError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Problem:
     """One thing to correct; ``path`` is the key's, outermost first."""
 
     mark: Mark
-    path: Path
+    path: KeyPath
     message: str
 
     def __str__(self) -> str:

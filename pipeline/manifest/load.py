@@ -1,24 +1,73 @@
-"""From a manifest's file to a manifest that can be planned; nothing is ever written."""
+"""A manifest and its cluster profile, read and checked."""
 
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pipeline.manifest.allotment import allot, said
-from pipeline.manifest.assembly import assemble
-from pipeline.manifest.document import Node
-from pipeline.manifest.expansion import Expansion
-from pipeline.manifest.groups import GroupExpansion
-from pipeline.manifest.places import with_dollars_kept
-from pipeline.manifest.profile import check_profile, make_cluster
-from pipeline.manifest.searches import expand_search
-from pipeline.manifest.sections import Cluster as ClusterSection
-from pipeline.manifest.sections import Group, Root
-from pipeline.manifest.shape import Findings, validate
-from pipeline.manifest.types import Manifest, Run, Search
+from pipeline.manifest.compose import assemble
+from pipeline.manifest.errors import KeyPath
+from pipeline.manifest.expand_groups import Expansion, GroupExpansion
+from pipeline.manifest.expand_searches import expand_search
+from pipeline.manifest.model import Cluster, Manifest, Run, Search
+from pipeline.manifest.path_fields import with_dollars_kept
+from pipeline.manifest.resources import explicit, resolve_resources
+from pipeline.manifest.schema import Cluster as ClusterSection
+from pipeline.manifest.schema import Group, Root
+from pipeline.manifest.validation import Findings, validate
+from pipeline.manifest.yaml_nodes import Node
+
+_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_OPTION = re.compile(r"[a-z][a-z0-9_-]*\Z")
+_OTHER_CLUSTERS = ("clusters", "cluster")
+
+
+def check_profile(section: ClusterSection, found: Findings) -> None:
+    """Note what would break out of an sbatch line, or is no option or variable at all."""
+    for name in _WORDS:
+        value = getattr(section, name)
+        if value is not None and (not value or any(character.isspace() for character in value)):
+            found.add(("cluster", name), f"must be one word, not {value!r}")
+    _check_line(("cluster", "activate"), section.activate, found)
+    _check_line(("cluster", "python"), section.python, found)
+    for position, module in enumerate(section.modules):
+        if not re.fullmatch(r"[\w.+@:~-][\w.+@:~/-]*", module):
+            found.add(("cluster", "modules", position), f"must be a module's name, not {module!r}")
+    for name, value in section.environment.items():
+        path = ("cluster", "environment", name)
+        if not _VARIABLE.match(name):
+            found.add(path, "must be a variable's name: letters, digits and _", key=True)
+        _check_line(path, value, found)
+    for name, value in section.extra.items():
+        path = ("cluster", "extra", name)
+        if not _OPTION.match(name):
+            found.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
+        elif name.replace("_", "-") in _OTHER_CLUSTERS:
+            found.add(path, "jobs of another cluster can't be followed: submit from a login node of that one", key=True)
+        _check_line(path, value, found)
+
+
+def _check_line(path: KeyPath, value: object, found: Findings) -> None:
+    if isinstance(value, str) and any(ord(character) < 32 for character in value):
+        found.add(path, "must be one line")
+
+
+def make_cluster(section: ClusterSection) -> Cluster:
+    """The checked profile in the pipeline's own terms."""
+    plain: dict[str, Any] = section.model_dump()
+    plain["modules"] = tuple(section.modules)
+    plain["environment"] = {name: _shell(value) for name, value in section.environment.items()}
+    plain["resources"] = explicit(section.resources)
+    return Cluster(**plain)
+
+
+def _shell(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -> Manifest:
@@ -48,7 +97,7 @@ def _load(path: Path, sets: Sequence[str], cluster: Path | None) -> Manifest:
     found = Findings(document)
     # A section whose lines are all commented out is as good as left out.
     root = validate(Root, {key: value for key, value in document.plain().items() if value is not None}, found)
-    found.settle()
+    found.flush()
     assert root is not None
     expansion = Expansion(root, found)
     expansion.check_name(root.name, ("name",), key=False)
@@ -56,7 +105,7 @@ def _load(path: Path, sets: Sequence[str], cluster: Path | None) -> Manifest:
     runs, searches = _expand(root, expansion)
     if not root.experiments and not root.searches:
         found.add((), "asks for nothing: give it experiments or searches")
-    found.settle()
+    found.flush()
     return _manifest(path, document, root, runs, searches)
 
 
@@ -84,7 +133,7 @@ def _manifest(path: Path, document: Node, root: Root, runs: list[Run], searches:
         cluster=make_cluster(cluster),
         runs=tuple(runs),
         searches=tuple(searches),
-        resources=allot(said(cluster.resources), said(root.resources)),
+        resources=resolve_resources(explicit(cluster.resources), explicit(root.resources)),
         language=root.report.language,
         tracking_uri=root.tracking.uri,
         retries=root.retries,

@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.plan import Plan
-from pipeline.report import document, mlflow_store, results, tracking
+from pipeline.report import document, results_csv
 from pipeline.report.collect import Collected, Progress, collect
-from pipeline.report.files import publish
+from pipeline.report.files import file_name, publish
 from pipeline.report.groups import Group, make_groups
-from pipeline.report.names import file_name
-from pipeline.report.observations import observe
+from pipeline.report.i18n import Messages, make_words
+from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
-from pipeline.report.tracked import tracked
-from pipeline.report.words import Words, make_words
-from pipeline.states import TaskState
+from pipeline.task_state import TaskState
 
 OWN = (  # folders in which what an earlier report left over is removed
     "plots",
@@ -49,15 +47,15 @@ def build(
         collected = collect(plan, states, progress=progress)
         groups = make_groups(collected)
         tables = tuple(table for group in groups for table in build_all(group, collected, words))
-    observations = observe(groups, collected, words)
+    observations = find_insights(groups, collected, words)
     pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
     folder = collected.storage.reports / plan.manifest.name
     if only is not None:
         folder = folder / "only" / file_name(only)
-    table, written = results.columns(collected), document.table_files(tables)
+    table, written = results_csv.columns(collected), document.table_files(tables)
     files |= {
-        "results.csv": results.as_csv(table),
-        "results.parquet": results.as_parquet(table),
+        "results.csv": results_csv.as_csv(table),
+        "results.parquet": results_csv.as_parquet(table),
         "results.md": document.as_markdown(collected, tables, written, observations, pictures, words),
         "results.tex": document.as_latex(collected, tables, written, words),
         **written,
@@ -96,16 +94,20 @@ def update_mlflow(
 ) -> str | None:
     """Bring MLflow's store, and the tracking server if there is one, up to date; a note when one was left behind."""
     paths = {group: [folder / name for name in names] for group, names in pictures.items()}
-    runs = tracked(collected, paths)
+    # They read what this package has collected: imported here, they can also be imported first.
+    from pipeline.mlflow import store, sync
+    from pipeline.mlflow.runs import mlflow_runs
+
+    runs = mlflow_runs(collected, paths)
     storage, manifest = collected.storage, collected.manifest
-    updated = mlflow_store.update(storage, manifest.name, runs, progress=progress)
+    updated = store.update(storage, manifest.name, runs, progress=progress)
     if manifest.tracking_uri is not None:
-        return tracking.fill(manifest.tracking_uri, storage, manifest.name, runs, progress=progress)
+        return sync.sync_server(manifest.tracking_uri, storage, manifest.name, runs, progress=progress)
     return "MLflow's store is being updated by another process" if updated.busy else None
 
 
 def _draw(
-    groups: tuple[Group, ...], collected: Collected, words: Words, progress: Progress | None
+    groups: tuple[Group, ...], collected: Collected, words: Messages, progress: Progress | None
 ) -> tuple[dict[str, list[str]], dict[str, bytes]]:
     """The pictures' paths by group, and their files."""
     import matplotlib as mpl

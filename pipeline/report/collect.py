@@ -14,11 +14,11 @@ from jobs.search import winner
 from jobs.search.importance import importance
 from jobs.storage import Storage
 from jobs.training.trained import SETTINGS
-from pipeline.manifest.types import Manifest
+from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
-from pipeline.report import disk
-from pipeline.report.data_columns import Place, data_settings, place
-from pipeline.states import TaskState
+from pipeline.report import records
+from pipeline.report.records import Place, data_settings, place
+from pipeline.task_state import TaskState
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
@@ -102,26 +102,26 @@ class Collected:
     results: tuple[Result, ...]
     searches: tuple[SearchResult, ...]
     tasks: Mapping[str, int]  # how many tasks are in each state
-    _evaluations: dict[str, Mapping[str, disk.Split]] = field(default_factory=dict)
+    _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search
-    _known: dict[str, disk.Known] = field(default_factory=dict)  # by data set
+    _known: dict[str, records.ClassCache] = field(default_factory=dict)  # by data set
 
     @cached_property
     def _runs(self) -> str:
         return str(self.storage.runs)
 
-    def evaluation(self, result: Result) -> Mapping[str, disk.Split]:
+    def evaluation(self, result: Result) -> Mapping[str, records.Split]:
         """Recall and support by split; empty where the run is not done or the file is broken."""
         key = result.row.evaluate
         if key not in self._evaluations:
             self._evaluations[key] = self._read_evaluation(result) if result.done else {}
         return self._evaluations[key]
 
-    def _read_evaluation(self, result: Result) -> Mapping[str, disk.Split]:
+    def _read_evaluation(self, result: Result) -> Mapping[str, records.Split]:
         try:
-            known = self._known.setdefault(result.row.dataset, disk.Known())
-            found = disk.read_evaluation(f"{self._runs}/{result.row.evaluate}", known)
+            known = self._known.setdefault(result.row.dataset, records.ClassCache())
+            found = records.read_evaluation(f"{self._runs}/{result.row.evaluate}", known)
         except ValueError:
             return {}
         if found is None:
@@ -135,10 +135,10 @@ class Collected:
         self.evaluation(result)
         return self._classes.get(result.row.dataset, ())
 
-    def predictions(self, result: Result, split: str) -> disk.Predictions | None:
+    def predictions(self, result: Result, split: str) -> records.Predictions | None:
         if not result.done:
             return None
-        return disk.read_predictions(f"{self.storage.runs}/{result.row.evaluate}", split)
+        return records.read_predictions(f"{self.storage.runs}/{result.row.evaluate}", split)
 
     def importance(self, search: SearchResult) -> Mapping[str, float]:
         """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
@@ -154,7 +154,7 @@ class Collected:
     def log(self, result: Result) -> str:
         """The end of the log of the task that matters: the one that failed, else the one that trained."""
         folder = result.id or result.row.evaluate
-        return disk.log_tail(self.storage.run(folder)) or disk.log_tail(self.storage.run(result.row.evaluate))
+        return records.log_tail(self.storage.run(folder)) or records.log_tail(self.storage.run(result.row.evaluate))
 
     def missing(self) -> int:
         """How many rows have no final figures yet."""
@@ -180,7 +180,7 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
     return Collected(manifest=plan.manifest, storage=storage, results=tuple(results), searches=searches, tasks=counts)
 
 
-def deciding(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def result_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a result: all but device and the like."""
     plumbing = _plumbing(architecture)
     return {name: value for name, value in settings.items() if name not in plumbing}
@@ -220,10 +220,10 @@ class _Reader:
         train_id = row.train or self._winner(row, evaluate)
         train = self.part(train_id) if train_id else None
         settings, epochs = self._training(row, train_id)
-        spoke = _speaks(train, evaluate)
+        spoke = _deciding_task(train, evaluate)
         # Half a row would be worse than none: what was evaluated counts once both tasks are done.
-        figures = disk.figures(train.result) if train and train.state == "done" else {}
-        figures |= disk.figures(evaluate.result) if spoke.state == "done" else {}
+        figures = records.figures(train.result) if train and train.state == "done" else {}
+        figures |= records.figures(evaluate.result) if spoke.state == "done" else {}
         return Result(
             row=row,
             position=position,
@@ -232,7 +232,7 @@ class _Reader:
             cause=spoke.cause,
             message=spoke.message,
             attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
-            settings={**deciding(row.architecture, settings), **self.data.get(place(row), {})},
+            settings={**result_settings(row.architecture, settings), **self.data.get(place(row), {})},
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
@@ -266,7 +266,7 @@ class _Reader:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
             settings = {**settings, **own, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
-        return settings, disk.read_epochs(f"{self.runs}/{train_id}")
+        return settings, records.read_epochs(f"{self.runs}/{train_id}")
 
     def _state(self, task_id: str | None) -> TaskState:
         return self.states.get(task_id, WAITING) if task_id else WAITING
@@ -279,7 +279,7 @@ def _part(storage: Storage, task_id: str, given: TaskState, runs: str | None = N
     """A task as its record tells it; the state given stands where a record doesn't contradict it."""
     part = _Part(given.state, given.cause, given.message)
     try:
-        record = disk.read_record(f"{runs or storage.runs}/{task_id}")
+        record = records.read_record(f"{runs or storage.runs}/{task_id}")
     except ValueError as error:
         return _Part("failed", BROKEN, str(error))
     if record is None or (record["state"] == "failed" and given.state != "failed"):
@@ -287,14 +287,14 @@ def _part(storage: Storage, task_id: str, given: TaskState, runs: str | None = N
         return _Part("lost", None, "its record is gone") if given.state == "done" else part
     if record["state"] == "failed":
         cause = record.get("cause") or given.cause
-        return _told("failed", cause, record.get("message"), record)
+        return _from_record("failed", cause, record.get("message"), record)
     if given.state != "done" and not _whole(storage, record["files"]):
         return part
     # Done since the states were taken, or known to be done.
-    return _told("done", None, None, record)
+    return _from_record("done", None, None, record)
 
 
-def _told(state: str, cause: str | None, message: str | None, record: Mapping[str, Any]) -> _Part:
+def _from_record(state: str, cause: str | None, message: str | None, record: Mapping[str, Any]) -> _Part:
     times = record.get("started"), record.get("ended")
     return _Part(state, cause, message, record["result"], record["about"], *times)
 
@@ -306,7 +306,7 @@ def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
         return False
 
 
-def _speaks(train: _Part | None, evaluate: _Part) -> _Part:
+def _deciding_task(train: _Part | None, evaluate: _Part) -> _Part:
     """Which of a row's two tasks tells its state: the training until it is done, then the evaluation."""
     if train is not None and train.state != "done":
         return train
@@ -330,7 +330,7 @@ def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskS
 def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, given: TaskState) -> Trial:
     part = _part(storage, task_id, given)
     point = _point(storage, planned.id, number)
-    figures = disk.figures(part.result)
+    figures = records.figures(part.result)
     if "value" in figures:
         figures[planned.search.metric] = figures["value"]
     stopped = part.result.get("stopped")
@@ -342,7 +342,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
         point=point,
         settings={**planned.search.settings, **point},
         figures=figures,
-        epochs=disk.read_epochs(f"{storage.runs}/{task_id}"),
+        epochs=records.read_epochs(f"{storage.runs}/{task_id}"),
         gpu_hours=given.gpu_hours,
         stopped=stopped if isinstance(stopped, str) else None,
         started=part.started,
@@ -354,7 +354,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
 def _settings_written(path: str) -> Mapping[str, Any]:
     """What a run was trained with; empty before it begins."""
     try:
-        written = orjson.loads(disk.read_bytes(path) or b"{}")
+        written = orjson.loads(records.read_bytes(path) or b"{}")
     except orjson.JSONDecodeError:
         return {}
     if not isinstance(written, Mapping):
@@ -364,7 +364,7 @@ def _settings_written(path: str) -> Mapping[str, Any]:
 
 def _point(storage: Storage, search_id: str, number: int) -> Mapping[str, Any]:
     """What a trial tries; empty as long as nothing was proposed."""
-    text = disk.read_bytes(f"{storage.search(search_id)}/trials/{number:04d}/point.json")
+    text = records.read_bytes(f"{storage.search(search_id)}/trials/{number:04d}/point.json")
     try:
         point = orjson.loads(text or b"{}").get("point", {})
     except (orjson.JSONDecodeError, AttributeError):

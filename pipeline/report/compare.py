@@ -14,13 +14,13 @@ import numpy as np
 from jobs.errors import InputError
 from jobs.search import winner
 from jobs.storage import Storage, read_json
-from pipeline.report import disk, results, statistics
-from pipeline.report.observations import verdict
+from pipeline.report import intervals, records, results_csv
+from pipeline.report.i18n import Messages, make_words
+from pipeline.report.insights import verdict
 from pipeline.report.table import Cell, Column, Table, number, setting
-from pipeline.report.words import Words, make_words
 
 PLACE = ("group", "run", "architecture", "seed")
-FIGURES = (*results.METRICS, "gpu_hours")
+FIGURES = (*results_csv.METRICS, "gpu_hours")
 BALANCED = "test_balanced_accuracy"
 
 
@@ -30,8 +30,8 @@ class Side:
 
     name: str
     line: Mapping[str, str]
-    split: disk.Split | None
-    predictions: disk.Predictions | None
+    split: records.Split | None
+    predictions: records.Predictions | None
 
     def figure(self, metric: str) -> float | None:
         text = self.line.get(metric, "")
@@ -126,12 +126,12 @@ def _read_side(report: Path, line: Mapping[str, str]) -> Side:
     storage = Storage(report.resolve().parent.parent)
     evaluate = _evaluations(storage.root).get(line.get("id", ""))
     try:
-        evaluation = disk.read_evaluation(f"{storage.runs}/{evaluate}") if evaluate else None
+        evaluation = records.read_evaluation(f"{storage.runs}/{evaluate}") if evaluate else None
     except ValueError:
         evaluation = None
     if evaluation is None:
         return Side(name=name, line=line, split=None, predictions=None)
-    predictions = disk.read_predictions(f"{storage.runs}/{evaluate}", "test")
+    predictions = records.read_predictions(f"{storage.runs}/{evaluate}", "test")
     return Side(name=name, line=line, split=evaluation[1].get("test"), predictions=predictions)
 
 
@@ -151,7 +151,7 @@ def _evaluations(root: Path) -> dict[str, str]:
     return found
 
 
-def _compare_runs(first: Side, second: Side, words: Words) -> Comparison:
+def _compare_runs(first: Side, second: Side, words: Messages) -> Comparison:
     sides = (first, second)
     shown = [name for name in first.line if name not in (*FIGURES, "id", "git_commit", "state", "cause")]
     shown += [name for name in second.line if name not in first.line and name not in FIGURES]
@@ -176,7 +176,7 @@ def _compare_runs(first: Side, second: Side, words: Words) -> Comparison:
     return Comparison(tables=(settings, metrics), sentences=_verdicts(first, second, words))
 
 
-def _verdicts(first: Side, second: Side, words: Words) -> tuple[str, ...]:
+def _verdicts(first: Side, second: Side, words: Messages) -> tuple[str, ...]:
     one, other = first.figure(BALANCED), second.figure(BALANCED)
     p = chance(first, second)
     if one is None or other is None or p is None:
@@ -193,13 +193,13 @@ def chance(first: Side, second: Side) -> float | None:
     mine, theirs = first.predictions, second.predictions
     if mine is not None and theirs is not None and np.array_equal(mine.label, theirs.label):
         right = [(side.predicted == side.label).astype(np.float64) for side in (mine, theirs)]
-        return statistics.paired_p(right[0], right[1], mine.label)
+        return intervals.paired_p(right[0], right[1], mine.label)
     if first.split is not None and second.split is not None:
-        return statistics.unpaired_p(first.split, second.split)
+        return intervals.unpaired_p(first.split, second.split)
     return None
 
 
-def _compare_reports(first: _Address, second: _Address, words: Words) -> Comparison:
+def _compare_reports(first: _Address, second: _Address, words: Messages) -> Comparison:
     """Runs that both have, by group, name and seed; and those that only one has."""
     one, other = (
         {tuple(line[name] for name in PLACE): line for line in address.lines()} for address in (first, second)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from pipeline.report.collect import Collected
-from pipeline.report.formats import csv, html, latex, markdown
-from pipeline.report.names import file_name
-from pipeline.report.table import Table
-from pipeline.report.words import Words
+from pipeline.report.files import file_name
+from pipeline.report.i18n import Messages
+from pipeline.report.table import Table, escape_markdown, latex_document, to_csv, to_html, to_latex, to_markdown
 
 
 def as_markdown(
@@ -18,44 +17,44 @@ def as_markdown(
     written: Mapping[str, bytes],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Words,
+    words: Messages,
 ) -> bytes:
     """Everything in one text: where it stands, what was observed, and each group's tables and pictures.
 
     ``written`` are the tables' own files, as ``table_files`` makes them.
     """
     parts = [
-        f"# {markdown.escape(words('results of', name=collected.manifest.name))}\n",
-        f"{standing(collected, words)}\n",
+        f"# {escape_markdown(words('results of', name=collected.manifest.name))}\n",
+        f"{completion_line(collected, words)}\n",
     ]
     told = list(observations)
     if told:
-        lines = "".join(f"- {markdown.escape(sentence)}\n" for sentence in told)
+        lines = "".join(f"- {escape_markdown(sentence)}\n" for sentence in told)
         parts.append(f"## {words('observations')}\n\n{lines}")
     for group, members in groupby(tables, key=lambda table: table.group):
-        parts.append(f"## {markdown.escape(group)}\n")
+        parts.append(f"## {escape_markdown(group)}\n")
         for table in members:
             title = table.title.removeprefix(f"{group}: ")
-            parts.append(f"### {markdown.escape(title[:1].upper() + title[1:])}\n")
+            parts.append(f"### {escape_markdown(title[:1].upper() + title[1:])}\n")
             parts.append(written[_place(table, "md")].decode())
-        parts += [f"![{markdown.escape(group)}]({path})\n" for path in pictures.get(group, ())]
-    parts += [f"![{markdown.escape(words('cost title'))}]({path})\n" for path in pictures.get("", ())]
+        parts += [f"![{escape_markdown(group)}]({path})\n" for path in pictures.get(group, ())]
+    parts += [f"![{escape_markdown(words('cost title'))}]({path})\n" for path in pictures.get("", ())]
     return "\n".join(parts).encode()
 
 
-def as_latex(collected: Collected, tables: Iterable[Table], written: Mapping[str, bytes], words: Words) -> bytes:
+def as_latex(collected: Collected, tables: Iterable[Table], written: Mapping[str, bytes], words: Messages) -> bytes:
     texts = (written[_place(table, "tex")].decode() for table in tables)
-    return latex.document(words("results of", name=collected.manifest.name), texts).encode()
+    return latex_document(words("results of", name=collected.manifest.name), texts).encode()
 
 
 def table_files(tables: Iterable[Table]) -> dict[str, bytes]:
     """Each table alone, in every format: ``tables/<group>-<table>.<suffix>``."""
     files = {}
     for table in tables:
-        files[_place(table, "md")] = markdown.write(table).encode()
-        files[_place(table, "tex")] = latex.write(table).encode()
-        files[_place(table, "html")] = html.write(table).encode()
-        files[_place(table, "csv")] = csv.write(table).encode()
+        files[_place(table, "md")] = to_markdown(table).encode()
+        files[_place(table, "tex")] = to_latex(table).encode()
+        files[_place(table, "html")] = to_html(table).encode()
+        files[_place(table, "csv")] = to_csv(table).encode()
     return files
 
 
@@ -63,7 +62,7 @@ def _place(table: Table, suffix: str) -> str:
     return f"tables/{file_name(table.group)}-{table.name}.{suffix}"
 
 
-def standing(collected: Collected, words: Words) -> str:
+def completion_line(collected: Collected, words: Messages) -> str:
     """One sentence: all is finished, or how much is missing."""
     total, missing = len(collected.results), collected.missing()
     if not missing:

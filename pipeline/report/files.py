@@ -1,12 +1,22 @@
-"""A report's folder: derived files, each replaced whole and only when its bytes changed."""
+"""The report's files: safe names, written whole."""
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.storage import check_plain, open_plain, plain_folder, read_plain
+from jobs.storage import check_plain, digest, open_plain, plain_folder, read_plain
+
+
+def file_name(text: str) -> str:
+    """A name that every file system and browser takes, and that no other text has.
+
+    Letters, digits, dots, dashes and underscores stay; a name that held anything else gets a digest at its end.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
+    return plain if plain == text else f"{plain or 'unnamed'}-{digest(text)[:6]}"
 
 
 def publish(folder: Path, files: Mapping[str, bytes], *, own: tuple[str, ...]) -> None:

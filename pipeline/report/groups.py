@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.report.collect import Collected, Result, SearchResult
-from pipeline.report.words import Words
+from pipeline.report.i18n import Messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Entry:
     def reference(self, metric: str) -> float | None:
         return self.first.row.reference.get(metric)
 
-    def seeds_text(self, words: Words) -> str:
+    def seeds_text(self, words: Messages) -> str:
         """``5``, or what is missing and why: ``4/5, 1 out of memory``."""
         total = len(self.results)
         reasons = Counter(reason for result in self.results if (reason := result.reason()) is not None)

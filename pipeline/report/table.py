@@ -1,9 +1,12 @@
-"""A table before it is written in any format: columns, cells with their numbers, a caption."""
+"""A table as a value, and its text in CSV, Markdown, HTML and LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 NOTHING = "–"
@@ -85,7 +88,9 @@ def setting_number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def fold(table: Table, keep: Iterable[str], words_equal: str, *, alone: Iterable[str] | None = None) -> Table:
+def collapse_constant_columns(
+    table: Table, keep: Iterable[str], words_equal: str, *, alone: Iterable[str] | None = None
+) -> Table:
     """Move columns that are equal in every row to the caption; drop those that are empty in every row.
 
     For settings ``alone`` is given, the ones that always deserve a column: any other is equal when it is so in all
@@ -115,7 +120,7 @@ def fold(table: Table, keep: Iterable[str], words_equal: str, *, alone: Iterable
     )
 
 
-def embolden(cells: list[Cell], positions: Iterable[int]) -> list[Cell]:
+def mark_bold(cells: list[Cell], positions: Iterable[int]) -> list[Cell]:
     marked = set(positions)
     return [replace(cell, bold=True) if position in marked else cell for position, cell in enumerate(cells)]
 
@@ -123,3 +128,196 @@ def embolden(cells: list[Cell], positions: Iterable[int]) -> list[Cell]:
 def rows_of(columns: Mapping[str, list[Cell]]) -> tuple[tuple[Cell, ...], ...]:
     """Cells by column turned into rows."""
     return tuple(zip(*columns.values(), strict=True))
+
+
+def to_csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column.title for column in table.columns])
+    writer.writerows(["" if cell.text == NOTHING else cell.text for cell in row] for row in table.rows)
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """The table with its caption above it and its notes below."""
+    head = [escape_markdown(column.title) for column in table.columns]
+    rule = ["---:" if column.number else "---" for column in table.columns]
+    lines = [_line(head), _line(rule), *(_line([_markdown_cell(cell) for cell in row]) for row in table.rows)]
+    before = f"{escape_markdown(table.caption)}\n\n" if table.caption else ""
+    after = "".join(f"\n{escape_markdown(note)}" for note in table.notes)
+    return before + "\n".join(lines) + "\n" + (f"{after}\n" if after else "")
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    return f"**{text}**" if cell.bold else text
+
+
+_MARKDOWN_ESCAPES = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return text.translate(_MARKDOWN_ESCAPES)
+
+
+def to_html(table: Table, *, links: Mapping[int, str] | None = None) -> str:
+    """The table; ``links`` are addresses by entry, for cells that name a run."""
+    head = "".join(
+        f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{_title(column.title)}</th>'
+        for column in table.columns
+    )
+    caption = f"{table.title}. {table.caption}".strip()
+    rows = "\n".join(f"<tr>{''.join(_cells(table, row, links or {}))}</tr>" for row in table.rows)
+    return (
+        f'<table data-name="{escape(table.name)}">\n<caption><span>{escape(caption)}</span></caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+    )
+
+
+def _cells(table: Table, row: tuple[Cell, ...], links: Mapping[int, str]) -> list[str]:
+    cells = []
+    for position, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
+        text = escape(cell.text)
+        if cell.bold:
+            text = f"<strong>{text}</strong>"
+        if cell.entry is not None and cell.entry in links:
+            text = f'<a href="{escape(links[cell.entry])}">{text}</a>'
+        value = "" if cell.value is None else f' data-value="{cell.value:.9g}"'
+        tag = 'th scope="row"' if position == 0 else "td"
+        cells.append(f"<{tag}{_class(column.number)}{value}>{text}</{tag[:2]}>")
+    return cells
+
+
+def _title(text: str) -> str:
+    """Long names of settings may break where people would."""
+    return escape(text).replace("_", "_<wbr>")
+
+
+def _class(number: bool) -> str:
+    return ' class="number"' if number else ""
+
+
+HEAD = r"""\documentclass[a4paper]{article}
+\usepackage{iftex}
+\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
+\usepackage{array,booktabs,longtable,pdflscape,amssymb}
+\usepackage[margin=1.5cm]{geometry}
+\begin{document}
+\begin{landscape}
+\setlength{\LTcapwidth}{\linewidth}
+"""
+PAGE_PT = 750.0  # a landscape A4 within its margins
+GAP_PT = 7.0
+CHARACTER_PT = {"scriptsize": 4.1, "tiny": 3.2}
+SIZES = (
+    ("scriptsize", 30),
+    ("scriptsize", 18),
+    ("tiny", 30),
+    ("tiny", 14),
+    ("tiny", 9),
+)  # and characters in a line of text
+FOOT = "\\end{landscape}\n\\end{document}\n"
+
+
+def latex_document(title: str, tables: Iterable[str]) -> str:
+    """A whole document, one written table after the other."""
+    return HEAD + f"\\section*{{{escape_latex(title)}}}\n" + "\n".join(tables) + FOOT
+
+
+def to_latex(table: Table) -> str:
+    """One table as a longtable, which may run over pages; in the largest print in which it fits a landscape A4."""
+    narrow = len(table.columns) > 6
+    headings = [_lines(column.title) if narrow else [column.title] for column in table.columns]
+    size, longest = next((fit for fit in SIZES if _width_pt(table, headings, fit) <= PAGE_PT), SIZES[-1])
+    kinds = "".join(_kind(table, place, size, longest) for place in range(len(table.columns)))
+    said = " ".join(part for part in (f"{table.title}.", table.caption, *table.notes) if part)
+    lines = [
+        "% needs \\usepackage{array,booktabs,longtable,amssymb}",
+        f"\\begingroup\\{size}\\setlength{{\\tabcolsep}}{{{GAP_PT / 2:g}pt}}",
+        f"\\begin{{longtable}}{{@{{}}{kinds}@{{}}}}",
+        f"\\caption{{{escape_latex(said)}}}\\\\",
+        "\\toprule",
+        f"{' & '.join(map(_heading, headings))} \\\\",
+        *("\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"),
+        *(" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows),
+        "\\end{longtable}",
+        "\\endgroup",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _width_pt(table: Table, headings: Sequence[Sequence[str]], fit: tuple[str, int]) -> float:
+    """How wide a table is about: every column as its longest text, long ones wrapped."""
+    size, longest = fit
+    widths = []
+    for place, (column, heading) in enumerate(zip(table.columns, headings, strict=True)):
+        cells = _characters(table, place)
+        widths.append(max(*map(len, heading), 0, cells if column.number else min(cells, longest)))
+    return CHARACTER_PT[size] * sum(widths) + GAP_PT * (len(widths) - 1)
+
+
+def _characters(table: Table, place: int) -> int:
+    return max((len(row[place].text) for row in table.rows), default=0)
+
+
+def _kind(table: Table, place: int, size: str, longest: int) -> str:
+    if table.columns[place].number:
+        return "r"
+    if _characters(table, place) <= longest:
+        return "l"
+    return f">{{\\raggedright\\arraybackslash}}p{{{longest * CHARACTER_PT[size]:.0f}pt}}"
+
+
+def _lines(title: str) -> list[str]:
+    """A long name over several lines, so that a dozen columns fit a page."""
+    return title.replace("_", "_ ").split(" ")
+
+
+def _heading(lines: Sequence[str]) -> str:
+    words = [escape_latex(line) for line in lines]
+    return words[0] if len(words) == 1 else "\\shortstack{" + "\\\\".join(words) + "}"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return f"\\textbf{{{text}}}" if cell.bold else text
+
+
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "−": r"$-$",
+        "±": r"$\pm$",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+        "★": r"$\bigstar$",
+        "–": "--",
+        "…": r"\ldots{}",
+        "\n": " ",
+        "\r": " ",
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return text.translate(_LATEX_ESCAPES)

@@ -9,10 +9,9 @@ from pkgutil import iter_modules
 from typing import Protocol, cast
 
 from slurm.answers import Sent
-from slurm.array import Array, Submitted
+from slurm.array import Array, Site, Submitted
 from slurm.errors import UnknownExecutorError
-from slurm.site import Site
-from slurm.states import JobState
+from slurm.query import JobState
 
 
 class Executor(Protocol):

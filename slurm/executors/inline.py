@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slurm.answers import Sent
-from slurm.array import Array, Submitted
+from slurm.array import Array, Site, Submitted
 from slurm.element import AGAIN, OK
-from slurm.recorded_states import RecordedStates
-from slurm.site import Site
-from slurm.states import DONE, FAILED, RUNNING, WAITING, JobState
+from slurm.executors.recording import RecordedStates
+from slurm.query import DONE, FAILED, RUNNING, WAITING, JobState
 
 
 @dataclass(slots=True)

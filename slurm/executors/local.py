@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from slurm.answers import Sent
-from slurm.array import Array, Submitted
-from slurm.identifiers import base, index
+from slurm.array import Array, Site, Submitted
+from slurm.job_ids import base, index
 from slurm.local_queue import LocalQueue
-from slurm.site import Site
-from slurm.states import GONE, RUNNING, WAITING, JobState
+from slurm.query import GONE, RUNNING, WAITING, JobState
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,13 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import limits
 from slurm.answers import Sent
-from slurm.array import Array, SubmitError, Submitted
+from slurm.array import Array, Site, SubmitError, Submitted
+from slurm.chunking import Chunk, dependency_clause, split_array
 from slurm.commands import SlurmError, UnknownJobError, call, scrubbed_process
-from slurm.cutting import Piece, cut, dependency_clause
-from slurm.element import Element, serve, write_elements
-from slurm.identifiers import compress
+from slurm.element import Element, run_on_node, write_elements
+from slurm.job_ids import compress
 from slurm.owned import own_folder, owner_writes, shell_checks
-from slurm.site import Site
-from slurm.states import JobState, states
+from slurm.query import JobState, states
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, for a dry run where no Slurm answers
 COMMENT_LENGTH = 240
@@ -55,7 +54,7 @@ class SubmittedElement:
 
     def __call__(self) -> None:
         # Leaving by SystemExit keeps submitit from writing a result file: the tasks write their own records.
-        raise SystemExit(serve(self.element))
+        raise SystemExit(run_on_node(self.element))
 
     def checkpoint(self) -> DelayedSubmission:
         """For a warning that comes before the element listens itself: start again as it was."""
@@ -93,7 +92,7 @@ class SlurmArrays:
         scripts: list[Path] = []
         refused: str | None = None
         calls = 0
-        waiting = list(cut(array, largest=self._max_array_size()))
+        waiting = list(split_array(array, largest=self._max_array_size()))
         while waiting:
             piece = waiting.pop(0)
             calls += 1
@@ -139,7 +138,7 @@ class SlurmArrays:
 
     def scripts(self, array: Array) -> tuple[str, ...]:
         """The sbatch scripts, one for each piece, as they would go."""
-        pieces = cut(array, largest=self._size_or_default())
+        pieces = split_array(array, largest=self._size_or_default())
         folders = (array.folder / f"{array.name}.{number}" for number in range(len(pieces)))
         return tuple(self._text(array, piece, folder) for piece, folder in zip(pieces, folders, strict=True))
 
@@ -147,7 +146,7 @@ class SlurmArrays:
         """Write scripts to read, change and ``sbatch`` by hand; they need no pickles, only the JSON beside them."""
         own_folder(folder)
         paths = []
-        pieces = cut(array, largest=self._size_or_default())
+        pieces = split_array(array, largest=self._size_or_default())
         for number, piece in enumerate(pieces):
             stem = array.name if len(pieces) == 1 else f"{array.name}.{number}"
             elements = tuple(_element(array, place) for place in piece.places)
@@ -159,7 +158,7 @@ class SlurmArrays:
             paths.append(path)
         return tuple(paths)
 
-    def _send(self, array: Array, piece: Piece, ahead: Sequence[str]) -> tuple[list[str], Path]:
+    def _send(self, array: Array, piece: Chunk, ahead: Sequence[str]) -> tuple[list[str], Path]:
         folder = _fresh_folder(array)
         executor = self._executor(array, piece, folder, ahead)
         work = [SubmittedElement(_element(array, place)) for place in piece.places]
@@ -175,18 +174,18 @@ class SlurmArrays:
             leftover.unlink()
         return [str(job.job_id) for job in jobs], jobs[0].paths.submission_file
 
-    def _text(self, array: Array, piece: Piece, folder: Path, *, command: str | None = None) -> str:
+    def _text(self, array: Array, piece: Chunk, folder: Path, *, command: str | None = None) -> str:
         executor = self._executor(array, piece, folder, ())
         if len(piece.places) > 1 or command:
             executor.parameters["map_count"] = len(piece.places)
         return executor.text(command or executor.command)
 
-    def _executor(self, array: Array, piece: Piece, folder: Path, ahead: Sequence[str]) -> _Submitit:
+    def _executor(self, array: Array, piece: Chunk, folder: Path, ahead: Sequence[str]) -> _Submitit:
         executor = _Submitit(folder, max_num_timeout=MAX_TIMEOUTS, python=self._python())
         executor.update_parameters(**self._parameters(array, piece, folder, ahead))
         return executor
 
-    def _parameters(self, array: Array, piece: Piece, folder: Path, ahead: Sequence[str]) -> dict[str, Any]:
+    def _parameters(self, array: Array, piece: Chunk, folder: Path, ahead: Sequence[str]) -> dict[str, Any]:
         given, site = array.resources, self.site
         gpus = f"{site.gres_type}:{given.gpus}" if site.gres_type else given.gpus
         return {
@@ -212,7 +211,7 @@ class SlurmArrays:
             "additional_parameters": self._additional(array, piece, ahead),
         }
 
-    def _additional(self, array: Array, piece: Piece, ahead: Sequence[str]) -> dict[str, Any]:
+    def _additional(self, array: Array, piece: Chunk, ahead: Sequence[str]) -> dict[str, Any]:
         clause = dependency_clause(array, piece, ahead)
         return {
             "requeue": True,
@@ -280,7 +279,7 @@ def _loaded_from(array: Array, folder: Path) -> list[Path]:
     return [array.folder, *code, folder]
 
 
-def _comment(array: Array, piece: Piece) -> str:
+def _comment(array: Array, piece: Chunk) -> str:
     paths = (path.name for place in piece.places for path in array.elements[place])
     return _clean(array.comment or " ".join(paths))
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from jobs.models.head import build_head
-from jobs.models.words import PAD, Words
+from jobs.models.layers import PAD, WordEmbedding, build_head
 
 if TYPE_CHECKING:
     from jobs.data.batches import Ahead, Batch
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 class Mlp(nn.Module):
     """Mean of the word vectors over a title's own words, then the head."""
 
-    def __init__(self, words: Words, head: nn.Module) -> None:
+    def __init__(self, words: WordEmbedding, head: nn.Module) -> None:
         super().__init__()
         self.words = words
         self.head = head
@@ -36,7 +35,7 @@ class Mlp(nn.Module):
     def _means(self, batch: Batch) -> Tensor:
         if batch.features is not None:
             return batch.features
-        if batch.words is not None and not self.words.hides:
+        if batch.words is not None and not self.words.drops_words:
             return self._mean(batch.words, batch.lengths)
         tokens = self.words.hide(batch.tokens)
         if tokens.device.type == "cpu":
@@ -79,7 +78,7 @@ class _Mean(Function):
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
     """An MLP over these vectors (V, D) with logits for so many classes."""
-    words = Words(
+    words = WordEmbedding(
         vectors,
         frozen=settings["freeze_embeddings"],
         scale=settings["embedding_scale"],

@@ -1,26 +1,79 @@
-"""The RNN as a network."""
+"""Recurrent network: LSTM layers over the words of a title."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from jobs.models.head import build_head
-from jobs.models.projection import by_word
-from jobs.models.rnn.groups import Groups
-from jobs.models.words import Words
+from jobs.models.layers import WordEmbedding, build_head, per_word_path
 
 if TYPE_CHECKING:
     from jobs.data.batches import Batch
 
 
+OVERHEAD = 32  # titles whose work a group costs at each of its words, on top of its own titles'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """A batch cut by length, longest first.
+
+    ``rows`` (B,) are the batch's titles in that order; group g has the next ``counts[g]`` of them and is
+    ``widths[g]`` words long. ``rank`` (B,) is where each title went.
+    """
+
+    rows: Tensor
+    rank: Tensor
+    counts: list[int]
+    widths: list[int]
+
+    @classmethod
+    def of(cls, lengths: Tensor) -> Groups:
+        """The groups of titles of these lengths (B,)."""
+        rows = torch.argsort(lengths, descending=True, stable=True)
+        rank = torch.empty_like(rows)
+        rank[rows] = torch.arange(len(rows))
+        counts, widths = cut(torch.bincount(lengths).tolist())
+        return cls(rows=rows, rank=rank, counts=counts, widths=widths)
+
+    def tokens(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Each group's tokens by time, (width, count)."""
+        for rows, width in zip(torch.split(self.rows, self.counts), self.widths, strict=True):
+            yield tokens.index_select(0, rows)[:, :width].t()
+
+
+def cut(having: list[int]) -> tuple[list[int], list[int]]:
+    """How many titles each group has and how long it is, by the number of titles ``having`` each length (0, 1, ..).
+
+    The cheapest way to cut them, where a group costs its width times its titles and ``OVERHEAD``.
+    """
+    lengths = [length for length, count in enumerate(having) if count][::-1]
+    before = [0, *accumulate(having[length] for length in lengths)]
+    # best[k]: the cheapest cost of the first k lengths, and where its last group begins.
+    best = [(0, 0)]
+    for end in range(1, len(before)):
+        ways = (
+            (best[begin][0] + lengths[begin] * (before[end] - before[begin] + OVERHEAD), begin) for begin in range(end)
+        )
+        best.append(min(ways))
+    counts, widths, end = [], [], len(lengths)
+    while end:
+        begin = best[end][1]
+        counts.append(before[end] - before[begin])
+        widths.append(lengths[begin])
+        end = begin
+    return counts[::-1], widths[::-1]
+
+
 class Rnn(nn.Module):
     """A stacked LSTM in reading direction and the state of its last layer after each title's last word."""
 
-    def __init__(self, words: Words, head: nn.Module, *, layers: int, features: int) -> None:
+    def __init__(self, words: WordEmbedding, head: nn.Module, *, layers: int, features: int) -> None:
         super().__init__()
         self.words = words
         self.lstm = nn.LSTM(words.size, features, layers)
@@ -29,7 +82,7 @@ class Rnn(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
         tokens = self.words.hide(batch.tokens)
-        state = self._grouped(tokens, batch.lengths) if by_word(tokens) else self._whole(tokens, batch.lengths)
+        state = self._grouped(tokens, batch.lengths) if per_word_path(tokens) else self._whole(tokens, batch.lengths)
         return self.head(state)  # type: ignore[no-any-return]
 
     def _whole(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -77,7 +130,7 @@ def unsupported(device: torch.device, precision: str) -> str | None:
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
     """An RNN over these vectors (V, D) with logits for so many classes."""
-    words = Words(
+    words = WordEmbedding(
         vectors,
         frozen=settings["freeze_embeddings"],
         scale=settings["embedding_scale"],

@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from jobs.errors import InputError
-from jobs.search.past import Past
 from jobs.search.space import Draws, Space
+from jobs.search.study import Observation
 
 
 class Algorithm(Protocol):
     """What a file here is."""
 
-    def propose(self, space: Space, history: Sequence[Past], seed: int) -> Draws:
+    def propose(self, space: Space, history: Sequence[Observation], seed: int) -> Draws:
         """Draws for the next trial."""
 
 

@@ -6,11 +6,11 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from jobs.search.past import Past
 from jobs.search.space import Choice, Dimension, Draws, Range, Space
+from jobs.search.study import Observation
 
 
-def propose(space: Space, history: Sequence[Past], seed: int) -> Draws:  # noqa: ARG001 - what every algorithm is given
+def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:  # noqa: ARG001 - what every algorithm is given
     """Draws that depend on the seed alone."""
     draws: Draws = {}
     _draw(space.dimensions, random.Random(seed), draws)

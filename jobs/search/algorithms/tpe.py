@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.search.algorithms import random
-from jobs.search.past import Past
 from jobs.search.space import Choice, Dimension, Draws, Range, Space, labels
+from jobs.search.study import Observation
 
 STARTUP = 10
 """Trials with a result before the estimator is asked; hyperopt's own 20 would leave a search of 30 mostly random."""
 
 
-def propose(space: Space, history: Sequence[Past], seed: int) -> Draws:
+def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:
     """Random draws until enough trials have a result, then hyperopt's; running trials count as the worst there are.
 
     A pessimistic liar keeps parallel workers apart: beside 16 running trials, proposals spread twice as wide.
@@ -49,7 +49,7 @@ def _expression(dimension: Dimension) -> Any:
     return hp.choice(dimension.label, [_mapping(option.dimensions) for option in dimension.options])
 
 
-def _document(number: int, past: Past, names: Sequence[str]) -> dict[str, Any]:
+def _document(number: int, past: Observation, names: Sequence[str]) -> dict[str, Any]:
     """hyperopt's own form of a trial that is over; a running one has an infinite loss, as a failed one has."""
     values: Mapping[str, list[float]] = {name: [past.draws[name]] if name in past.draws else [] for name in names}
     loss = math.inf if past.loss is None else past.loss

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from jobs.errors import InputError
-from jobs.search.legal import Problem, nearest
+from jobs.search.space_validation import Problem, nearest
 from jobs.settings import Setting, by_name, resolve
 
 
@@ -25,7 +25,7 @@ class Rule(Protocol):
     def milestones(self, settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
         """Epochs, rising and below ``epochs``, after which a trial is judged."""
 
-    def going_on(self, values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
+    def promoted(self, values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
         """The trials that train on past a milestone; ``final``: all trials asked for have come to an end."""
 
 

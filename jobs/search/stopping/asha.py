@@ -23,7 +23,7 @@ def milestones(settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def going_on(values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
+def promoted(values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
     """The trials in the top 1/reduction of those that reached a rung; of equals the earlier one is better.
 
     With fewer than ``reduction`` trials at a rung the top is empty until the search is over; then it is the best

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.groups import Entry
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import colour
 from pipeline.report.plots.curves import PANELS, SHOWN, entry_lines
-from pipeline.report.words import Words
 
 DIGITS = 4
 
 
-def of_entries(entries: Iterable[Entry], words: Words) -> dict[str, Any] | None:
+def of_entries(entries: Iterable[Entry], words: Messages) -> dict[str, Any] | None:
     """All runs of a group: name, colour, whether it is shown at first, and its series; None without an epoch."""
     runs: list[dict[str, Any]] = []
     for entry in entries:
@@ -38,7 +38,7 @@ def of_entries(entries: Iterable[Entry], words: Words) -> dict[str, Any] | None:
     return {"runs": runs, "panels": panels(words), "words": _words(words)}
 
 
-def panels(words: Words) -> list[dict[str, Any]]:
+def panels(words: Messages) -> list[dict[str, Any]]:
     """The two drawings: title, and the metric of each part, validation first and so drawn on top."""
     return [
         {
@@ -60,7 +60,7 @@ def _best(runs: list[dict[str, Any]]) -> list[int]:
     return sorted(range(len(runs)), key=lambda place: (-score(place), place))[:SHOWN]
 
 
-def _words(words: Words) -> dict[str, str]:
+def _words(words: Messages) -> dict[str, str]:
     return {
         "epoch": words("epoch"),
         "showAll": words("show all"),

@@ -12,12 +12,11 @@ from markupsafe import Markup
 
 from pipeline.report import document
 from pipeline.report.collect import Collected, Progress, Result
-from pipeline.report.formats import html
+from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group
-from pipeline.report.names import file_name
+from pipeline.report.i18n import Messages
 from pipeline.report.page import curves, run_page
-from pipeline.report.table import Table
-from pipeline.report.words import Words
+from pipeline.report.table import Table, to_html
 
 HERE = Path(__file__).parent
 FILES = ("results.csv", "results.parquet", "results.md", "results.tex")
@@ -29,7 +28,7 @@ def render(
     tables: Iterable[Table],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Words,
+    words: Messages,
     *,
     progress: Progress | None = None,
 ) -> dict[str, bytes]:
@@ -42,7 +41,7 @@ def render(
     return files
 
 
-def make_environment(words: Words) -> jinja2.Environment:
+def make_environment(words: Messages) -> jinja2.Environment:
     """Templates that escape by default and refuse names they don't know."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -68,13 +67,13 @@ def _index_context(
     tables: Iterable[Table],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Words,
+    words: Messages,
 ) -> dict[str, Any]:
     links = {entry.position: address(entry.first) for group in groups for entry in group.entries}
     by_group: dict[str, list[dict[str, Any]]] = {}
     for table in tables:
         # html.write escapes every cell.
-        written = Markup(html.write(table, links=links))  # noqa: S704
+        written = Markup(to_html(table, links=links))  # noqa: S704
         by_group.setdefault(table.group, []).append({"table": table, "html": written})
     sections = [
         {
@@ -89,7 +88,7 @@ def _index_context(
     return {
         "title": words("results of", name=collected.manifest.name),
         "root": "",
-        "standing": document.standing(collected, words),
+        "standing": document.completion_line(collected, words),
         "missing": collected.missing(),
         "total": len(collected.results),
         "observations": list(observations),
@@ -107,7 +106,7 @@ def _run_pages(
     environment: jinja2.Environment,
     groups: tuple[Group, ...],
     collected: Collected,
-    words: Words,
+    words: Messages,
     progress: Progress | None,
 ) -> dict[str, bytes]:
     template = environment.get_template("run.html")

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import confusions
+from pipeline.report import confusion
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
+from pipeline.report.i18n import Messages
 from pipeline.report.page import curves
 from pipeline.report.plots import colour
-from pipeline.report.results import DECIMALS, METRICS, WHOLE
+from pipeline.report.results_csv import DECIMALS, METRICS, WHOLE
 from pipeline.report.table import number_text, setting
-from pipeline.report.words import Words
 
 CONFUSIONS = 15
 
 
-def context(result: Result, entry: Entry, collected: Collected, words: Words) -> dict[str, Any]:
+def context(result: Result, entry: Entry, collected: Collected, words: Messages) -> dict[str, Any]:
     """Everything that the template of a run asks for."""
     row = result.row
     seed = f" ({words('seed')} {row.seed})" if len(entry.results) > 1 else ""
@@ -48,7 +48,7 @@ def _settings(result: Result) -> list[tuple[str, str]]:
     return [(name, setting(value).text) for name, value in result.settings.items()]
 
 
-def _figures(result: Result, words: Words) -> list[tuple[str, str, str]]:
+def _figures(result: Result, words: Messages) -> list[tuple[str, str, str]]:
     """Name, our figure and the published one."""
     rows = []
     for metric in METRICS:
@@ -64,7 +64,7 @@ def _figures(result: Result, words: Words) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _curves(result: Result, entry: Entry, words: Words) -> dict[str, Any] | None:
+def _curves(result: Result, entry: Entry, words: Messages) -> dict[str, Any] | None:
     alone = Entry(
         group=entry.group,
         run=entry.run,
@@ -75,7 +75,7 @@ def _curves(result: Result, entry: Entry, words: Words) -> dict[str, Any] | None
     return curves.of_entries((alone,), words)
 
 
-def _recall(result: Result, collected: Collected, words: Words) -> dict[str, Any] | None:
+def _recall(result: Result, collected: Collected, words: Messages) -> dict[str, Any] | None:
     """Recall and titles by category, for the script: hundreds of rows, told in two lists."""
     splits = collected.evaluation(result)
     if not splits:
@@ -101,7 +101,7 @@ def _confusions(result: Result, collected: Collected) -> list[tuple[str, str, in
         return []
     return [
         (classes[pair.true], classes[pair.predicted], pair.count, number_text(pair.share, 3))
-        for pair in confusions.pairs(predictions, len(classes), CONFUSIONS)
+        for pair in confusion.pairs(predictions, len(classes), CONFUSIONS)
     ]
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.report import confusions
+from pipeline.report import confusion
 from pipeline.report.collect import Collected
+from pipeline.report.files import file_name
 from pipeline.report.groups import Group, best
-from pipeline.report.names import file_name
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import new_figure
-from pipeline.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ class Confused:
     counts: np.ndarray
 
 
-def build(group: Group, collected: Collected, _words: Words) -> list[Confused]:
+def build(group: Group, collected: Collected, _words: Messages) -> list[Confused]:
     entry = best(group.entries, "validation_balanced_accuracy")
     if entry is None:
         return []
@@ -41,10 +41,10 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Confused]:
     predictions, classes = collected.predictions(result, "test"), collected.classes(result)
     if predictions is None or not classes:
         return []
-    chosen = confusions.most_confused(predictions, len(classes), CATEGORIES)
+    chosen = confusion.most_confused(predictions, len(classes), CATEGORIES)
     if not len(chosen):
         return []
-    shares, counts = confusions.shares(predictions, chosen, len(classes))
+    shares, counts = confusion.shares(predictions, chosen, len(classes))
     return [
         Confused(
             name=f"{file_name(group.name)}-confusion",
@@ -56,7 +56,7 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Confused]:
     ]
 
 
-def draw(confused: Confused, words: Words) -> Figure:
+def draw(confused: Confused, words: Messages) -> Figure:
     size = len(confused.classes)
     figure = new_figure(3.6 + 0.42 * size, 2.6 + 0.36 * size)
     axes = figure.subplots()

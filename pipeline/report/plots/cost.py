@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group, make_groups
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import colour, marker, new_figure, plain_numbers
-from pipeline.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ class Costs:
     points: tuple[Point, ...]
 
 
-def build(_group: Group | None, collected: Collected, _words: Words) -> list[Costs]:
+def build(_group: Group | None, collected: Collected, _words: Messages) -> list[Costs]:
     entries = [entry for group in make_groups(collected) for entry in group.entries if entry.done]
     gpu = any(entry.gpu_hours() for entry in entries)
     found = []
@@ -60,7 +60,7 @@ def build(_group: Group | None, collected: Collected, _words: Words) -> list[Cos
     return [Costs(name="cost", gpu=gpu, points=points)] if points else []
 
 
-def draw(costs: Costs, words: Words) -> Figure:
+def draw(costs: Costs, words: Messages) -> Figure:
     figure = new_figure(7.8, 4.6)
     axes = figure.subplots()
     for point in costs.points:

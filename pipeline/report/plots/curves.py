@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.report.collect import Collected
+from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group
-from pipeline.report.names import file_name
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, marker, new_figure, plain_numbers
-from pipeline.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ class Curves:
     runs: tuple[RunCurves, ...]
 
 
-def build(group: Group, _collected: Collected, _words: Words) -> list[Curves]:
+def build(group: Group, _collected: Collected, _words: Messages) -> list[Curves]:
     """Nothing as long as no epoch is finished."""
     entries = [entry for entry in group.entries if any(result.epochs for result in entry.results)]
     if not entries:
@@ -104,7 +104,7 @@ def _score(entry: Entry) -> float:
     return max((float(value) for value in seen if isinstance(value, int | float)), default=-1.0)
 
 
-def draw(curves: Curves, words: Words) -> Figure:
+def draw(curves: Curves, words: Messages) -> Figure:
     figure = new_figure(9.6, 3.9)
     figure.suptitle(words("curves title", group=curves.group))
     for axes, (panel, metrics) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
@@ -127,7 +127,7 @@ def _draw_line(axes: Axes, run: RunCurves, part: str, line: Line) -> None:
         axes.fill_between(line.epochs, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _finish(axes: Axes, panel: str, words: Words) -> None:
+def _finish(axes: Axes, panel: str, words: Messages) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(words("epoch"))
@@ -146,7 +146,7 @@ def _finish(axes: Axes, panel: str, words: Words) -> None:
         axes.set_ylim(bottom=0.0)
 
 
-def _legend(curves: Curves, words: Words) -> tuple[list[Any], list[str]]:
+def _legend(curves: Curves, words: Messages) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = []

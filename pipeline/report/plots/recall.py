@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.report.collect import Collected
+from pipeline.report.files import file_name
 from pipeline.report.groups import Group
-from pipeline.report.names import file_name
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, new_figure
-from pipeline.report.ties import recall
-from pipeline.report.words import Words
+from pipeline.report.significance import recall
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ class Recalls:
     runs: tuple[RunRecall, ...]
 
 
-def build(group: Group, collected: Collected, _words: Words) -> list[Recalls]:
+def build(group: Group, collected: Collected, _words: Messages) -> list[Recalls]:
     found = []
     for entry in group.entries:
         split = recall(collected, entry, "test")
@@ -56,7 +56,7 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Recalls]:
     return [Recalls(name=f"{file_name(group.name)}-recall", group=group.name, runs=runs)]
 
 
-def draw(recalls: Recalls, words: Words) -> Figure:
+def draw(recalls: Recalls, words: Messages) -> Figure:
     figure = new_figure(7.4, 3.9)
     axes = figure.subplots()
     for run in recalls.runs:

@@ -9,12 +9,12 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.collect import Collected
+from pipeline.report.files import file_name
 from pipeline.report.groups import Group
-from pipeline.report.names import file_name
+from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, new_figure, plain_numbers
-from pipeline.report.searched import Axis, axes, spent
+from pipeline.report.search_summary import Axis, axes, spent
 from pipeline.report.table import setting
-from pipeline.report.words import Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ class Searched:
     importance: Mapping[str, float]
 
 
-def build(group: Group, collected: Collected, _words: Words) -> list[Searched]:
+def build(group: Group, collected: Collected, _words: Messages) -> list[Searched]:
     if group.search is None:
         return []
     metric, cost = group.search.planned.search.metric, spent(group.search)
@@ -88,7 +88,7 @@ def build(group: Group, collected: Collected, _words: Words) -> list[Searched]:
     ]
 
 
-def draw(searched: Searched, words: Words) -> Figure:
+def draw(searched: Searched, words: Messages) -> Figure:
     rows = 1 + math.ceil(len(searched.axes) / PANELS_A_ROW)
     figure = new_figure(9.0, 2.9 + 2.2 * (rows - 1))
     grid = figure.add_gridspec(rows, PANELS_A_ROW)
@@ -101,7 +101,7 @@ def draw(searched: Searched, words: Words) -> Figure:
     return figure
 
 
-def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
+def _draw_trials(axes: Axes, searched: Searched, words: Messages) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs, best = zip(*searched.best, strict=True)
@@ -118,7 +118,7 @@ def _draw_trials(axes: Axes, searched: Searched, words: Words) -> None:
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Words | None) -> None:
+def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Messages | None) -> None:
     tint = colour(searched.position)
     looks: dict[str, dict[str, Any]] = {
         "trial": {"facecolors": tint, "edgecolors": tint},
@@ -138,7 +138,7 @@ def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Words | N
             )
 
 
-def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Words) -> None:
+def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Messages) -> None:
     values = [trial.settings.get(axis.name) for trial in searched.trials]
     if axis.options:
         texts = [setting(option).text for option in axis.options]

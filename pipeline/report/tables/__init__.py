@@ -7,8 +7,8 @@ from importlib import import_module
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
+from pipeline.report.i18n import Messages
 from pipeline.report.table import Table
-from pipeline.report.words import Words
 
 
 def names() -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (import_module(f"{__name__}.{name}").ORDER, name)))
 
 
-def build_all(group: Group, collected: Collected, words: Words) -> tuple[Table, ...]:
+def build_all(group: Group, collected: Collected, words: Messages) -> tuple[Table, ...]:
     """Every table that has something to say of a group."""
     built = (import_module(f"{__name__}.{name}").build(group, collected, words) for name in names())
     return tuple(table for table in built if table is not None)

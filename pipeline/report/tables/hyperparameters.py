@@ -7,14 +7,14 @@ from typing import Any
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
-from pipeline.report.results import PUBLISHED, hyperparameters
-from pipeline.report.table import Cell, Column, Table, fold, setting
-from pipeline.report.words import Words
+from pipeline.report.i18n import Messages
+from pipeline.report.results_csv import PUBLISHED, hyperparameters
+from pipeline.report.table import Cell, Column, Table, collapse_constant_columns, setting
 
 ORDER = 1
 
 
-def build(group: Group, collected: Collected, words: Words) -> Table | None:
+def build(group: Group, collected: Collected, words: Messages) -> Table | None:
     if not group.entries:
         return None
     settings = [entry.first.settings for entry in group.entries]
@@ -39,7 +39,7 @@ def build(group: Group, collected: Collected, words: Words) -> Table | None:
         columns=columns,
         rows=rows,
     )
-    return fold(table, ("run", "architecture"), words("equal everywhere"), alone=PUBLISHED)
+    return collapse_constant_columns(table, ("run", "architecture"), words("equal everywhere"), alone=PUBLISHED)
 
 
 def _is_number(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
+from pipeline.report.i18n import Messages
 from pipeline.report.table import Cell, Column, Table, number
-from pipeline.report.words import Words
 
 ORDER = 5
 
 
-def build(group: Group, collected: Collected, words: Words) -> Table | None:
+def build(group: Group, collected: Collected, words: Messages) -> Table | None:
     if group.search is None:
         return None
     shares = collected.importance(group.search)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Entry, Group, best
-from pipeline.report.statistics import intervals
+from pipeline.report.i18n import Messages
+from pipeline.report.intervals import intervals
+from pipeline.report.significance import best_and_ties
 from pipeline.report.table import (
     EMPTY,
     Cell,
     Column,
     Table,
-    embolden,
-    fold,
+    collapse_constant_columns,
+    mark_bold,
     number,
     number_text,
     rows_of,
     spread,
 )
-from pipeline.report.ties import standing
-from pipeline.report.words import Words
 
 ORDER = 2
 TESTED = {"test_balanced_accuracy": "test", "validation_balanced_accuracy": "validation"}
@@ -27,7 +27,7 @@ SCORES = ("test_accuracy", "test_macro_f1", "test_top5")
 CHOSEN = "★"
 
 
-def build(group: Group, collected: Collected, words: Words) -> Table | None:
+def build(group: Group, collected: Collected, words: Messages) -> Table | None:
     if not group.entries:
         return None
     entries = group.entries
@@ -63,7 +63,7 @@ def build(group: Group, collected: Collected, words: Words) -> Table | None:
         rows=rows_of(cells),
         notes=_notes(entries, cells, words),
     )
-    return fold(table, ("run", "test_balanced_accuracy"), words("same for all"))
+    return collapse_constant_columns(table, ("run", "test_balanced_accuracy"), words("same for all"))
 
 
 def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:
@@ -73,10 +73,10 @@ def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:
 
 def _tested(entries: tuple[Entry, ...], collected: Collected, metric: str, split: str) -> list[Cell]:
     cells = [spread(entry.mean(metric), entry.deviation(metric)) for entry in entries]
-    found = standing(collected, entries, split)
+    found = best_and_ties(collected, entries, split)
     if found is None or sum(bool(entry.done) for entry in entries) < 2:
         return cells
-    return embolden(cells, [place for place, entry in enumerate(entries) if entry.position in found.tied])
+    return mark_bold(cells, [place for place, entry in enumerate(entries) if entry.position in found.tied])
 
 
 def _interval(entries: tuple[Entry, ...], collected: Collected) -> list[Cell]:
@@ -117,7 +117,7 @@ def _plain(entries: tuple[Entry, ...], metric: str, *, lowest: bool) -> list[Cel
         return cells
     # Equal as shown is equal: a reader cannot tell them apart either.
     top = (min(means) if lowest else max(means))[1]
-    return embolden(cells, [place for place, text in enumerate(shown) if text == top])
+    return mark_bold(cells, [place for place, text in enumerate(shown) if text == top])
 
 
 def _average(entry: Entry, metric: str, decimals: int) -> Cell:
@@ -127,7 +127,7 @@ def _average(entry: Entry, metric: str, decimals: int) -> Cell:
     return number(mean, decimals)
 
 
-def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], words: Words) -> tuple[str, ...]:
+def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], words: Messages) -> tuple[str, ...]:
     notes = []
     if any(len(entry.results) > 1 for entry in entries):
         notes.append(words("note spread"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Entry, Group
+from pipeline.report.i18n import Messages
 from pipeline.report.table import Cell, Column, Table, number, spread
-from pipeline.report.words import Words
 
 ORDER = 3
 
 
-def build(group: Group, _collected: Collected, words: Words) -> Table | None:
+def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
     rows = tuple(row for entry in group.entries for row in _rows(entry, words))
     if not rows:
         return None
@@ -29,7 +29,7 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     )
 
 
-def _rows(entry: Entry, words: Words) -> list[tuple[Cell, ...]]:
+def _rows(entry: Entry, words: Messages) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for metric, published in entry.first.row.reference.items():
         ours = entry.mean(metric)

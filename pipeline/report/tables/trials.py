@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pipeline.report.collect import Collected, Trial
 from pipeline.report.groups import Group
-from pipeline.report.searched import axes, by_score
-from pipeline.report.table import Cell, Column, Table, fold, number, setting
-from pipeline.report.words import Words
+from pipeline.report.i18n import Messages
+from pipeline.report.search_summary import axes, by_score
+from pipeline.report.table import Cell, Column, Table, collapse_constant_columns, number, setting
 
 ORDER = 4
 
 
-def build(group: Group, _collected: Collected, words: Words) -> Table | None:
+def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
     if group.search is None:
         return None
     metric = group.search.planned.search.metric
@@ -40,10 +40,10 @@ def build(group: Group, _collected: Collected, words: Words) -> Table | None:
     table = Table(
         name="trials", group=group.name, title=f"{group.name}: {words('trials').lower()}", columns=columns, rows=rows
     )
-    return fold(table, ("trial", metric), words("same for all"))
+    return collapse_constant_columns(table, ("trial", metric), words("same for all"))
 
 
-def _state(trial: Trial, words: Words) -> str:
+def _state(trial: Trial, words: Messages) -> str:
     if trial.state == "done" and trial.stopped:
         return words("stopped early")
     return words.reason(trial.cause or trial.state)

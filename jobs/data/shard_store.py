@@ -1,0 +1,260 @@
+"""Rows of a preprocess task's files on local disk, in columns, until the data set is assembled from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from jobs.context import Context
+from jobs.data import text
+from jobs.data.formats import parse_jobs
+from jobs.data.identity import BASELINES, fingerprint
+from jobs.data.progress import Meter, in_order
+from jobs.data.source import Chunk, Source
+from jobs.errors import InputError
+from jobs.storage import read_json, write_json, write_whole
+
+WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
+_ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileColumns:
+    """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` the file's place in it."""
+
+    part: str
+    number: int
+    rows: int = 0
+    kept: int = 0
+    pieces: int = 0
+    replaced: int = 0
+    dropped: Mapping[str, int]
+
+    def array(self, folder: Path, name: str) -> NDArray[Any]:
+        """One of ``pieces``, ``lengths``, ``labels``, ``reliable``, ``pairs`` (kept, 2), mapped into memory."""
+        path = folder / f"{self.part}.{self.number:05d}.{name}"
+        if not path.stat().st_size:
+            return np.zeros((0, 2) if name == "pairs" else 0, _ARRAYS[name])
+        array: NDArray[Any] = np.memmap(path, dtype=_ARRAYS[name], mode="r")
+        return array.reshape(-1, 2) if name == "pairs" else array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStore:
+    """A finished spool folder."""
+
+    folder: Path
+    reels: tuple[FileColumns, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> ShardStore:
+        reels = tuple(FileColumns(**reel) for reel in read_json(folder / "spool.json"))
+        return cls(folder=folder, reels=reels)
+
+    @property
+    def files(self) -> set[tuple[str, int]]:
+        """The files in it, as part and position in the part."""
+        return {(reel.part, reel.number) for reel in self.reels}
+
+    def pieces(self) -> pl.Series:
+        """The distinct pieces of text by their number."""
+        return pl.Series(orjson.loads((self.folder / "pieces.json").read_bytes()), dtype=pl.String)
+
+    def labels(self) -> list[str]:
+        """The distinct labels by their number."""
+        return list(orjson.loads((self.folder / "labels.json").read_bytes()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What of a row is kept: ``tokens`` when lists of tokens stand in the files, ``pairs`` to find duplicates."""
+
+    language: str | None
+    tokens: bool
+    pairs: bool
+
+
+class ShardWriter:
+    """Writes a spool into a folder."""
+
+    def __init__(self, folder: Path, wanted: ReadOptions, *, threads: int) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._wanted = wanted
+        self._threads = threads
+        self._pieces = text.Numbering()
+        self._labels = text.Numbering()
+        self._reels: list[FileColumns] = []
+
+    def record(
+        self, source: Source, part: str, number: int, *, read: Callable[[int], None], rows: Callable[[int], None]
+    ) -> None:
+        """Read one file; ``read`` is told of bytes of it that were read, ``rows`` of rows done."""
+        reel = FileColumns(part=part, number=number, dropped={})
+        dropped: Counter[str] = Counter()
+        names = [name for name in _ARRAYS if name != "pairs" or self._wanted.pairs]
+        files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
+        try:
+            work = ((lambda parse=parse: self._take(parse())) for parse in parse_jobs(source, read))
+            for taken in in_order(work, self._threads):
+                for name, file in files.items():
+                    file.write(np.ascontiguousarray(taken.arrays[name], _ARRAYS[name]).data)
+                dropped.update(taken.dropped)
+                reel = replace(
+                    reel,
+                    rows=reel.rows + taken.rows,
+                    kept=reel.kept + len(taken.arrays["labels"]),
+                    pieces=reel.pieces + len(taken.arrays["pieces"]),
+                    replaced=reel.replaced + taken.replaced,
+                )
+                rows(taken.rows)
+        finally:
+            for file in files.values():
+                file.close()
+        self._reels.append(replace(reel, dropped=dict(sorted(dropped.items()))))
+
+    def finish(self) -> ShardStore:
+        """Write the dictionaries, and spool.json last: a spool without it is not one."""
+        for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
+            write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
+        write_json(self._folder / "spool.json", [asdict(reel) for reel in self._reels])
+        return ShardStore(folder=self._folder, reels=tuple(self._reels))
+
+    def _take(self, chunk: Chunk) -> _ParsedChunk:
+        table, dropped = _kept(chunk, self._wanted)
+        if self._wanted.tokens:
+            lists = table["tokens"].list.drop_nulls()
+            flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
+        else:
+            flat, lengths = text.pieces(table["text"])
+        arrays = {
+            "pieces": self._pieces.number(flat),
+            "lengths": lengths,
+            "labels": self._labels.number(table["label"]),
+            "reliable": _reliable(table),
+        }
+        if self._wanted.pairs:
+            arrays["pairs"] = _pairs(table)
+        return _ParsedChunk(
+            rows=len(chunk.table) + sum(chunk.dropped.values()),
+            replaced=_replaced(chunk.table),
+            dropped={**chunk.dropped, **dropped},
+            arrays=arrays,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ParsedChunk:
+    rows: int
+    replaced: int
+    dropped: Mapping[str, int]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+def _kept(chunk: Chunk, wanted: ReadOptions) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows that can be used, and how many can't, by cause; a row is counted under the first that holds."""
+    dropped = {}
+    table = chunk.table.with_columns(pl.col("label").str.strip_chars())
+    if wanted.tokens and table.schema["tokens"] == pl.String:  # csv has no lists
+        table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
+    title = pl.col("tokens").is_not_null() if wanted.tokens else pl.col("text").str.strip_chars() != ""
+    rules: Sequence[tuple[str, pl.Expr]] = [(NO_TITLE, title), (NO_LABEL, pl.col("label") != "")]
+    if wanted.language is not None:
+        language = pl.col("language").str.strip_chars().str.to_lowercase() == wanted.language.lower()
+        rules = [(WRONG_LANGUAGE, language), *rules]
+    for cause, rule in rules:
+        kept = table.filter(rule)
+        if len(kept) < len(table):
+            dropped[cause] = len(table) - len(kept)
+        table = kept
+    return table, dropped
+
+
+def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
+    if "quality" not in table.columns:
+        return np.ones(len(table), np.uint8)
+    unreliable = table["quality"].str.strip_chars().str.to_lowercase() == "unreliable"
+    return (~unreliable.fill_null(value=False)).cast(pl.UInt8).to_numpy()
+
+
+def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
+    """128 bits for each (text, label): equal for equal pairs, and for others with a chance below 1e-20."""
+    shown = pl.col("tokens").list.join("\x1f") if "tokens" in table.columns else pl.col("text")
+    pair = table.select(pl.concat_str(shown, pl.col("label"), separator="\x1e").alias("pair"))["pair"]
+    return np.stack([pair.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+
+
+def _replaced(table: pl.DataFrame) -> int:
+    column = "text" if "text" in table.columns else "label"
+    return int(table[column].str.contains(_REPLACEMENT, literal=True).sum())
+
+
+def blocks(reel: FileColumns, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Consecutive runs of a reel's kept rows, and the pieces that belong to them."""
+    lengths = reel.array(folder, "lengths")
+    begin = 0
+    for start in range(0, reel.kept, rows):
+        stop = min(start + rows, reel.kept)
+        end = begin + int(lengths[start:stop].sum(dtype=np.int64))
+        yield slice(start, stop), slice(begin, end)
+        begin = end
+
+
+def read_files(
+    context: Context, settings: Mapping[str, Any], files: Mapping[str, list[int]], folder: Path
+) -> ShardStore:
+    """Read the files at these positions of each part into a new spool.
+
+    ``settings`` are those of the data set. Raises ValueError when a file is not what was planned, or is not of its
+    format.
+    """
+    places = context.task.plumbing["files"]
+    chosen = [
+        (part, number, Path(places[part][number]), settings["sources"][part][number])
+        for part, numbers in files.items()
+        for number in numbers
+    ]
+    for _, _, path, described in chosen:
+        if fingerprint(path) != described["fingerprint"]:
+            raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
+    wanted = ReadOptions(
+        language=settings["language"],
+        tokens=settings["columns"]["tokens"] is not None,
+        pairs=settings["deduplicate"],
+    )
+    recorder = ShardWriter(folder, wanted, threads=context.cpus)
+    meter = Meter(context, "reading", sum(path.stat().st_size for _, _, path, _ in chosen))
+    for part, number, path, described in chosen:
+        source = _source(settings, part, path, described["format"])
+        recorder.record(source, part, number, read=meter.add_bytes, rows=meter.add_rows)
+    return recorder.finish()
+
+
+def _source(settings: Mapping[str, Any], part: str, path: Path, format_: str) -> Source:
+    columns = dict(settings["columns"])
+    tokens = columns.pop("tokens")
+    if tokens is not None:
+        del columns["text"]
+        columns["tokens"] = tokens
+    required = {"label", "text" if tokens is None else "tokens"}
+    if settings["language"] is not None:
+        required.add("language")
+    if settings["quality"] == "reliable" and part in ("train", "source"):
+        required.add("quality")
+    return Source(
+        path=path,
+        format=format_,
+        columns=columns,
+        required=frozenset(required),
+        header=settings["header"],
+        quotes=settings.get("quotes", BASELINES["quotes"]),
+    )

@@ -1,0 +1,231 @@
+"""Layers that several networks share: word embedding, projection of words, classifier head, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+def _has_onednn() -> bool:
+    return (
+        bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+ONEDNN = _has_onednn()
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right.t()``, (N, K) and (M, K) -> (N, M), both float32 on a CPU; any strides; no gradient."""
+    if not ONEDNN or left.numel() == 0 or right.numel() == 0:
+        return left @ right.t()
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return result
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``inputs @ weight.t() + bias`` with its gradients, for inputs (N, K) on a CPU."""
+    outputs: Tensor = _Linear.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+def use_onednn(inputs: Tensor) -> bool:
+    """Whether ``linear`` is the way to go: a float32 matrix on a CPU, without autocast."""
+    return inputs.device.type == "cpu" and inputs.dim() == 2 and not torch.is_autocast_enabled("cpu")
+
+
+class Linear(nn.Linear):
+    """nn.Linear, by ``linear`` where that is the way to go."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, K) -> (N, M)."""
+        return linear(inputs, self.weight, self.bias) if use_onednn(inputs) else super().forward(inputs)
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        outputs = product(inputs, weight)
+        return outputs if bias is None else outputs.add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        inputs, weight = ctx.saved_tensors
+        to_inputs = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        to_weight = product(gradient.t(), inputs.t()) if ctx.needs_input_grad[1] else None
+        return to_inputs, to_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
+
+
+MOST_BYTES = 1 << 30
+
+
+class Projection:
+    """Projects words: in training the batch's distinct ones, in evaluation each word when it is first met.
+
+    The table of words met so far is kept until a weight changes, unless it would take more than 1 GiB.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+        self._table: Tensor | None = None
+        self._known: Tensor | None = None
+
+    def __call__(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (U, P) and each token's row in them, for ``weight`` (P, D)."""
+        small = words.weight.shape[0] * weight.shape[0] * 4 <= MOST_BYTES
+        if small and not words.training and not torch.is_grad_enabled():
+            return self._remember(words, tokens, weight), tokens
+        self._table = None
+        rows, index = words.distinct(tokens)
+        return linear(rows, weight), index
+
+    def _remember(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> Tensor:
+        key = tuple(number for tensor in (words.weight, weight) for number in (tensor.data_ptr(), tensor._version))
+        if self._table is None or self._known is None or key != self._key:
+            # Zero, and not whatever lies in memory: windows beyond a title's end read the padding's row, which is zero,
+            # also where no title of the batch is padded. Made outside of inference mode, to be written outside of it.
+            with torch.inference_mode(False):
+                self._table = weight.new_zeros((words.weight.shape[0], weight.shape[0]))
+                self._known = torch.zeros(words.weight.shape[0], dtype=torch.bool)
+            self._key = key
+        flat = tokens.reshape(-1)
+        new = torch.unique(flat[~self._known.index_select(0, flat)])
+        if len(new):
+            self._table.index_copy_(0, new, product(words.weight.index_select(0, new), weight))
+            self._known.index_fill_(0, new, True)
+        return self._table
+
+
+def per_word_path(tokens: Tensor) -> bool:
+    """Whether to work word by word: on a CPU, in float32; a GPU is faster at doing the same thing everywhere."""
+    return tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+LEVELS = 1 << 16
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout; on a CPU its share is rounded to a 65,536th and drawing it takes a quarter of the time.
+
+    Drawing the bits costs more there than a small hidden layer's matrix products.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Units zeroed with the given probability and the rest scaled up, in training alone."""
+        dropped = round(self.p * LEVELS)
+        if not self.training or inputs.device.type != "cpu" or not 0 < dropped < LEVELS:
+            return super().forward(inputs)
+        words = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
+        kept = bits >= dropped - LEVELS // 2
+        return inputs * (kept * (LEVELS / (LEVELS - dropped)))
+
+
+def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> nn.Sequential:
+    """Linear, ReLU and dropout for each of ``hidden_layers``, then the logits: (B, features) -> (B, classes)."""
+    layers: list[nn.Module] = []
+    if settings["embedding_dropout"]:
+        layers.append(Dropout(settings["embedding_dropout"]))
+    for width in settings["hidden_layers"]:
+        layers += [Linear(features, width), nn.ReLU()]
+        if settings["dropout"]:
+            layers.append(Dropout(settings["dropout"]))
+        features = width
+    layers.append(Linear(features, classes))
+    return nn.Sequential(*layers)
+
+
+PAD = 0
+
+Fetch = Callable[[Tensor], Tensor]
+
+
+class WordEmbedding(nn.Module):
+    """The vectors of a vocabulary, shape (V, D); row 0 is the padding's: zero as given, and so it stays.
+
+    Frozen vectors are no part of the state that is saved: the data set has them. On a CPU the gradient of trained
+    ones is sparse, with a row for each distinct word of the batch; ``fetch`` is where a lazy optimiser puts its own
+    way to read rows (U,) -> (U, D), since those in ``weight`` may lag behind.
+    """
+
+    weight: Tensor
+
+    def __init__(self, vectors: Tensor, *, frozen: bool, scale: float, dropout: float) -> None:
+        super().__init__()
+        weight = vectors.detach().to(torch.float32)
+        # Frozen vectors are used where they lie: tasks on a node share the pages of the data set's file.
+        if not (frozen and scale == 1.0):
+            weight = weight * scale
+        self.frozen = frozen
+        self.dropout = dropout
+        self.fetch: Fetch | None = None
+        self.used: Tensor | None = None
+        if frozen:
+            self.register_buffer("weight", weight, persistent=False)
+        else:
+            self.weight = nn.Parameter(weight)
+
+    @property
+    def size(self) -> int:
+        """How many numbers a word's vector has."""
+        return int(self.weight.shape[1])
+
+    @property
+    def trains(self) -> bool:
+        """Whether a pass now is one that the vectors learn from."""
+        return self.training and not self.frozen and torch.is_grad_enabled()
+
+    @property
+    def drops_words(self) -> bool:
+        """Whether a pass now is one that hides words."""
+        return self.training and self.dropout > 0.0
+
+    def hide(self, tokens: Tensor) -> Tensor:
+        """The tokens with a share of them turned into padding, in training alone."""
+        if not self.drops_words:
+            return tokens
+        return tokens * (torch.rand(tokens.shape, device=tokens.device) >= self.dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Vectors (B, T, D) of tokens (B, T)."""
+        if self.trains and tokens.device.type == "cpu":
+            rows, index = self.distinct(tokens)
+            return nn.functional.embedding(index, rows)
+        self.used = tokens if self.trains else None
+        return nn.functional.embedding(tokens, self.weight, padding_idx=PAD)
+
+    def distinct(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (U, D) of the distinct tokens, padding first even where there is none, and each token's row."""
+        padding = tokens.new_zeros(1)
+        ids, index = torch.unique(torch.cat([padding, tokens.reshape(-1)]), return_inverse=True)
+        index = index[1:].view(tokens.shape)
+        if not self.trains:
+            return self.weight.index_select(0, ids), index
+        rows = self.fetch(ids) if self.fetch else self.weight.detach().index_select(0, ids)
+        return _Rows.apply(self.weight, rows, ids), index  # type: ignore[no-untyped-call]
+
+
+class _Rows(Function):
+    """Hands on rows of the weights, and their gradient back as sparse rows of the weights' gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
+        ctx.shape = weight.shape
+        ctx.save_for_backward(ids)
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (ids,) = ctx.saved_tensors
+        gradient = gradient.clone()
+        gradient[PAD] = 0.0
+        # Distinct and ascending by construction, which is what coalesced means.
+        rows = torch.sparse_coo_tensor(ids[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
+        return rows, None, None

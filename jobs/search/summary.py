@@ -1,0 +1,144 @@
+"""What came of a search: its winner, its summary, its best value over the epochs it spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import metrics_log
+from jobs.context import TaskFailedError
+from jobs.errors import InputError
+from jobs.record import read_record
+from jobs.search.study import Study, open_study
+from jobs.search.trial import Trial, continuation, read_trial, read_trials
+from jobs.storage import Storage
+from jobs.task import Task
+
+
+class NoWinnerError(TaskFailedError, InputError):
+    """A search has no trial of the rank that was asked for: whoever needs it ends as ``upstream failed``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("upstream failed", message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A search at a glance; ``best`` is the leading trial by the metric, running ones included.
+
+    ``epochs_saved`` are those that stopped trials were asked for and did not run; ``states`` counts trials by state.
+    """
+
+    metric: str
+    best: Trial | None
+    states: Mapping[str, int]
+    epochs_spent: int
+    epochs_saved: int
+
+
+def winner(storage: Storage, search_id: str, trials: int, rank: int = 1) -> Path:
+    """The run folder of the trial of this rank by the validation metric, among the first so many trials.
+
+    Raises NoWinnerError when fewer ended with a result, or while one of them has no record or is being continued:
+    any might still win.
+    """
+    return _ranked(_open(storage, search_id), trials, rank).folder
+
+
+def winner_settings(storage: Storage, search_id: str, trials: int) -> dict[str, Any]:
+    """Every setting of the winner, ``architecture`` and ``dataset`` among them: what a refit trains with."""
+    study = _open(storage, search_id)
+    return study.settings(_ranked(study, trials, 1).point)
+
+
+def trial_settings(storage: Storage, task: Task) -> dict[str, Any]:
+    """Every setting of a trial task, ``architecture`` and ``dataset`` among them; FileNotFoundError without a point."""
+    study = Study(storage, task.settings["search"])
+    return study.settings(read_trial(study, int(task.settings["number"])).point)
+
+
+def ranking(study: Study, trials: Iterable[Trial]) -> list[Trial]:
+    """Trials with a value, the best first; of equals the earlier one."""
+    scored = [(study.score(trial.value), trial) for trial in trials if trial.value is not None]
+    return [trial for score, trial in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
+
+
+def summary(storage: Storage, search_id: str) -> Summary | None:
+    """How a search stands, or None when no trial has started."""
+    try:
+        study = open_study(storage, search_id)
+    except FileNotFoundError:
+        return None
+    known = read_trials(study)
+    leading = ranking(study, [trial for trial in known if trial.state != "failed"])
+    return Summary(
+        metric=study.definition["metric"],
+        best=leading[0] if leading else None,
+        states={state: sum(trial.state == state for trial in known) for state in sorted({t.state for t in known})},
+        epochs_spent=sum(trial.epochs for trial in known),
+        epochs_saved=sum(trial.epochs_asked - trial.epochs for trial in known if trial.state == "stopped"),
+    )
+
+
+def best_so_far(storage: Storage, search_id: str) -> list[tuple[int, float]]:
+    """(epochs spent, best value so far) after each epoch of any trial, in the order in which epochs ended.
+
+    Failed trials' epochs were spent too. What journals show is the epoch's own value, whatever ``keep`` says.
+    """
+    try:
+        study = open_study(storage, search_id)
+    except FileNotFoundError:
+        return []
+    metric = study.definition["metric"]
+    lines = [line for trial in read_trials(study) for line in metrics_log.read(trial.folder)]
+    curve: list[tuple[int, float]] = []
+    for spent, line in enumerate(sorted(lines, key=lambda line: float(line.get("ended", 0.0))), start=1):
+        value = line.get(metric)
+        known = [value] if value is not None else []
+        if curve:
+            known.append(curve[-1][1])
+        if known:
+            curve.append((spent, max(known, key=study.score)))
+    return curve
+
+
+def _open(storage: Storage, search_id: str) -> Study:
+    try:
+        return open_study(storage, search_id)
+    except FileNotFoundError as error:
+        raise NoWinnerError(f"search {search_id}: no trial has started on {storage.root}") from error
+
+
+def open_trials(study: Study, trials: int) -> list[int]:
+    """The numbers, among so many trials, of those without a record or being continued: any of them may still win."""
+    return [number for number in range(trials) if not _is_over(study, number)]
+
+
+def _is_over(study: Study, number: int) -> bool:
+    try:
+        # One that failed before it had a point is over too: its own record is asked, not the search's folder.
+        folder = study.storage.run(study.task(number).id)
+        record = read_record(folder)
+        return record is not None and continuation(folder, record) is None
+    except ValueError:
+        return False
+
+
+def _ranked(study: Study, trials: int, rank: int) -> Trial:
+    waited = open_trials(study, trials)
+    if waited:
+        raise NoWinnerError(
+            f"search {study.id}: {len(waited)} of {trials} trials have not come to an end "
+            f"({', '.join(map(str, waited[:8]))}{', ..' if len(waited) > 8 else ''})"
+        )
+    known = [trial for trial in read_trials(study) if trial.number < trials]
+    candidates = ranking(study, [trial for trial in known if trial.state in ("done", "stopped")])
+    if len(candidates) < rank:
+        failed = sum(trial.state == "failed" for trial in known)
+        raise NoWinnerError(
+            f"search {study.id}: rank {rank} was asked for and {len(candidates)} of {trials} trials "
+            f"ended with a result ({failed} failed)"
+        )
+    return candidates[rank - 1]

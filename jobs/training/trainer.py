@@ -1,0 +1,349 @@
+"""A network's whole run: epochs, validation, journal, checkpoints, and every way it can end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs import metrics_log
+from jobs.context import Context, TaskInterruptedError
+from jobs.data.batches import EvaluationBatches, TrainBatches
+from jobs.data.dataset import Dataset
+from jobs.settings import TRAINING
+from jobs.storage import digest
+from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
+from jobs.training.checkpoint import Saver
+from jobs.training.cuda_graphs import Replayer, cuda_graphs
+from jobs.training.loop import Stepper, build_network, validate
+from jobs.training.metric_accumulator import make_accumulator
+from jobs.training.run import EpochMetrics, StopCallback, TrainResult
+from jobs.training.trained import SETTINGS, write_settings
+
+GRAD_NORM_EVERY = 64
+POLL_S = 0.5
+EVALUATION_TITLES = 1024
+
+
+class Trainer:
+    """A run in progress: what it was given, where it stands, and how it goes on."""
+
+    def __init__(
+        self, context: Context, settings: Mapping[str, Any], dataset: Dataset, folder: Path, decide: StopCallback | None
+    ) -> None:
+        self.context, self.settings, self.folder, self.decide = context, settings, folder, decide
+        plumbing = {setting.name for setting in TRAINING if setting.plumbing}
+        self.identity = digest({name: value for name, value in settings.items() if name not in plumbing})
+        self.saved = checkpoint.load(folder, self.identity, context.say)
+        self.dataset = dataset
+        self.epoch = 0  # epochs that are over, validation included
+        self.step = 0  # steps of the present epoch that are done
+        self.journal: list[EpochMetrics] = []
+        self.best_epoch = 0
+        self.best: dict[str, Tensor] | None = None
+        self.spent_s = 0.0  # in the present epoch, attempts before this one included
+        self.glance_at = 0.0
+
+    def finished(self) -> TrainResult | None:
+        """The result of a run that was killed after its last epoch and before its record."""
+        model = self.folder / checkpoint.MODEL
+        if not self.saved or not self.saved.get("finished") or not model.exists():
+            return None
+        if model.stat().st_size != self.saved["model_bytes"]:
+            return None
+        self.journal = self.saved["journal"]
+        metrics_log.rewrite(self.folder, self.journal)
+        return self._result(self.saved["figures"])
+
+    def prepare(self) -> None:
+        """Build everything and go back to where the checkpoint was written."""
+        self._build()
+        self._resume()
+
+    def go(self) -> TrainResult:
+        """Train to the end; raises StopError or PausedError."""
+        self.prepare()
+        epochs = int(self.settings["epochs"])
+        # Killed between the verdict and the record, or continued: the verdict is asked for again.
+        stopped = stops.SEARCH if self.journal and self.step == 0 and self._search_says_stop() else None
+        while stopped is None and self.epoch < epochs:
+            self._train_epoch()
+            self._validate_epoch()
+            stopped = self._should_stop()
+            if stopped is None and self.epoch < epochs:
+                self.saver.on_epoch_end(self._save)
+        return self._finish(stopped)
+
+    def _build(self) -> None:
+        settings, split = self.settings, self.dataset.splits
+        self.device = device.choose(settings["device"])
+        self.precision = settings["precision"]
+        rules = device.prepare(
+            self.device,
+            cpus=self.context.cpus,
+            deterministic=settings["deterministic"],
+            precision=self.precision,
+        )
+        self.context.say(f"{settings['architecture']} on {rules}")
+        classes = len(self.dataset.classes)
+        self.model = build_network(settings, self.dataset, self.device)
+        self.optimiser = optimiser.make(self.model, settings, self.device)
+        self.train_support = np.bincount(split["train"].labels, minlength=classes)
+        self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
+        self.tally = make_accumulator(classes, self.device)
+        self.validation_tally = make_accumulator(classes, self.device)
+        self.batches = TrainBatches(
+            split["train"],
+            batch_size=settings["batch_size"],
+            seed=settings["seed"],
+            shuffle=settings["shuffle"],
+            random_buffer_size=settings["random_buffer_size"],
+            bucket_by_length=settings["bucket_by_length"],
+            device=self.device,
+            ahead=getattr(self.model, "ahead", None),
+        )
+        size = max(EVALUATION_TITLES, settings["batch_size"])
+        self.validation = EvaluationBatches(split["validation"], size, self.device)
+        self.stepper = Stepper(
+            self.model,
+            self.optimiser,
+            self.tally,
+            device=self.device,
+            precision=self.precision,
+            shift=loop.logit_adjustment(self.train_support, settings["logit_adjustment"], self.device),
+        )
+        self.replayer = self._replayer() if settings["compile"] else None
+        self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.say)
+
+    def _replayer(self) -> Replayer | None:
+        if self.device.type != "cuda":
+            self.context.say("compile: it takes a GPU, and this run has none: steps are launched as they are")
+            return None
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        return Replayer(
+            self.stepper,
+            self.batches.make,
+            batch_size=self.settings["batch_size"],
+            tensors=[*weights, *self.optimiser.tensors(), *self.tally.tensors()],
+            device=self.device,
+            say=self.context.say,
+            capture=cuda_graphs(),
+        )
+
+    def _resume(self) -> None:
+        saved, self.saved = self.saved, None
+        if saved and not saved.get("finished"):
+            self.epoch, self.step = saved["epoch"], saved["step"]
+            self.journal, self.spent_s = saved["journal"], saved["spent_s"]
+            self.best_epoch, self.best = saved["best_epoch"], saved["best"]
+            self.model.load_state_dict(saved["model"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.tally.load(saved["tally"])
+            device.set_random_state(self.device, saved["random"])
+            self.saver.last_save_s = saved["save_s"]
+            self.context.say(f"going on at epoch {self.epoch + 1}, step {self.step}")
+        self.context.attempt.check()
+        write_settings(self.folder, self.settings, self.dataset)
+        metrics_log.rewrite(self.folder, self.journal)
+
+    def _train_epoch(self) -> None:
+        self.started = time.monotonic()
+        self.model.train()
+        if self.step == 0:
+            self.tally.clear()
+        for take in self._steps_left():
+            self._pause_if_asked()
+            take()
+            self.step += 1
+            # Counted in steps and not in seconds: it is part of what a resumed run repeats.
+            if self.step % GRAD_NORM_EVERY == 0 or self.step == 1:
+                self.tally.look(stops.norm_of(self._gradients()))
+            if time.monotonic() >= self.glance_at:
+                self._poll()
+        self._stop_if_diverged()
+        self.trained_s = self._spent_s()
+
+    def _steps_left(self) -> Iterator[Callable[[], None]]:
+        if self.replayer:
+            return (partial(self.replayer.step, draw) for draw in self.batches.draws(self.epoch, self.step))
+        return (partial(self.stepper.step, batch) for batch in self.batches.epoch(self.epoch, self.step))
+
+    def _gradients(self) -> Sequence[Tensor]:
+        return (self.replayer or self.stepper).gradients()
+
+    def _poll(self) -> None:
+        """Twice a second at most: is the loss sound, what is the progress, is a checkpoint due?"""
+        if self.tally.non_finite(self.step):
+            self._stop_if_diverged()
+        if self.saver.due():
+            self._stop_if_diverged()
+            self.saver.save(self._save)
+        self._progress()
+        self.glance_at = time.monotonic() + min(POLL_S, self.saver.cadence_s)
+
+    def _progress(self) -> None:
+        steps, epochs = self.batches.steps, int(self.settings["epochs"])
+        spent = self._spent_s()
+        done = min(self.step * int(self.settings["batch_size"]), len(self.dataset.splits["train"]))
+        left = steps - self.step + (epochs - self.epoch - 1) * steps
+        self.context.progress(
+            phase="train",
+            epoch=self.epoch + 1,
+            epochs=epochs,
+            done=done,
+            total=len(self.dataset.splits["train"]),
+            unit="titles",
+            rate=done / spent if spent else None,
+            left_s=left * spent / self.step,
+        )
+
+    def _stop_if_diverged(self) -> None:
+        if int(self.tally.finite) == self.step:
+            return
+        sums, gradients = self.tally.read(), self._gradients()
+        raise stops.diverged(
+            epoch=self.epoch + 1,
+            step=sums["finite"] + 1,
+            where="training",
+            norm=float(stops.norm_of(gradients)) if gradients else None,
+            before=self.journal[-1]["gradient_norm"] if self.journal else None,
+        )
+
+    def _validate_epoch(self) -> None:
+        # Before validation and at no other time: where a checkpoint falls must not change a bit.
+        self.optimiser.flush()
+        validate(
+            self.model,
+            self.validation,
+            self.validation_tally,
+            device=self.device,
+            precision=self.precision,
+            between=self._pause_if_asked,
+        )
+        line = self._line()
+        if not np.isfinite(line["validation_loss"]):
+            raise stops.diverged(
+                epoch=self.epoch + 1,
+                step=self.step,
+                where="validation",
+                norm=line["gradient_norm"],
+                before=self.journal[-1]["gradient_norm"] if self.journal else None,
+            )
+        self.context.attempt.check()
+        metrics_log.append(self.folder, line)
+        self.journal.append(line)
+        self.epoch, self.step, self.spent_s = self.epoch + 1, 0, 0.0
+        self._note_best(line)
+        self.context.say(
+            f"epoch {line['epoch']}: train loss {line['train_loss']:.4f}, validation loss "
+            f"{line['validation_loss']:.4f}, balanced accuracy {line['validation_balanced_accuracy']:.4f}, "
+            f"{line['titles_per_s']:,.0f} titles/s"
+        )
+
+    def _line(self) -> EpochMetrics:
+        trained, tested = self.tally.read(), self.validation_tally.read()
+        titles = int(self.train_support.sum())
+        return {
+            "epoch": self.epoch + 1,
+            "step": (self.epoch + 1) * self.batches.steps,
+            "train_loss": trained["loss"] / titles,
+            "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained["correct"]),
+            "train_accuracy": metrics.accuracy(self.train_support, trained["correct"]),
+            "validation_loss": tested["loss"] / int(self.validation_support.sum()),
+            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, tested["correct"]),
+            "validation_accuracy": metrics.accuracy(self.validation_support, tested["correct"]),
+            "gradient_norm": trained["norm"],
+            "seconds": self._spent_s(),
+            "titles_per_s": titles / self.trained_s,  # validation left out
+            "ended": time.time(),
+            "attempt": self.context.attempt.number,
+        }
+
+    def _note_best(self, line: EpochMetrics) -> None:
+        score = line["validation_balanced_accuracy"]
+        if self.best_epoch and score <= self.journal[self.best_epoch - 1]["validation_balanced_accuracy"]:
+            return
+        self.best_epoch = line["epoch"]
+        if self.settings["keep"] == "best":
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _should_stop(self) -> str | None:
+        if stops.never_left_chance(self.journal, self.validation_support, self.settings["patience_chance"]):
+            raise stops.at_chance_error(self.journal, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
+        if stops.has_stalled(self.journal, self.settings["patience"]):
+            return stops.EARLY
+        return stops.SEARCH if self._search_says_stop() else None
+
+    def _search_says_stop(self) -> bool:
+        return self.decide is not None and self.decide(self.journal) is not None
+
+    def _pause_if_asked(self) -> None:
+        if self.context.interrupted():
+            self.saver.save(self._save)
+            raise TaskInterruptedError(f"saved at epoch {self.epoch + 1}, step {self.step}")
+
+    def _spent_s(self) -> float:
+        return self.spent_s + time.monotonic() - self.started
+
+    def _save(self) -> None:
+        self.context.attempt.check()
+        document = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "step": self.step,
+            "journal": self.journal,
+            "spent_s": self._spent_s() if self.step else 0.0,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "tally": self.tally.state(),
+            "random": device.random_state(self.device),
+            "save_s": self.saver.last_save_s,
+        }
+        checkpoint.save(self.folder, document)
+
+    def _finish(self, stopped: str | None) -> TrainResult:
+        kept = self.best_epoch if self.settings["keep"] == "best" else self.epoch
+        weights = self.best if self.settings["keep"] == "best" else self.model.state_dict()
+        assert weights is not None
+        self.context.attempt.check()
+        path = checkpoint.write_model(self.folder, weights)
+        metrics_log.rewrite(self.folder, self.journal)
+        figures = self._figures(self.journal[kept - 1], stopped)
+        if stopped == stops.SEARCH:
+            # The search may come back to it: everything that going on takes stays in the checkpoint.
+            self._save()
+            return self._result(figures)
+        # From here on a killed run only has its record to write.
+        end = {"finished": True, "journal": self.journal, "figures": figures, "model_bytes": path.stat().st_size}
+        checkpoint.save(self.folder, {"identity": self.identity, **end})
+        checkpoint.forget(self.folder, keep=checkpoint.NAME)
+        return self._result(figures)
+
+    def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Any]:
+        names = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
+        figures = {
+            **{name: line[name] for name in names},
+            "kept_epoch": line["epoch"],
+            "best_epoch": self.best_epoch,
+            "epochs_run": self.epoch,
+            "train_seconds": sum(past["seconds"] for past in self.journal),
+            "titles_per_s": max(past["titles_per_s"] for past in self.journal),
+            "parameters": sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad),
+            "stopped": stopped,
+            "device": self.device.type,
+        }
+        if self.device.type == "cuda":
+            figures["gpu_peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        return figures
+
+    def _result(self, figures: Mapping[str, Any]) -> TrainResult:
+        files = tuple(self.folder / name for name in (checkpoint.MODEL, SETTINGS, metrics_log.NAME))
+        return TrainResult(files=files, lines=tuple(self.journal), figures=figures)

@@ -1,0 +1,169 @@
+"""One document from a manifest's file: its includes below it, `--set` above it, its cluster profile in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.manifest import path_fields, yaml_nodes
+from pipeline.manifest.errors import KeyPath as Keys
+from pipeline.manifest.errors import ManifestError, Mark, Problem, nearest
+from pipeline.manifest.path_fields import with_absolute_paths
+from pipeline.manifest.yaml_nodes import Entry, Node
+
+SET = "--set"
+STORAGE_VARIABLE = "TANDA_STORAGE"
+
+
+def assemble(
+    file: Path,
+    sets: Sequence[str] = (),
+    cluster: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Node:
+    """The whole document, paths absolute; raises ManifestError for what can't be put together."""
+    root = _read(file, ())
+    changes = [_change(text, file) for text in sets]
+    for path, node in changes:
+        if path == ("cluster",):
+            root = _set(root, path, node, ())
+    root = _with_storage(_with_cluster(root, cluster), environment)
+    for path, node in changes:
+        if path != ("cluster",):
+            root = _set(root, path, node, ())
+    return root
+
+
+def _error(mark: Mark, path: Keys, message: str) -> ManifestError:
+    return ManifestError([Problem(mark, path, message)])
+
+
+def _read(file: Path, chain: tuple[Path, ...]) -> Node:
+    """A file's document merged over those it includes, each relative to its own folder."""
+    root = yaml_nodes.read(file)
+    base: Node | None = None
+    included = root.value.get("include")
+    for path, node in _included(included):
+        target = _target(node, file.parent, path)
+        if target.resolve() in (*chain, file.resolve()):
+            raise _error(node.mark, path, f"{target} is included by itself")
+        below = _read(target, (*chain, file.resolve()))
+        base = below if base is None else yaml_nodes.merged(base, below)
+    problems: list[Problem] = []
+    own = _with_place(root.replaced("include", None), file.parent, problems)
+    if problems:
+        raise ManifestError(problems)
+    return own if base is None else yaml_nodes.merged(base, own)
+
+
+def _included(entry: Entry | None) -> list[tuple[Keys, Node]]:
+    if entry is None or entry.node.value is None:
+        return []
+    if isinstance(entry.node.value, list):
+        return [(("include", position), item) for position, item in enumerate(entry.node.value)]
+    return [(("include",), entry.node)]
+
+
+def _target(node: Node, folder: Path, path: Keys) -> Path:
+    """The file that an include or a cluster key names, as people would type it: messages show it."""
+    if not isinstance(node.value, str):
+        raise _error(node.mark, path, "must be a path")
+    try:
+        target = Path(os.path.normpath(folder / os.path.expanduser(path_fields.expand(node.value))))  # noqa: PTH111
+    except ValueError as error:
+        raise _error(node.mark, path, str(error)) from error
+    if not target.is_file():
+        raise _error(node.mark, path, f"no such file: {target}")
+    return target
+
+
+def _with_place(root: Node, folder: Path, problems: list[Problem]) -> Node:
+    """Paths made absolute; a cluster profile's path too, so that an including file elsewhere finds it."""
+    root = with_absolute_paths(root, folder, problems)
+    entry = root.value.get("cluster")
+    if entry is None or not isinstance(entry.node.value, str):
+        return root
+    target = _target(entry.node, folder, ("cluster",))
+    return root.replaced("cluster", Entry(entry.key, Node(str(target), entry.node.mark)))
+
+
+def _with_cluster(root: Node, cluster: Path | None) -> Node:
+    """The profile's document in the place of its path."""
+    if cluster is not None:
+        if not cluster.is_file():
+            raise _error(Mark("--cluster"), (), f"no such file: {cluster}")
+        profile = _read(cluster, ())
+        return root.replaced("cluster", Entry(profile.mark, profile))
+    entry = root.value.get("cluster")
+    if entry is None or not isinstance(entry.node.value, str):
+        return root
+    return root.replaced("cluster", Entry(entry.key, _read(Path(entry.node.value), ())))
+
+
+def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
+    given = environment.get(STORAGE_VARIABLE)
+    if not given:
+        return root
+    mark = Mark(STORAGE_VARIABLE)
+    return root.replaced("storage", Entry(mark, Node(str(Path(given).absolute()), mark)))
+
+
+def _change(text: str, file: Path) -> tuple[Keys, Node]:
+    """A `--set PATH=VALUE` read: the path's keys and the value, which is YAML."""
+    path, equals, value = text.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not equals or not all(keys):
+        raise _error(Mark(SET), (), f"must look like experiments.baseline.runs.MLP.epochs=1, not {text!r}")
+    node = yaml_nodes.parse(value, SET, lines=False)
+    problems: list[Problem] = []
+    tree = node
+    for key in reversed(keys):
+        tree = Node({key: Entry(Mark(SET), tree)}, Mark(SET))
+    placed = _with_place(tree, file.parent, problems).find(keys)
+    if problems:
+        raise ManifestError(problems)
+    return keys, node if placed is None else placed
+
+
+def _set(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
+    """The document with one value set; raises ManifestError for a path that leads nowhere."""
+    if not keys:
+        return value
+    if isinstance(root.value, list):
+        return _set_item(root, keys, value, above)
+    if not isinstance(root.value, dict | None):
+        raise _error(Mark(SET), (*above, keys[0]), f"{'.'.join(map(str, above))} is a value, it has no keys")
+    entries = root.value or {}
+    key, rest = _longest(entries, keys)
+    if key not in entries and rest and _named_by_people((*above, key)):
+        raise _error(Mark(SET), (*above, key), f"there is none of this name{nearest(key, entries)}")
+    old = entries.get(key)
+    new = _set(Node(None, Mark(SET)) if old is None else old.node, rest, value, (*above, key))
+    mark = Mark(SET) if old is None or not rest else old.key
+    return Node({**entries, key: Entry(mark, new)}, root.mark)
+
+
+def _set_item(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
+    text = str(keys[0])
+    if not text.isdecimal() or int(text) >= len(root.value):
+        raise _error(Mark(SET), (*above, text), f"must be a position in the list, 0 to {len(root.value) - 1}")
+    items = list(root.value)
+    items[int(text)] = _set(items[int(text)], keys[1:], value, (*above, int(text)))
+    return Node(items, root.mark)
+
+
+def _longest(entries: Mapping[str, Entry], keys: Keys) -> tuple[str, Keys]:
+    """The next key and the rest: names may hold dots, so the longest name that exists is meant."""
+    for length in range(len(keys), 0, -1):
+        name = ".".join(map(str, keys[:length]))
+        if name in entries:
+            return name, keys[length:]
+    return str(keys[0]), keys[1:]
+
+
+def _named_by_people(path: Keys) -> bool:
+    """Whether a key is a group's, a run's or a search's own name: one that isn't there is a slip, never made."""
+    if len(path) == 2:
+        return path[0] in ("experiments", "searches")
+    return len(path) == 4 and path[0] == "experiments" and path[2] == "runs"

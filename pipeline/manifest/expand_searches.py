@@ -1,0 +1,125 @@
+"""Searches: what is fixed, what is searched, and that every point of the space could be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from jobs.data.settings import Data
+from jobs.search import algorithms
+from jobs.search.space import read_space, samples
+from jobs.search.space_validation import is_conditional, is_distribution, validate_space
+from jobs.search.stopping import check_stopping, read_stopping
+from jobs.settings import Setting
+from pipeline.manifest.architectures import Architecture, Layer
+from pipeline.manifest.errors import KeyPath, nearest
+from pipeline.manifest.expand_groups import Expansion
+from pipeline.manifest.model import Search
+from pipeline.manifest.schema import Search as SearchSection
+
+SEARCH_KEYS = tuple(SearchSection.model_fields)
+
+
+def expand_search(name: str, section: SearchSection, whole: Expansion) -> Search | None:
+    """A search as the plan takes it, or None with the problems noted."""
+    path: KeyPath = ("searches", name)
+    whole.check_name(name, path)
+    architecture = whole.catalogue.get(section.architecture, path)
+    _check_numbers(section, whole, path)
+    if architecture is None:
+        return None
+    fixed = whole.catalogue.layer(
+        architecture, section.model_extra or {}, path, stopping=section.early_stopping, also=SEARCH_KEYS
+    )
+    problems = validate_space(section.space, architecture.settings.values())
+    for place, message in problems:
+        whole.found.add((*path, "space", *place), message)
+    data = whole.datasets.get(fixed.data, path)
+    if problems or data is None or check_stopping(section.stopping):
+        return None
+    return _search(name, section, architecture, fixed, data, whole)
+
+
+def _check_numbers(section: SearchSection, whole: Expansion, path: KeyPath) -> None:
+    legal = algorithms.names()
+    if section.algorithm not in legal:
+        whole.found.add(
+            (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{nearest(section.algorithm, legal)}"
+        )
+    if section.evaluate_best > section.trials:
+        whole.found.add(
+            (*path, "evaluate_best"), f"must be at most trials, {section.trials}, not {section.evaluate_best}"
+        )
+    for place, message in check_stopping(section.stopping):
+        whole.found.add((*path, "stopping", *place), message)
+    whole.check_seeds(section.refit_seeds or (), (*path, "refit_seeds"))
+    whole.check_reference(section.reference or {}, (*path, "reference"))
+
+
+def _search(
+    name: str, section: SearchSection, architecture: Architecture, fixed: Layer, data: Data, whole: Expansion
+) -> Search:
+    path: KeyPath = ("searches", name)
+    space = canonical(section.space, architecture.settings)
+    always = {key for key, spec in space.items() if not is_conditional(spec.get("choice"))}
+    for key in fixed.settings:
+        if key in always:
+            whole.found.add((*path, key), "is searched: space has it too", key=True)
+    if "seed" in space:
+        message = "the seed is not searched: use refit_seeds to train the winner with several"
+        whole.found.add((*path, "space", "seed"), message, key=True)
+    settings = {**architecture.base, **fixed.settings}
+    seed = int(settings.get("seed", 0)) if section.seed is None else section.seed
+    if "seed" in settings:
+        settings["seed"] = seed
+    for point in samples(read_space(space, architecture.settings.values())):
+        whole.check_settings(architecture, {**settings, **point}, data, (*path, "space"))
+    resources = dict(whole.resources(architecture, section.resources))
+    throttle = min(section.parallel, resources["train"].throttle or section.parallel)
+    resources["train"] = replace(resources["train"], throttle=throttle)
+    return Search(
+        name=name,
+        architecture=architecture.name,
+        algorithm=section.algorithm,
+        trials=section.trials,
+        parallel=section.parallel,
+        metric=section.metric,
+        space=space,
+        stopping=_stopping(section.stopping),
+        seed=seed,
+        # What every point decides is no part of what is fixed, nor of the search's id.
+        settings={key: value for key, value in settings.items() if key not in always},
+        data=data,
+        resources=resources,
+        evaluate_best=section.evaluate_best,
+        refit_seeds=tuple(section.refit_seeds or ()),
+        reference=section.reference or {},
+    )
+
+
+def _stopping(stopping: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A checked rule with all its settings: one left at its default is the same search as one that says so."""
+    rule = read_stopping(stopping)
+    return None if stopping is None or rule is None else {next(iter(stopping)): rule[1]}
+
+
+def canonical(space: Mapping[str, Any], known: Mapping[str, Setting]) -> dict[str, Any]:
+    """A checked space with its numbers in their settings' types: `0` and `0.0` are the same search."""
+    return {name: _canonical(name, value, known) for name, value in space.items()}
+
+
+def _canonical(name: str, value: Any, known: Mapping[str, Setting]) -> Any:
+    if not is_distribution(value):
+        return _read(known[name], value)
+    ((kind, arguments),) = value.items()
+    if kind != "choice":
+        number = int if known[name].type == "int" else float
+        return {kind: [number(argument) for argument in arguments]}
+    if is_conditional(arguments):
+        return {kind: [canonical(option, known) for option in arguments]}
+    return {kind: [_read(known[name], option) for option in arguments]}
+
+
+def _read(setting: Setting, value: Any) -> Any:
+    return None if value is None and setting.default is None else setting.read(value)

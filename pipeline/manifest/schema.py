@@ -1,0 +1,156 @@
+"""The shape of a manifest and of a cluster profile: every key, its type and its range.
+
+Runs, groups and searches also take any setting of their architecture and any key of `data`; which of these are
+legal depends on the architecture and is checked when they are expanded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = int | None
+METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
+
+
+class Section(BaseModel):
+    """Keys beyond those named here are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExtensibleSection(BaseModel):
+    """Keys beyond those named here are settings of the architecture, or keys of `data`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Preprocess(Section):
+    """What a preprocess task is given."""
+
+    cpus: PositiveInt = Field(None, ge=1, description="cores")
+    gpus: PositiveInt = Field(None, ge=0, description="GPUs")
+    mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
+    time_min: PositiveInt = Field(None, ge=1, description="time limit, in minutes")
+    throttle: PositiveInt = Field(None, ge=1, description="tasks of an array that run at once, at most")
+    shards: PositiveInt = Field(None, ge=1, le=10_000, description="tasks that share the reading of one data set")
+
+
+class Stage(Section):
+    """What a task of a stage is given."""
+
+    cpus: PositiveInt = Field(None, ge=1, description="cores")
+    gpus: PositiveInt = Field(None, ge=0, description="GPUs")
+    mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
+    time_min: PositiveInt = Field(None, ge=1, description="time limit, in minutes")
+    throttle: PositiveInt = Field(None, ge=1, description="tasks of an array that run at once, at most")
+    pack: PositiveInt = Field(None, ge=1, le=64, description="tasks that share one allocation, and its GPU")
+
+
+class Stages(Section):
+    """Resources by stage: a run's or search's own, else the manifest's, else the cluster profile's."""
+
+    preprocess: Preprocess = Field(Preprocess(), description="reading text into a data set")
+    train: Stage = Field(Stage(), description="training; a search's trials too")
+    evaluate: Stage = Field(Stage(), description="evaluation of a trained run")
+    close: Stage = Field(Stage(), description="the job that retries failures and rebuilds the report at the end")
+
+
+class EarlyStopping(Section):
+    """End a training that no longer improves."""
+
+    patience: int = Field(ge=1, description="epochs without a better validation balanced accuracy before the end")
+
+
+class Run(ExtensibleSection):
+    """One fixed experiment; any setting of its architecture and any key of `data` may stand here too."""
+
+    architecture: str | None = Field(None, description="the group's where it is left out")
+    seeds: list[int] | None = Field(None, description="one run for each; instead of `seed`")
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
+    resources: Stages = Field(Stages(), description="this run's own, by stage")
+
+
+class Group(ExtensibleSection):
+    """A group of runs, a table of the report: `runs`, `grid` or `zip`.
+
+    Any setting and any key of `data` that stands here applies to all its runs.
+    """
+
+    architecture: str | None = Field(None, description="of the runs that name none")
+    runs: dict[str, Run | None] | None = Field(None, description="runs by name")
+    grid: dict[str, list[Any]] | None = Field(None, description="every combination of these values, a run each")
+    zip: dict[str, list[Any]] | None = Field(None, description="the first values together, the second ones, ...")
+    seeds: list[int] | None = Field(None, description="each run once for each seed; instead of `seed`")
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
+    resources: Stages = Field(Stages(), description="the group's own, by stage")
+    reference: dict[str, dict[str, float]] | None = Field(
+        None, description="published figures by run and metric, shown beside ours"
+    )
+
+
+class Search(ExtensibleSection):
+    """A search: one array of trials that share what they learn through the storage.
+
+    Any setting of the architecture (but those of `space`) and any key of `data` may stand here, fixed.
+    """
+
+    architecture: str = Field(description="whose settings are searched")
+    algorithm: str = Field("tpe", description="how points are chosen: one of the algorithms below")
+    trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search goes on")
+    parallel: int = Field(4, ge=1, description="trials that run at once, at most")
+    metric: Literal[METRICS] = Field(METRICS[0], description="what is made best; never a figure of the test rows")  # type: ignore[valid-type]
+    space: dict[str, Any] = Field(description="what is searched: a distribution for each setting")
+    stopping: dict[str, dict[str, Any] | None] | None = Field(None, description="left out: every trial runs to its end")
+    seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of points and of training")
+    evaluate_best: int = Field(1, ge=1, description="how many of the best trials are evaluated on the test rows")
+    refit_seeds: list[int] | None = Field(None, description="train the winner again with each of these seeds")
+    early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
+    resources: Stages = Field(Stages(), description="the search's own, by stage; its trials take those of `train`")
+    reference: dict[str, float] | None = Field(None, description="published figures by metric, shown beside ours")
+
+
+class Cluster(Section):
+    """A cluster profile: how one site wants its jobs. Nothing in it changes a result."""
+
+    executor: Literal["slurm", "local", "inline"] = Field("slurm", description="where tasks run")
+    partition: str | None = Field(None, description="one partition, or several: `gpu,short`")
+    account: str | None = Field(None, description="whom the hours are charged to")
+    qos: str | None = Field(None, description="quality of service")
+    constraint: str | None = Field(None, description="node features: `a100|h100`")
+    gres_type: str | None = Field(None, description="the type of GPU to ask for: `a100`")
+    exclude: str | None = Field(None, description="nodes to keep away from: `node[03-05]`")
+    modules: list[str] = Field([], description="modules to load before each task")
+    activate: str | None = Field(None, description="a shell line that readies the environment before each task")
+    environment: dict[str, str | int | float | bool] = Field({}, description="environment variables of each task")
+    python: str | None = Field(None, description="the Python that runs tasks; left out: the one that submits")
+    extra: dict[str, str | int | float | bool | None] = Field({}, description="any other sbatch option: `nice: 100`")
+    resources: Stages = Field(Stages(), description="by stage, below the manifest's own")
+
+
+class Report(Section):
+    language: Literal["en", "es"] = Field("en", description="English or Spanish")
+
+
+class Tracking(Section):
+    uri: str | None = Field(None, description="an MLflow server that runs also log to, live: `http://host:5000`")
+
+
+class Root(Section):
+    """A manifest."""
+
+    name: str = Field(description="the report's folder, and the name in job lists")
+    storage: str = Field(description="the shared storage; TANDA_STORAGE overrides it")
+    cluster: Cluster | None = Field(None, description="a cluster profile's path; `--cluster` overrides it")
+    data: dict[str, Any] = Field(description="the data set of every run that names no other")
+    defaults: dict[str, Any] | None = Field(None, description="settings for every run whose architecture has them")
+    experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
+    searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
+    resources: Stages = Field(Stages(), description="what tasks are given, by stage")
+    report: Report = Field(Report(), description="how the report is written")
+    tracking: Tracking = Field(Tracking(), description="where runs are logged to beside the storage")
+    retries: int = Field(2, ge=0, le=100, description="times a task is tried again after a failure worth it")
+    canary: bool = Field(False, description="run one task of each architecture before the rest is released")
+    brake_after: int = Field(3, ge=1, description="hold the rest of a group once so many failed with the same error")
+    umask: str | None = Field(None, pattern=r"^0[0-7]{2,3}$", description="of what is written to storage: `027`")

@@ -1,0 +1,266 @@
+"""What a report reads from storage: records, epochs, evaluations, data sets."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import orjson
+from numpy.lib import format as npy
+
+from jobs.errors import DamagedFileError
+from jobs.storage import LINK, open_plain
+from pipeline.manifest.model import Manifest
+from pipeline.plan import Row
+
+LOG_TAIL_BYTES = 8_192
+BLOCK_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One split's figures per category: ``recall`` (C,) with NaN where it has no title, ``support`` (C,)."""
+
+    recall: np.ndarray
+    support: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """One split's answers, a title each: ``label``, ``predicted`` and ``reliable``, all (N,)."""
+
+    label: np.ndarray
+    predicted: np.ndarray
+    reliable: np.ndarray
+
+
+def read_bytes(path: str) -> bytes | None:
+    """A file's bytes, or None when there is none; leaner than pathlib, which counts with 20,000 files."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path}: {LINK}") from error
+        raise
+    try:
+        blocks = []
+        while block := os.read(descriptor, BLOCK_BYTES):
+            blocks.append(block)
+            # A whole file in one read is the rule; the second read would only say that it is over.
+            if len(block) < BLOCK_BYTES:
+                break
+        return b"".join(blocks)
+    finally:
+        os.close(descriptor)
+
+
+def read_record(folder: str) -> dict[str, Any] | None:
+    """A task's record as written, or None; raises ValueError when it is there and no record."""
+    text = read_bytes(f"{folder}/record.json")
+    if text is None:
+        return None
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise DamagedFileError(f"{folder}/record.json: not a JSON document: {error}") from error
+    if not isinstance(document, dict) or document.get("state") not in ("done", "failed"):
+        raise DamagedFileError(f"{folder}/record.json: not a record: its state is neither done nor failed")
+    for name in ("result", "about", "files"):
+        if not isinstance(document.get(name), dict):
+            raise DamagedFileError(f"{folder}/record.json: not a record: {name} is missing")
+    return document
+
+
+def read_epochs(folder: str) -> tuple[dict[str, Any], ...]:
+    """The journal's epochs in order, by the rules of ``jobs.metrics_log.read``."""
+    text = read_bytes(f"{folder}/metrics.jsonl")
+    if not text:
+        return ()
+    epochs = _epochs_at_once(text)
+    if epochs is None:
+        epochs = _epochs_by_line(text)
+    return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+def _epochs_at_once(text: bytes) -> dict[int, dict[str, Any]] | None:
+    """All lines in one parse, or None when one of them is torn."""
+    try:
+        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")
+        return {line["epoch"]: line for line in lines}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _epochs_by_line(text: bytes) -> dict[int, dict[str, Any]]:
+    epochs = {}
+    for line in text.split(b"\n"):
+        try:
+            document = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(document, dict) and isinstance(document.get("epoch"), int):
+            epochs[document["epoch"]] = document
+    return epochs
+
+
+def read_evaluation(folder: str, known: ClassCache | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:
+    """The categories and each split's recall, or None; raises ValueError when the file is not as it should be.
+
+    ``known`` remembers the categories between the evaluations of one data set.
+    """
+    text = read_bytes(f"{folder}/evaluation.json")
+    if text is None:
+        return None
+    known = known or ClassCache()
+    try:
+        classes, document = _with_classes(text, known)
+        splits = {
+            name: Split(recall=_recall(figures["recall"]), support=known.support(name, figures["support"]))
+            for name, figures in document.items()
+            if isinstance(figures, dict) and "recall" in figures
+        }
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
+    if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
+        raise DamagedFileError(f"{folder}/evaluation.json: recall, support and classes differ in length")
+    return classes, splits
+
+
+def _recall(values: Sequence[float | None]) -> np.ndarray:
+    try:
+        # Twice as fast as numpy's own way from a list; a category without titles is null there, and NaN here.
+        return np.frombuffer(array("d", values))  # type: ignore[type-var]
+    except TypeError:
+        return np.array(values, dtype=np.float64)
+
+
+class ClassCache:
+    """What the evaluations of one data set share: their beginning with the categories, and each split's support."""
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.classes: tuple[str, ...] = ()
+        self._supports: dict[str, tuple[list[int], np.ndarray]] = {}
+
+    def support(self, split: str, values: list[int]) -> np.ndarray:
+        """These numbers as an array, the same one as long as they are the same."""
+        seen = self._supports.get(split)
+        if seen is None or seen[0] != values:
+            seen = self._supports[split] = values, np.array(values, dtype=np.int64)
+        return seen[1]
+
+
+def _with_classes(text: bytes, known: ClassCache) -> tuple[tuple[str, ...], dict[str, Any]]:
+    if known.head and text.startswith(known.head):
+        return known.classes, orjson.loads(b"{" + text[len(known.head) :])
+    document = orjson.loads(text)
+    classes = tuple(document["classes"])
+    # Keys are written in order, so the categories come first; a file that is otherwise is read whole.
+    end = text.find(b"],") + 2
+    if end > 1 and _is_head(text[:end], classes):
+        known.head, known.classes = text[:end], classes
+    return classes, document
+
+
+def _is_head(head: bytes, classes: tuple[str, ...]) -> bool:
+    """Whether these bytes are an object's beginning with the categories in it, and nothing else."""
+    try:
+        return bool(orjson.loads(head[:-1] + b"}") == {"classes": list(classes)})
+    except orjson.JSONDecodeError:
+        return False
+
+
+def read_predictions(folder: str, split: str) -> Predictions | None:
+    """One split's answers, or None where there are none or the file is broken."""
+    try:
+        with ZipFile(f"{folder}/predictions.npz") as archive:
+            return Predictions(
+                label=_array(archive.read(f"{split}_label.npy")),
+                predicted=_array(archive.read(f"{split}_predicted.npy")),
+                reliable=_array(archive.read(f"{split}_reliable.npy")),
+            )
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error):
+        return None
+
+
+def _array(content: bytes) -> np.ndarray:
+    """A flat array of numbers from the bytes of a ``.npy``; raises ValueError when it is anything else."""
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    kind, count = _header(content[:begin])
+    return np.frombuffer(content, dtype=kind, count=count, offset=begin)
+
+
+@lru_cache(maxsize=64)  # thousands of files have a dozen different ones, and numpy compiles each as Python
+def _header(head: bytes) -> tuple[np.dtype[Any], int]:
+    file = io.BytesIO(head)
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError("not of version 1.0 of numpy's format")
+    shape, _, kind = npy.read_array_header_1_0(file)
+    if kind.hasobject or len(shape) != 1:
+        raise ValueError(f"must be flat numbers, not {kind} {shape}")
+    return kind, shape[0]
+
+
+def log_tail(folder: Path, lines: int = 40) -> str:
+    """The last lines of a task's log, whatever bytes are in it."""
+    try:
+        with open_plain(folder / "log.txt") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among a record's results, by name."""
+    return {name: value for name, value in result.items() if type(value) in (int, float)}
+
+
+Place = tuple[str, str, int]
+
+
+def place(row: Row) -> Place:
+    """Where a row's keys are found in ``data_settings``."""
+    return (row.group, "", 0) if row.search else (row.group, row.run, row.seed)
+
+
+def data_settings(manifest: Manifest) -> dict[Place, dict[str, Any]]:
+    """Keys of ``data`` that differ between runs, and always the language, by (group, run, seed)."""
+    flat = {(run.group, run.name, run.seed): run.data for run in manifest.runs}
+    for search in manifest.searches:
+        flat[search.name, "", 0] = search.data
+    # Hundreds of runs share one section, or have equal ones: each distinct one is flattened once.
+    distinct: dict[str, dict[str, Any]] = {}
+    sections: dict[int, dict[str, Any]] = {}
+    for data in {id(data): data for data in flat.values()}.values():
+        text = data.model_dump_json()
+        if text not in distinct:
+            distinct[text] = dict(_flatten(data.model_dump()))
+        sections[id(data)] = distinct[text]
+    names = dict.fromkeys(name for section in distinct.values() for name in section)
+    first = next(iter(distinct.values()), {})
+    varying = [name for name in names if any(section.get(name) != first.get(name) for section in distinct.values())]
+    if "language" not in varying and first.get("language") is not None:
+        varying.append("language")
+    return {place: {name: sections[id(data)].get(name) for name in varying} for place, data in flat.items()}
+
+
+def _flatten(section: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

@@ -1,0 +1,101 @@
+"""A search in numbers: its settings, its trials by score, the best so far over the epochs spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.search.space_validation import is_conditional, is_distribution
+from pipeline.report.collect import SearchResult, Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """The epochs of all trials, failed ones included, in the order in which they ended.
+
+    ``best`` holds (epochs spent, best value so far) from the first value on; ``ends`` says, by a trial's number,
+    how many epochs had been spent when its last one ended.
+    """
+
+    best: tuple[tuple[int, float], ...]
+    ends: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """How a setting is drawn: from ``options``, or as a number from a range, which may be logarithmic."""
+
+    name: str
+    options: tuple[Any, ...]
+    log: bool
+
+
+def score(search: SearchResult, value: float | None) -> float:
+    """A value of the search's metric, turned so that larger is better; nothing is worse than any."""
+    if value is None:
+        return -math.inf
+    return -value if search.planned.search.metric.endswith("loss") else value
+
+
+def by_score(search: SearchResult) -> list[Trial]:
+    """Trials, the best first; of equals the earlier one. One that failed can't win, whatever it had reached."""
+    metric = search.planned.search.metric
+
+    def key(trial: Trial) -> tuple[bool, float, int]:
+        return trial.state == "failed", -score(search, trial.figures.get(metric)), trial.number
+
+    return sorted(search.trials, key=key)
+
+
+def axes(search: SearchResult) -> list[Axis]:
+    """The settings that are searched, those inside conditional choices too, in the order of the space."""
+    found: dict[str, list[Any]] = {}
+    for name, spec in _specs(search.planned.search.space):
+        found.setdefault(name, []).append(spec)
+    return [_axis(name, specs) for name, specs in found.items()]
+
+
+def spent(search: SearchResult) -> Spent:
+    """What the search's epochs came to, one after the other."""
+    metric = search.planned.search.metric
+    lines = [(trial.number, line) for trial in search.trials for line in trial.epochs]
+    best: list[tuple[int, float]] = []
+    ends = {}
+    for count, (number, line) in enumerate(sorted(lines, key=lambda pair: float(pair[1].get("ended", 0.0))), start=1):
+        ends[number] = count
+        value = line.get(metric)
+        known = [value] if isinstance(value, int | float) and math.isfinite(value) else []
+        known += [best[-1][1]] if best else []
+        if known:
+            best.append((count, max(known, key=lambda value: score(search, value))))
+    return Spent(best=tuple(best), ends=ends)
+
+
+def _specs(space: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each setting with its distribution, or with the value that a conditional choice gives it."""
+    for name, spec in space.items():
+        options = spec.get("choice") if is_distribution(spec) else None
+        if not is_conditional(options):
+            yield name, spec
+            continue
+        for option in options or ():
+            yield from _specs(option)
+
+
+def _axis(name: str, specs: list[Any]) -> Axis:
+    options: list[Any] = []
+    kinds = []
+    for spec in specs:
+        kind, arguments = next(iter(spec.items())) if is_distribution(spec) else ("choice", [spec])
+        kinds.append(kind)
+        options += [one for one in arguments if one not in options] if kind == "choice" else []
+    numbers = all(type(one) in (int, float) for one in options)
+    # Ranges in one branch and a number in another share a scale; a choice alone stays a choice.
+    categories = set(kinds) == {"choice"} or not numbers
+    return Axis(
+        name=name,
+        options=tuple(options) if categories else (),
+        log=any(kind.startswith(("log", "qlog")) for kind in kinds),
+    )
