@@ -15,6 +15,7 @@ from slurm.answers import (
     job_ids,
     named_fields,
     read_rows,
+    shown_text,
     when,
 )
 from slurm.commands import call
@@ -122,10 +123,10 @@ def _row(named: dict[str, str]) -> Row:
         started=when(named["Start"]),
         ended=when(named["End"]),
         shown=Shown(
-            name=named["JobName"],
+            name=shown_text(named["JobName"]),
             comment=named["Comment"],
             uid=int(named["UID"]) if named["UID"] else None,
-            cluster=named["Cluster"],
+            cluster=shown_text(named["Cluster"]),
             submitted=when(named["Submit"]),
         ),
     )

@@ -24,7 +24,9 @@ ENDED_STATES = frozenset(
 )  # fmt: skip
 STATES = WAITING_STATES | RUNNING_STATES | ENDED_STATES
 _NO_TIME = ("", "0", "N/A", "NONE", "None", "Unknown")
+_NOTHING = ("", "(null)", "N/A", "None")
 CLOCK_GRACE_S = 60.0  # the clocks of two machines need not agree
+NAMED_GRACE_S = 1800.0  # nor by how much, where the job's own comment says that it is ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +58,20 @@ class Shown:
         """In what this is not the job that we sent, in words; None if nothing that is shown differs.
 
         A number of Slurm's is used again once its controller has lost its state, and by each cluster anew. The
-        submit time only ever moves forward (a requeue does so). A site may add to a comment.
+        submit time only ever moves forward (a requeue does so), as far as two clocks agree: further where a comment
+        names our submission. A site may add to a comment.
         """
-        if sent.cluster and self.cluster and self.cluster != sent.cluster:
+        if sent.cluster and self.cluster and self.cluster.casefold() != sent.cluster.casefold():
             return f"a job of cluster {self.cluster}"
         if sent.uid is not None and self.uid is not None and self.uid != sent.uid:
             return f"a job of user {self.uid}"
         if sent.name and self.name and self.name != sent.name:
             return f"a job named {self.name!r}"
-        if sent.comment and self.comment and sent.comment not in self.comment:
+        named = sent.comment is not None and sent.comment in self.comment
+        if sent.comment and self.comment and not named:
             return f"a job with the comment {self.comment!r}"
-        if sent.time is not None and self.submitted is not None and self.submitted < sent.time - CLOCK_GRACE_S:
+        grace_s = NAMED_GRACE_S if named else CLOCK_GRACE_S
+        if sent.time is not None and self.submitted is not None and self.submitted < sent.time - grace_s:
             return "a job submitted before ours"
         return None
 
@@ -102,10 +107,18 @@ def read_rows(program: str, text: str, fields: Sequence[str]) -> Iterator[tuple[
     for row in rows:
         values = [value.strip() for value in row.split(SEPARATOR, len(fields) - 1)]
         if len(values) == len(fields):
-            values[-1] = values[-1].removesuffix(SEPARATOR).rstrip()
+            # A line after a row without a comment is a notice of the site's, and proves nothing.
+            first, *more = row.split(SEPARATOR, len(fields) - 1)[-1].split("\n")
+            first = shown_text(first.strip().removesuffix(SEPARATOR))
+            values[-1] = "\n".join([first, *more]).rstrip().removesuffix(SEPARATOR).rstrip() if first else ""
             yield values[0], dict(zip(fields, values, strict=True))
         else:
             yield values[0], Unreadable(program=program, text=SEPARATOR.join(values))
+
+
+def shown_text(text: str) -> str:
+    """A text that Slurm shows, empty where it prints one of its words for none."""
+    return "" if text.strip() in _NOTHING else text.strip()
 
 
 def job_ids(text: str) -> list[str]:

@@ -24,6 +24,8 @@ def expand(job_id: str) -> list[str]:
     array, _, rest = job_id.partition("_")
     if not rest.startswith("["):
         return [job_id]
+    if not rest.endswith("]"):
+        raise ValueError(f"{job_id}: a list of array elements that was cut short")
     places: list[int] = []
     for part in rest.strip("[]").split("%")[0].split(","):
         span, _, step = part.partition(":")

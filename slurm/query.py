@@ -26,6 +26,7 @@ from slurm.answers import (
     job_ids,
     named_fields,
     read_rows,
+    shown_text,
     warn_once,
     when,
 )
@@ -119,8 +120,14 @@ def states(ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> dic
         outage = str(error)
     for row in (*queue.unreadable.values(), *history.unreadable.values()):
         warn_once(f"{row.reason}; that job's state is unknown")
-    arrays = {base(id_) for id_ in history.rows}
-    return {id_: _state_of(id_, queue, history, arrays, (sent or {}).get(id_, Sent()), outage) for id_ in asked}
+    by_id = {id_: (sent or {}).get(id_, Sent()) for id_ in asked}
+    ours = {base(id_): its for id_, its in by_id.items()}
+    arrays = {
+        base(id_)
+        for id_, rows in history.rows.items()
+        if any(row.shown.difference(ours.get(base(id_), Sent())) is None for row in rows)
+    }
+    return {id_: _state_of(id_, queue, history, arrays, by_id[id_], outage) for id_ in asked}
 
 
 def _state_of(id_: str, queue: Queue, history: History, arrays: set[str], sent: Sent, outage: str | None) -> JobState:
@@ -199,8 +206,9 @@ def parse_queue(text: str) -> Queue:
     found, unreadable = {}, {}
     for job_id, named in read_rows("squeue", text, tuple(_WIDTHS)):
         try:
-            # Elements that were cancelled before they started stay one row: 12_[0-3].
-            found.update(dict.fromkeys(expand(job_id), _queued(named_fields(named))))
+            # Elements that were cancelled before they started stay one row: 12_[0-3]. One's own row tells more.
+            row, ids = _queued(named_fields(named)), expand(job_id)
+            found.update({id_: row for id_ in ids if ids == [job_id] or id_ not in found})
         except ValueError:
             unreadable.update(dict.fromkeys(job_ids(job_id), as_unreadable("squeue", named)))
     return Queue(rows=found, unreadable=unreadable)
@@ -211,7 +219,6 @@ def _queued(values: Mapping[str, str]) -> Queued:
         raise ValueError(f"{values['State']!r}: no state of a job")
     exit_code, signal = _exit_status(values["exit_code"])
     tres = dict(part.split("=", 1) for part in values["tres-alloc"].split(",") if "=" in part)
-    comment = values["Comment"]
     return Queued(
         state=values["State"],
         exit_code=exit_code,
@@ -224,10 +231,10 @@ def _queued(values: Mapping[str, str]) -> Queued:
         ended=when(values["EndTime"]),
         gpus=int(tres.get("gres/gpu", 0)),
         shown=Shown(
-            name=values["Name"],
-            comment="" if comment == "(null)" else comment,
-            uid=int(values["UserID"]) if values["UserID"] else None,
-            cluster=values["Cluster"],
+            name=shown_text(values["Name"]),
+            comment=values["Comment"],
+            uid=int(uid) if (uid := shown_text(values["UserID"])) else None,
+            cluster=shown_text(values["Cluster"]),
             submitted=when(values["SubmitTime"]),
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -390,3 +391,41 @@ def test_a_requeue_makes_a_submit_time_later_and_nothing_makes_it_earlier(
     line = queue_of("RUNNING").replace("1795460821", str(1795460821 + submitted_s))
     (fake_slurm / "squeue.txt").write_text(line)
     assert states(["14"], sent={"14": OURS})["14"].state == state
+
+
+def test_clocks_may_disagree_by_more_where_a_comment_names_our_submission(fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING"))
+    ahead = replace(OURS, time=1795460821 + 120)
+    assert states(["14"], sent={"14": ahead})["14"].state == "running"
+    (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", whose=(*WHOSE[:3], "(null)")))
+    assert states(["14"], sent={"14": ahead})["14"].state == "gone"
+
+
+def test_a_list_that_was_cut_short_says_nothing_of_an_element_with_a_row_of_its_own(fake_slurm: Path) -> None:
+    warn_once.cache_clear()
+    rows = [
+        queue_of("RUNNING", id_="12_15"),
+        queue_of("CANCELLED", id_="12_[0,150,15"),
+        queue_of("RUNNING", id_="12_16"),
+    ]
+    (fake_slurm / "squeue.txt").write_text("\n".join([*rows, queue_of("CANCELLED", id_="12_[16-17]")]))
+    found = states(["12_15", "12_16", "12_17", "12_399"])
+    assert [state.state for state in found.values()] == ["running", "running", "failed", "unknown"]
+
+
+def test_elements_of_anothers_array_under_our_number_were_not_cancelled(fake_slurm: Path) -> None:
+    row = SACCT.splitlines()[0].replace("1_0|2", "12_0|12")
+    (fake_slurm / "sacct.txt").write_text(accounted(row, NOT_OURS["a user"]))
+    found = states(["12_0", "12_3"], sent=dict.fromkeys(("12_0", "12_3"), OURS))
+    assert [(state.state, state.cause) for state in found.values()] == [("gone", None), ("gone", None)]
+
+
+@pytest.mark.parametrize("cluster", ["(null)", "N/A", "LAB"])
+def test_words_for_none_and_a_notice_after_the_last_row_prove_nothing(cluster: str, fake_slurm: Path) -> None:
+    line = queue_of("RUNNING", whose=(cluster, *WHOSE[1:3], "(null)"))
+    (fake_slurm / "squeue.txt").write_text(f"{line}\nNOTICE: maintenance on Friday\n")
+    assert states(["14"], sent={"14": OURS})["14"].state == "running"
+    row = next(line for line in SACCT.splitlines() if line.startswith("14|14|NODE_FAIL"))
+    (fake_slurm / "squeue.txt").write_text("")
+    (fake_slurm / "sacct.txt").write_text(accounted(row, (*WHOSE[:3], "")) + "NOTICE: maintenance\n")
+    assert states(["14"], sent={"14": OURS})["14"].cause == "node failure"
