@@ -88,7 +88,12 @@ def _begun(attempt: Attempt, about: Mapping[str, Any]) -> Attempt:
         "pid": os.getpid(),
         **about,
     }
-    write_json(attempt.home / "start.json", start)
+    try:
+        write_json(attempt.home / "start.json", start)
+    except OSError:
+        # Left behind, a place that nobody began would keep others from going on.
+        attempt.home.rmdir()
+        raise
     return attempt
 
 

@@ -124,9 +124,9 @@ def _post_stage(task: Task, storage: Storage, interrupted: Callable[[], bool]) -
     try:
         act = getattr(import_module(f"jobs.stages.{task.stage}"), "afterwards", None)
         return DONE if act is None else act(task, storage, interrupted)
-    except Exception as error:  # noqa: BLE001 - the edge: this task is done, whatever comes after it
+    except Exception as error:  # noqa: BLE001 - the edge: this task's record holds, what came after it failed
         traceback.print_exception(error)
-        return DONE
+        return FAILED
 
 
 def _attempt(context: Context, patience: storage_errors.WaitBudget) -> int | None:

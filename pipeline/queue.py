@@ -11,11 +11,11 @@ from pathlib import Path
 from jobs.storage import Storage
 from pipeline.manifest.model import Cluster, Manifest
 from pipeline.submission import Submission, read_all
-from slurm.answers import Sent
+from slurm.answers import Sent, warn_once
 from slurm.array import Site
 from slurm.executors import Executor, make
 from slurm.owned import check_own
-from slurm.query import GONE, JobState
+from slurm.query import GONE, UNKNOWN, JobState
 
 
 def site(cluster: Cluster) -> Site:
@@ -103,13 +103,24 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueStatus]:
         mine = {task: place for task, place in newest.items() if place.queue == (executor, uid)}
         by_time = sorted(mine.values(), key=lambda place: place.time)
         sent = {place.element: place.sent for place in by_time}
-        jobs = observe(storage, executor, sent, uid)
+        jobs = _observe_or_unknown(storage, executor, sent, uid)
         for task, place in mine.items():
             # A number that Slurm used again, for another submission of ours: the later one has it.
             again = JobState(id=place.element, state=GONE, reason="its number was used again")
             job = jobs[place.element] if sent[place.element] == place.sent else again
             said[task] = QueueStatus(place=place, job=job)
     return said
+
+
+def _observe_or_unknown(
+    storage: Storage, executor: str, sent: Mapping[str, Sent], uid: int | None
+) -> Mapping[str, JobState]:
+    try:
+        return observe(storage, executor, sent, uid)
+    except (OSError, ValueError) as error:
+        # Somebody else's submission or queue that cannot be used must not hide how all the rest stands.
+        warn_once(f"the {executor} queue of user {uid} cannot be asked: {error}")
+        return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:

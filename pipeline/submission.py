@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, 
 from slurm.answers import Sent
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
+_ELEMENT = re.compile(r"\d+(_\d+)?")
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
 
@@ -118,6 +120,9 @@ def read(folder: Path) -> Submission:
 
 def _queued(document: dict[str, Any]) -> Queued:
     elements = {element: tuple(tasks) for element, tasks in document.pop("elements").items()}
+    for element in elements:
+        if not _ELEMENT.fullmatch(element):
+            raise ValueError(f"{element!r}: not an element's id")
     return Queued(**{**document, "job_ids": tuple(document["job_ids"])}, elements=elements)
 
 

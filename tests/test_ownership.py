@@ -105,3 +105,18 @@ def test_a_number_that_slurm_used_again_for_us_belongs_to_the_later_submission(s
     queue(slurm, name="m-g-train", comment="", state="RUNNING", start=str(int(time.time())))
     states = task_states(plan)
     assert [states[planned.id].state for planned in plan.tasks[:2]] == ["lost", "running"]
+
+
+def test_a_submission_or_queue_that_cannot_be_used_hides_nothing_else(
+    slurm: Path, plan: Plan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    queue(slurm, state="RUNNING", start=str(int(time.time())))
+    storage = Storage(plan.manifest.storage)
+    for executor, element in (("nonsense", "1_0"), ("slurm", "abc")):
+        begun = submission.begin(storage, manifest="odd", executor=executor, git_commit=None)
+        array = Queued(stage="train", group="g", job_ids=("1",), elements={element: (plan.tasks[1].id,)}, mem_gb=1.0)
+        begun.with_array(array).write(storage)
+    states = task_states(plan)
+    assert [states[planned.id].state for planned in plan.tasks[:2]] == ["running", "unknown"]
+    assert "nonsense" in (states[plan.tasks[1].id].reason or "")
+    assert "the nonsense queue of user" in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from search_fixture import fake_train, make_study, run_inline
 
-from jobs import attempt, metrics_log
+from jobs import attempt, entry, metrics_log
 from jobs.context import Context, TaskFailedError
 from jobs.record import is_done
 from jobs.search import trials, winner
@@ -101,3 +102,19 @@ def test_a_trial_that_diverges_as_it_goes_on_has_failed_and_the_others_go_on(ris
     found = {trial.number: trial for trial in trials(study.storage, study.id)}
     assert (found[bad.number].state, found[bad.number].cause) == ("failed", "diverged")
     assert next_promotable(study, "another task") is None
+
+
+def test_a_take_over_that_cannot_begin_ends_the_process_and_leaves_no_attempt(
+    risen: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _states(risen)
+    attempts = {number: attempt.numbers(risen.storage.run(risen.task(number).id)) for number in before}
+
+    def full(path: Path, _value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(attempt, "write_json", full)
+    assert entry._post_stage(risen.task(11), risen.storage, lambda: False) == 1
+    assert _states(risen) == before
+    assert {number: attempt.numbers(risen.storage.run(risen.task(number).id)) for number in before} == attempts
+    assert next_promotable(risen, risen.task(11).id) is not None
