@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from isal import isal_zlib
-
 from jobs.errors import InputError, MissingFileError
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -22,6 +20,8 @@ _SUFFIXES = {
     ".pq": "parquet",
 }
 _COMPRESSED = (".gz", ".zst")
+_READ = 1 << 20
+_GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
@@ -91,12 +91,6 @@ def _by_content(path: Path) -> str:
     raise InputError(f"{path}: can't tell its format: set data.format to one of {', '.join(FORMATS)}")
 
 
-_READ = 1 << 20
-# isal's stubs declare the class as an instance.
-_BROKEN_GZIP: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
-_GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
-
-
 def head(path: Path, size: int) -> bytes:
     """The first bytes of a file's content, decompressed; raises ValueError if it is broken before that."""
     collected = bytearray()
@@ -128,9 +122,11 @@ def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
-    return _members(
-        path, read, "gzip", lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW), _BROKEN_GZIP, padding=b"\0"
-    )
+    from isal import isal_zlib  # here: the command line imports this module for its words alone
+
+    # isal's stubs declare the class as an instance.
+    broken: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
+    return _members(path, read, "gzip", lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW), broken, padding=b"\0")
 
 
 def _zstd(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
