@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -91,8 +92,8 @@ def _begun(attempt: Attempt, about: Mapping[str, Any]) -> Attempt:
     try:
         write_json(attempt.home / "start.json", start)
     except OSError:
-        # Left behind, a place that nobody began would keep others from going on.
-        attempt.home.rmdir()
+        # Left behind, a number that nobody began would keep others from going on.
+        shutil.rmtree(attempt.home, ignore_errors=True)
         raise
     return attempt
 

@@ -6,39 +6,23 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
 from jobs.storage import Storage
-from pipeline.manifest.model import Cluster, Manifest
+from pipeline.manifest.model import Manifest
 from pipeline.submission import Submission, read_all
-from slurm.answers import Sent, warn_once
-from slurm.array import Site
+from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
+from slurm.output import Sent, warn_once
 from slurm.owned import check_own
 from slurm.query import GONE, UNKNOWN, JobState
-
-
-def site(cluster: Cluster) -> Site:
-    """A cluster profile as Slurm's executor takes it."""
-    return Site(
-        partition=cluster.partition,
-        account=cluster.account,
-        qos=cluster.qos,
-        constraint=cluster.constraint,
-        gres_type=cluster.gres_type,
-        exclude=cluster.exclude,
-        modules=cluster.modules,
-        activate=cluster.activate,
-        environment=cluster.environment,
-        python=cluster.python,
-        extra=cluster.extra,
-    )
 
 
 def make_executor(name: str, manifest: Manifest) -> Executor:
     """The executor of that name for a manifest's cluster and storage; raises ValueError for an unknown one."""
     folder = local_folder(Storage(manifest.storage), os.geteuid())
-    return make(name, folder=folder, site=site(manifest.cluster), entry=_run_here)
+    return make(name, folder=folder, site=manifest.cluster, entry=_run_here)
 
 
 def observe(storage: Storage, name: str, sent: Mapping[str, Sent], uid: int | None) -> Mapping[str, JobState]:
@@ -117,7 +101,7 @@ def _observe_or_unknown(
 ) -> Mapping[str, JobState]:
     try:
         return observe(storage, executor, sent, uid)
-    except (OSError, ValueError) as error:
+    except (OSError, SchedulerError, JSONDecodeError) as error:
         # Somebody else's submission or queue that cannot be used must not hide how all the rest stands.
         warn_once(f"the {executor} queue of user {uid} cannot be asked: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}

@@ -12,7 +12,6 @@ from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.submission import pending
 from pipeline.done import done_ids
 from pipeline.plan import Plan
-from pipeline.queue import site
 from pipeline.submission import commit, snapshot
 from pipeline.submit import write_source
 from slurm.array import Array
@@ -26,7 +25,7 @@ def scripts(plan: Plan) -> dict[str, str]:
 
     Slurm has given no job ids yet: 1, 2, ... stand for those of the first array, the second, and so on.
     """
-    slurm = SlurmArrays(site=site(plan.manifest.cluster))
+    slurm = SlurmArrays(site=plan.manifest.cluster)
     folder = Storage(plan.manifest.storage).submissions / f"TIME-{plan.manifest.name}"
     texts: dict[str, str] = {}
     for array in _arrays(plan, folder):
@@ -68,7 +67,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     write_source(folder, plan)
     for planned in pending(plan.tasks, done_ids(plan)):
         planned.task.write(storage)
-    slurm = SlurmArrays(site=site(plan.manifest.cluster))
+    slurm = SlurmArrays(site=plan.manifest.cluster)
     lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]
     paths: list[Path] = []
     for number, array in enumerate(_arrays(plan, folder), start=1):

@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.errors import DamagedFileError
 from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
-from slurm.answers import Sent
+from slurm.output import Sent, warn_once
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
@@ -127,14 +127,17 @@ def _queued(document: dict[str, Any]) -> Queued:
 
 
 def read_all(storage: Storage) -> list[Submission]:
-    """Every readable submission, oldest first; one being written at this moment is not there yet."""
+    """Every submission, oldest first; one being written at this moment is not there yet, one damaged is said once."""
     found = []
     if storage.submissions.is_dir():
         for folder in sorted(storage.submissions.iterdir()):
             try:
                 found.append(read(folder))
-            except (FileNotFoundError, NotADirectoryError, ValueError):
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            except DamagedFileError as error:
+                # Its jobs are nobody's now: that must not go unsaid, nor hide all the others.
+                warn_once(f"{error}; passed over")
     return sorted(found, key=lambda submission: submission.time)
 
 

@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from slurm.answers import (
-    STATES,
-    UNSHOWN,
-    Shown,
-    Unreadable,
-    as_unreadable,
-    exit_status,
-    job_ids,
-    named_fields,
-    read_rows,
-    shown_text,
-    when,
-)
 from slurm.commands import call
 from slurm.job_ids import base
+from slurm.output import STATES, UNSHOWN, Shown, Unreadable, exit_status, read_rows, shown_text, when
 
 # A name and a comment are anybody's words: they come last, where a separator in them does no harm.
 FIELDS = (
@@ -81,22 +69,14 @@ def parse(text: str) -> History:
     """What ``sacct -P -D -n`` with FIELDS printed; a step's row follows its job's."""
     found: dict[str, list[Row]] = {}
     unreadable: dict[str, Unreadable] = {}
-    current: list[str] = []
-    for job_id, named in read_rows("sacct", text, FIELDS):
-        job, _, step = job_id.partition(".")
-        if not step:
-            current = job_ids(job)
-        try:
-            row = _row(named_fields(named))
-        except ValueError:
-            for id_ in current or job_ids(job):
-                unreadable.setdefault(id_, as_unreadable("sacct", named))
-            continue
-        for id_ in current:
-            if step and id_ in found:
-                found[id_][-1] = _with_step(found[id_][-1], row)
+    for ids, step, row in read_rows("sacct", text, FIELDS, _row):
+        for id_ in ids:
+            if isinstance(row, Unreadable):
+                unreadable.setdefault(id_, row)
             elif not step:
                 found.setdefault(id_, []).append(row)
+            elif id_ in found:
+                found[id_][-1] = _with_step(found[id_][-1], row)
     for rows in found.values():
         rows.sort(key=lambda row: (row.submitted or 0.0, row.started or float("inf")))
     return History(rows=found, unreadable=unreadable)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from slurm import accounting
 from slurm.accounting import History, Row
-from slurm.answers import (
+from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, call
+from slurm.job_ids import base
+from slurm.output import (
     RUNNING_STATES,
     SEPARATOR,
     UNSHOWN,
@@ -21,18 +23,13 @@ from slurm.answers import (
     Sent,
     Shown,
     Unreadable,
-    as_unreadable,
     exit_status,
-    job_ids,
-    named_fields,
     read_rows,
     shown_text,
     warn_once,
     when,
 )
-from slurm.answers import STATES as STATES_OF_JOBS
-from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, call
-from slurm.job_ids import base, expand
+from slurm.output import STATES as STATES_OF_JOBS
 from slurm.reasons import waits
 
 WAITING, RUNNING, DONE, FAILED, GONE, UNKNOWN = STATES = ("waiting", "running", "done", "failed", "gone", "unknown")
@@ -203,14 +200,14 @@ def queued(ids: Iterable[str]) -> Queue:
 
 def parse_queue(text: str) -> Queue:
     """Jobs from ``squeue -h -r -t all -O`` with this module's columns."""
-    found, unreadable = {}, {}
-    for job_id, named in read_rows("squeue", text, tuple(_WIDTHS)):
-        try:
+    found: dict[str, Queued] = {}
+    unreadable: dict[str, Unreadable] = {}
+    for ids, _, row in read_rows("squeue", text, tuple(_WIDTHS), _queued):
+        if isinstance(row, Unreadable):
+            unreadable.update(dict.fromkeys(ids, row))
+        else:
             # Elements that were cancelled before they started stay one row: 12_[0-3]. One's own row tells more.
-            row, ids = _queued(named_fields(named)), expand(job_id)
-            found.update({id_: row for id_ in ids if ids == [job_id] or id_ not in found})
-        except ValueError:
-            unreadable.update(dict.fromkeys(job_ids(job_id), as_unreadable("squeue", named)))
+            found.update({id_: row for id_ in ids if len(ids) == 1 or id_ not in found})
     return Queue(rows=found, unreadable=unreadable)
 
 

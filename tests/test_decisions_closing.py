@@ -24,7 +24,7 @@ from pipeline.decisions.retry import FINAL, RESUMED, Retry, made_progress
 from pipeline.queue import QueuedAs
 from pipeline.submission import Queued, Submission
 from pipeline.task_state import STATES, TaskState
-from slurm.answers import Sent
+from slurm.output import Sent
 
 RUNS, SEARCH = runs(), search()
 TIMES = {"earlier": 100.0, "mine": 200.0, "later": 300.0}

@@ -24,7 +24,7 @@ from pipeline.queue import QueuedAs, QueueStatus
 from pipeline.submission import Queued, Submission
 from pipeline.submit import SubmitResult, write_source
 from pipeline.task_state import TaskState
-from slurm.answers import Sent
+from slurm.output import Sent
 from slurm.query import JobState
 
 PLACE = QueuedAs(submission="s", executor="slurm", element="7_0", time=0.0, mem_gb=8.0, packed=4, sent=Sent())

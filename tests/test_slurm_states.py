@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from slurm import accounting
-from slurm.answers import Sent, warn_once
 from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
 from slurm.limits import parse_config, parse_minutes, parse_partitions
+from slurm.output import Sent, warn_once
 from slurm.query import CAUSES, STATES, JobState, merge_sources, parse_queue, states
 from slurm.reasons import explain, is_launch_held
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data.settings import Data
+from slurm.array import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,21 +25,10 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class Cluster(Site):
     """A cluster profile: a site's ways, none of which changes a result."""
 
     executor: str = "slurm"
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres_type: str | None = None
-    exclude: str | None = None
-    modules: tuple[str, ...] = ()
-    activate: str | None = None  # a shell line that readies the environment, run before each task
-    environment: Mapping[str, str] = field(default_factory=dict)
-    python: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)  # any other sbatch option
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per stage, below the manifest's
 
 

@@ -26,25 +26,25 @@ class ExtensibleSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class Preprocess(Section):
-    """What a preprocess task is given."""
+class Allotment(Section):
+    """What a task of any stage is given."""
 
     cpus: PositiveInt = Field(None, ge=1, description="cores")
     gpus: PositiveInt = Field(None, ge=0, description="GPUs")
     mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
     time_min: PositiveInt = Field(None, ge=1, description="time limit, in minutes")
     throttle: PositiveInt = Field(None, ge=1, description="tasks of an array that run at once, at most")
+
+
+class Preprocess(Allotment):
+    """What a preprocess task is given."""
+
     shards: PositiveInt = Field(None, ge=1, le=10_000, description="tasks that share the reading of one data set")
 
 
-class Stage(Section):
+class Stage(Allotment):
     """What a task of a stage is given."""
 
-    cpus: PositiveInt = Field(None, ge=1, description="cores")
-    gpus: PositiveInt = Field(None, ge=0, description="GPUs")
-    mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
-    time_min: PositiveInt = Field(None, ge=1, description="time limit, in minutes")
-    throttle: PositiveInt = Field(None, ge=1, description="tasks of an array that run at once, at most")
     pack: PositiveInt = Field(None, ge=1, le=64, description="tasks that share one allocation, and its GPU")
 
 

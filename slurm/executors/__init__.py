@@ -8,9 +8,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Protocol, cast
 
-from slurm.answers import Sent
 from slurm.array import Array, Site, Submitted
 from slurm.errors import UnknownExecutorError
+from slurm.output import Sent
 from slurm.query import JobState
 
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slurm.answers import Sent
 from slurm.array import Array, Site, Submitted
 from slurm.element import AGAIN, OK
 from slurm.executors.recording import RecordedStates
+from slurm.output import Sent
 from slurm.query import DONE, FAILED, RUNNING, WAITING, JobState
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slurm.answers import Sent
 from slurm.array import Array, Site, Submitted
 from slurm.job_ids import base, index
 from slurm.local_queue import LocalQueue
+from slurm.output import Sent
 from slurm.query import GONE, RUNNING, WAITING, JobState
 
 

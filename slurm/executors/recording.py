@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from slurm.answers import Sent
 from slurm.array import Array, Site, Submitted
 from slurm.job_ids import base
+from slurm.output import Sent
 from slurm.query import DONE, FAILED, GONE, WAITING, JobState
 
 

@@ -17,12 +17,12 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import limits
-from slurm.answers import Sent
 from slurm.array import Array, Site, SubmitError, Submitted
 from slurm.chunking import Chunk, dependency_clause, split_array
 from slurm.commands import SlurmError, UnknownJobError, call, scrubbed_process
 from slurm.element import Element, run_on_node, write_elements
 from slurm.job_ids import compress
+from slurm.output import Sent
 from slurm.owned import own_folder, owner_writes, shell_checks
 from slurm.query import JobState, states
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from slurm.job_ids import base, expand
 
+T = TypeVar("T")
 SEPARATOR = "|"
 # How a row begins: a job's id. What does not is no row of a job (a banner, the second line of a comment).
 _ID = re.compile(r"\d+(_\d+|_\[[^\]|]*\]?)?([.+][^|]*)? *\|")
@@ -91,13 +93,17 @@ class Unreadable:
         return f"{self.program} printed what cannot be read: {self.text!r}"
 
 
-def read_rows(program: str, text: str, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | Unreadable]]:
-    """The first field of each row, and its fields by name; or all of it, where it has not as many as were asked for.
+def read_rows(
+    program: str, text: str, fields: Sequence[str], parse: Callable[[dict[str, str]], T]
+) -> Iterator[tuple[list[str], str, T | Unreadable]]:
+    """Each row that a program printed: the jobs that it is about, the step (empty for a job's own), and what it says.
 
-    The last field may hold separators and line breaks. Raises nothing: what is no row of a job is told once.
+    ``parse`` makes something of its fields by name, and raises ValueError for what it cannot read; such a row is
+    given as it was printed, as is one of another number of fields. Of a list of elements that was cut short the array
+    alone is known. The last field may hold separators and line breaks. What is no row of a job is told once.
     """
     rows: list[str] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if _ID.match(line):
             rows.append(line)
         elif rows:
@@ -105,28 +111,32 @@ def read_rows(program: str, text: str, fields: Sequence[str]) -> Iterator[tuple[
         elif line.strip():
             warn_once(f"{program} printed a line that is no job's: {line!r}")
     for row in rows:
-        values = [value.strip() for value in row.split(SEPARATOR, len(fields) - 1)]
-        if len(values) == len(fields):
-            # A line after a row without a comment is a notice of the site's, and proves nothing.
-            first, *more = row.split(SEPARATOR, len(fields) - 1)[-1].split("\n")
-            first = shown_text(first.strip().removesuffix(SEPARATOR))
-            values[-1] = "\n".join([first, *more]).rstrip().removesuffix(SEPARATOR).rstrip() if first else ""
-            yield values[0], dict(zip(fields, values, strict=True))
-        else:
-            yield values[0], Unreadable(program=program, text=SEPARATOR.join(values))
+        *values, last = row.split(SEPARATOR, len(fields) - 1)
+        values = [*(value.strip() for value in values), _last_field(last)]
+        job, _, step = values[0].partition(".")
+        try:
+            yield expand(job), step, parse(dict(zip(fields, values, strict=True)))
+        except ValueError:
+            yield _known_jobs(job), step, Unreadable(program=program, text=SEPARATOR.join(values))
+
+
+def _last_field(text: str) -> str:
+    first, *more = text.split("\n")
+    first = shown_text(first.strip().removesuffix(SEPARATOR))
+    # A line after a row that ends without a comment is a notice of the site's, and proves nothing.
+    return "\n".join([first, *more]).rstrip().removesuffix(SEPARATOR).rstrip() if first else ""
+
+
+def _known_jobs(job: str) -> list[str]:
+    try:
+        return expand(job)
+    except ValueError:
+        return [base(job)]
 
 
 def shown_text(text: str) -> str:
     """A text that Slurm shows, empty where it prints one of its words for none."""
     return "" if text.strip() in _NOTHING else text.strip()
-
-
-def job_ids(text: str) -> list[str]:
-    """The jobs that a row's id stands for; of a list that was cut short the array alone."""
-    try:
-        return expand(text)
-    except ValueError:
-        return [base(text)]
 
 
 def when(text: str) -> float | None:
@@ -141,18 +151,6 @@ def exit_status(text: str) -> tuple[int, int]:
     """Exit code and signal from ``3:0``, as the accounting and the queue of 24.11 print them. Raises ValueError."""
     code, _, signal = text.partition(":")
     return int(code or 0), int(signal or 0)
-
-
-def named_fields(row: dict[str, str] | Unreadable) -> dict[str, str]:
-    """The fields of a row; raises ValueError for one that cannot be read."""
-    if isinstance(row, Unreadable):
-        raise ValueError(row.reason)
-    return row
-
-
-def as_unreadable(program: str, row: dict[str, str] | Unreadable) -> Unreadable:
-    """A row of which a field cannot be read, as it was printed."""
-    return row if isinstance(row, Unreadable) else Unreadable(program=program, text=SEPARATOR.join(row.values()))
 
 
 @cache
