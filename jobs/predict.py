@@ -15,6 +15,11 @@ from jobs.errors import InputError
 from jobs.storage import Storage
 from jobs.training.trained import SETTINGS, Trained
 
+CHUNK_TITLES = 4096
+
+
+# New titles in a data set's token ids: what a trained network is asked about.
+
 
 class TitleEncoder:
     """Encodes titles exactly as the data set's own were."""
@@ -80,7 +85,7 @@ class TitleEncoder:
         )
 
 
-CHUNK_TITLES = 4096
+# New titles classified by a trained run.
 
 
 def predict(storage_root: Path, run_folder: Path, titles: Iterable[str]) -> Iterator[tuple[str, float]]:

@@ -12,6 +12,9 @@ from jobs.errors import InputError
 TYPES = ("int", "float", "bool", "str", "ints")
 
 
+# What a model, a stage or an algorithm can be told: names, types, ranges and defaults, without torch.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One setting: ``ints`` is a list of at least ``items`` whole numbers (layer widths, filter lengths).

@@ -81,24 +81,24 @@ class ArrayBuilder:
     folder: Path
     git_commit: str | None
 
-    def array(self, draft: ArrayRequest, places: Mapping[str, str]) -> Array:
-        """The array of a draft; ``places`` maps tasks that are queued to the ids of their elements."""
-        given = draft.packs[0][0].resources
-        factor = draft.change.memory_factor if draft.change else 1.0
+    def array(self, request: ArrayRequest, element_ids: Mapping[str, str]) -> Array:
+        """The array of a request; ``element_ids`` maps tasks that are queued to the ids of their elements."""
+        given = request.packs[0][0].resources
+        factor = request.change.memory_factor if request.change else 1.0
         return Array(
-            name=f"{self.manifest.name}-{draft.group}-{draft.stage}",
-            elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in draft.packs),
+            name=f"{self.manifest.name}-{request.group}-{request.stage}",
+            elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in request.packs),
             command=(self._python, "-m", "jobs"),
             folder=self.folder,
             resources=Resources(
                 cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb * factor, time_min=given.time_min
             ),
-            after=_after(draft, places),
+            after=_after(request, element_ids),
             throttle=given.throttle,
-            environment={**self._environment(draft.group, draft.canaries), **self._sidecar(draft.stage)},
+            environment={**self._environment(request.group, request.canaries), **self._sidecar(request.stage)},
             code=self.folder / "code",
-            comment=f"tanda {self.folder.name} {draft.stage} {draft.group}",
-            exclude=(draft.change.exclude,) if draft.change and draft.change.exclude else (),
+            comment=f"tanda {self.folder.name} {request.stage} {request.group}",
+            exclude=(request.change.exclude,) if request.change and request.change.exclude else (),
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
@@ -148,17 +148,17 @@ class ArrayBuilder:
         }
 
 
-def _after(draft: ArrayRequest, places: Mapping[str, str]) -> tuple[Dependency, ...]:
+def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:
     """What an array waits for: each element for its own training where they match, else all, whatever their fate.
 
     A task asks the storage itself whether its needs are done, so a dependency only has to say when to look.
     """
-    waits = [[places[need] for need in _needs(pack) if need in places] for pack in draft.packs]
+    waits = [[element_ids[need] for need in _needs(pack) if need in element_ids] for pack in request.packs]
     every = tuple(dict.fromkeys([job for jobs in waits for job in jobs]))
-    canaries = tuple(places[canary] for canary in draft.canaries if canary in places)
+    canaries = tuple(element_ids[canary] for canary in request.canaries if canary in element_ids)
     after = [Dependency(way="afterany", jobs=canaries)] if canaries else []
     if every:
-        matched = all(len(jobs) == 1 for jobs in waits) and len(every) == len(draft.packs)
+        matched = all(len(jobs) == 1 for jobs in waits) and len(every) == len(request.packs)
         after.append(Dependency(way="aftercorr" if matched else "afterany", jobs=every))
     return tuple(after)
 

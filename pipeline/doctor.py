@@ -22,6 +22,11 @@ from slurm.limits import Limits, read
 CLAIMANTS = 4
 ROUNDS = 25
 CLOCK_S = 5.0
+PACKAGES = ("torch", "numpy", "polars", "pandas", "scikit-learn", "mlflow", "hyperopt", "submitit", "pydantic")
+LEAST_FREE_GB = 10.0
+
+
+# What the storage's file system promises: the few things that everything else here is built on.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +144,7 @@ def _clock(folder: Path) -> str:
     return f"{skew_s:+.1f} s from this machine's"
 
 
-PACKAGES = ("torch", "numpy", "polars", "pandas", "scikit-learn", "mlflow", "hyperopt", "submitit", "pydantic")
-LEAST_FREE_GB = 10.0
+# Looks at what tanda stands on: versions, Slurm, GPUs, the storage's promises and its free space.
 
 
 def examine(storage: Path) -> Iterator[Finding]:

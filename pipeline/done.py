@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.record import is_done, read_record
-from jobs.search.trial import continuation
+from jobs.record import is_done
+from jobs.search.trial import is_continued
 from jobs.storage import Storage
 from pipeline.decisions.submission import superseded_shards
 from pipeline.plan import Plan, Planned
@@ -21,5 +21,4 @@ def done_ids(plan: Plan) -> frozenset[str]:
 def _is_done(storage: Storage, planned: Planned) -> bool:
     if not is_done(storage, planned.id):
         return False
-    folder = storage.run(planned.id)
-    return planned.stage != "trial" or continuation(folder, read_record(folder)) is None
+    return planned.stage != "trial" or not is_continued(storage.run(planned.id))

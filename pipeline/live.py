@@ -26,6 +26,11 @@ TITLES = {
     "mlflow": "MLflow's store",
     "tracking": "tracking server",
 }
+POLL_LOCAL_S = 1.0
+POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
+
+
+# A progress bar, on a terminal alone, and only for what takes long.
 
 
 @contextmanager
@@ -55,8 +60,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] |
         bar.stop()
 
 
-POLL_LOCAL_S = 1.0
-POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
+# A live display of a manifest's tasks, for a terminal; plain lines where there is none.
 
 
 def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping[str, TaskState]:

@@ -110,19 +110,19 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     names = dict.fromkeys([*(run.group for run in manifest.runs), *(search.name for search in manifest.searches)])
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
-    draft = _PlanBuilder(manifest, provisional=provisional)
+    builder = _PlanBuilder(manifest, provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):
-            draft.add_run(run)
+            builder.add_run(run)
     for search in manifest.searches:
         if only in (None, search.name):
-            draft.add_search(search)
+            builder.add_search(search)
     return Plan(
         manifest=manifest,
-        tasks=tuple(sorted(draft.tasks.values(), key=lambda planned: STAGES.index(planned.stage))),
-        rows=tuple(draft.rows),
-        searches=tuple(draft.searches),
-        missing=tuple(draft.missing),
+        tasks=tuple(sorted(builder.tasks.values(), key=lambda planned: STAGES.index(planned.stage))),
+        rows=tuple(builder.rows),
+        searches=tuple(builder.searches),
+        missing=tuple(builder.missing),
     )
 
 
@@ -335,6 +335,9 @@ def _topological(count: int, before: Callable[[int], set[int]]) -> list[int]:
         order += ready
         waiting = [position for position in waiting if position not in ready]
     return order
+
+
+# Which task a person means: by id, by the start of an id, or by GROUP/RUN/STAGE.
 
 
 def find_task(plan: Plan, words: str) -> Planned:

@@ -49,6 +49,9 @@ def _run_here(path: Path) -> int:
     return run(path)
 
 
+# What the executors say of the tasks that were handed to them: each task's newest element, and all of them in cost.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedAs:
     """Where a task was queued: by which submission, in which element."""

@@ -36,20 +36,20 @@ def scripts(plan: Plan) -> dict[str, str]:
 
 
 def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
-    maker = ArrayBuilder(
+    builder = ArrayBuilder(
         manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit()
     )
-    places: dict[str, str] = {}
-    for number, draft in enumerate(_drafts(plan), start=1):
-        yield maker.array(draft, places)
-        for index, pack in enumerate(draft.packs):
-            job = str(number) if len(draft.packs) == 1 else f"{number}_{index}"
-            places.update(dict.fromkeys((planned.id for planned in pack), job))
-    if places:
-        yield maker.closing(tuple(dict.fromkeys(places.values())))
+    element_ids: dict[str, str] = {}
+    for number, request in enumerate(_requests(plan), start=1):
+        yield builder.array(request, element_ids)
+        for index, pack in enumerate(request.packs):
+            job = str(number) if len(request.packs) == 1 else f"{number}_{index}"
+            element_ids.update(dict.fromkeys((planned.id for planned in pack), job))
+    if element_ids:
+        yield builder.closing(tuple(dict.fromkeys(element_ids.values())))
 
 
-def _drafts(plan: Plan) -> list[ArrayRequest]:
+def _requests(plan: Plan) -> list[ArrayRequest]:
     return make_requests(pending(plan.tasks, done_ids(plan)), {}, canary=plan.manifest.canary)
 
 

@@ -23,6 +23,11 @@ from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
+PACKAGES = ("jobs", "pipeline", "slurm")
+HOME = Path(__file__).resolve().parents[1]
+
+
+# What was handed to an executor, when and by whom: one folder under ``submissions/`` each, never changed by others.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +174,7 @@ def exclusively(storage: Storage) -> Iterator[None]:
         lock.rmdir()
 
 
-PACKAGES = ("jobs", "pipeline", "slurm")
-HOME = Path(__file__).resolve().parents[1]
+# A copy of the code as submitted, so that editing the checkout cannot change a queued job.
 
 
 def snapshot(folder: Path) -> None:

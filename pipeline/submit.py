@@ -15,8 +15,7 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from jobs.record import read_record
-from jobs.search.trial import continuation
+from jobs.search.trial import is_continued
 from jobs.storage import OWNER_WRITES, Storage, write_whole
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
@@ -108,11 +107,11 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
             return replace(report, held=unreachable)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
-        begun = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        making = _Submitter(plan, storage, runner, begun, queued_elements(states, name, stale), unreachable)
-        making.prepare(tasks)
-        making.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
-    return replace(report, submission=making.submission, held=making.held)
+        started = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
+        submitter = _Submitter(plan, storage, runner, started, queued_elements(states, name, stale), unreachable)
+        submitter.prepare(tasks)
+        submitter.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
+    return replace(report, submission=submitter.submission, held=submitter.held)
 
 
 def _release_held(executor: Executor, elements: Sequence[str]) -> int:
@@ -123,25 +122,25 @@ def _release_held(executor: Executor, elements: Sequence[str]) -> int:
 
 
 class _Submitter:
-    """One submission in the making: its folder, and where each task was queued."""
+    """One submission as it is made: its folder, and where each task was queued."""
 
     def __init__(
         self,
         plan: Plan,
         storage: Storage,
         executor: Executor,
-        begun: Submission,
-        places: dict[str, str],
+        started: Submission,
+        element_ids: dict[str, str],
         held: Mapping[str, str],
     ) -> None:
         self.plan = plan
         self.storage = storage
         self.executor = executor
-        self.submission = begun
-        self.places = places
+        self.submission = started
+        self.element_ids = element_ids
         self.held = dict(held)
-        self.maker = ArrayBuilder(
-            manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=begun.git_commit
+        self.builder = ArrayBuilder(
+            manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=started.git_commit
         )
 
     @property
@@ -158,8 +157,8 @@ class _Submitter:
 
     def queue(self, arrays: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other; the first refusal of all of an array ends it."""
-        for draft in arrays:
-            array = self.maker.array(draft, self.places)
+        for request in arrays:
+            array = self.builder.array(request, self.element_ids)
             try:
                 submitted = self.executor.submit(array)
             except SubmitError as error:
@@ -167,7 +166,7 @@ class _Submitter:
                     shutil.rmtree(self.folder)
                     raise
                 submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
-            self._note(draft, array, submitted)
+            self._note(request, array, submitted)
         if self._jobs and self.submission.executor != "inline":
             self._close_after()
 
@@ -175,27 +174,27 @@ class _Submitter:
     def _jobs(self) -> tuple[str, ...]:
         return tuple(job for queued in self.submission.arrays for job in queued.elements)
 
-    def _note(self, draft: ArrayRequest, array: Array, submitted: Submitted) -> None:
+    def _note(self, request: ArrayRequest, array: Array, submitted: Submitted) -> None:
         elements: dict[str, tuple[str, ...]] = {}
-        for pack, job in zip(draft.packs, submitted.ids, strict=True):
+        for pack, job in zip(request.packs, submitted.ids, strict=True):
             ids = tuple(planned.id for planned in pack)
             if job is None:
                 self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
             else:
-                self.places.update(dict.fromkeys(ids, job))
+                self.element_ids.update(dict.fromkeys(ids, job))
                 elements[job] = ids
-        self._write(draft.stage, draft.group, array, submitted, elements)
+        self._write(request.stage, request.group, array, submitted, elements)
 
     def _close_after(self) -> None:
         """Queue the closing job: where the site's limit is reached, in the place of the element queued last."""
-        array = self.maker.closing(self._jobs)
+        array = self.builder.closing(self._jobs)
         submitted = self.executor.submit(array)
         for pause_s in RETRY_DELAYS_S:
             if submitted.queued or len(self._jobs) == 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
             time.sleep(pause_s)
-            array = self.maker.closing(self._jobs)
+            array = self.builder.closing(self._jobs)
             submitted = self.executor.submit(array)
         if not submitted.queued:
             self.held[CLOSE] = submitted.refused or "refused"
@@ -240,16 +239,9 @@ def _archive_record(folder: Path) -> None:
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
     """
     record = folder / "record.json"
-    if record.exists() and not _is_continued(folder):
+    if record.exists() and not is_continued(folder):
         record.replace(folder / "record.superseded.json")
     (folder / "held.json").unlink(missing_ok=True)
-
-
-def _is_continued(folder: Path) -> bool:
-    try:
-        return continuation(folder, read_record(folder)) is not None
-    except ValueError:
-        return False
 
 
 def print_submitted(report: SubmitResult, console: Console) -> None:
@@ -258,11 +250,13 @@ def print_submitted(report: SubmitResult, console: Console) -> None:
         console.print(f"{report.released} held after a start that failed on the node: released")
     if report.submission is None:
         console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
-    for array in report.submission.arrays if report.submission is not None else ():
-        tasks = sum(map(len, array.elements.values()))
-        what = "retries and report" if array.stage == "close" else f"{tasks} task{'s' * (tasks != 1)}"
-        console.print(f"{','.join(array.job_ids) or 'not queued':<12} {array.stage:<10} {array.group:<16} {what}")
-    if report.submission is not None and (report.already_done or report.already_queued):
-        console.print(f"{report.already_done} done already, {report.already_queued} queued already")
+    else:
+        for array in report.submission.arrays:
+            tasks = sum(map(len, array.elements.values()))
+            content = "retries and report" if array.stage == CLOSE else f"{tasks} task{'s' * (tasks != 1)}"
+            job_ids = ",".join(array.job_ids) or "not queued"
+            console.print(f"{job_ids:<12} {array.stage:<10} {array.group:<16} {content}")
+        if report.already_done or report.already_queued:
+            console.print(f"{report.already_done} done already, {report.already_queued} queued already")
     for reason, count in Counter(report.held.values()).items():
         console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")

@@ -10,6 +10,13 @@ from typing import Any
 from slurm.errors import SchedulerError
 from slurm.job_ids import base
 
+WAYS = ("afterany", "afterok", "aftercorr")
+# What a child rewrites when it gets on: a run asks to be started again only while one of these changes.
+PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
+
+
+# A site's ways: what sbatch is told there besides what a task asks for, none of which changes a result.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
@@ -29,9 +36,7 @@ class Site:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-WAYS = ("afterany", "afterok", "aftercorr")
-# What a child rewrites when it gets on: a run asks to be started again only while one of these changes.
-PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
+# What is submitted: an array of elements, what each is given, and what came of it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,11 +29,11 @@ _DIGEST_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A reel, the spool it is in, and where its rows go."""
+    """A file's columns, the spool they are in, and where their rows go."""
 
     spool: int
     folder: Path
-    reel: FileColumns
+    columns: FileColumns
     split: NDArray[np.uint8]
     labels: NDArray[np.int32]
 
@@ -54,7 +54,7 @@ class Assembly:
         self._advance = advance
         self._spools = spools
         self._placements, self.classes, self._accounts = _placed(spools, settings)
-        self._total = sum(placement.reel.kept for placement in self._placements)
+        self._total = sum(placement.columns.kept for placement in self._placements)
         self._words, self._titles = self._distinct_words()
 
     def write(self, folder: Path) -> tuple[vocabulary.Vocabulary, NDArray[np.int64], dict[str, Any]]:
@@ -120,7 +120,7 @@ class Assembly:
                 (lambda placement=placement, span=span, titles=titles: _count(placement, span, len(titles)))
                 for placement in self._placements
                 if placement.spool == number
-                for span in blocks(placement.reel, placement.folder, BLOCK_ROWS)
+                for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
             )
             for part in in_order(work, self._threads):
                 pieces += part
@@ -131,7 +131,7 @@ class Assembly:
         work = (
             (lambda placement=placement, span=span: self._titles_of(placement, span, {split_assignment.TRAIN}))
             for placement in self._placements
-            for span in blocks(placement.reel, placement.folder, BLOCK_ROWS)
+            for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
         )
         yield from in_order(work, self._threads)
 
@@ -150,7 +150,7 @@ class Assembly:
             work = (
                 (lambda placement=placement, span=span: self._encoded(placement, span, encoder))
                 for placement in self._placements
-                for span in blocks(placement.reel, placement.folder, BLOCK_ROWS)
+                for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
             )
             for encoded in in_order(work, self._threads):
                 for number, (titles, labels, reliable) in encoded.splits.items():
@@ -173,7 +173,7 @@ class Assembly:
             )
         )
         labels = placement.labels[span[0]][kept]
-        reliable = placement.reel.array(placement.folder, "reliable")[span[0]][kept]
+        reliable = placement.columns.array(placement.folder, "reliable")[span[0]][kept]
         where = where[kept]
         splits = {}
         for number in np.unique(where).tolist():
@@ -224,8 +224,8 @@ class _Writer:
 
 
 def _pieces(placement: Placement, span: tuple[slice, slice]) -> Ragged:
-    lengths = placement.reel.array(placement.folder, "lengths")[span[0]].astype(np.int64)
-    return Ragged(placement.reel.array(placement.folder, "pieces")[span[1]], lengths)
+    lengths = placement.columns.array(placement.folder, "lengths")[span[0]].astype(np.int64)
+    return Ragged(placement.columns.array(placement.folder, "pieces")[span[1]], lengths)
 
 
 def _count(placement: Placement, span: tuple[slice, slice], distinct: int) -> NDArray[np.int64]:
@@ -239,25 +239,25 @@ def _count(placement: Placement, span: tuple[slice, slice], distinct: int) -> ND
 def _placed(
     spools: Sequence[ShardStore], settings: Mapping[str, Any]
 ) -> tuple[list[Placement], list[str], dict[str, dict[str, Any]]]:
-    """Every reel with its rows' splits and final labels, in the order of parts and files; classes; the accounts."""
+    """Each file's columns with its rows' splits and labels, in the order of parts and files; classes; accounts."""
     found = sorted(
-        ((number, spool, reel) for number, spool in enumerate(spools) for reel in spool.reels),
+        ((number, spool, columns) for number, spool in enumerate(spools) for columns in spool.file_columns),
         key=lambda item: (item[2].part, item[2].number),
     )
     names = sorted({label for spool in spools for label in spool.labels()})
     at = {name: number for number, name in enumerate(names)}
     maps = [np.array([at[label] for label in spool.labels()], np.int32) for spool in spools]
-    labels = [maps[number][reel.array(spool.folder, "labels")] for number, spool, reel in found]
+    labels = [maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in found]
     parts = []
     for part in (name for name in (*SPLITS, "source") if name in settings["sources"]):
-        mine = [index for index, (_, _, reel) in enumerate(found) if reel.part == part]
-        reels = [found[index] for index in mine]
+        mine = [index for index, (_, _, columns) in enumerate(found) if columns.part == part]
+        files = [found[index] for index in mine]
         parts.append(
             split_assignment.Part(
                 name=part,
                 labels=np.concatenate([labels[index] for index in mine]),
-                reliable=np.concatenate([reel.array(spool.folder, "reliable") for _, spool, reel in reels]),
-                pairs=np.concatenate([reel.array(spool.folder, "pairs") for _, spool, reel in reels])
+                reliable=np.concatenate([columns.array(spool.folder, "reliable") for _, spool, columns in files]),
+                pairs=np.concatenate([columns.array(spool.folder, "pairs") for _, spool, columns in files])
                 if settings["deduplicate"]
                 else None,
             )
@@ -266,14 +266,14 @@ def _placed(
     classes, final = _classes(names, parts, placed)
     taken = dict.fromkeys(placed, 0)
     placements = []
-    for index, (number, spool, reel) in enumerate(found):
-        begin = taken[reel.part]
-        taken[reel.part] = end = begin + reel.kept
-        split = placed[reel.part].split[begin:end]
+    for index, (number, spool, columns) in enumerate(found):
+        begin = taken[columns.part]
+        taken[columns.part] = end = begin + columns.kept
+        split = placed[columns.part].split[begin:end]
         placements.append(
-            Placement(spool=number, folder=spool.folder, reel=reel, split=split, labels=final[labels[index]])
+            Placement(spool=number, folder=spool.folder, columns=columns, split=split, labels=final[labels[index]])
         )
-    accounts = {part.name: _account(part.name, [reel for *_, reel in found], placed[part.name]) for part in parts}
+    accounts = {part.name: _account(part.name, [columns for *_, columns in found], placed[part.name]) for part in parts}
     return placements, classes, accounts
 
 
@@ -288,19 +288,19 @@ def _classes(
     return [name for name, here in zip(names, seen.tolist(), strict=True) if here], final
 
 
-def _account(part: str, reels: Sequence[FileColumns], placed: split_assignment.SplitAssignment) -> dict[str, Any]:
+def _account(part: str, files: Sequence[FileColumns], placed: split_assignment.SplitAssignment) -> dict[str, Any]:
     """Where every row of a part went: ``read`` is the sum of ``kept`` and ``dropped``."""
-    mine = [reel for reel in reels if reel.part == part]
+    mine = [columns for columns in files if columns.part == part]
     dropped: dict[str, int] = {}
-    for reel in mine:
-        for cause, count in reel.dropped.items():
+    for columns in mine:
+        for cause, count in columns.dropped.items():
             dropped[cause] = dropped.get(cause, 0) + count
     kept = {name: int((placed.split == number).sum()) for number, name in enumerate(SPLITS)}
     return {
-        "read": sum(reel.rows for reel in mine),
+        "read": sum(columns.rows for columns in mine),
         "kept": {name: count for name, count in kept.items() if count},
         "dropped": dict(sorted({**dropped, **placed.dropped}.items())),
-        "with_replaced_bytes": sum(reel.replaced for reel in mine),
+        "with_replaced_bytes": sum(columns.replaced for columns in mine),
     }
 
 

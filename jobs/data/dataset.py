@@ -16,6 +16,12 @@ from jobs.errors import DamagedFileError
 from jobs.storage import read_json
 
 Ints = NDArray[Any]
+PAD, UNK = 0, 1
+WHOLE_NUMBERS = ("<u2", "<u4", "<i4")
+SPECIAL = ("<PAD>", "<UNK>")
+
+
+# Rows of unequal length as one flat array and the rows' lengths, and what is done to them without a loop.
 
 
 def offsets(lengths: Ints) -> NDArray[np.int64]:
@@ -94,9 +100,7 @@ def join(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(values, lengths)
 
 
-PAD, UNK = 0, 1
-WHOLE_NUMBERS = ("<u2", "<u4", "<i4")
-SPECIAL = ("<PAD>", "<UNK>")
+# A published data set: flat arrays on disk, mapped into memory, shared by every run on a node.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,9 @@ _GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
+# The data files a manifest names: which they are, what format they are in, how they are compressed.
+
+
 def find(named: str | Iterable[str], setting: str) -> list[Path]:
     """The files behind a path, a folder, a pattern (``parts/*.csv.gz``) or a list of these, in order of name.
 
@@ -89,6 +92,9 @@ def _by_content(path: Path) -> str:
     if b"," in line:
         return "csv"
     raise InputError(f"{path}: can't tell its format: set data.format to one of {', '.join(FORMATS)}")
+
+
+# Blocks of bytes out of a plain, gzip or zstd file.
 
 
 def head(path: Path, size: int) -> bytes:

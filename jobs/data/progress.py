@@ -10,9 +10,15 @@ from typing import Any, TypeVar
 
 from jobs.context import Context, TaskInterruptedError
 
+T = TypeVar("T")
+_AHEAD = 2  # pieces of work under way or waiting, per thread: enough to be busy, little enough for memory
+
+
+# Progress of work on files: rows done, rows a second, and the time left by the share of bytes read.
+
 
 class Meter:
-    """Writes progress, and raises PausedError once the task was asked to stop: preprocessing starts over."""
+    """Writes progress, and raises TaskInterruptedError once the task was asked to stop: preprocessing starts over."""
 
     def __init__(self, context: Context, phase: str, total_bytes: int) -> None:
         self._context = context
@@ -51,13 +57,12 @@ class Meter:
 
 
 def stop_if_asked(context: Context) -> None:
-    """Raise PausedError when the task was asked to stop."""
+    """Raise TaskInterruptedError when the task was asked to stop."""
     if context.interrupted():
         raise TaskInterruptedError("asked to stop while preprocessing; it starts over when it is started again")
 
 
-T = TypeVar("T")
-_AHEAD = 2  # pieces of work under way or waiting, per thread: enough to be busy, little enough for memory
+# Work on threads with the results in order: what is made never depends on how many threads there were.
 
 
 def in_order(work: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:

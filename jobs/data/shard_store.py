@@ -1,4 +1,9 @@
-"""Rows of a preprocess task's files on local disk, in columns, until the data set is assembled from them."""
+"""Rows of a preprocess task's files on local disk, in columns, until the data set is assembled from them.
+
+The first pass over the data: text is read once, and what is needed of it is kept as numbers in a temporary folder, the
+spool of one shard: the distinct pieces of text and labels that it met, and for each file the numbers of the pieces of
+each kept row, its label and whether that is reliable (``FileColumns``).
+"""
 
 from __future__ import annotations
 
@@ -53,17 +58,17 @@ class ShardStore:
     """A finished spool folder."""
 
     folder: Path
-    reels: tuple[FileColumns, ...]
+    file_columns: tuple[FileColumns, ...]
 
     @classmethod
     def open(cls, folder: Path) -> ShardStore:
-        reels = tuple(FileColumns(**reel) for reel in read_json(folder / "spool.json"))
-        return cls(folder=folder, reels=reels)
+        file_columns = tuple(FileColumns(**columns) for columns in read_json(folder / "spool.json"))
+        return cls(folder=folder, file_columns=file_columns)
 
     @property
     def files(self) -> set[tuple[str, int]]:
         """The files in it, as part and position in the part."""
-        return {(reel.part, reel.number) for reel in self.reels}
+        return {(columns.part, columns.number) for columns in self.file_columns}
 
     def pieces(self) -> pl.Series:
         """The distinct pieces of text by their number."""
@@ -93,13 +98,13 @@ class ShardWriter:
         self._threads = threads
         self._pieces = text.Numbering()
         self._labels = text.Numbering()
-        self._reels: list[FileColumns] = []
+        self._file_columns: list[FileColumns] = []
 
     def record(
         self, source: Source, part: str, number: int, *, read: Callable[[int], None], rows: Callable[[int], None]
     ) -> None:
         """Read one file; ``read`` is told of bytes of it that were read, ``rows`` of rows done."""
-        reel = FileColumns(part=part, number=number, dropped={})
+        columns = FileColumns(part=part, number=number, dropped={})
         dropped: Counter[str] = Counter()
         names = [name for name in _ARRAYS if name != "pairs" or self._wanted.pairs]
         files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
@@ -109,25 +114,25 @@ class ShardWriter:
                 for name, file in files.items():
                     file.write(np.ascontiguousarray(taken.arrays[name], _ARRAYS[name]).data)
                 dropped.update(taken.dropped)
-                reel = replace(
-                    reel,
-                    rows=reel.rows + taken.rows,
-                    kept=reel.kept + len(taken.arrays["labels"]),
-                    pieces=reel.pieces + len(taken.arrays["pieces"]),
-                    replaced=reel.replaced + taken.replaced,
+                columns = replace(
+                    columns,
+                    rows=columns.rows + taken.rows,
+                    kept=columns.kept + len(taken.arrays["labels"]),
+                    pieces=columns.pieces + len(taken.arrays["pieces"]),
+                    replaced=columns.replaced + taken.replaced,
                 )
                 rows(taken.rows)
         finally:
             for file in files.values():
                 file.close()
-        self._reels.append(replace(reel, dropped=dict(sorted(dropped.items()))))
+        self._file_columns.append(replace(columns, dropped=dict(sorted(dropped.items()))))
 
     def finish(self) -> ShardStore:
         """Write the dictionaries, and spool.json last: a spool without it is not one."""
         for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
             write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
-        write_json(self._folder / "spool.json", [asdict(reel) for reel in self._reels])
-        return ShardStore(folder=self._folder, reels=tuple(self._reels))
+        write_json(self._folder / "spool.json", [asdict(columns) for columns in self._file_columns])
+        return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
     def _take(self, chunk: Chunk) -> _ParsedChunk:
         table, dropped = _kept(chunk, self._wanted)
@@ -198,15 +203,18 @@ def _replaced(table: pl.DataFrame) -> int:
     return int(table[column].str.contains(_REPLACEMENT, literal=True).sum())
 
 
-def blocks(reel: FileColumns, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Consecutive runs of a reel's kept rows, and the pieces that belong to them."""
-    lengths = reel.array(folder, "lengths")
+def blocks(columns: FileColumns, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Consecutive runs of a file's kept rows, and the pieces that belong to them."""
+    lengths = columns.array(folder, "lengths")
     begin = 0
-    for start in range(0, reel.kept, rows):
-        stop = min(start + rows, reel.kept)
+    for start in range(0, columns.kept, rows):
+        stop = min(start + rows, columns.kept)
         end = begin + int(lengths[start:stop].sum(dtype=np.int64))
         yield slice(start, stop), slice(begin, end)
         begin = end
+
+
+# Reading a preprocess task's files into a spool.
 
 
 def read_files(

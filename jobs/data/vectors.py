@@ -21,6 +21,11 @@ CHUNK_BYTES = 8 << 20
 _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")
 _TEXT_VALUE = re.compile(rb"\s*[-+.\deE]+\s")
 _SPACE, _NEWLINE, _FLOAT_BYTES = 32, 10, 4
+_SEED = 0
+_VERSION = 1  # raised when the same file and vocabulary would give other vectors
+
+
+# Word vector files: word2vec and GloVe text, word2vec binary, plain or compressed; only wanted words are read.
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +173,7 @@ def _found_binary(path: Path, ids: list[int], values: list[bytes], size: int) ->
     return Found(np.array(ids, np.int64), table)
 
 
-_SEED = 0
-_VERSION = 1  # raised when the same file and vocabulary would give other vectors
+# Word vectors for a vocabulary: found in a file, once for each (file, vocabulary), or random.
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from jobs.data.dataset import SPECIAL, UNK, Ragged, join, within
 _MERGE_AT = 20_000_000  # counted keys held before they are added up
 
 
+# Word pairs and triples, and parts of words, counted and numbered without a Python loop over titles.
+
+
 def sequences(titles: Ragged, order: int, base: int) -> Ragged:
     """Each title's runs of ``order`` neighbouring known words, as keys in base ``base`` (the number of word ids)."""
     ids = titles.values.astype(np.uint64)
@@ -149,6 +152,9 @@ def _most_frequent_ngrams(
 
 
 Titles = Callable[[], Iterable[Ragged]]
+
+
+# The vocabulary: what was counted on training titles, numbered, and how titles are turned into its numbers.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+PER_WORD_MOST_BYTES = 1 << 30
+DROPOUT_LEVELS = 1 << 16
+PAD = 0
+Fetch = Callable[[Tensor], Tensor]
+
+
+# Matrix products on a CPU.
+#
+# PyTorch's float32 products go through MKL, which keeps to AVX2 on processors that are not Intel's: there oneDNN, which
+# is in the same PyTorch, takes half the time with AVX-512. It has no public door but a convolution's, so this module is
+# the only one that opens it, and it goes by MKL where the door is not there.
+
 
 def _has_onednn() -> bool:
     return (
@@ -63,7 +75,7 @@ class _Linear(Function):
         return to_inputs, to_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
 
 
-MOST_BYTES = 1 << 30
+# A linear layer over word vectors, computed once for each distinct word instead of once for each place it stands.
 
 
 class Projection:
@@ -79,7 +91,7 @@ class Projection:
 
     def __call__(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (U, P) and each token's row in them, for ``weight`` (P, D)."""
-        small = words.weight.shape[0] * weight.shape[0] * 4 <= MOST_BYTES
+        small = words.weight.shape[0] * weight.shape[0] * 4 <= PER_WORD_MOST_BYTES
         if small and not words.training and not torch.is_grad_enabled():
             return self._remember(words, tokens, weight), tokens
         self._table = None
@@ -108,7 +120,7 @@ def per_word_path(tokens: Tensor) -> bool:
     return tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
-LEVELS = 1 << 16
+# Dropout that spends 16 random bits a unit instead of 64.
 
 
 class Dropout(nn.Dropout):
@@ -119,13 +131,16 @@ class Dropout(nn.Dropout):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Units zeroed with the given probability and the rest scaled up, in training alone."""
-        dropped = round(self.p * LEVELS)
-        if not self.training or inputs.device.type != "cpu" or not 0 < dropped < LEVELS:
+        dropped = round(self.p * DROPOUT_LEVELS)
+        if not self.training or inputs.device.type != "cpu" or not 0 < dropped < DROPOUT_LEVELS:
             return super().forward(inputs)
         words = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-        kept = bits >= dropped - LEVELS // 2
-        return inputs * (kept * (LEVELS / (LEVELS - dropped)))
+        kept = bits >= dropped - DROPOUT_LEVELS // 2
+        return inputs * (kept * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)))
+
+
+# The hidden layers and the output: the last part of every network.
 
 
 def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> nn.Sequential:
@@ -142,9 +157,7 @@ def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> n
     return nn.Sequential(*layers)
 
 
-PAD = 0
-
-Fetch = Callable[[Tensor], Tensor]
+# Word vectors: the first layer of every network, frozen or trained.
 
 
 class WordEmbedding(nn.Module):

@@ -23,6 +23,9 @@ SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory
 TRIES = 20
 
 
+# The next point of a search: chosen from what storage says of the others, and written down before training.
+
+
 def claim_point(study: Study, number: int) -> Point:
     """The point of a trial: the one written down, or a new one, published with the trial's folder.
 
@@ -94,6 +97,17 @@ def _propose_point(study: Study, number: int) -> dict[str, Any]:
     }
 
 
+# Which trials go on at a milestone, decided from storage alone, and which stopped one has earned to be continued.
+#
+# A trial stopped early is done and keeps its checkpoint. As later trials come in below it, it may rise into the share
+# that goes on. Each element of a search, once its own trial is done, therefore looks for such trials and continues them
+# in their own run folders until there is none left: so the last element leaves none behind, and there is exactly one
+# result a trial. Taking over is beginning the run's next attempt, which only one process can. The record of before
+# stays in its place until that attempt ends with one of its own: done, stopped at a later milestone, or failed by the
+# settings' own fault. Until then the trial counts as running, paused or lost; an attempt that failed for any other
+# reason leaves it stopped, as it was.
+
+
 class StopAtRung:
     """Asked after every epoch of one trial; ``stopped`` tells afterwards by which rule it was ended."""
 
@@ -123,7 +137,7 @@ class Rungs:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._stopping = study.stopping()
-        self._going_on: dict[tuple[int, bool], set[int]] = {}
+        self._promoted: dict[tuple[int, bool], set[int]] = {}
         self._rungs: dict[int, dict[int, float]] = {}
         self._trials: list[Trial] | None = None
 
@@ -147,9 +161,9 @@ class Rungs:
         rule, given = self._stopping
         if epochs not in self._rungs:
             self._rungs[epochs] = rung(self._study, epochs)
-        if (epochs, final) not in self._going_on:
-            self._going_on[epochs, final] = rule.promoted(self._rungs[epochs], given, final=final)
-        return self._going_on[epochs, final]
+        if (epochs, final) not in self._promoted:
+            self._promoted[epochs, final] = rule.promoted(self._rungs[epochs], given, final=final)
+        return self._promoted[epochs, final]
 
     def _at_its_end(self, besides: int) -> bool:
         """Whether every trial asked for has its result, one left out."""

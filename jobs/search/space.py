@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import InputError
-from jobs.search.space_validation import is_conditional, is_distribution, read_value
-from jobs.search.space_validation import validate_space as check_space
+from jobs.search.space_validation import is_conditional, is_distribution, read_value, validate_space
 from jobs.settings import Setting, by_name
 
 Point = dict[str, Any]
@@ -102,7 +101,7 @@ class Space:
 def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
     """A checked space ready to be drawn from; raises ValueError with the first thing that is wrong."""
     known = by_name(settings)
-    problems = check_space(space, known.values())
+    problems = validate_space(space, known.values())
     if problems:
         path, message = problems[0]
         raise InputError(f"space.{'.'.join(map(str, path))}: {message}")

@@ -1,4 +1,10 @@
-"""A search as it lies on storage: its definition, its folder, what has been observed."""
+"""A search as it lies on storage: its definition, its folder, what has been observed.
+
+searches/<id>/search.json                  the definition, whose digest is the id
+searches/<id>/trials/0007/point.json       published with its folder, whole, before training begins
+searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once
+runs/<task id>/                            the trial's own run: journal, checkpoint, model, record
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,12 @@ from jobs.settings import resolve
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 from jobs.task import Task
 
+METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
+"""What a search may be judged by: never by the test split."""
+
+
+# What an algorithm is told of the trials before.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -25,10 +37,6 @@ class Observation:
 
     draws: Mapping[str, float]
     loss: float | None
-
-
-METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
-"""What a search may be judged by: never by the test split."""
 
 
 @dataclass(frozen=True, slots=True)

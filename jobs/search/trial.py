@@ -133,6 +133,14 @@ def continuation(folder: Path, record: Record | None) -> str | None:
     return {None: "lost", "paused": "paused"}.get(history(folder)[-1].get("state"))
 
 
+def is_continued(folder: Path) -> bool:
+    """Whether an attempt goes on, or was cut short going on, past the record of a stopped trial."""
+    try:
+        return continuation(folder, read_record(folder)) is not None
+    except ValueError:
+        return False  # damaged: there is no record to go on from
+
+
 def continued_by(folder: Path) -> str | None:
     """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.next_trial``."""
     attempts = history(folder)

@@ -18,7 +18,7 @@ SPLITS = ("validation", "test")
 
 
 def run(context: Context) -> Outcome:
-    """Write evaluation.json and predictions.npz; raises PausedError when asked to stop between splits."""
+    """Write evaluation.json and predictions.npz; raises TaskInterruptedError when asked to stop between splits."""
     chosen = target(context.storage, context.task)
     trained = Trained.open(context.storage, chosen)
     trained.prepare(cpus=context.cpus)

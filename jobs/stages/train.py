@@ -14,7 +14,7 @@ from jobs.training.run import train
 
 
 def run(context: Context) -> Outcome:
-    """Train as the task says; raises StopError (diverged, at chance) or PausedError."""
+    """Train as the task says; raises TaskFailedError (diverged, at chance) or TaskInterruptedError."""
     settings = resolved(context.storage, context.task)
     dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
     result = train(context, settings=settings, dataset=dataset, folder=context.folder)

@@ -20,7 +20,7 @@ from jobs.task import Task
 def run(context: Context) -> Outcome:
     """Train this task's trial, at its own point and from its checkpoint if it has begun before.
 
-    Raises StopError (diverged, at chance) or PausedError, as any training does.
+    Raises TaskFailedError (diverged, at chance) or TaskInterruptedError, as any training does.
     """
     study = Study(context.storage, context.task.settings["search"])
     number = int(context.task.settings["number"])

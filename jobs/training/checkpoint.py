@@ -28,6 +28,12 @@ BROKEN = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
 )  # fmt: skip
+# A save at an epoch's end waits until this many times its own duration has passed since the last: at most 2 %.
+MIN_INTERVAL_FACTOR = 50
+WARNING_S = 60.0
+
+
+# Checkpoints: written whole, the last good one kept until the new one is, and never trusted unread.
 
 
 def save(folder: Path, document: Mapping[str, Any]) -> None:
@@ -101,9 +107,7 @@ def _pack(document: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-# A save at an epoch's end waits until this many times its own duration has passed since the last: at most 2 %.
-MIN_INTERVAL_FACTOR = 50
-WARNING_S = 60.0
+# When to save: often enough that little is lost, seldom enough that it costs little.
 
 
 class Saver:

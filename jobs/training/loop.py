@@ -17,6 +17,8 @@ from jobs.data.dataset import Dataset
 from jobs.training.device import UnusableError, autocast
 from jobs.training.metric_accumulator import MetricAccumulator
 
+# Training for balanced accuracy where categories are of very different sizes.
+
 
 def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.device) -> Tensor | None:
     """What is added to the logits inside the training loss, (C,); None for strength 0.
@@ -29,6 +31,9 @@ def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.
         return None
     shares = np.maximum(support, 1) / max(int(support.sum()), 1)
     return torch.from_numpy((strength * np.log(shares)).astype(np.float32)).to(device)
+
+
+# An architecture's network over a data set's word vectors.
 
 
 def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.device) -> nn.Module:
@@ -47,6 +52,9 @@ def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.d
     torch.manual_seed(settings["seed"])
     model: nn.Module = network.build(settings, vectors=vectors, classes=len(dataset.classes))
     return model.to(device)
+
+
+# One step and one pass: the model and nothing else; what is measured stays on the device.
 
 
 class Optimiser(Protocol):

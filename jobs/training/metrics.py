@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TOP = 5
+ROWS = 65_536
+
+
+# Figures of a classifier from counts alone; numpy and no torch, tested against scikit-learn.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
@@ -51,8 +57,7 @@ def macro_f1(counts: Counts) -> float:
     return float(np.mean(2 * counts.correct[named > 0] / named[named > 0]))
 
 
-TOP = 5
-ROWS = 65_536
+# How well a trained model does on one split: every figure of the evaluation, from logits or from a model.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

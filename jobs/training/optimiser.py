@@ -17,6 +17,11 @@ from jobs.models.layers import WordEmbedding
 DECAY_STEPS = 400  # steps after which a factor below 0.91 a step has left float64's precision
 MEAN_AGE = 10  # steps that what is left of the momentum lasts, on average
 BIAS_STEPS = 40_960  # steps after which Adam's bias correction is 1 in float64
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+ROWS = 8_192  # word vectors settled at once: a piece that fits the processor's cache
+
+
+# What dense Adam does to a row whose gradient is zero for some steps, in closed form.
 
 
 class AdamCatchUp:
@@ -25,7 +30,7 @@ class AdamCatchUp:
     A row last moved at step t has mean m and square v of its gradients. In step t + j, without a gradient, Adam moves
     it by rate x m / sqrt(v) x r^j x c(t + j), where r = beta1 / sqrt(beta2) and
     c(n) = sqrt(1 - beta2^n) / (1 - beta1^n). With tail(t), the sum of r^j x c(t + j) over all j >= 1, the sum of the
-    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is taken as it stands ``MIDDLE``
+    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is taken as it stands ``MEAN_AGE``
     steps on.
     """
 
@@ -52,8 +57,7 @@ class AdamCatchUp:
         square.mul_((self._beta2**steps).float()[:, None])
 
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-ROWS = 8_192  # word vectors settled at once: a piece that fits the processor's cache
+# Adam, which on a CPU touches only those word vectors that a batch used and still ends where dense Adam does.
 
 
 class Optimiser:
@@ -160,7 +164,7 @@ class _Lazy:
     """Word vectors on a CPU: rows are read, brought up to date, moved and written back when a batch uses them.
 
     Between two uses dense Adam still moves a row, by its fading momentum; ``Lag`` sums that up in closed form. So
-    after ``settle`` the vectors are those of dense Adam, up to rounding and to epsilon's small share.
+    after ``flush`` the vectors are those of dense Adam, up to rounding and to epsilon's small share.
     """
 
     def __init__(self, words: WordEmbedding, rate: float, weight_decay: float) -> None:

@@ -23,6 +23,10 @@ from jobs.training.trained import write_settings
 
 EpochMetrics = dict[str, Any]
 StopCallback = Callable[[Sequence[Mapping[str, Any]]], str | None]
+__all__ = ["StopCallback", "TrainResult", "train"]
+
+
+# What a training run leaves behind.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +44,6 @@ class TrainResult:
         return stopped
 
 
-__all__ = ["StopCallback", "TrainResult", "train"]
-
-
 def train(
     context: Context,
     *,
@@ -55,8 +56,8 @@ def train(
 
     ``settings`` holds ``architecture`` and a value for each of ``jobs.models.settings(architecture)``.
     ``decide`` sees the journal after every epoch and may say "stop"; a run that it stopped keeps its checkpoint,
-    and goes on from there when it is called again and ``decide`` has changed its mind. Raises StopError (diverged,
-    at chance) and PausedError (saved, after the context was interrupted).
+    and goes on from there when it is called again and ``decide`` has changed its mind. Raises TaskFailedError
+    (diverged, at chance) and TaskInterruptedError (saved, after the context was interrupted).
     """
     if models.describe(settings["architecture"]).KIND == "estimator":
         return fit(context, settings=settings, dataset=dataset, folder=folder)
@@ -64,6 +65,9 @@ def train(
 
     epochs = Trainer(context, settings, dataset, folder, decide)
     return epochs.finished() or epochs.go()
+
+
+# An architecture that is fitted in one go instead of stepping through epochs.
 
 
 def fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> TrainResult:

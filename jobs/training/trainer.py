@@ -67,7 +67,7 @@ class Trainer:
         self._resume()
 
     def go(self) -> TrainResult:
-        """Train to the end; raises StopError or PausedError."""
+        """Train to the end; raises TaskFailedError or TaskInterruptedError."""
         self.prepare()
         epochs = int(self.settings["epochs"])
         # Killed between the verdict and the record, or continued: the verdict is asked for again.

@@ -25,6 +25,13 @@ FIGURES = tuple(
     for split in ("train", "validation", "test")
     for figure in ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
 )
+FORMS = ("runs", "grid", "zip")
+GROUP_KEYS = tuple(Group.model_fields)
+RUN_KEYS = tuple(RunSection.model_fields)
+RESERVED = ("data",)  # preprocess tasks are shown under it
+
+
+# What all groups and searches of one manifest are expanded with.
 
 
 class Expansion:
@@ -90,10 +97,7 @@ class Expansion:
             self.found.add(path, problem)
 
 
-FORMS = ("runs", "grid", "zip")
-GROUP_KEYS = tuple(Group.model_fields)
-RUN_KEYS = tuple(RunSection.model_fields)
-RESERVED = ("data",)  # preprocess tasks are shown under it
+# Groups of fixed runs: named ones, every combination of a grid, pairs of a zip; each for each of its seeds.
 
 
 class GroupExpansion:

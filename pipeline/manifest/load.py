@@ -27,6 +27,9 @@ _OPTION = re.compile(r"[a-z][a-z0-9_-]*\Z")
 _OTHER_CLUSTERS = ("clusters", "cluster")
 
 
+# A cluster profile as the executors take it; nothing in it may become more than one line of a script.
+
+
 def check_profile(section: ClusterSection, found: Findings) -> None:
     """Note what would break out of an sbatch line, or is no option or variable at all."""
     for name in _WORDS:
@@ -68,6 +71,9 @@ def make_cluster(section: ClusterSection) -> Cluster:
 
 def _shell(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# From a manifest's file to a manifest that can be planned; nothing is ever written.
 
 
 def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -> Manifest:

@@ -13,6 +13,25 @@ from pipeline.manifest.errors import Problem
 from pipeline.manifest.yaml_nodes import Entry, Node
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<rest>:-[^}]*)?\}|)")
+SOURCES = ("train", "validation", "test", "source")
+_EXPERIMENT = ("experiments", "*")
+_DATA = (
+    ("data",),
+    _EXPERIMENT,
+    (*_EXPERIMENT, "runs", "*"),
+    ("searches", "*"),
+)
+_AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
+PATTERNS: tuple[Keys, ...] = (
+    ("storage",),
+    *((*place, source) for place in _DATA for source in SOURCES),
+    *((*place, "embeddings", "file") for place in _DATA),
+    *((*axes, source, "*") for axes in _AXES for source in SOURCES),
+    *((*axes, "embeddings", "*", "file") for axes in _AXES),
+)
+
+
+# Paths in manifests: environment variables, the home, and what a relative one is relative to.
 
 
 def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -48,22 +67,7 @@ def absolute_path(text: str, folder: Path) -> str:
     return os.path.abspath(folder / Path(os.path.expanduser(expand(text))))  # noqa: PTH100, PTH111
 
 
-SOURCES = ("train", "validation", "test", "source")
-_EXPERIMENT = ("experiments", "*")
-_DATA = (
-    ("data",),
-    _EXPERIMENT,
-    (*_EXPERIMENT, "runs", "*"),
-    ("searches", "*"),
-)
-_AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
-PATTERNS: tuple[Keys, ...] = (
-    ("storage",),
-    *((*place, source) for place in _DATA for source in SOURCES),
-    *((*place, "embeddings", "file") for place in _DATA),
-    *((*axes, source, "*") for axes in _AXES for source in SOURCES),
-    *((*axes, "embeddings", "*", "file") for axes in _AXES),
-)
+# Which values of a manifest are paths, and what they are relative to: the file that names them.
 
 
 def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> Node:

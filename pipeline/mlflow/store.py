@@ -1,4 +1,8 @@
-"""MLflow's own store beside the report: derived, and rebuilt at any time. The only module that imports mlflow."""
+"""MLflow's own store beside the report: a view of storage, filled by one importer at a time, rebuilt at will.
+
+The only module that imports mlflow, and only when there is something to write: an update with nothing new reads one
+small file. That file is a cache; without it every run is found again by its tag, and nothing is written twice.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,22 @@ from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 
 STALE_S = 300.0
+METRICS_A_BATCH = 1_000
+PARAMS_A_BATCH = 100
+VALUE_LENGTH = 6_000
+TAG_LENGTH = 5_000
+SAVE_EVERY = 200  # runs between two writings of the cache
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+# One process at a time, on any node, by exclusive creation of a folder.
 
 
 class Lock:
@@ -73,21 +93,6 @@ def _take(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return claim(folder)
-
-
-METRICS_A_BATCH = 1_000
-PARAMS_A_BATCH = 100
-VALUE_LENGTH = 6_000
-TAG_LENGTH = 5_000
-SAVE_EVERY = 200  # runs between two writings of the cache
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jobs.storage import check_plain, digest, open_plain, plain_folder, read_plain
 
+# Names of files made from names that people chose.
+
 
 def file_name(text: str) -> str:
     """A name that every file system and browser takes, and that no other text has.
@@ -17,6 +19,9 @@ def file_name(text: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
     return plain if plain == text else f"{plain or 'unnamed'}-{digest(text)[:6]}"
+
+
+# A report's folder: derived files, each replaced whole and only when its bytes changed.
 
 
 def publish(folder: Path, files: Mapping[str, bytes], *, own: tuple[str, ...]) -> None:

@@ -25,6 +25,10 @@ from pipeline.plan import Row
 
 LOG_TAIL_BYTES = 8_192
 BLOCK_BYTES = 65_536
+Place = tuple[str, str, int]
+
+
+# Reading what tasks left on storage, thousands at a time and while others are still writing.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +233,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in result.items() if type(value) in (int, float)}
 
 
-Place = tuple[str, str, int]
+# Keys of the manifest's ``data`` that tell runs apart: shown as if they were hyperparameters.
 
 
 def place(row: Row) -> Place:

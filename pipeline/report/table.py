@@ -10,6 +10,58 @@ from html import escape
 from typing import Any
 
 NOTHING = "–"
+_MARKDOWN_ESCAPES = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
+)
+LATEX_HEAD = r"""\documentclass[a4paper]{article}
+\usepackage{iftex}
+\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
+\usepackage{array,booktabs,longtable,pdflscape,amssymb}
+\usepackage[margin=1.5cm]{geometry}
+\begin{document}
+\begin{landscape}
+\setlength{\LTcapwidth}{\linewidth}
+"""
+LATEX_PAGE_PT = 750.0  # a landscape A4 within its margins
+LATEX_GAP_PT = 7.0
+LATEX_CHARACTER_PT = {"scriptsize": 4.1, "tiny": 3.2}
+LATEX_SIZES = (
+    ("scriptsize", 30),
+    ("scriptsize", 18),
+    ("tiny", 30),
+    ("tiny", 14),
+    ("tiny", 9),
+)  # and characters in a line of text
+LATEX_FOOT = "\\end{landscape}\n\\end{document}\n"
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "−": r"$-$",
+        "±": r"$\pm$",
+        "≥": r"$\geq$",
+        "≤": r"$\leq$",
+        "★": r"$\bigstar$",
+        "–": "--",
+        "…": r"\ldots{}",
+        "\n": " ",
+        "\r": " ",
+    }
+)
+
+
+# A table before it is written in any format: columns, cells with their numbers, a caption.
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +182,18 @@ def rows_of(columns: Mapping[str, list[Cell]]) -> tuple[tuple[Cell, ...], ...]:
     return tuple(zip(*columns.values(), strict=True))
 
 
+# Tables in CSV: what is shown, cell by cell.
+
+
 def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.title for column in table.columns])
     writer.writerows(["" if cell.text == NOTHING else cell.text for cell in row] for row in table.rows)
     return out.getvalue()
+
+
+# Tables in Markdown, as GitHub reads them.
 
 
 def to_markdown(table: Table) -> str:
@@ -157,14 +215,12 @@ def _markdown_cell(cell: Cell) -> str:
     return f"**{text}**" if cell.bold else text
 
 
-_MARKDOWN_ESCAPES = str.maketrans(
-    {**{mark: f"\\{mark}" for mark in "\\`*_[]|#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " ", "\r": " "}
-)
-
-
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
     return text.translate(_MARKDOWN_ESCAPES)
+
+
+# Tables in HTML: headers with scope, numbers to sort by, everything escaped.
 
 
 def to_html(table: Table, *, links: Mapping[int, str] | None = None) -> str:
@@ -204,43 +260,26 @@ def _class(number: bool) -> str:
     return ' class="number"' if number else ""
 
 
-HEAD = r"""\documentclass[a4paper]{article}
-\usepackage{iftex}
-\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
-\usepackage{array,booktabs,longtable,pdflscape,amssymb}
-\usepackage[margin=1.5cm]{geometry}
-\begin{document}
-\begin{landscape}
-\setlength{\LTcapwidth}{\linewidth}
-"""
-PAGE_PT = 750.0  # a landscape A4 within its margins
-GAP_PT = 7.0
-CHARACTER_PT = {"scriptsize": 4.1, "tiny": 3.2}
-SIZES = (
-    ("scriptsize", 30),
-    ("scriptsize", 18),
-    ("tiny", 30),
-    ("tiny", 14),
-    ("tiny", 9),
-)  # and characters in a line of text
-FOOT = "\\end{landscape}\n\\end{document}\n"
+# Tables in LaTeX, with booktabs; a document of them compiles with pdflatex, xelatex and lualatex.
 
 
 def latex_document(title: str, tables: Iterable[str]) -> str:
     """A whole document, one written table after the other."""
-    return HEAD + f"\\section*{{{escape_latex(title)}}}\n" + "\n".join(tables) + FOOT
+    return LATEX_HEAD + f"\\section*{{{escape_latex(title)}}}\n" + "\n".join(tables) + LATEX_FOOT
 
 
 def to_latex(table: Table) -> str:
     """One table as a longtable, which may run over pages; in the largest print in which it fits a landscape A4."""
     narrow = len(table.columns) > 6
     headings = [_lines(column.title) if narrow else [column.title] for column in table.columns]
-    size, longest = next((fit for fit in SIZES if _width_pt(table, headings, fit) <= PAGE_PT), SIZES[-1])
+    size, longest = next(
+        (fit for fit in LATEX_SIZES if _width_pt(table, headings, fit) <= LATEX_PAGE_PT), LATEX_SIZES[-1]
+    )
     kinds = "".join(_kind(table, place, size, longest) for place in range(len(table.columns)))
     said = " ".join(part for part in (f"{table.title}.", table.caption, *table.notes) if part)
     lines = [
         "% needs \\usepackage{array,booktabs,longtable,amssymb}",
-        f"\\begingroup\\{size}\\setlength{{\\tabcolsep}}{{{GAP_PT / 2:g}pt}}",
+        f"\\begingroup\\{size}\\setlength{{\\tabcolsep}}{{{LATEX_GAP_PT / 2:g}pt}}",
         f"\\begin{{longtable}}{{@{{}}{kinds}@{{}}}}",
         f"\\caption{{{escape_latex(said)}}}\\\\",
         "\\toprule",
@@ -260,7 +299,7 @@ def _width_pt(table: Table, headings: Sequence[Sequence[str]], fit: tuple[str, i
     for place, (column, heading) in enumerate(zip(table.columns, headings, strict=True)):
         cells = _characters(table, place)
         widths.append(max(*map(len, heading), 0, cells if column.number else min(cells, longest)))
-    return CHARACTER_PT[size] * sum(widths) + GAP_PT * (len(widths) - 1)
+    return LATEX_CHARACTER_PT[size] * sum(widths) + LATEX_GAP_PT * (len(widths) - 1)
 
 
 def _characters(table: Table, place: int) -> int:
@@ -272,7 +311,7 @@ def _kind(table: Table, place: int, size: str, longest: int) -> str:
         return "r"
     if _characters(table, place) <= longest:
         return "l"
-    return f">{{\\raggedright\\arraybackslash}}p{{{longest * CHARACTER_PT[size]:.0f}pt}}"
+    return f">{{\\raggedright\\arraybackslash}}p{{{longest * LATEX_CHARACTER_PT[size]:.0f}pt}}"
 
 
 def _lines(title: str) -> list[str]:
@@ -288,34 +327,6 @@ def _heading(lines: Sequence[str]) -> str:
 def _latex_cell(cell: Cell) -> str:
     text = escape_latex(cell.text)
     return f"\\textbf{{{text}}}" if cell.bold else text
-
-
-_LATEX_ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "−": r"$-$",
-        "±": r"$\pm$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-        "★": r"$\bigstar$",
-        "–": "--",
-        "…": r"\ldots{}",
-        "\n": " ",
-        "\r": " ",
-    }
-)
 
 
 def escape_latex(text: str) -> str:

@@ -12,6 +12,8 @@ from slurm.job_ids import base
 from slurm.output import Sent
 from slurm.query import DONE, FAILED, GONE, WAITING, JobState
 
+# The states of elements that are kept in this process alone.
+
 
 @dataclass(slots=True)
 class RecordedStates:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from jobs.data.batches import Batch
 
 
+# Titles laid out by time, longest first, without padding: all first words, then all second words, and so on.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
     """The layout of a batch: N places in all.
@@ -45,6 +48,12 @@ class Packed:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         return cls(place=place, counts=counts, starts=starts, rank=rank)
+
+
+# The maximum over time of convolutions, from words that were projected one by one.
+#
+# A convolution is linear in each word's vector: a window's value is the sum, over its places, of what the filter makes
+# of the word there. A row of projected words holds that for every filter length, every place in it and every filter.
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,9 @@ def _first_maxima(windows: Tensor, packed: Packed, *, remember: bool) -> tuple[T
             torch.where(here > so_far, number, where[:count], out=where[:count])
         torch.maximum(here, so_far, out=so_far)
     return best, where
+
+
+# The CNN as a network.
 
 
 class Cnn(nn.Module):

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from jobs.context import Context
     from jobs.data.dataset import Dataset, Split
 
+FILE = "model.npz"
+ROWS = 65_536  # titles scored at once
+
+
+# TF-IDF of n-grams of token ids.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -107,8 +113,7 @@ def _codes(split: Split, start: int, stop: int, *, base: int, longest: int) -> t
     return np.concatenate(owners), np.concatenate(codes)
 
 
-FILE = "model.npz"
-ROWS = 65_536  # titles scored at once
+# The linear baseline: TF-IDF of tokens and their n-grams, and for every category a classifier against the rest.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

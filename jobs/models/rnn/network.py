@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OVERHEAD = 32  # titles whose work a group costs at each of its words, on top of its own titles'
 
 
+# Titles of like length together, so that a recurrent layer spends little of its work on padding.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
     """A batch cut by length, longest first.
@@ -68,6 +71,9 @@ def cut(having: list[int]) -> tuple[list[int], list[int]]:
         widths.append(lengths[begin])
         end = begin
     return counts[::-1], widths[::-1]
+
+
+# The RNN as a network.
 
 
 class Rnn(nn.Module):

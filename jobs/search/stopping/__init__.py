@@ -1,7 +1,7 @@
 """Rules that stop a trial early, each one file here, found by its name.
 
 A file holds ``SETTINGS``, ``milestones(settings, epochs)``, the epochs after which a trial is judged, and
-``going_on(values, settings, final)``, the numbers of the trials that train on, given the values (larger is better)
+``promoted(values, settings, final)``, the numbers of the trials that train on, given the values (larger is better)
 of all that reached the same milestone.
 """
 
