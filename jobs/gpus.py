@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from itertools import takewhile
 
-_NONE = ("", "-1", "NoDevFiles")  # NoDevFiles is Slurm's word
-
 
 def visible(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, by index or id; CUDA reads it up to the first that is none."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names, by index or id; CUDA reads it up to the first that is none.
+
+    Its twin is ``slurm.machine.visible_gpus``: these two packages know nothing of each other.
+    """
     names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    return list(takewhile(lambda name: name not in _NONE, names))
+    # NoDevFiles is Slurm's word for none; a negative index is CUDA's.
+    return list(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 
 
 def allotted(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -9,9 +9,6 @@ from typing import Any
 
 from jobs.errors import InputError
 
-TYPES = ("int", "float", "bool", "str", "ints")
-
-
 # What a model, a stage or an algorithm can be told: names, types, ranges and defaults, without torch.
 
 

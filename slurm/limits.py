@@ -19,8 +19,6 @@ class Partition:
     up: bool
     time_limit_min: int | None
     nodes: int
-    cpus_per_node: int
-    memory_mb_per_node: int
     gpus: dict[str, int]
 
 
@@ -32,8 +30,6 @@ class Limits:
     version: str
     cluster: str
     max_array_size: int
-    max_job_count: int
-    def_mem_per_cpu_mb: int | None
     accounting: bool
     max_submit_jobs: int | None
     partitions: tuple[Partition, ...]
@@ -47,11 +43,9 @@ def read() -> Limits:
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
         max_array_size=int(config.get("MaxArraySize", "1001")),
-        max_job_count=int(config.get("MaxJobCount", "10000")),
-        def_mem_per_cpu_mb=_number(config.get("DefMemPerCPU", "")),
         accounting=accounting,
         max_submit_jobs=_max_submit_jobs() if accounting else None,
-        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G"])),
+        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%a|%l|%D|%G"])),
     )
 
 
@@ -67,10 +61,10 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
-    """Partitions from ``sinfo -h -o '%P|%a|%l|%D|%c|%m|%G'``: a line for each kind of node in each."""
+    """Partitions from ``sinfo -h -o '%P|%a|%l|%D|%G'``: a line for each kind of node in each."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, up, limit, nodes, cpus, memory, gres = line.split("|")
+        name, up, limit, nodes, gres = line.split("|")
         plain = name.rstrip("*")
         before = found.get(plain)
         gpus = dict(before.gpus) if before else {}
@@ -82,8 +76,6 @@ def parse_partitions(text: str) -> tuple[Partition, ...]:
             up=up == "up",
             time_limit_min=parse_minutes(limit),
             nodes=int(nodes) + (before.nodes if before else 0),
-            cpus_per_node=_number(cpus) or 0,
-            memory_mb_per_node=_number(memory) or 0,
             gpus=gpus,
         )
     return tuple(found.values())
@@ -123,8 +115,3 @@ def _max_submit_jobs() -> int | None:
     except SlurmError:
         return None
     return min((int(word) for word in words if word.isdigit()), default=None)
-
-
-def _number(text: str) -> int | None:
-    digits = re.match(r"\d+", text)
-    return int(digits.group()) if digits else None

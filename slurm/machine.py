@@ -29,9 +29,9 @@ def this_machine() -> Machine:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES names, up to the first that is no GPU: NoDevFiles is Slurm's word for none."""
-    names = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return tuple(takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), names))
+    """The GPUs that CUDA_VISIBLE_DEVICES names, up to the first that is none: see ``jobs.gpus.visible``, its twin."""
+    names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    return tuple(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 
 
 def _memory_limit(total: int) -> int:

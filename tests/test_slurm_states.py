@@ -170,11 +170,7 @@ def test_limits_as_slurm_prints_them() -> None:
     assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
         None, 2880, 270, 30, None,
     ]  # fmt: skip
-    text = (
-        "gpu*|up|1-00:00:00|2|64|512000+|gpu:a100:4(S:0-1)\n"
-        "gpu*|up|1-00:00:00|1|32|256000|gpu:v100:2\n"
-        "cpu|down|infinite|3|8|1000|(null)\n"
-    )
+    text = "gpu*|up|1-00:00:00|2|gpu:a100:4(S:0-1)\ngpu*|up|1-00:00:00|1|gpu:v100:2\ncpu|down|infinite|3|(null)\n"
     gpu, cpu = parse_partitions(text)
     assert (gpu.name, gpu.default, gpu.nodes, gpu.gpus, gpu.time_limit_min) == (
         "gpu", True, 3, {"a100": 8, "v100": 2}, 1440,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from jobs.storage import Storage, read_json, write_json
 from jobs.task import Task
 from jobs.training import device
 from jobs.training.trained import Trained
+from slurm.machine import visible_gpus
 
 WORDS = "The NVIDIA driver on your system is too old (found version 12040)."
 
@@ -54,6 +56,9 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, asked: str | None, devices: st
         (None, "3", 1, ["3"]),
         ("0", "0,1", 2, ["0", "1"]),  # a site's own option asked for them
         (None, "0,-1,1", 1, ["0"]),
+        (None, "0, -1, 1", 1, ["0"]),
+        ("0", "-2", 0, []),
+        ("0", " ", 0, []),
         ("1", "GPU-8932f937,MIG-1", 2, ["GPU-8932f937", "MIG-1"]),
     ],
 )
@@ -62,6 +67,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
 ) -> None:
     surroundings(monkeypatch, asked, devices)
     assert (gpus.allotted(), gpus.visible()) == (allotted, visible)
+    assert list(visible_gpus(os.environ)) == visible  # by the executors' own reading
     assert entry._provenance()["gpus"] == len(visible)
 
 
