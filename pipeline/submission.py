@@ -22,7 +22,7 @@ from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 LOCK_STALE_S = 600.0
-UNGUARDED = "others can rename what is yours in it; let its owner `chmod +t {}`, once"
+UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 PACKAGES = ("jobs", "pipeline", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 

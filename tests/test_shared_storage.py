@@ -113,7 +113,9 @@ def test_folders_keep_their_group_and_get_a_sticky_bit(lab: Lab, owner: str, mod
     manifest = lab.manifest(storage)
     done = lab.call(ALICE, "-m", "pipeline", "submit", manifest, "--executor", "inline")
     assert done.returncode == 0, done.stderr
-    warned = f"tanda: {storage}: others can rename what is yours in it; let its owner `chmod +t {storage}`, once"
+    warned = (
+        f"tanda: {storage}: others can rename or replace your files in it; ask its owner to run `chmod +t {storage}`"
+    )
     assert done.stderr.count(warned) == (owner == "root")
     sticky = [storage / "submissions", storage / "local", *([storage] if owner == ALICE else [])]
     assert all(path.stat().st_mode & stat.S_ISVTX for path in sticky)

@@ -40,12 +40,17 @@ def test_two_submissions_in_one_second_get_two_folders(tmp_path: Path) -> None:
     assert len(names) == 3
 
 
-def test_a_submission_being_written_or_broken_is_passed_over(tmp_path: Path) -> None:
+def test_a_submission_being_written_or_broken_is_passed_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     storage = Storage(tmp_path)
     submission.begin(storage, manifest="m", executor="slurm", git_commit=None)
     broken = submission.begin(storage, manifest="m", executor="slurm", git_commit=None)
     (storage.submissions / broken.name / "submission.json").write_text('{"arrays": [{}]}')
-    assert submission.read_all(storage) == []
+    for _ in range(2):
+        assert submission.read_all(storage) == []
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and told.startswith(
+        f"tanda: {storage.submissions / broken.name}/submission.json: not a"
+    )
     with pytest.raises(ValueError, match="not a submission"):
         submission.read(storage.submissions / broken.name)
 
