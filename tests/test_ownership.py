@@ -120,3 +120,15 @@ def test_a_submission_or_queue_that_cannot_be_used_hides_nothing_else(
     assert [states[planned.id].state for planned in plan.tasks[:2]] == ["running", "unknown"]
     assert "nonsense" in (states[plan.tasks[1].id].reason or "")
     assert "the nonsense queue of user" in capfd.readouterr().err
+
+
+def test_what_another_user_queued_is_shown_and_not_cancelled(
+    slurm: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(slurm)
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    state = task_states(plan)[plan.tasks[0].id]
+    assert (state.state, state.queued, state.mine) == ("waiting", True, False)
+    assert cancel_plan(plan) == (0, 0)
+    assert "scancel" not in calls(slurm)
