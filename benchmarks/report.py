@@ -28,9 +28,9 @@ from jobs import metrics_log, models
 from jobs.data.settings import Data
 from jobs.settings import resolve
 from jobs.storage import Storage
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run
 from pipeline.plan import Plan, make_plan
-from pipeline.task_state import TaskState
 
 EPOCHS = 10
 CATEGORIES = 632

@@ -85,9 +85,9 @@ def plan(
     manifest: ManifestPath, sets: Sets = None, cluster: Profile = None, only: Only = None, json: Json = False
 ) -> None:
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
-    from pipeline.done import done_ids
     from pipeline.plan import make_plan
     from pipeline.show import plan_document, print_plan
+    from pipeline.status import done_ids
 
     made = make_plan(_load(manifest, sets, cluster), only=only, provisional=True)
     for missing in made.missing:
@@ -113,7 +113,7 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
-    from pipeline.scripts import scripts, write_scripts
+    from pipeline.arrays import scripts, write_scripts
     from pipeline.submit import print_submitted, submit_plan
 
     made = _plan(manifest, sets, cluster, only)
@@ -189,7 +189,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the task is over")] = False,
 ) -> None:
     """Print a task's log."""
-    from pipeline.logs import print_log
+    from pipeline.why import print_log
 
     print_log(_plan(manifest, sets), task, follow=follow)
 
@@ -197,7 +197,7 @@ def logs(
 @app.command()
 def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
     """Cancel what of a manifest is queued or running."""
-    from pipeline.cancel import cancel_plan
+    from pipeline.submit import cancel_plan
 
     count, unknown = cancel_plan(_plan(manifest, sets, None, only))
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)

@@ -17,14 +17,14 @@ from jobs.storage import Storage
 from pipeline import submission
 from pipeline.decisions.closing import ClosingEvidence, closing_actions, lost_candidates, resumable
 from pipeline.decisions.retry import Retry, made_progress
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.queue import queue_history
 from pipeline.report import build
 from pipeline.status import summary_line, task_states
-from pipeline.submission import Submission
-from pipeline.submit import SOURCE, submit_plan
-from pipeline.task_state import TaskState
+from pipeline.submission import SOURCE, Submission
+from pipeline.submit import submit_plan
 from slurm.array import SubmitError
 from slurm.owned import check_own
 

@@ -12,11 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from jobs.storage import Storage
+from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan
 from pipeline.queue import is_closing
-from pipeline.searches import search_lines
-from pipeline.status import all_finished, states_table, summary_line, task_states
-from pipeline.task_state import TaskState
+from pipeline.status import all_finished, search_lines, states_table, summary_line, task_states
 
 SHOWN_AFTER_S = 2.0
 TITLES = {

@@ -15,21 +15,22 @@ from rich.table import Table
 
 from jobs.attempt import STALE_S, history
 from jobs.circuit_breaker import HELD
-from jobs.record import read_record
-from jobs.search.trial import continuation
+from jobs.record import is_done, read_record
+from jobs.search import Summary, summary
+from jobs.search.trial import continuation, is_continued
 from jobs.storage import Storage, read_json
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
+    STATES,
     AttemptEvidence,
     Evidence,
     QueueEvidence,
+    TaskState,
     decide,
     with_upstream_cause,
 )
-from pipeline.plan import Plan, Planned
+from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import QueueStatus, query
-from pipeline.searches import search_lines, searches_document
-from pipeline.task_state import STATES, TaskState
 from slurm.query import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
@@ -233,3 +234,77 @@ def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:
         if used and max(used) < asked / 2:
             lines.append(f"{stage}: asked {asked:g} GB, used {max(used):.1f}")
     return lines
+
+
+# What is done: asked of the storage, never of a scheduler.
+
+
+def done_ids(plan: Plan) -> frozenset[str]:
+    """Ids of the tasks whose record says done and whose files are whole; no trial that is being continued."""
+    storage = Storage(plan.manifest.storage)
+    if not storage.runs.is_dir():
+        return frozenset()
+    done = frozenset(planned.id for planned in plan.tasks if _is_done(storage, planned))
+    return done | superseded_shards(plan.tasks, done)
+
+
+def _is_done(storage: Storage, planned: Planned) -> bool:
+    if not is_done(storage, planned.id):
+        return False
+    return planned.stage != "trial" or not is_continued(storage.run(planned.id))
+
+
+# How each search of a plan stands: the best so far, its trials by state, what stopping has saved.
+
+
+ORDER = ("running", "paused", "lost", "stopped", "failed", "done", "waiting")
+
+
+def searches_document(plan: Plan) -> list[dict[str, Any]]:
+    """A mapping a search for ``status --json``; ``best`` is None as long as no trial has a value."""
+    return [_document(planned, *_summary(plan, planned)) for planned in plan.searches]
+
+
+def search_lines(plan: Plan) -> list[str]:
+    """A line a search for people."""
+    return [_line(entry) for entry in searches_document(plan)]
+
+
+def _summary(plan: Plan, planned: PlannedSearch) -> tuple[Summary | None, str | None]:
+    try:
+        return summary(Storage(plan.manifest.storage), planned.id), None
+    except ValueError as error:
+        # One damaged file must not hide how everything else stands.
+        return None, str(error)
+
+
+def _document(planned: PlannedSearch, known: Summary | None, broken: str | None) -> dict[str, Any]:
+    states = dict(known.states) if known else {}
+    # A search whose number of trials was lowered has more than are asked for.
+    states["waiting"] = max(0, len(planned.trials) - sum(states.values()))
+    best = known.best if known else None
+    return {
+        "name": planned.search.name,
+        "id": planned.id,
+        "metric": planned.search.metric,
+        "trials": len(planned.trials),
+        "best": None
+        if best is None
+        else {"trial": best.number, "task": best.task, "state": best.state, "value": best.value, "point": best.point},
+        "states": {state: states[state] for state in ORDER if states.get(state)},
+        "epochs_spent": known.epochs_spent if known else 0,
+        "epochs_saved": known.epochs_saved if known else 0,
+        "message": broken,
+    }
+
+
+def _line(entry: dict[str, Any]) -> str:
+    if entry["message"]:
+        return f"search {entry['name']}: {entry['message']}"
+    best = entry["best"]
+    leading = f"best {entry['metric']} {best['value']:.4f} (trial {best['trial']})" if best else "no result yet"
+    states = ", ".join(f"{count} {state}" for state, count in entry["states"].items())
+    epochs = f"{entry['epochs_spent']} epochs spent"
+    if entry["epochs_saved"]:
+        epochs += f", {entry['epochs_saved']} saved by stopping"
+    return f"search {entry['name']}: {leading}; trials: {states}; {epochs}"

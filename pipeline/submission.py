@@ -15,14 +15,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from jobs.errors import DamagedFileError
-from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json
+from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json, write_whole
+from pipeline.plan import Plan
 from slurm.output import Sent, warn_once
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
+SOURCE = "manifest.json"
 PACKAGES = ("jobs", "pipeline", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -172,6 +176,12 @@ def exclusively(storage: Storage) -> Iterator[None]:
         yield
     finally:
         lock.rmdir()
+
+
+def write_source(folder: Path, plan: Plan) -> None:
+    """The manifest as submitted, groups and runs in the order that a person gave them: the report's order."""
+    document = orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2)
+    write_whole(folder / SOURCE, document, permissions=OWNER_WRITES)
 
 
 # A copy of the code as submitted, so that editing the checkout cannot change a queued job.

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 
 from jobs.search.trial import is_continued
-from jobs.storage import OWNER_WRITES, Storage, write_whole
+from jobs.storage import Storage
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
+    cancellable,
     done_tasks,
     is_queued,
     launch_held,
@@ -33,11 +33,10 @@ from pipeline.decisions.submission import (
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.status import task_states
-from pipeline.submission import Queued, Submission, commit, snapshot
+from pipeline.submission import Queued, Submission, commit, snapshot, write_source
 from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
 
-SOURCE = "manifest.json"
 CLOSE = "close"
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # a cancelled element is counted until the scheduler has let it go
 
@@ -227,12 +226,6 @@ class _Submitter:
         self.submission.write(self.storage)
 
 
-def write_source(folder: Path, plan: Plan) -> None:
-    """The manifest as submitted, groups and runs in the order that a person gave them: the report's order."""
-    document = orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2)
-    write_whole(folder / SOURCE, document, permissions=OWNER_WRITES)
-
-
 def _archive_record(folder: Path) -> None:
     """A record that is to be made again must not be taken for the new one; the old one is kept beside it.
 
@@ -260,3 +253,20 @@ def print_submitted(report: SubmitResult, console: Console) -> None:
             console.print(f"{report.already_done} done already, {report.already_queued} queued already")
     for reason, count in Counter(report.held.values()).items():
         console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")
+
+
+# Cancels what of a plan is queued or running.
+
+
+def cancel_plan(plan: Plan) -> tuple[int, int]:
+    """Cancel every element of this user's that holds a live task of the plan; how many tasks that ends, and how many
+    are unknown.
+
+    A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
+    goes on from there. What somebody else queued is theirs: the same id may name another element of ours. A job of
+    which Slurm does not say that it is ours and live is left alone.
+    """
+    chosen = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
+    for name, elements in chosen.elements.items():
+        make_executor(name, plan.manifest).cancel(elements)
+    return chosen.ending, chosen.unknown

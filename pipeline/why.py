@@ -1,17 +1,19 @@
-"""Why a task waits or failed, in words, and what to do about it."""
+"""One task to a person: why it waits or failed and what to do about it, and its log."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.attempt import history
-from jobs.storage import Storage
-from pipeline.logs import log_path, tail
+from jobs.errors import InputError
+from jobs.storage import Storage, open_plain
+from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, find_task
-from pipeline.status import progress_words, task_states
-from pipeline.task_state import TaskState
+from pipeline.status import all_finished, progress_words, task_states
 from slurm.reasons import explain as explain_reason
 
 LOG_LINES = 12
@@ -87,3 +89,52 @@ def failure_lines(stage: str, state: TaskState, attempts: Sequence[Mapping[str, 
         lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
     remedy = REMEDIES.get(state.cause or "", "submit again: what was saved is used").replace("STAGE", stage)
     return [*lines, f"what to do: {remedy}"]
+
+
+# A task's own log, from its folder on storage.
+
+
+POLL_S = 1.0
+
+
+def log_path(plan: Plan, task_id: str) -> Path:
+    return Storage(plan.manifest.storage).run(task_id) / "log.txt"
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last lines of a log; empty where there is none. Bytes that are not UTF-8 are shown replaced."""
+    try:
+        with open_plain(path) as file:
+            file.seek(max(0, path.stat().st_size - 200 * lines - 4096))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def print_log(plan: Plan, words: str, *, follow: bool) -> None:
+    """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
+    planned = find_task(plan, words)
+    path = log_path(plan, planned.id)
+    if not path.exists() and not follow:
+        state = task_states(plan)[planned.id]
+        raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
+    position = 0
+    while True:
+        last = not follow or all_finished({planned.id: task_states(plan)[planned.id]})
+        position = _copy(path, position)
+        if last:
+            return
+        time.sleep(POLL_S)
+
+
+def _copy(path: Path, position: int) -> int:
+    try:
+        with open_plain(path) as file:
+            file.seek(position)
+            text = file.read()
+    except FileNotFoundError:
+        return position
+    sys.stdout.write(text.decode("utf-8", "replace"))
+    sys.stdout.flush()
+    return position + len(text)

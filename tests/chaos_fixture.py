@@ -23,13 +23,13 @@ from jobs import metrics_log
 from jobs.attempt import history
 from jobs.record import is_done, read_record
 from jobs.storage import Storage
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import Plan, Planned, make_plan
 from pipeline.queue import is_closing
 from pipeline.repro import VOLATILE
 from pipeline.status import all_finished, summary_line, task_states
 from pipeline.submission import read_all
-from pipeline.task_state import TaskState
 from slurm.reasons import is_launch_held
 
 NAME = "small"

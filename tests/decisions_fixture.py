@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.task import Task
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Resources
 from pipeline.plan import Planned
-from pipeline.task_state import TaskState
 
 
 class Tasks:

@@ -17,10 +17,10 @@ from jobs.data.settings import Data
 from jobs.record import Record
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json, write_whole
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
 from pipeline.report import build
-from pipeline.task_state import TaskState
 
 START = 1_700_000_000.0
 STAGES = ("preprocess", "train", "evaluate")

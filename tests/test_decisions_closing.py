@@ -21,9 +21,9 @@ from pipeline.decisions.closing import (
     resumable,
 )
 from pipeline.decisions.retry import FINAL, RESUMED, Retry, made_progress
+from pipeline.decisions.task_state import STATES, TaskState
 from pipeline.queue import QueuedAs
 from pipeline.submission import Queued, Submission
-from pipeline.task_state import STATES, TaskState
 from slurm.output import Sent
 
 RUNS, SEARCH = runs(), search()

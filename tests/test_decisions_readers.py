@@ -17,13 +17,13 @@ from jobs.record import read_record
 from jobs.storage import Storage, write_json
 from pipeline import close, status, submission
 from pipeline.decisions.retry import Retry
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.queue import QueuedAs, QueueStatus
-from pipeline.submission import Queued, Submission
-from pipeline.submit import SubmitResult, write_source
-from pipeline.task_state import TaskState
+from pipeline.submission import Queued, Submission, write_source
+from pipeline.submit import SubmitResult
 from slurm.output import Sent
 from slurm.query import JobState
 

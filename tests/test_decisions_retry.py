@@ -8,7 +8,7 @@ import pytest
 
 from jobs.record import CAUSES
 from pipeline.decisions.retry import FINAL, MEMORY_FACTOR, Retry, retry_of
-from pipeline.task_state import STATES, TaskState
+from pipeline.decisions.task_state import STATES, TaskState
 
 MORE_MEMORY = Retry(reason="out of memory", memory_factor=1.5)
 AWAY = Retry(reason="node failure", exclude="n3")

@@ -18,8 +18,8 @@ from pipeline.decisions.submission import (
     superseded_shards,
     to_submit,
 )
+from pipeline.decisions.task_state import STATES, TaskState
 from pipeline.submit import _release_held
-from pipeline.task_state import STATES, TaskState
 from slurm.executors.recording import Recording
 
 RUNS, SEARCH = runs(), search()

@@ -10,13 +10,14 @@ import pytest
 
 from jobs.record import CAUSES, Record
 from pipeline.decisions.task_state import (
+    STATES,
     AttemptEvidence,
     Evidence,
     QueueEvidence,
+    TaskState,
     decide,
     with_upstream_cause,
 )
-from pipeline.task_state import STATES, TaskState
 from slurm.query import CAUSES as JOB_CAUSES
 from slurm.query import STATES as JOB_STATES
 from slurm.query import JobState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.record import CAUSES
-from pipeline.task_state import TaskState
+from pipeline.decisions.task_state import TaskState
 from pipeline.why import REMEDIES, failure_lines
 
 

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from jobs.storage import Storage
 from pipeline import submission
-from pipeline.cancel import cancel_plan
 from pipeline.cli import app
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.status import task_states
 from pipeline.submission import Queued
+from pipeline.submit import cancel_plan
 
 NAME, COMMENT = "m-data-preprocess", "tanda x preprocess data"
 

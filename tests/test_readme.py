@@ -27,7 +27,7 @@ from rig import Rig
 
 from jobs.record import CAUSES
 from pipeline.cli import app
-from pipeline.task_state import STATES
+from pipeline.decisions.task_state import STATES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,9 +23,8 @@ from jobs import metrics_log
 from jobs.attempt import begin
 from jobs.storage import write_json
 from pipeline.decisions.retry import Retry
-from pipeline.done import done_ids
 from pipeline.manifest.model import Resources
-from pipeline.status import print_states, states_document, task_states
+from pipeline.status import done_ids, print_states, states_document, task_states
 from pipeline.submit import submit_plan
 
 

@@ -14,12 +14,11 @@ from small_manifest import write_manifest
 from jobs.storage import Storage
 from pipeline import submission
 from pipeline.decisions.submission import out_of_reach, queued_elements
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.queue import query
-from pipeline.submission import Queued, snapshot
-from pipeline.submit import SOURCE, write_source
-from pipeline.task_state import TaskState
+from pipeline.submission import SOURCE, Queued, snapshot, write_source
 
 
 def _queued(element: str, *tasks: str) -> Queued:

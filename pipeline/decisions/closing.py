@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.retry import RESUMED, Retry, retry_of
-from pipeline.task_state import TaskState
+from pipeline.decisions.task_state import TaskState
 
 if TYPE_CHECKING:
     from pipeline.plan import Planned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.task_state import TaskState
+from pipeline.decisions.task_state import TaskState
 
 MEMORY_FACTOR = 1.5
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.task_state import TaskState
+from pipeline.decisions.task_state import TaskState
 from slurm.reasons import is_launch_held
 
 if TYPE_CHECKING:

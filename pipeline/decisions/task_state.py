@@ -6,14 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.task_state import TaskState
-
 if TYPE_CHECKING:
     from jobs.record import Record
     from slurm.query import JobState
 
+STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
 TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too often"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """One task's state; ``cause`` is one of ``jobs.record.CAUSES`` where it failed, ``job`` is Slurm's id."""
+
+    id: str
+    state: str
+    cause: str | None = None
+    message: str | None = None
+    attempts: int = 0
+    gpu_hours: float | None = None
+    progress: Mapping[str, Any] | None = None
+    job: str | None = None
+    reason: str | None = None
+    node: str | None = None
+    peak_mem_gb: float | None = None
+    waited_s: float | None = None
+    executor: str | None = None
+    mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
+    queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,7 @@ from types import FrameType
 from jobs import metrics_log
 from jobs.attempt import history
 from jobs.storage import read_json
-from pipeline.mlflow.points import curves, milliseconds, params
-from pipeline.mlflow.server import Server, Unreachable
+from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
 
 EVERY_S = 5.0
 LONGEST_PAUSE_S = 300.0  # between two tries at a server that does not answer

@@ -9,8 +9,8 @@ from typing import Any
 
 from jobs.attempt import history
 from jobs.storage import Storage, digest
-from pipeline.mlflow.points import CURVES, Point, curves, milliseconds
-from pipeline.mlflow.points import params as as_params
+from pipeline.mlflow.server import CURVES, Point, curves, milliseconds
+from pipeline.mlflow.server import params as as_params
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
 
 STATUS = {"done": "FINISHED", "failed": "FAILED", "lost": "KILLED", "running": "RUNNING"}

@@ -25,8 +25,8 @@ import orjson
 
 from jobs.errors import InputError
 from jobs.storage import Storage, check_plain, claim, digest, plain_folder, read_json
-from pipeline.mlflow.points import Point
 from pipeline.mlflow.runs import MlflowRun
+from pipeline.mlflow.server import Point
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 

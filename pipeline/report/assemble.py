@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan
 from pipeline.report import document, results_csv
 from pipeline.report.collect import Collected, Progress, collect
@@ -16,7 +17,6 @@ from pipeline.report.groups import Group, make_groups
 from pipeline.report.i18n import Messages, make_words
 from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
-from pipeline.task_state import TaskState
 
 OWN = (  # folders in which what an earlier report left over is removed
     "plots",

@@ -14,11 +14,11 @@ from jobs.search import winner
 from jobs.search.importance import importance
 from jobs.storage import Storage
 from jobs.training.trained import SETTINGS
+from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
 from pipeline.report.records import Place, data_settings, place
-from pipeline.task_state import TaskState
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
