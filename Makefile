@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A job started by `python -m` must not find its own working directory first.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test fast check coverage mutants bench setup clean
+.PHONY: demo test fast check coverage mutants bench docs setup clean
 
 setup: .venv/.ready
 
@@ -40,6 +40,10 @@ mutants: setup  ## whether the tests of the decisions see a wrong one: what surv
 	$(BIN)/mutmut results
 	$(BIN)/mutmut export-cicd-stats
 	$(BIN)/python tests/mutants_killed.py mutants/mutmut-cicd-stats.json
+
+docs: setup  ## docs/manifest.md, from the sections and settings that manifests are checked with
+	$(BIN)/python -m pipeline.manifest.reference > docs/manifest.md.new
+	mv docs/manifest.md.new docs/manifest.md
 
 bench: setup  ## every claim about speed, one after the other; QUICK=1 for small sizes, in a few minutes
 	$(BIN)/python benchmarks $(if $(QUICK),--quick)

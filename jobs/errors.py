@@ -1,10 +1,15 @@
-"""The errors that a person can cause and mend: one line at the edge, where any other error shows its traceback.
+"""The errors that a person can cause and fix: one line at the edge, where any other error shows its traceback.
 
 Each is also the built-in error that fits, so that a caller who knows nothing of this module can catch it.
 ``slurm.errors.SchedulerError`` is their like in the package that may not import this one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+KeyPath = tuple[str | int, ...]  # of a value in nested settings: keys and positions, outermost first
 
 
 class TandaError(Exception):
@@ -21,3 +26,12 @@ class MissingFileError(TandaError, FileNotFoundError):
 
 class DamagedFileError(TandaError, ValueError):
     """A file on the storage is not what this program wrote there: damaged, edited, or of another version."""
+
+
+def did_you_mean(key: object, legal: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest legal one, else all of them."""
+    keys = sorted(set(legal))
+    near = get_close_matches(str(key), keys, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; must be one of {', '.join(keys)}" if keys else ""

@@ -31,7 +31,12 @@ class Setting:
     plumbing: bool = False  # how, where or how often, never what: not part of a task's id
 
     def read(self, value: object) -> Any:
-        """The value in this setting's type; raises ValueError saying what would be right."""
+        """The value in this setting's type; raises ValueError saying what would be right.
+
+        None is a value only of a setting whose default is None.
+        """
+        if value is None and self.default is None:
+            return None
         if self.type == "ints":
             if not isinstance(value, list | tuple) or len(value) < self.items:
                 kind = "non-empty list" if self.items else "list"
@@ -76,7 +81,7 @@ def resolve(settings: Iterable[Setting], *layers: Mapping[str, Any]) -> dict[str
     for setting in settings:
         value = next((layer[setting.name] for layer in reversed(layers) if setting.name in layer), setting.default)
         try:
-            values[setting.name] = None if value is None and setting.default is None else setting.read(value)
+            values[setting.name] = setting.read(value)
         except ValueError as error:
             raise InputError(f"{setting.name}: {error}") from error
     return values

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs/manifest.md"
 
 def test_the_committed_page_is_current() -> None:
     made = page()
-    assert PAGE.read_text(encoding="utf-8") == made, "run: python -m pipeline.manifest.reference > docs/manifest.md"
+    assert PAGE.read_text(encoding="utf-8") == made, "docs/manifest.md is not what the code says: run make docs"
 
 
 def test_the_page_names_every_key_and_every_setting() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import InputError
-from jobs.search.space_validation import is_conditional, is_distribution, read_value, validate_space
+from jobs.search.space_validation import is_conditional, is_distribution, validate_space
 from jobs.settings import Setting, by_name
 
 Point = dict[str, Any]
@@ -100,12 +100,12 @@ class Space:
 
 def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
     """A checked space ready to be drawn from; raises ValueError with the first thing that is wrong."""
-    known = by_name(settings)
-    problems = validate_space(space, known.values())
+    named = by_name(settings)
+    problems = validate_space(space, named.values())
     if problems:
         path, message = problems[0]
         raise InputError(f"space.{'.'.join(map(str, path))}: {message}")
-    return Space(_dimensions(space, known, ""))
+    return Space(_dimensions(space, named, ""))
 
 
 def samples(space: Space) -> list[Point]:
@@ -129,26 +129,27 @@ def labels(dimensions: Iterable[Dimension]) -> list[str]:
     return found
 
 
-def _dimensions(space: Mapping[str, Any], known: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
+def _dimensions(space: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
     # Sorted: the same space written in another order is the same search, and must give the same points.
-    return tuple(_dimension(name, space[name], known, prefix) for name in sorted(space) if is_distribution(space[name]))
+    drawn = (name for name in sorted(space) if is_distribution(space[name]))
+    return tuple(_dimension(name, space[name], settings, prefix) for name in drawn)
 
 
-def _dimension(name: str, spec: Mapping[str, Any], known: Mapping[str, Setting], prefix: str) -> Dimension:
+def _dimension(name: str, spec: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str) -> Dimension:
     label = f"{prefix}{name}"
     ((kind, arguments),) = spec.items()
     if kind != "choice":
-        return _range(label, known[name], kind, arguments)
+        return _range(label, settings[name], kind, arguments)
     if not is_conditional(arguments):
         return Choice(
             label=label,
-            setting=known[name],
-            options=tuple(read_value(known[name], option) for option in arguments),
+            setting=settings[name],
+            options=tuple(settings[name].read(option) for option in arguments),
         )
     options = tuple(
         Option(
-            fixed={key: read_value(known[key], value) for key, value in option.items() if not is_distribution(value)},
-            dimensions=_dimensions(option, known, f"{label}.{position}."),
+            fixed={key: settings[key].read(value) for key, value in option.items() if not is_distribution(value)},
+            dimensions=_dimensions(option, settings, f"{label}.{position}."),
         )
         for position, option in enumerate(arguments)
     )

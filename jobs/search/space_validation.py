@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jobs.errors import KeyPath, did_you_mean
 from jobs.settings import Setting, by_name
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
 
-Path = tuple[str | int, ...]
-Problem = tuple[Path, str]
+Problem = tuple[KeyPath, str]
 
 
 def validate_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> list[Problem]:
@@ -30,31 +29,26 @@ def is_conditional(options: object) -> bool:
     return isinstance(options, list | tuple) and any(isinstance(option, Mapping) for option in options)
 
 
-def read_value(setting: Setting, value: object) -> Any:
-    return None if value is None and setting.default is None else setting.read(value)
-
-
 def _check_mapping(
     space: Mapping[str, Any],
-    known: Mapping[str, Setting],
-    where: Path,
-    taken: frozenset[str],
+    settings: Mapping[str, Setting],
+    where: KeyPath,
+    decided: frozenset[str],
     *,
     fixed_allowed: bool,
 ) -> list[Problem]:
     problems: list[Problem] = []
-    given = set(taken)
     for name in space:
         here = (*where, name)
         spec = space[name]
         if is_distribution(spec):
-            problems += _check_distribution(name, spec, known, here, frozenset(given))
+            problems += _check_distribution(name, spec, settings, here, decided)
         elif fixed_allowed:
-            problems += _check_setting(name, known, here, frozenset(given)) or _check_value(known[name], spec, here)
+            problems += _check_setting(name, settings, here, decided) or _check_value(settings[name], spec, here)
         else:
             message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {spec!r}"
             problems.append((here, message))
-        given |= _settings_of(name, spec)
+        decided |= _settings_of(name, spec)
     return problems
 
 
@@ -69,36 +63,36 @@ def _settings_of(name: str, spec: object) -> set[str]:
 
 
 def _check_distribution(
-    name: str, spec: Mapping[str, Any], known: Mapping[str, Setting], here: Path, taken: frozenset[str]
+    name: str, spec: Mapping[str, Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
 ) -> list[Problem]:
     if len(spec) != 1:
-        found = ", ".join(map(str, spec)) or "none"
-        return [(here, f"must name exactly one distribution of {', '.join(DISTRIBUTIONS)}, not {found}")]
+        named = ", ".join(map(str, spec)) or "none"
+        return [(here, f"must name exactly one distribution of {', '.join(DISTRIBUTIONS)}, not {named}")]
     ((kind, arguments),) = spec.items()
     if kind not in DISTRIBUTIONS:
-        return [((*here, kind), f"unknown distribution{nearest(kind, DISTRIBUTIONS)}")]
+        return [((*here, kind), f"unknown distribution{did_you_mean(kind, DISTRIBUTIONS)}")]
     if kind == "choice" and is_conditional(arguments):
-        return _check_branch(arguments, known, (*here, kind), taken)
-    problems = _check_setting(name, known, here, taken)
+        return _check_branch(arguments, settings, (*here, kind), decided)
+    problems = _check_setting(name, settings, here, decided)
     if problems:
         return problems
     if kind == "choice":
-        return _check_choice(known[name], arguments, (*here, kind))
-    return _check_range(known[name], kind, arguments, (*here, kind))
+        return _check_choice(settings[name], arguments, (*here, kind))
+    return _check_range(settings[name], kind, arguments, (*here, kind))
 
 
-def _check_setting(name: str, known: Mapping[str, Setting], here: Path, taken: frozenset[str]) -> list[Problem]:
-    if name not in known:
-        return [(here, f"the architecture has no such setting{nearest(name, known)}")]
-    if known[name].plumbing:
+def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]) -> list[Problem]:
+    if name not in settings:
+        return [(here, f"the architecture has no such setting{did_you_mean(name, settings)}")]
+    if settings[name].plumbing:
         return [(here, "never changes a result, so there is nothing to search")]
-    if name in taken:
+    if name in decided:
         return [(here, "is already decided by another entry of the space")]
     return []
 
 
 def _check_branch(
-    options: Sequence[Any], known: Mapping[str, Setting], here: Path, taken: frozenset[str]
+    options: Sequence[Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
 ) -> list[Problem]:
     problems: list[Problem] = []
     for position, option in enumerate(options):
@@ -106,19 +100,19 @@ def _check_branch(
         if not isinstance(option, Mapping) or not option:
             problems.append((place, f"must map settings to values like the other options, not {option!r}"))
         else:
-            problems += _check_mapping(option, known, place, taken, fixed_allowed=True)
+            problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
     return problems
 
 
-def _check_value(setting: Setting, value: object, here: Path) -> list[Problem]:
+def _check_value(setting: Setting, value: object, here: KeyPath) -> list[Problem]:
     try:
-        read_value(setting, value)
+        setting.read(value)
     except ValueError as error:
         return [(here, str(error))]
     return []
 
 
-def _check_choice(setting: Setting, options: object, here: Path) -> list[Problem]:
+def _check_choice(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
     if not isinstance(options, list | tuple) or not options:
         return [(here, f"must be a non-empty list of values, not {options!r}")]
     return [
@@ -128,7 +122,7 @@ def _check_choice(setting: Setting, options: object, here: Path) -> list[Problem
     ]
 
 
-def _check_range(setting: Setting, kind: str, arguments: object, here: Path) -> list[Problem]:
+def _check_range(setting: Setting, kind: str, arguments: object, here: KeyPath) -> list[Problem]:
     if setting.type not in ("int", "float"):
         return [(here, f"{setting.name} is not a number: use choice")]
     if kind in ("uniform", "loguniform") and setting.type == "int":
@@ -145,7 +139,7 @@ def _check_range(setting: Setting, kind: str, arguments: object, here: Path) -> 
     return problems or _check_bounds(setting, kind, list(arguments), here)
 
 
-def _check_bounds(setting: Setting, kind: str, arguments: list[float], here: Path) -> list[Problem]:
+def _check_bounds(setting: Setting, kind: str, arguments: list[float], here: KeyPath) -> list[Problem]:
     low, high, *step = arguments
     if low >= high:
         turned = " (low and high are the wrong way round)" if low > high else ""
@@ -165,9 +159,3 @@ def _is_number(value: object, *, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     return not whole or value == int(value)
-
-
-def nearest(name: object, legal: Iterable[str]) -> str:
-    known = sorted(legal)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f": must be one of {', '.join(known)}"

@@ -8,8 +8,8 @@ from typing import Any
 
 from jobs import models
 from jobs.data.settings import Data
+from jobs.errors import KeyPath, did_you_mean
 from jobs.settings import Setting, by_name
-from pipeline.manifest.errors import KeyPath, nearest
 from pipeline.manifest.schema import EarlyStopping
 from pipeline.manifest.validation import Findings, validate
 
@@ -62,7 +62,8 @@ class Catalogue:
             elif name in DATA_KEYS:
                 self._found.add(path, "is no setting of an architecture: it belongs in data", key=True)
             else:
-                self._found.add(path, f"unknown setting{nearest(name, [*self._owners, 'early_stopping'])}", key=True)
+                hint = did_you_mean(name, [*self._owners, "early_stopping"])
+                self._found.add(path, f"unknown setting{hint}", key=True)
         if "early_stopping" in defaults and "patience" in defaults:
             self._found.add(("defaults", "patience"), "early_stopping says so too: give one", key=True)
         for name, value in known.items():  # each is read even where no run uses it
@@ -78,7 +79,7 @@ class Catalogue:
             return None
         if name not in self._kinds:
             if name not in models.names():
-                legal = nearest(name, models.names())
+                legal = did_you_mean(name, models.names())
                 self._found.add((*path, "architecture"), f"unknown architecture {name!r}{legal}")
                 return None
             self._kinds[name] = self._describe(name)
@@ -134,7 +135,7 @@ class Catalogue:
             return (
                 f"{architecture.name} has no such setting; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
             )
-        return f"unknown setting{nearest(name, [*architecture.settings, *DATA_KEYS, *also])}"
+        return f"unknown setting{did_you_mean(name, [*architecture.settings, *DATA_KEYS, *also])}"
 
     def value_of(self, setting: Setting, value: Any, path: KeyPath) -> Any:
         """A value in its setting's type; the setting's default with the problem noted."""

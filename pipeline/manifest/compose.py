@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jobs.errors import KeyPath, did_you_mean
 from pipeline.manifest import path_fields, yaml_nodes
-from pipeline.manifest.errors import KeyPath as Keys
-from pipeline.manifest.errors import ManifestError, Mark, Problem, nearest
+from pipeline.manifest.errors import ManifestError, Mark, Problem
 from pipeline.manifest.path_fields import with_absolute_paths
 from pipeline.manifest.yaml_nodes import Entry, Node
 
@@ -35,7 +35,7 @@ def assemble(
     return root
 
 
-def _error(mark: Mark, path: Keys, message: str) -> ManifestError:
+def _error(mark: Mark, path: KeyPath, message: str) -> ManifestError:
     return ManifestError([Problem(mark, path, message)])
 
 
@@ -57,7 +57,7 @@ def _read(file: Path, chain: tuple[Path, ...]) -> Node:
     return own if base is None else yaml_nodes.merged(base, own)
 
 
-def _included(entry: Entry | None) -> list[tuple[Keys, Node]]:
+def _included(entry: Entry | None) -> list[tuple[KeyPath, Node]]:
     if entry is None or entry.node.value is None:
         return []
     if isinstance(entry.node.value, list):
@@ -65,7 +65,7 @@ def _included(entry: Entry | None) -> list[tuple[Keys, Node]]:
     return [(("include",), entry.node)]
 
 
-def _target(node: Node, folder: Path, path: Keys) -> Path:
+def _target(node: Node, folder: Path, path: KeyPath) -> Path:
     """The file that an include or a cluster key names, as people would type it: messages show it."""
     if not isinstance(node.value, str):
         raise _error(node.mark, path, "must be a path")
@@ -109,7 +109,7 @@ def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
     return root.replaced("storage", Entry(mark, Node(str(Path(given).absolute()), mark)))
 
 
-def _change(text: str, file: Path) -> tuple[Keys, Node]:
+def _change(text: str, file: Path) -> tuple[KeyPath, Node]:
     """A `--set PATH=VALUE` read: the path's keys and the value, which is YAML."""
     path, equals, value = text.partition("=")
     keys = tuple(path.strip().split("."))
@@ -126,7 +126,7 @@ def _change(text: str, file: Path) -> tuple[Keys, Node]:
     return keys, node if placed is None else placed
 
 
-def _set(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
+def _set(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
     """The document with one value set; raises ManifestError for a path that leads nowhere."""
     if not keys:
         return value
@@ -137,14 +137,14 @@ def _set(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
     entries = root.value or {}
     key, rest = _longest(entries, keys)
     if key not in entries and rest and _named_by_people((*above, key)):
-        raise _error(Mark(SET), (*above, key), f"there is none of this name{nearest(key, entries)}")
+        raise _error(Mark(SET), (*above, key), f"there is none of this name{did_you_mean(key, entries)}")
     old = entries.get(key)
     new = _set(Node(None, Mark(SET)) if old is None else old.node, rest, value, (*above, key))
     mark = Mark(SET) if old is None or not rest else old.key
     return Node({**entries, key: Entry(mark, new)}, root.mark)
 
 
-def _set_item(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
+def _set_item(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
     text = str(keys[0])
     if not text.isdecimal() or int(text) >= len(root.value):
         raise _error(Mark(SET), (*above, text), f"must be a position in the list, 0 to {len(root.value) - 1}")
@@ -153,7 +153,7 @@ def _set_item(root: Node, keys: Keys, value: Node, above: Keys) -> Node:
     return Node(items, root.mark)
 
 
-def _longest(entries: Mapping[str, Entry], keys: Keys) -> tuple[str, Keys]:
+def _longest(entries: Mapping[str, Entry], keys: KeyPath) -> tuple[str, KeyPath]:
     """The next key and the rest: names may hold dots, so the longest name that exists is meant."""
     for length in range(len(keys), 0, -1):
         name = ".".join(map(str, keys[:length]))
@@ -162,7 +162,7 @@ def _longest(entries: Mapping[str, Entry], keys: Keys) -> tuple[str, Keys]:
     return str(keys[0]), keys[1:]
 
 
-def _named_by_people(path: Keys) -> bool:
+def _named_by_people(path: KeyPath) -> bool:
     """Whether a key is a group's, a run's or a search's own name: one that isn't there is a slip, never made."""
     if len(path) == 2:
         return path[0] in ("experiments", "searches")

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.data.settings import SPLITS, Data
-from pipeline.manifest.errors import KeyPath
+from jobs.errors import KeyPath
 from pipeline.manifest.validation import Findings, explain, read
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from jobs.errors import InputError
-
-KeyPath = tuple[str | int, ...]
+from jobs.errors import InputError, KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +45,6 @@ class ManifestError(InputError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-def nearest(key: str, legal: Iterable[str]) -> str:
-    """The end of a message about an unknown key: the nearest legal one, else all of them."""
-    keys = sorted(set(legal))
-    near = get_close_matches(key, keys, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; must be one of {', '.join(keys)}" if keys else ""
 
 
 def shown(value: object) -> str:

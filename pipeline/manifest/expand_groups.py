@@ -9,10 +9,10 @@ from math import prod
 from typing import Any
 
 from jobs.data.settings import Data
+from jobs.errors import KeyPath, did_you_mean
 from pipeline.manifest import naming
 from pipeline.manifest.architectures import Architecture, Catalogue, Layer
 from pipeline.manifest.datasets import DataSets, merged
-from pipeline.manifest.errors import KeyPath, nearest
 from pipeline.manifest.model import Resources, Run
 from pipeline.manifest.resources import explicit, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, Group, Root, Stages
@@ -81,7 +81,7 @@ class Expansion:
     def check_reference(self, figures: Mapping[str, float], path: KeyPath) -> None:
         for name in figures:
             if name not in FIGURES:
-                self.found.add((*path, name), f"unknown metric{nearest(name, FIGURES)}", key=True)
+                self.found.add((*path, name), f"unknown metric{did_you_mean(name, FIGURES)}", key=True)
 
     def check_settings(
         self, architecture: Architecture, settings: Mapping[str, Any], data: Data, path: KeyPath
@@ -309,7 +309,7 @@ class GroupExpansion:
         for name, figures in (self.group.reference or {}).items():
             path = (*self.path, "reference", name)
             if self._names and name not in self._names:
-                self.found.add(path, f"there is no run of this name{nearest(name, self._names)}", key=True)
+                self.found.add(path, f"there is no run of this name{did_you_mean(name, self._names)}", key=True)
             self.whole.check_reference(figures, path)
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.data.settings import Data
+from jobs.errors import KeyPath, did_you_mean
 from jobs.search import algorithms
 from jobs.search.space import read_space, samples
 from jobs.search.space_validation import is_conditional, is_distribution, validate_space
 from jobs.search.stopping import check_stopping, read_stopping
 from jobs.settings import Setting
 from pipeline.manifest.architectures import Architecture, Layer
-from pipeline.manifest.errors import KeyPath, nearest
 from pipeline.manifest.expand_groups import Expansion
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
@@ -45,7 +45,7 @@ def _check_numbers(section: SearchSection, whole: Expansion, path: KeyPath) -> N
     legal = algorithms.names()
     if section.algorithm not in legal:
         whole.found.add(
-            (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{nearest(section.algorithm, legal)}"
+            (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
         )
     if section.evaluate_best > section.trials:
         whole.found.add(

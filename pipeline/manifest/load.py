@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import KeyPath
 from pipeline.manifest.compose import assemble
-from pipeline.manifest.errors import KeyPath
 from pipeline.manifest.expand_groups import Expansion, GroupExpansion
 from pipeline.manifest.expand_searches import expand_search
 from pipeline.manifest.model import Cluster, Manifest, Run, Search

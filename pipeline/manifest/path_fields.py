@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jobs.errors import InputError
-from pipeline.manifest.errors import KeyPath as Keys
+from jobs.errors import InputError, KeyPath
 from pipeline.manifest.errors import Problem
 from pipeline.manifest.yaml_nodes import Entry, Node
 
@@ -22,7 +21,7 @@ _DATA = (
     ("searches", "*"),
 )
 _AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
-PATTERNS: tuple[Keys, ...] = (
+PATTERNS: tuple[KeyPath, ...] = (
     ("storage",),
     *((*place, source) for place in _DATA for source in SOURCES),
     *((*place, "embeddings", "file") for place in _DATA),
@@ -76,7 +75,7 @@ def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> No
     One that expands to nothing, as `${VECTORS:-}` does where that is not set, is as good as left out.
     """
 
-    def absolute(text: str, node: Node, path: Keys) -> str | None:
+    def absolute(text: str, node: Node, path: KeyPath) -> str | None:
         try:
             return absolute_path(text, folder) if expand(text).strip() or not text.strip() else None
         except ValueError as error:
@@ -91,8 +90,8 @@ def with_dollars_kept(root: Node) -> Node:
     return _with_paths(root, lambda text, _node, _path: text.replace("$", "$$"))
 
 
-def _with_paths(root: Node, change: Callable[[str, Node, Keys], str | None]) -> Node:
-    def changed(node: Node, path: Keys) -> Node:
+def _with_paths(root: Node, change: Callable[[str, Node, KeyPath], str | None]) -> Node:
+    def changed(node: Node, path: KeyPath) -> Node:
         if isinstance(node.value, list):
             return Node([changed(item, (*path, position)) for position, item in enumerate(node.value)], node.mark)
         return Node(change(node.value, node, path), node.mark) if isinstance(node.value, str) else node
@@ -102,7 +101,7 @@ def _with_paths(root: Node, change: Callable[[str, Node, Keys], str | None]) -> 
     return root
 
 
-def _rewritten(node: Node, pattern: Keys, path: Keys, change: Callable[[Node, Keys], Node]) -> Node:
+def _rewritten(node: Node, pattern: KeyPath, path: KeyPath, change: Callable[[Node, KeyPath], Node]) -> Node:
     """A tree with the nodes of a pattern changed; what has none of them is shared, not copied."""
     if not pattern:
         return change(node, path)

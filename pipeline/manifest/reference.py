@@ -1,6 +1,6 @@
 """The manifest's reference page, made from the same sections and settings that manifests are checked with.
 
-`python -m pipeline.manifest.reference > docs/manifest.md` writes it; a test holds the committed one to this.
+`make docs` writes it; a test compares the committed one with this.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ for networks, and it gets a GPU only where its own run, group or search asks for
 def page() -> str:
     """The whole page as Markdown."""
     parts = [
-        "<!-- made by `python -m pipeline.manifest.reference`; do not edit -->",
+        "<!-- written by `make docs`; do not edit -->",
         "# The manifest",
         _NOTES["introduction"],
         "## How it is written",

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.manifest.errors import KeyPath, ManifestError, Problem, nearest, shown
+from jobs.errors import KeyPath, did_you_mean
+from pipeline.manifest.errors import ManifestError, Problem, shown
 from pipeline.manifest.yaml_nodes import Node
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -99,7 +100,7 @@ def _message(item: Any, path: KeyPath, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return f"unknown key{nearest(str(path[-1]), _fields(model, path[:-1]))}"
+        return f"unknown key{did_you_mean(str(path[-1]), _fields(model, path[:-1]))}"
     if kind == "string_pattern_mismatch" or path == ("umask",):
         return f"must be octal digits after a zero, such as 027, not {shown(value)}"
     if kind in _KINDS:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.manifest.errors import KeyPath, ManifestError, Mark, Problem
+from jobs.errors import KeyPath
+from pipeline.manifest.errors import ManifestError, Mark, Problem
 
 NODES_MAX = 2_000_000  # after aliases are followed: a few lines of nested aliases can ask for billions
 DEPTH_MAX = 60

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from jobs.errors import InputError
-from jobs.search.space_validation import Problem, nearest
+from jobs.errors import InputError, did_you_mean
+from jobs.search.space_validation import Problem
 from jobs.settings import Setting, by_name, resolve
 
 
@@ -37,7 +37,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Rule:
     """A rule by its name; raises ValueError naming the legal ones."""
     if name not in names():
-        raise InputError(f"unknown stopping rule {name!r}{nearest(name, names())}")
+        raise InputError(f"unknown stopping rule {name!r}{did_you_mean(name, names())}")
     return cast(Rule, import_module(f"jobs.search.stopping.{name}"))
 
 
@@ -49,19 +49,19 @@ def check_stopping(stopping: Mapping[str, Any] | None) -> list[Problem]:
         return [
             ((), f"must name one rule with its settings, such as {{asha: {{grace_epochs: 1}}}}: {', '.join(names())}")
         ]
-    ((name, given),) = stopping.items()
+    ((name, settings),) = stopping.items()
     if name not in names():
-        return [((name,), f"unknown stopping rule{nearest(name, names())}")]
-    if not isinstance(given, Mapping | None):
-        return [((name,), f"must map settings to values, not {given!r}")]
-    known = by_name(load(name).SETTINGS)
+        return [((name,), f"unknown stopping rule{did_you_mean(name, names())}")]
+    if not isinstance(settings, Mapping | None):
+        return [((name,), f"must map settings to values, not {settings!r}")]
+    legal = by_name(load(name).SETTINGS)
     problems: list[Problem] = []
-    for key, value in (given or {}).items():
-        if key not in known:
-            problems.append(((name, key), f"unknown setting{nearest(key, known)}"))
+    for key, value in (settings or {}).items():
+        if key not in legal:
+            problems.append(((name, key), f"unknown setting{did_you_mean(key, legal)}"))
             continue
         try:
-            known[key].read(value)
+            legal[key].read(value)
         except ValueError as error:
             problems.append(((name, key), str(error)))
     return problems
@@ -75,6 +75,6 @@ def read_stopping(stopping: Mapping[str, Any] | None) -> tuple[Rule, dict[str, A
         raise InputError(f"{'.'.join(map(str, ('stopping', *path)))}: {message}")
     if stopping is None:
         return None
-    ((name, given),) = stopping.items()
+    ((name, settings),) = stopping.items()
     rule = load(name)
-    return rule, resolve(rule.SETTINGS, given or {})
+    return rule, resolve(rule.SETTINGS, settings or {})
