@@ -14,8 +14,7 @@ from jobs.data.dataset import Dataset
 from jobs.models import layers
 from jobs.training import device as devices
 from jobs.training import optimiser, stops
-from jobs.training.loop import Stepper, build_network, forward
-from jobs.training.metric_accumulator import MetricAccumulator
+from jobs.training.loop import MetricAccumulator, Stepper, build_network, forward
 
 # Of a loss, and of a gradient by its norm, against float64: TF32 keeps ten bits of each factor.
 OFF, OFF_TF32 = 1e-5, 3e-3

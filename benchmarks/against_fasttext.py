@@ -37,8 +37,7 @@ from jobs.settings import resolve
 from jobs.stages import preprocess
 from jobs.storage import Storage
 from jobs.task import Task
-from jobs.training.run import train
-from jobs.training.trained import Trained
+from jobs.training.run import Trained, train
 
 SIZE = 100
 OURS = {

@@ -13,7 +13,7 @@ from jobs.data import text, vocabulary
 from jobs.data.dataset import SPECIAL, UNK, Dataset, Ragged, Split, offsets
 from jobs.errors import InputError
 from jobs.storage import Storage
-from jobs.training.trained import SETTINGS, Trained
+from jobs.training.run import SETTINGS, Trained
 
 CHUNK_TITLES = 4096
 

@@ -21,7 +21,7 @@ from jobs.stages import evaluate
 from jobs.storage import Storage, read_json
 from jobs.task import Task
 from jobs.training import metrics
-from jobs.training.metric_accumulator import HostMetricAccumulator, MetricAccumulator
+from jobs.training.loop import HostMetricAccumulator, MetricAccumulator
 from jobs.training.metrics import of_logits
 
 pytestmark = pytest.mark.usefixtures("one_core")

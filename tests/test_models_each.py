@@ -18,7 +18,7 @@ from jobs import models
 from jobs.data.batches import Batch
 from jobs.models.cnn.network import Packed
 from jobs.models.layers import Dropout
-from jobs.models.rnn.network import OVERHEAD, Groups, cut, unsupported
+from jobs.models.rnn.network import OVERHEAD, Groups, cheapest_groups, unsupported
 from jobs.settings import resolve
 
 
@@ -142,7 +142,7 @@ def test_cnn_refuses_a_length_named_twice() -> None:
 def test_packed_lays_titles_out_by_time_longest_first() -> None:
     packed = Packed.of(torch.tensor([1, 3, 2]), width=4)
     assert packed.counts == [3, 2, 1]
-    assert packed.place.tolist() == [4, 8, 0, 5, 9, 6]
+    assert packed.position.tolist() == [4, 8, 0, 5, 9, 6]
 
 
 def _cost(counts: list[int], widths: list[int]) -> int:
@@ -152,7 +152,7 @@ def _cost(counts: list[int], widths: list[int]) -> int:
 @settings(deadline=None, max_examples=60)
 @given(having=st.lists(st.integers(0, 400), min_size=1, max_size=5).filter(any))
 def test_groups_are_the_cheapest_way_to_cut_a_batch(having: list[int]) -> None:
-    counts, widths = cut([0, *having])
+    counts, widths = cheapest_groups([0, *having])
     assert widths == sorted(widths, reverse=True)
     lengths = [length for length, count in enumerate([0, *having]) if count][::-1]
     ways = []

@@ -14,7 +14,7 @@ from jobs.record import read_record
 from jobs.storage import Storage, read_json, write_json
 from jobs.task import Task
 from jobs.training import device
-from jobs.training.trained import Trained
+from jobs.training.run import Trained
 from slurm.machine import visible_gpus
 
 WORDS = "The NVIDIA driver on your system is too old (found version 12040)."

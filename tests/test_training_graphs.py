@@ -15,8 +15,7 @@ from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Split
 from jobs.training import optimiser
 from jobs.training.cuda_graphs import Replayer, Run
-from jobs.training.loop import Stepper
-from jobs.training.metric_accumulator import MetricAccumulator
+from jobs.training.loop import MetricAccumulator, Stepper
 
 SIZE = 16
 

@@ -17,9 +17,10 @@ Fetch = Callable[[Tensor], Tensor]
 
 # Matrix products on a CPU.
 #
-# PyTorch's float32 products go through MKL, which keeps to AVX2 on processors that are not Intel's: there oneDNN, which
-# is in the same PyTorch, takes half the time with AVX-512. It has no public door but a convolution's, so this module is
-# the only one that opens it, and it goes by MKL where the door is not there.
+# PyTorch computes float32 products with MKL, which uses no more than AVX2 on processors that are not Intel's. oneDNN,
+# part of the same PyTorch, uses AVX-512 there and takes half the time. Its only public operator is the convolution's,
+# so this module alone calls the private one, and falls back to MKL where a build of PyTorch lacks it. Both compute the
+# same sums in another order, so results on two kinds of machine differ in the last bits.
 
 
 def _has_onednn() -> bool:
@@ -37,6 +38,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.t()``, (N, K) and (M, K) -> (N, M), both float32 on a CPU; any strides; no gradient."""
     if not ONEDNN or left.numel() == 0 or right.numel() == 0:
         return left @ right.t()
+    # The operator that torch.compile's CPU backend emits for nn.Linear; torch defines no gradient for it.
     result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return result
 
@@ -48,12 +50,12 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def use_onednn(inputs: Tensor) -> bool:
-    """Whether ``linear`` is the way to go: a float32 matrix on a CPU, without autocast."""
+    """Whether ``linear`` applies: a float32 matrix on a CPU, without autocast."""
     return inputs.device.type == "cpu" and inputs.dim() == 2 and not torch.is_autocast_enabled("cpu")
 
 
 class Linear(nn.Linear):
-    """nn.Linear, by ``linear`` where that is the way to go."""
+    """nn.Linear, computed by ``linear`` where that applies."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, K) -> (N, M)."""
@@ -61,6 +63,8 @@ class Linear(nn.Linear):
 
 
 class _Linear(Function):
+    """y = x W' + b, with x (N, K), W (M, K), b (M,), y (N, M)."""
+
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
@@ -69,64 +73,75 @@ class _Linear(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        # With g = dL/dy (N, M): dL/dx = g W, dL/dW = g' x, dL/db = the column sums of g. ``product`` transposes its
+        # second argument, hence the transposes here; strides are enough for it, nothing is copied.
         inputs, weight = ctx.saved_tensors
         to_inputs = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         to_weight = product(gradient.t(), inputs.t()) if ctx.needs_input_grad[1] else None
         return to_inputs, to_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
 
 
-# A linear layer over word vectors, computed once for each distinct word instead of once for each place it stands.
+# A linear layer over word vectors, computed once for each distinct word instead of once for each of its occurrences.
+#
+# A word's projection depends on nothing but the word, so gathering rows of U projected words gives what projecting all
+# B x T positions gives. The product takes U x D x P instead of B x T x D x P multiplications, and as titles repeat the
+# same frequent words (Zipf's law) U is well below B x T. A GPU is faster at the larger product than at finding distinct
+# words, whose number the host would have to wait for: there networks project every position.
 
 
 class Projection:
-    """Projects words: in training the batch's distinct ones, in evaluation each word when it is first met.
+    """Projects words: in training a batch's distinct ones, in evaluation each word when it first occurs.
 
-    The table of words met so far is kept until a weight changes, unless it would take more than 1 GiB.
+    Evaluation keeps a table (V, P) of the words projected so far until a weight changes, so that a whole split
+    projects each word once. It is not kept where it would take more than ``PER_WORD_MOST_BYTES``.
     """
 
     def __init__(self) -> None:
         self._key: tuple[int, ...] = ()
-        self._table: Tensor | None = None
-        self._known: Tensor | None = None
+        self._table: Tensor | None = None  # (V, P)
+        self._filled: Tensor | None = None  # (V,) bool: which of its rows are computed
 
     def __call__(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (U, P) and each token's row in them, for ``weight`` (P, D)."""
+        """Rows (U, P) of projected words and each token's row number, shaped as ``tokens``, for ``weight`` (P, D)."""
         small = words.weight.shape[0] * weight.shape[0] * 4 <= PER_WORD_MOST_BYTES
         if small and not words.training and not torch.is_grad_enabled():
-            return self._remember(words, tokens, weight), tokens
+            return self._filled_table(words, tokens, weight), tokens
         self._table = None
         rows, index = words.distinct(tokens)
         return linear(rows, weight), index
 
-    def _remember(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> Tensor:
+    def _filled_table(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> Tensor:
+        """The table (V, P), with the rows of these tokens computed."""
+        # A tensor's version counts the writes to it in place: an optimiser's step or loaded weights make a new key.
         key = tuple(number for tensor in (words.weight, weight) for number in (tensor.data_ptr(), tensor._version))
-        if self._table is None or self._known is None or key != self._key:
-            # Zero, and not whatever lies in memory: windows beyond a title's end read the padding's row, which is zero,
-            # also where no title of the batch is padded. Made outside of inference mode, to be written outside of it.
+        if self._table is None or self._filled is None or key != self._key:
+            # Zero, not uninitialised: windows that reach beyond a title's end read the padding's row, which must be
+            # zero even where no title of the batch is padded. Made outside of inference mode, since a tensor made
+            # inside could not be written outside of it.
             with torch.inference_mode(False):
                 self._table = weight.new_zeros((words.weight.shape[0], weight.shape[0]))
-                self._known = torch.zeros(words.weight.shape[0], dtype=torch.bool)
+                self._filled = torch.zeros(words.weight.shape[0], dtype=torch.bool)
             self._key = key
         flat = tokens.reshape(-1)
-        new = torch.unique(flat[~self._known.index_select(0, flat)])
+        new = torch.unique(flat[~self._filled.index_select(0, flat)])
         if len(new):
             self._table.index_copy_(0, new, product(words.weight.index_select(0, new), weight))
-            self._known.index_fill_(0, new, True)
+            self._filled.index_fill_(0, new, True)
         return self._table
 
 
 def per_word_path(tokens: Tensor) -> bool:
-    """Whether to work word by word: on a CPU, in float32; a GPU is faster at doing the same thing everywhere."""
+    """Whether to compute once for each distinct word: on a CPU, in float32; see ``Projection``."""
     return tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
-# Dropout that spends 16 random bits a unit instead of 64.
+# Dropout that draws 16 random bits for a unit instead of 64.
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout; on a CPU its share is rounded to a 65,536th and drawing it takes a quarter of the time.
+    """nn.Dropout; on a CPU its share is rounded to a 65,536th and the mask is drawn in a quarter of the time.
 
-    Drawing the bits costs more there than a small hidden layer's matrix products.
+    Drawing bits there costs more than the matrix products of a small hidden layer, and torch draws 64 for each unit.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -134,8 +149,11 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * DROPOUT_LEVELS)
         if not self.training or inputs.device.type != "cpu" or not 0 < dropped < DROPOUT_LEVELS:
             return super().forward(inputs)
-        words = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
+        # ``random_`` from -2^63 up fills all 64 bits, which are read as four independent int16 numbers, each uniform
+        # over DROPOUT_LEVELS values from -DROPOUT_LEVELS / 2 up. The lowest ``dropped`` of these values drop a unit;
+        # the others are scaled by the inverse of the share kept, so that the mean stays (inverted dropout).
+        draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape)
         kept = bits >= dropped - DROPOUT_LEVELS // 2
         return inputs * (kept * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)))
 
@@ -161,11 +179,12 @@ def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> n
 
 
 class WordEmbedding(nn.Module):
-    """The vectors of a vocabulary, shape (V, D); row 0 is the padding's: zero as given, and so it stays.
+    """The vectors of a vocabulary, ``weight`` (V, D); row 0 is the padding's, which is zero and stays zero.
 
     Frozen vectors are no part of the state that is saved: the data set has them. On a CPU the gradient of trained
-    ones is sparse, with a row for each distinct word of the batch; ``fetch`` is where a lazy optimiser puts its own
-    way to read rows (U,) -> (U, D), since those in ``weight`` may lag behind.
+    ones is sparse, with a row for each distinct word of the batch; a lazy optimiser sets ``fetch`` to read rows,
+    (U,) -> (U, D), since those in ``weight`` may be out of date. Elsewhere ``used`` are the tokens of the last
+    training pass, for the optimiser's L2 term.
     """
 
     weight: Tensor
@@ -185,23 +204,33 @@ class WordEmbedding(nn.Module):
         else:
             self.weight = nn.Parameter(weight)
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], vectors: Tensor) -> WordEmbedding:
+        """The embedding of a data set's vectors (V, D), by the settings that every network takes."""
+        return cls(
+            vectors,
+            frozen=settings["freeze_embeddings"],
+            scale=settings["embedding_scale"],
+            dropout=settings["word_dropout"],
+        )
+
     @property
     def size(self) -> int:
-        """How many numbers a word's vector has."""
+        """The dimension D of a word's vector."""
         return int(self.weight.shape[1])
 
     @property
     def trains(self) -> bool:
-        """Whether a pass now is one that the vectors learn from."""
+        """Whether a forward pass now will have a gradient for the vectors."""
         return self.training and not self.frozen and torch.is_grad_enabled()
 
     @property
     def drops_words(self) -> bool:
-        """Whether a pass now is one that hides words."""
+        """Whether a forward pass now applies word dropout."""
         return self.training and self.dropout > 0.0
 
-    def hide(self, tokens: Tensor) -> Tensor:
-        """The tokens with a share of them turned into padding, in training alone."""
+    def apply_word_dropout(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T) with a share of them replaced by padding, in training alone."""
         if not self.drops_words:
             return tokens
         return tokens * (torch.rand(tokens.shape, device=tokens.device) >= self.dropout)
@@ -215,7 +244,10 @@ class WordEmbedding(nn.Module):
         return nn.functional.embedding(tokens, self.weight, padding_idx=PAD)
 
     def distinct(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors (U, D) of the distinct tokens, padding first even where there is none, and each token's row."""
+        """Vectors (U, D) of the distinct tokens, padding first even where there is none, and each token's row in them.
+
+        The row numbers have the shape of ``tokens``. Costs a sort of the tokens, N log N for N of them.
+        """
         padding = tokens.new_zeros(1)
         ids, index = torch.unique(torch.cat([padding, tokens.reshape(-1)]), return_inverse=True)
         index = index[1:].view(tokens.shape)
@@ -226,7 +258,10 @@ class WordEmbedding(nn.Module):
 
 
 class _Rows(Function):
-    """Hands on rows of the weights, and their gradient back as sparse rows of the weights' gradient."""
+    """Passes rows (U, D) through and returns their gradient as a sparse gradient of the whole weight (V, D).
+
+    A dense gradient would write V x D numbers in every step, of which all but U x D are zero.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor, ids: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from jobs.context import Context, Outcome, TaskInterruptedError
 from jobs.storage import Storage, write_json, write_whole
 from jobs.task import Task
 from jobs.training.metrics import of_parts
-from jobs.training.trained import Trained
+from jobs.training.run import Trained
 
 SPLITS = ("validation", "test")
 

@@ -21,10 +21,8 @@ from jobs.storage import digest
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
-from jobs.training.loop import Stepper, build_network, validate
-from jobs.training.metric_accumulator import make_accumulator
-from jobs.training.run import EpochMetrics, StopCallback, TrainResult
-from jobs.training.trained import SETTINGS, write_settings
+from jobs.training.loop import Stepper, build_network, make_accumulator, validate
+from jobs.training.run import SETTINGS, EpochMetrics, StopCallback, TrainResult, write_settings
 
 GRAD_NORM_EVERY = 64
 POLL_S = 0.5

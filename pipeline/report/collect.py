@@ -13,7 +13,7 @@ from jobs import models
 from jobs.search import winner
 from jobs.search.importance import importance
 from jobs.storage import Storage
-from jobs.training.trained import SETTINGS
+from jobs.training.run import SETTINGS
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row

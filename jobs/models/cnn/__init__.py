@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from jobs.models.options import DROPOUT, EMBEDDING_DROPOUT, HIDDEN_LAYERS, WORDS
+from jobs.models import DROPOUT, EMBEDDING_DROPOUT, HIDDEN_LAYERS, WORDS
 from jobs.settings import Setting
 
 KIND = "network"

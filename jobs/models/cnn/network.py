@@ -1,4 +1,4 @@
-"""Convolutional network: windows of words, the strongest of each filter."""
+"""Convolutional network (Kim, 2014): filters over windows of words, and each filter's maximum over time."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ if TYPE_CHECKING:
     from jobs.data.batches import Batch
 
 
-# Titles laid out by time, longest first, without padding: all first words, then all second words, and so on.
+# Titles laid out by time, longest first, without padding: all first words, then all second words, and so on. Sorted so,
+# the titles that still have a word at time t are the first ``counts[t]`` of them, so a loop over T times works on
+# contiguous slices (the layout of ``torch.nn.utils.rnn.PackedSequence``).
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """The layout of a batch: N places in all.
+    """The layout of a batch of B titles with N words in all.
 
-    ``place`` (N,) is each place in the flat (B, T) matrix; ``counts`` are the titles that have a word at each time,
-    ``starts`` where that time begins; ``rank`` (B,) is each title's position by length.
+    ``position`` (N,) is where each word lies in the flat (B, T) matrix; ``counts`` (T,) are the titles that have a word
+    at each time, ``starts`` (T,) where that time begins; ``rank`` (B,) is each title's place in the order by length.
     """
 
-    place: Tensor
+    position: Tensor
     counts: list[int]
     starts: list[int]
     rank: Tensor
 
     @classmethod
     def of(cls, lengths: Tensor, width: int) -> Packed:
-        """The layout of titles of these lengths (B,) in a matrix of this width."""
+        """The layout of titles of these lengths (B,) in a matrix of width T. Costs a sort of B and N writes."""
         ordered, order = torch.sort(lengths, descending=True, stable=True)
         longest = int(ordered[0])
         time = torch.arange(longest)
         inside = time[:, None] < ordered
-        place = (order * width + time[:, None])[inside]
+        position = (order * width + time[:, None])[inside]
         counts: list[int] = inside.sum(1).tolist()
         starts = [0]
         for count in counts[:-1]:
             starts.append(starts[-1] + count)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
-        return cls(place=place, counts=counts, starts=starts, rank=rank)
+        return cls(position=position, counts=counts, starts=starts, rank=rank)
 
 
 # The maximum over time of convolutions, from words that were projected one by one.
 #
-# A convolution is linear in each word's vector: a window's value is the sum, over its places, of what the filter makes
-# of the word there. A row of projected words holds that for every filter length, every place in it and every filter.
+# A convolution is linear in each word's vector: with a filter of length k and weights w_0 .. w_{k-1}, the window that
+# starts at word t has the value  sum over o < k of  w_o . x_{t+o}.  A slot is one pair (filter length, offset o); a row
+# of projected words (slots x count) holds w_o . x for every slot and every filter, so a window's value is the sum of k
+# pieces taken from k rows. Beyond a title's end lies padding, whose vector and row are zero.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,50 +69,63 @@ class Filters:
 
     @property
     def slots(self) -> int:
-        """Pairs of a length and a place in it."""
+        """How many pairs of a length and an offset in it there are."""
         return sum(self.lengths)
 
     @property
-    def columns(self) -> list[int]:
-        """The place of each slot in its window."""
-        return [place for length in self.lengths for place in range(length)]
+    def offsets(self) -> list[int]:
+        """Each slot's offset from the start of its window."""
+        return [offset for length in self.lengths for offset in range(length)]
 
 
 def max_over_time(projected: Tensor, lengths: Tensor, filters: Filters) -> Tensor:
-    """Maxima (B, lengths x count) over the windows that start on a word, from places (B, T, slots x count)."""
+    """Maxima (B, lengths x count) over the windows that start on a word, from projected words (B, T, slots x count).
+
+    For each length, its k pieces (B, T, count) are shifted to the left by their offsets and added. Costs k additions of
+    B x T x count numbers for each length.
+    """
     time = torch.arange(projected.shape[1], device=projected.device)
     beyond = (time >= lengths[:, None])[:, :, None]
     pieces = iter(torch.split(projected, filters.count, dim=2))
     maxima = []
     for length in filters.lengths:
         windows = next(pieces)
-        for place in range(1, length):
-            windows = windows + nn.functional.pad(next(pieces)[:, place:], (0, 0, 0, min(place, len(time))))
+        for offset in range(1, length):
+            windows = windows + nn.functional.pad(next(pieces)[:, offset:], (0, 0, 0, min(offset, len(time))))
         maxima.append(windows.masked_fill(beyond, -torch.inf).amax(dim=1))
     return torch.cat(maxima, dim=1)
 
 
-def strongest_by_word(rows: Tensor, index: Tensor, lengths: Tensor, filters: Filters) -> Tensor:
-    """The same maxima from projected words (U, slots x count) and each place's row (B, T); row 0 is the padding's."""
-    maxima: Tensor = _Strongest.apply(rows, index, lengths, filters)  # type: ignore[no-untyped-call]
+def max_over_time_per_word(rows: Tensor, index: Tensor, lengths: Tensor, filters: Filters) -> Tensor:
+    """The same maxima from projected words (U, slots x count) and each token's row (B, T); row 0 is the padding's."""
+    maxima: Tensor = _MaxOverTime.apply(rows, index, lengths, filters)  # type: ignore[no-untyped-call]
     return maxima
 
 
-class _Strongest(Function):
+class _MaxOverTime(Function):
+    """``max_over_time`` without padding and without the (B, T, slots x count) tensor in memory.
+
+    Forward takes N x slots x count additions and keeps N x lengths x count values until the maxima are found; saved
+    for backward are the layout and one window number per maximum. Autograd's own backward of the maximum would fill a
+    tensor of the windows' size with zeros, all but the winners.
+    """
+
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, lengths: Tensor, filters: Filters) -> Tensor:
         packed = Packed.of(lengths, index.shape[1])
         parts = _parts(index, packed, filters)
         windows = _sums(rows, parts, filters)
-        best, where = _first_maxima(windows, packed, remember=rows.requires_grad)
+        maxima, winners = _first_maxima(windows, packed, with_winners=rows.requires_grad)
         ctx.filters, ctx.shape = filters, rows.shape
-        if where is not None:
-            ctx.save_for_backward(parts, where.index_select(0, packed.rank))
-        return best.index_select(0, packed.rank)
+        if winners is not None:
+            ctx.save_for_backward(parts, winners.index_select(0, packed.rank))
+        return maxima.index_select(0, packed.rank)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        parts, where = ctx.saved_tensors
+        # gradient (B, lengths x count) -> (U, slots x count). A maximum's gradient goes to the window that won, and as
+        # the window is a sum, unchanged to each of its k pieces: B x count additions for each slot.
+        parts, winners = ctx.saved_tensors
         filters: Filters = ctx.filters
         count = filters.count
         rows = gradient.new_zeros(ctx.shape)
@@ -118,9 +135,8 @@ class _Strongest(Function):
         for position, length in enumerate(filters.lengths):
             own = slice(position * count, (position + 1) * count)
             values = gradient[:, own].reshape(-1)
-            windows = where[:, own].reshape(-1)
+            windows = winners[:, own].reshape(-1)
             for _ in range(length):
-                # Only the window that won has a gradient: one in as many as a title has words.
                 target = parts[slot].index_select(0, windows).view(-1, count) * count + number
                 flat.index_add_(0, target.view(-1), values)
                 slot += 1
@@ -128,38 +144,48 @@ class _Strongest(Function):
 
 
 def _parts(index: Tensor, packed: Packed, filters: Filters) -> Tensor:
-    """For each slot and window (slots, N), which of the rows' pieces (U x slots, count) is added."""
+    """For each slot and window (slots, N), which of the rows' pieces (U x slots, count) is added.
+
+    The (B, T) matrix is widened by the longest filter less one, so that a window's offset stays within its title's row.
+    """
     longest = max(filters.lengths)
     padded = nn.functional.pad(index, (0, longest - 1))
     width, new_width = index.shape[1], padded.shape[1]
-    start = packed.place + packed.place // width * (new_width - width)
-    place = start + torch.tensor(filters.columns)[:, None]
-    token = padded.view(-1).index_select(0, place.view(-1)).view(place.shape)
-    return token * filters.slots + torch.arange(filters.slots)[:, None]
+    start = packed.position + packed.position // width * (new_width - width)  # the same position in the wider matrix
+    position = start + torch.tensor(filters.offsets)[:, None]
+    row = padded.view(-1).index_select(0, position.view(-1)).view(position.shape)
+    return row * filters.slots + torch.arange(filters.slots)[:, None]
 
 
 def _sums(rows: Tensor, parts: Tensor, filters: Filters) -> Tensor:
-    """The windows' values (N, lengths x count)."""
+    """The windows' values (N, lengths x count), summed by embedding_bag: one bag for each window and length.
+
+    Its kernel gathers and adds in one pass, so the N x slots pieces never exist in memory.
+    """
     windows = parts.shape[1]
-    inside = torch.tensor(filters.lengths)
-    starts = (torch.arange(windows)[:, None] * filters.slots + (inside.cumsum(0) - inside)).view(-1)
+    lengths = torch.tensor(filters.lengths)
+    starts = (torch.arange(windows)[:, None] * filters.slots + (lengths.cumsum(0) - lengths)).view(-1)
     pieces = rows.detach().reshape(-1, filters.count)
     sums = nn.functional.embedding_bag(parts.t().reshape(-1), pieces, starts, mode="sum")
     return sums.view(windows, -1)
 
 
-def _first_maxima(windows: Tensor, packed: Packed, *, remember: bool) -> tuple[Tensor, Tensor | None]:
-    """Maxima over time (B, P), titles by length, and which window it was (the first of equals)."""
-    best = windows[: packed.counts[0]].clone()
-    where = torch.arange(packed.counts[0])[:, None].repeat(1, windows.shape[1]) if remember else None
-    steps: Sequence[tuple[int, int]] = list(zip(packed.counts, packed.starts, strict=True))[1:]
-    for count, start in steps:
-        here, so_far = windows[start : start + count], best[:count]
-        if where is not None:
+def _first_maxima(windows: Tensor, packed: Packed, *, with_winners: bool) -> tuple[Tensor, Tensor | None]:
+    """Maxima over time (B, lengths x count) of windows (N, lengths x count), and which window each is.
+
+    Both have the titles by length. Of equal windows the first wins (``amax`` would share the gradient among them). One
+    pass over the windows, in T slices.
+    """
+    maxima = windows[: packed.counts[0]].clone()
+    winners = torch.arange(packed.counts[0])[:, None].repeat(1, windows.shape[1]) if with_winners else None
+    times: Sequence[tuple[int, int]] = list(zip(packed.counts, packed.starts, strict=True))[1:]
+    for count, start in times:
+        values, so_far = windows[start : start + count], maxima[:count]
+        if winners is not None:
             number = torch.arange(start, start + count)[:, None]
-            torch.where(here > so_far, number, where[:count], out=where[:count])
-        torch.maximum(here, so_far, out=so_far)
-    return best, where
+            torch.where(values > so_far, number, winners[:count], out=winners[:count])
+        torch.maximum(values, so_far, out=so_far)
+    return maxima, winners
 
 
 # The CNN as a network.
@@ -170,7 +196,7 @@ class Cnn(nn.Module):
 
     A title of n words has n windows for every filter length; what a window holds beyond the title's end is zero,
     whatever the rest of the batch looks like, so a filter longer than the title sees all of it. ``weight`` is
-    (slots x count, D): for every filter length, every place in it, every filter.
+    (slots x count, D): for every filter length, every offset in it, every filter.
     """
 
     def __init__(self, words: WordEmbedding, head: nn.Module, filters: Filters) -> None:
@@ -182,10 +208,10 @@ class Cnn(nn.Module):
         self.relu = nn.ReLU()
         self.head = head
         self._projection = Projection()
-        self._start()
+        self._initialise()
 
-    def _start(self) -> None:
-        """As nn.Conv1d does: uniform within 1 / sqrt(inputs of a filter)."""
+    def _initialise(self) -> None:
+        """As nn.Conv1d does: uniform within 1 / sqrt(inputs of a filter), for weights and bias."""
         parts = zip(
             torch.split(self.weight, [length * self.filters.count for length in self.filters.lengths]),
             torch.split(self.bias, self.filters.count),
@@ -199,23 +225,18 @@ class Cnn(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
-        tokens = self.words.hide(batch.tokens)
+        tokens = self.words.apply_word_dropout(batch.tokens)
         if per_word_path(tokens):
             rows, index = self._projection(self.words, tokens, self.weight)
-            maxima = strongest_by_word(rows, index, batch.lengths, self.filters)
+            maxima = max_over_time_per_word(rows, index, batch.lengths, self.filters)
         else:
-            places = nn.functional.linear(self.words(tokens), self.weight)
-            maxima = max_over_time(places, batch.lengths, self.filters)
+            projected = nn.functional.linear(self.words(tokens), self.weight)
+            maxima = max_over_time(projected, batch.lengths, self.filters)
         return self.head(self.relu(maxima + self.bias))  # type: ignore[no-any-return]
 
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
-    """A CNN over these vectors (V, D) with logits for so many classes."""
-    words = WordEmbedding(
-        vectors,
-        frozen=settings["freeze_embeddings"],
-        scale=settings["embedding_scale"],
-        dropout=settings["word_dropout"],
-    )
+    """A CNN over these vectors (V, D) with ``classes`` logits."""
+    words = WordEmbedding.from_settings(settings, vectors)
     filters = Filters(tuple(settings["filters_length"]), settings["filters_count"])
     return Cnn(words, build_head(settings, features=len(filters.lengths) * filters.count, classes=classes), filters)

@@ -18,8 +18,6 @@ from jobs.errors import InputError
 from jobs.storage import open_plain
 
 if TYPE_CHECKING:
-    from jobs.data.dataset import Split
-if TYPE_CHECKING:
     from jobs.context import Context
     from jobs.data.dataset import Dataset, Split
 
@@ -67,8 +65,8 @@ class Terms:
         """The TF-IDF vectors (stop - start, F) of some titles."""
         titles, codes = _codes(split, start, stop, base=self.base, longest=self.longest)
         position = np.minimum(np.searchsorted(self.codes, codes), self.size - 1)
-        known = self.codes[position] == codes
-        cells = (np.ones(int(known.sum()), np.float32), (titles[known], position[known]))
+        in_training = self.codes[position] == codes
+        cells = (np.ones(int(in_training.sum()), np.float32), (titles[in_training], position[in_training]))
         matrix = csr_matrix(cells, shape=(stop - start, self.size))  # equal cells are summed: the counts
         if self.sublinear:
             matrix.data = 1 + np.log(matrix.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.models.options import HEAD, WORDS
+from jobs.models import HEAD, WORDS
 
 KIND = "network"
 SETTINGS = (*HEAD, *WORDS)

@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from jobs.data.batches import Batch
 
 
-OVERHEAD = 32  # titles whose work a group costs at each of its words, on top of its own titles'
+OVERHEAD = 32  # what a group costs at each time step on top of its titles, in the work of so many titles
 
 
-# Titles of like length together, so that a recurrent layer spends little of its work on padding.
+# Titles of similar length together, so that a recurrent layer spends little of its work on padding.
+#
+# A forward LSTM's state after a title's last word does not depend on what follows, so a batch may be cut into groups
+# that are each padded to their own longest title. More groups mean less padding and more, smaller matrix products.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """A batch cut by length, longest first.
+    """A batch of B titles cut into groups by length, longest first.
 
     ``rows`` (B,) are the batch's titles in that order; group g has the next ``counts[g]`` of them and is
-    ``widths[g]`` words long. ``rank`` (B,) is where each title went.
+    ``widths[g]`` words long. ``rank`` (B,) is each title's position in ``rows``.
     """
 
     rows: Tensor
@@ -41,7 +44,7 @@ class Groups:
         rows = torch.argsort(lengths, descending=True, stable=True)
         rank = torch.empty_like(rows)
         rank[rows] = torch.arange(len(rows))
-        counts, widths = cut(torch.bincount(lengths).tolist())
+        counts, widths = cheapest_groups(torch.bincount(lengths).tolist())
         return cls(rows=rows, rank=rank, counts=counts, widths=widths)
 
     def tokens(self, tokens: Tensor) -> Iterator[Tensor]:
@@ -50,24 +53,27 @@ class Groups:
             yield tokens.index_select(0, rows)[:, :width].t()
 
 
-def cut(having: list[int]) -> tuple[list[int], list[int]]:
-    """How many titles each group has and how long it is, by the number of titles ``having`` each length (0, 1, ..).
+def cheapest_groups(titles: list[int]) -> tuple[list[int], list[int]]:
+    """The number of titles in each group and its width, from the number of titles of each length (0, 1, ..).
 
-    The cheapest way to cut them, where a group costs its width times its titles and ``OVERHEAD``.
+    A group costs width x (titles + ``OVERHEAD``). Only consecutive lengths belong together in the cheapest cut, so
+    dynamic programming finds it: the best cut of the first k lengths, longest first, is the best cut of the first j
+    and one group of the rest, for some j < k. Takes the square of the number of different lengths, a few hundred
+    steps for titles of up to 30 words.
     """
-    lengths = [length for length, count in enumerate(having) if count][::-1]
-    before = [0, *accumulate(having[length] for length in lengths)]
+    lengths = [length for length, count in enumerate(titles) if count][::-1]
+    total = [0, *accumulate(titles[length] for length in lengths)]  # total[k]: titles of the first k lengths
     # best[k]: the cheapest cost of the first k lengths, and where its last group begins.
     best = [(0, 0)]
-    for end in range(1, len(before)):
-        ways = (
-            (best[begin][0] + lengths[begin] * (before[end] - before[begin] + OVERHEAD), begin) for begin in range(end)
+    for end in range(1, len(total)):
+        costs = (
+            (best[begin][0] + lengths[begin] * (total[end] - total[begin] + OVERHEAD), begin) for begin in range(end)
         )
-        best.append(min(ways))
+        best.append(min(costs))
     counts, widths, end = [], [], len(lengths)
     while end:
         begin = best[end][1]
-        counts.append(before[end] - before[begin])
+        counts.append(total[end] - total[begin])
         widths.append(lengths[begin])
         end = begin
     return counts[::-1], widths[::-1]
@@ -87,16 +93,16 @@ class Rnn(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
-        tokens = self.words.hide(batch.tokens)
+        tokens = self.words.apply_word_dropout(batch.tokens)
         state = self._grouped(tokens, batch.lengths) if per_word_path(tokens) else self._whole(tokens, batch.lengths)
         return self.head(state)  # type: ignore[no-any-return]
 
     def _whole(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Last states (B, H): the layer reads forward, so padding after a title changes nothing before it."""
+        """Last states (B, H), every title padded to the batch's longest."""
         return self._last(self.words(tokens.t()), lengths)
 
     def _grouped(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The same with little work on padding."""
+        """The same states with little work on padding; all groups' words are looked up at once, as one (1, N) title."""
         groups = Groups.of(lengths)
         pieces = list(groups.tokens(tokens))
         vectors = self.words(torch.cat([piece.reshape(-1) for piece in pieces])[None])[0]
@@ -110,17 +116,17 @@ class Rnn(nn.Module):
         return torch.cat(states).index_select(0, groups.rank)
 
     def _last(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """The last layer's state (B, H) after the last word of titles by time, (T, B, D)."""
+        """The last layer's state (B, H) after the last word, from vectors (T, B, D) by time and lengths (B,)."""
         states: Tensor = self.lstm(vectors)[0]
         last = (lengths - 1)[None, :, None].expand(1, -1, states.shape[2])
         return states.gather(0, last).squeeze(0)
 
 
 def unsupported(device: torch.device, precision: str) -> str | None:
-    """Why no LSTM can be computed so, or None.
+    """Why an LSTM can't be computed on this device with this precision, or None.
 
-    oneDNN has LSTMs in bfloat16 for processors with AVX-512 alone (matrix products for all), and can be told to leave
-    those instructions out; so it is asked for a small one. Draws from the global generator.
+    oneDNN has bfloat16 LSTMs for processors with AVX-512 alone (it has matrix products for all of them), and an
+    environment variable can forbid it these instructions. So this tries a small one. Draws from the global generator.
     """
     if device.type != "cpu" or precision != "bfloat16":
         return None
@@ -135,12 +141,7 @@ def unsupported(device: torch.device, precision: str) -> str | None:
 
 
 def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
-    """An RNN over these vectors (V, D) with logits for so many classes."""
-    words = WordEmbedding(
-        vectors,
-        frozen=settings["freeze_embeddings"],
-        scale=settings["embedding_scale"],
-        dropout=settings["word_dropout"],
-    )
+    """An RNN over these vectors (V, D) with ``classes`` logits."""
+    words = WordEmbedding.from_settings(settings, vectors)
     layers, features = settings["lstm_layers"], settings["lstm_features"]
     return Rnn(words, build_head(settings, features=features, classes=classes), layers=layers, features=features)
