@@ -86,6 +86,7 @@ def test_the_packages_are_typed_for_those_who_import_them() -> None:
         "\n"
     )
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(tracked)
+    assert "pipeline/report/i18n/en.toml" in tracked
 
 
 def test_the_forges_files_are_sound() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import string
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from report_fixture import (
@@ -21,10 +23,12 @@ from report_fixture import (
 )
 from rich.console import Console
 
+from jobs.errors import InputError
 from pipeline import live
+from pipeline.manifest.schema import Report
 from pipeline.plan import make_plan
 from pipeline.report import build, table
-from pipeline.report.i18n import PHRASES, make_words
+from pipeline.report.i18n import languages, load_phrases, make_messages
 
 
 @pytest.fixture
@@ -44,14 +48,21 @@ def test_twice_gives_identical_bytes(made: Made) -> None:
     assert {path.suffix for path in after} >= {".png", ".svg", ".html", ".csv", ".md", ".tex", ".parquet"}
 
 
-def test_spanish_has_every_phrase_with_the_same_places(made: Made, tmp_path: Path) -> None:
-    import string
+def test_every_language_has_every_phrase_with_the_same_names_to_fill_in() -> None:
+    english = _placeholders("en")
+    for language in languages():
+        assert _placeholders(language) == english, language
 
-    for key, (english, spanish) in PHRASES.items():
-        fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name} for text in (english, spanish)]
-        assert fields[0] == fields[1], key
-    with pytest.raises(ValueError, match="must be one of en, es"):
-        make_words("fr")
+
+def _placeholders(language: str) -> dict[str, set[str]]:
+    parse = string.Formatter().parse
+    return {key: {name for _, name, _, _ in parse(text) if name} for key, text in load_phrases(language).items()}
+
+
+def test_the_languages_are_those_that_a_manifest_may_ask_for() -> None:
+    assert languages() == get_args(Report.model_fields["language"].annotation)
+    with pytest.raises(InputError, match="must be one of en, es"):
+        make_messages("fr")
 
 
 def test_a_spanish_report(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from report_fixture import (
 from pipeline.report import build
 from pipeline.report.collect import collect
 from pipeline.report.groups import make_groups
-from pipeline.report.i18n import make_words
+from pipeline.report.i18n import make_messages
 from pipeline.report.plots import cost
 from pipeline.report.significance import best_and_ties
 from pipeline.report.table import Cell, Column, Table, latex_document, number_text, to_html, to_latex, to_markdown
@@ -52,7 +52,7 @@ def test_the_best_is_bold_with_those_that_a_paired_test_cannot_tell_from_it(made
     assert found.best.run == "wide"
     assert found.tied == {2}
     assert found.p_values[0] < 0.001
-    table = next(table for table in build_all(group, collected, make_words("en")) if table.name == "metrics")
+    table = next(table for table in build_all(group, collected, make_messages("en")) if table.name == "metrics")
     place = [column.key for column in table.columns].index("test_balanced_accuracy")
     assert [row[place].bold for row in table.rows] == [False, False, True]
     values = [result.figures["test_balanced_accuracy"] for result in group.entries[2].results]
@@ -129,7 +129,7 @@ def test_the_worst_run_of_all_has_its_place_beside_its_cost(made: Made) -> None:
     first = collected.results[0]
     worst = replace(first, figures={**first.figures, "test_balanced_accuracy": 0.0})
     collected.results = (worst, *collected.results[1:])
-    (costs,) = cost.build(None, collected, make_words("en"))
+    (costs,) = cost.build(None, collected, make_messages("en"))
     assert [(point.label, point.score > 0) for point in costs.points] == [
         ("baseline / MLP", False),
         ("baseline / CNN", True),

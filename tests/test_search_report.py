@@ -18,7 +18,7 @@ from jobs.storage import read_json, write_json
 from pipeline.report import build
 from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
-from pipeline.report.i18n import make_words
+from pipeline.report.i18n import make_messages
 from pipeline.report.plots import search as plot
 from pipeline.report.search_summary import axes, by_score, spent
 from pipeline.report.tables import build_all
@@ -110,8 +110,10 @@ def test_a_search_by_loss_has_its_lowest_trial_on_top(tmp_path: Path) -> None:
         path.write_text(json.dumps(record))
     assert [trial.number for trial in by_score(_search(made))] == [1, 0, 2]
     collected = collect(made.plan, made.states)
-    words = make_words("en")
-    (table,) = [t for group in make_groups(collected) for t in build_all(group, collected, words) if t.name == "trials"]
+    messages = make_messages("en")
+    (table,) = [
+        t for group in make_groups(collected) for t in build_all(group, collected, messages) if t.name == "trials"
+    ]
     assert [[row[0].text, row[1].bold] for row in table.rows] == [["1", True], ["0", False], ["2", False]]
 
 
@@ -125,7 +127,7 @@ def test_a_failed_trial_is_never_on_top_whatever_it_had_reached(tmp_path: Path) 
     made.state(first, "failed", cause="diverged")
     assert [trial.number for trial in by_score(_search(made))] == [1, 2, 0]
     collected = collect(made.plan, made.states)
-    (data,) = plot.build(make_groups(collected)[0], collected, make_words("en"))
+    (data,) = plot.build(make_groups(collected)[0], collected, make_messages("en"))
     assert [trial.fate for trial in data.trials] == ["failed", "trial", "trial"]
 
 
@@ -164,7 +166,7 @@ def test_curve_settings_and_importance_are_on_the_page_and_in_the_markdown(tmp_p
     assert {row[0] for row in rows} == set(SPACE) and rows[0][0] == "dropout"
     collected = collect(made.plan, made.states)
     (group,) = make_groups(collected)
-    (data,) = plot.build(group, collected, make_words("en"))
+    (data,) = plot.build(group, collected, make_messages("en"))
     assert {axis.name for axis in data.axes} == set(SPACE) == set(data.importance)
     assert len(data.trials) == 13 and data.best[-1][0] == sum(len(trial.epochs) for trial in _search(made).trials)
 

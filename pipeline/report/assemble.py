@@ -14,7 +14,7 @@ from pipeline.report import document, results_csv
 from pipeline.report.collect import Collected, Progress, collect
 from pipeline.report.files import file_name, publish
 from pipeline.report.groups import Group, make_groups
-from pipeline.report.i18n import Messages, make_words
+from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
 
@@ -42,13 +42,13 @@ def build(
     Works while jobs run: what is not finished, or broken, is a row that says so. Without ``plots``
     (they and the page) or ``mlflow`` that part is left as an earlier report made it.
     """
-    words = make_words(plan.manifest.language)
+    messages = make_messages(plan.manifest.language)
     with _uncollected():
         collected = collect(plan, states, progress=progress)
         groups = make_groups(collected)
-        tables = tuple(table for group in groups for table in build_all(group, collected, words))
-    observations = find_insights(groups, collected, words)
-    pictures, files = _draw(groups, collected, words, progress) if plots else ({}, {})
+        tables = tuple(table for group in groups for table in build_all(group, collected, messages))
+    observations = find_insights(groups, collected, messages)
+    pictures, files = _draw(groups, collected, messages, progress) if plots else ({}, {})
     folder = collected.storage.reports / plan.manifest.name
     if only is not None:
         folder = folder / "only" / file_name(only)
@@ -56,14 +56,14 @@ def build(
     files |= {
         "results.csv": results_csv.as_csv(table),
         "results.parquet": results_csv.as_parquet(table),
-        "results.md": document.as_markdown(collected, tables, written, observations, pictures, words),
-        "results.tex": document.as_latex(collected, tables, written, words),
+        "results.md": document.as_markdown(collected, tables, written, observations, pictures, messages),
+        "results.tex": document.as_latex(collected, tables, written, messages),
         **written,
     }
     if plots:
         from pipeline.report.page import render
 
-        files |= render(groups, collected, tables, observations, pictures, words, progress=progress)
+        files |= render(groups, collected, tables, observations, pictures, messages, progress=progress)
     publish(folder, files, own=OWN if plots else ("tables",))
     if mlflow:
         # A run keeps the pictures of the whole report: those of one group have other colours.
@@ -107,7 +107,7 @@ def update_mlflow(
 
 
 def _draw(
-    groups: tuple[Group, ...], collected: Collected, words: Messages, progress: Progress | None
+    groups: tuple[Group, ...], collected: Collected, messages: Messages, progress: Progress | None
 ) -> tuple[dict[str, list[str]], dict[str, bytes]]:
     """The pictures' paths by group, and their files."""
     import matplotlib as mpl
@@ -119,8 +119,8 @@ def _draw(
     wanted = [(module, group) for module in modules() for group in ((None,) if module.SCOPE == "manifest" else groups)]
     with mpl.rc_context(style()):
         for place, (module, group) in enumerate(wanted):
-            for data in module.build(group, collected, words):
-                drawn |= files(data.name, module.draw(data, words))
+            for data in module.build(group, collected, messages):
+                drawn |= files(data.name, module.draw(data, messages))
                 pictures.setdefault(group.name if group else "", []).append(f"plots/{data.name}.png")
             if progress:
                 progress("plots", place + 1, len(wanted))

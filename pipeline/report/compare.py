@@ -15,7 +15,7 @@ from jobs.errors import InputError
 from jobs.search import winner
 from jobs.storage import Storage, read_json
 from pipeline.report import intervals, records, results_csv
-from pipeline.report.i18n import Messages, make_words
+from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
 from pipeline.report.table import Cell, Column, Table, number, setting
 
@@ -68,14 +68,14 @@ def compare(first: str, second: str, *, language: str = "en") -> Comparison:
 
     Raises ValueError saying what would be right for what is not there.
     """
-    words = make_words(language)
+    messages = make_messages(language)
     _evaluations.cache_clear()
     one, other = _Address.read(first), _Address.read(second)
     if (one.run is None) != (other.run is None):
         raise InputError(f"{first} and {second}: give two reports, or two runs as REPORT:GROUP/RUN")
     if one.run is None:
-        return _compare_reports(one, other, words)
-    return _compare_runs(_side(one), _side(other), words)
+        return _compare_reports(one, other, messages)
+    return _compare_runs(_side(one), _side(other), messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +151,14 @@ def _evaluations(root: Path) -> dict[str, str]:
     return found
 
 
-def _compare_runs(first: Side, second: Side, words: Messages) -> Comparison:
+def _compare_runs(first: Side, second: Side, messages: Messages) -> Comparison:
     sides = (first, second)
     shown = [name for name in first.line if name not in (*FIGURES, "id", "git_commit", "state", "cause")]
     shown += [name for name in second.line if name not in first.line and name not in FIGURES]
     settings = _table(
         "settings",
-        words("settings that differ"),
-        words("setting"),
+        messages("settings that differ"),
+        messages("setting"),
         sides,
         [
             (Cell(name), *(setting(side.line.get(name) or None) for side in sides))
@@ -171,19 +171,21 @@ def _compare_runs(first: Side, second: Side, words: Messages) -> Comparison:
         one, other = (side.figure(metric) for side in sides)
         if one != other:
             gap = None if one is None or other is None else other - one
-            rows.append((Cell(words.name(metric)), number(one, 4), number(other, 4), number(gap, 4, sign=True)))
-    metrics = _table("metrics", words("metrics that differ"), words("metric"), sides, rows, words("difference"))
-    return Comparison(tables=(settings, metrics), sentences=_verdicts(first, second, words))
+            rows.append((Cell(messages.name(metric)), number(one, 4), number(other, 4), number(gap, 4, sign=True)))
+    metrics = _table(
+        "metrics", messages("metrics that differ"), messages("metric"), sides, rows, messages("difference")
+    )
+    return Comparison(tables=(settings, metrics), sentences=_verdicts(first, second, messages))
 
 
-def _verdicts(first: Side, second: Side, words: Messages) -> tuple[str, ...]:
+def _verdicts(first: Side, second: Side, messages: Messages) -> tuple[str, ...]:
     one, other = first.figure(BALANCED), second.figure(BALANCED)
     p = chance(first, second)
     if one is None or other is None or p is None:
         return ()
     lead, back = (first, second) if one >= other else (second, first)
-    told = words(
-        "ahead", first=lead.name, second=back.name, difference=f"{abs(one - other):.4f}", verdict=verdict(p, words)
+    told = messages(
+        "ahead", first=lead.name, second=back.name, difference=f"{abs(one - other):.4f}", verdict=verdict(p, messages)
     )
     return (told,)
 
@@ -199,7 +201,7 @@ def chance(first: Side, second: Side) -> float | None:
     return None
 
 
-def _compare_reports(first: _Address, second: _Address, words: Messages) -> Comparison:
+def _compare_reports(first: _Address, second: _Address, messages: Messages) -> Comparison:
     """Runs that both have, by group, name and seed; and those that only one has."""
     one, other = (
         {tuple(line[name] for name in PLACE): line for line in address.lines()} for address in (first, second)
@@ -218,26 +220,26 @@ def _compare_reports(first: _Address, second: _Address, words: Messages) -> Comp
         rows.append(
             (
                 Cell(sides[0].name),
-                Cell(", ".join(changed) or words("no difference")),
+                Cell(", ".join(changed) or messages("no difference")),
                 number(figures[0], 4),
                 number(figures[1], 4),
                 number(gap, 4, sign=True),
-                Cell(verdict(p, words) if p is not None else "–"),
+                Cell(verdict(p, messages) if p is not None else "–"),
             )
         )
-    titles = (words("run"), words("settings that differ"), first.text, second.text)
+    titles = (messages("run"), messages("settings that differ"), first.text, second.text)
     table = Table(
         name="runs",
         group="",
-        title=words(BALANCED),
+        title=messages(BALANCED),
         columns=tuple(
             Column(key=title, title=title, number=place in (2, 3, 4))
-            for place, title in enumerate((*titles, words("difference"), words("verdict")))
+            for place, title in enumerate((*titles, messages("difference"), messages("verdict")))
         ),
         rows=tuple(rows),
     )
-    alone = [words("only in", report=first.text, runs=_names(one, other)) if set(one) - set(other) else ""]
-    alone += [words("only in", report=second.text, runs=_names(other, one)) if set(other) - set(one) else ""]
+    alone = [messages("only in", report=first.text, runs=_names(one, other)) if set(one) - set(other) else ""]
+    alone += [messages("only in", report=second.text, runs=_names(other, one)) if set(other) - set(one) else ""]
     return Comparison(tables=(table,), sentences=tuple(sentence for sentence in alone if sentence))
 
 

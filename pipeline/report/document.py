@@ -17,20 +17,20 @@ def as_markdown(
     written: Mapping[str, bytes],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Messages,
+    messages: Messages,
 ) -> bytes:
     """Everything in one text: where it stands, what was observed, and each group's tables and pictures.
 
     ``written`` are the tables' own files, as ``table_files`` makes them.
     """
     parts = [
-        f"# {escape_markdown(words('results of', name=collected.manifest.name))}\n",
-        f"{completion_line(collected, words)}\n",
+        f"# {escape_markdown(messages('results of', name=collected.manifest.name))}\n",
+        f"{completion_line(collected, messages)}\n",
     ]
     told = list(observations)
     if told:
         lines = "".join(f"- {escape_markdown(sentence)}\n" for sentence in told)
-        parts.append(f"## {words('observations')}\n\n{lines}")
+        parts.append(f"## {messages('observations')}\n\n{lines}")
     for group, members in groupby(tables, key=lambda table: table.group):
         parts.append(f"## {escape_markdown(group)}\n")
         for table in members:
@@ -38,13 +38,13 @@ def as_markdown(
             parts.append(f"### {escape_markdown(title[:1].upper() + title[1:])}\n")
             parts.append(written[_place(table, "md")].decode())
         parts += [f"![{escape_markdown(group)}]({path})\n" for path in pictures.get(group, ())]
-    parts += [f"![{escape_markdown(words('cost title'))}]({path})\n" for path in pictures.get("", ())]
+    parts += [f"![{escape_markdown(messages('cost title'))}]({path})\n" for path in pictures.get("", ())]
     return "\n".join(parts).encode()
 
 
-def as_latex(collected: Collected, tables: Iterable[Table], written: Mapping[str, bytes], words: Messages) -> bytes:
+def as_latex(collected: Collected, tables: Iterable[Table], written: Mapping[str, bytes], messages: Messages) -> bytes:
     texts = (written[_place(table, "tex")].decode() for table in tables)
-    return latex_document(words("results of", name=collected.manifest.name), texts).encode()
+    return latex_document(messages("results of", name=collected.manifest.name), texts).encode()
 
 
 def table_files(tables: Iterable[Table]) -> dict[str, bytes]:
@@ -62,14 +62,14 @@ def _place(table: Table, suffix: str) -> str:
     return f"tables/{file_name(table.group)}-{table.name}.{suffix}"
 
 
-def completion_line(collected: Collected, words: Messages) -> str:
+def completion_line(collected: Collected, messages: Messages) -> str:
     """One sentence: all is finished, or how much is missing."""
     total, missing = len(collected.results), collected.missing()
     if not missing:
-        return words("all done", total=total)
+        return messages("all done", total=total)
     reasons: dict[str, int] = {}
     for result in collected.results:
         if not result.done:
             reasons[result.reason() or result.state] = reasons.get(result.reason() or result.state, 0) + 1
-    told = ", ".join(f"{count} {words.reason(reason)}" for reason, count in sorted(reasons.items()))
-    return words("missing rows", missing=missing, total=total, told=told)
+    told = ", ".join(f"{count} {messages.name(reason)}" for reason, count in sorted(reasons.items()))
+    return messages("missing rows", missing=missing, total=total, told=told)

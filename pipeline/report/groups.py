@@ -63,13 +63,13 @@ class Entry:
     def reference(self, metric: str) -> float | None:
         return self.first.row.reference.get(metric)
 
-    def seeds_text(self, words: Messages) -> str:
+    def seeds_text(self, messages: Messages) -> str:
         """``5``, or what is missing and why: ``4/5, 1 out of memory``."""
         total = len(self.results)
         reasons = Counter(reason for result in self.results if (reason := result.reason()) is not None)
         if not reasons:
             return str(total)
-        told = ", ".join(f"{count} {words.reason(reason)}" for reason, count in sorted(reasons.items()))
+        told = ", ".join(f"{count} {messages.name(reason)}" for reason, count in sorted(reasons.items()))
         return f"{total - sum(reasons.values())}/{total}, {told}"
 
 

@@ -24,37 +24,37 @@ MESSAGE = 200  # characters of a failed run's own words; its page has all of the
 MOST = 6  # sentences of one kind; the rest is counted
 
 
-def find_insights(groups: Iterable[Group], collected: Collected, words: Messages) -> tuple[str, ...]:
+def find_insights(groups: Iterable[Group], collected: Collected, messages: Messages) -> tuple[str, ...]:
     """Sentences, the most important first; one that says so when nothing is finished."""
     groups = tuple(groups)
     entries = [entry for group in groups for entry in group.entries]
     if not any(entry.done for entry in entries) and not any(result.cause for e in entries for result in e.results):
-        return (words("nothing yet"),)
+        return (messages("nothing yet"),)
     kinds: tuple[Callable[[], list[str]], ...] = (
-        lambda: _winners(entries, collected, words),
-        lambda: [text for group in groups if (text := _best_of(group, words))],
-        lambda: _against_linear(groups, collected, words),
-        lambda: _stopped(entries, collected, words),
-        lambda: _overfitting(entries, words),
-        lambda: _underfitting(entries, words),
-        lambda: _validation_against_test(entries, words),
-        lambda: _unreliable(groups, collected, words),
+        lambda: _winners(entries, collected, messages),
+        lambda: [text for group in groups if (text := _best_of(group, messages))],
+        lambda: _against_linear(groups, collected, messages),
+        lambda: _stopped(entries, collected, messages),
+        lambda: _overfitting(entries, messages),
+        lambda: _underfitting(entries, messages),
+        lambda: _validation_against_test(entries, messages),
+        lambda: _unreliable(groups, collected, messages),
     )
     first, *others = kinds
-    return (*first(), *(sentence for kind in others for sentence in _at_most(kind(), words)))
+    return (*first(), *(sentence for kind in others for sentence in _at_most(kind(), messages)))
 
 
-def _at_most(sentences: list[str], words: Messages) -> list[str]:
+def _at_most(sentences: list[str], messages: Messages) -> list[str]:
     if len(sentences) <= MOST:
         return sentences
-    return [*sentences[: MOST - 1], words("many more", count=len(sentences) - MOST + 1)]
+    return [*sentences[: MOST - 1], messages("many more", count=len(sentences) - MOST + 1)]
 
 
-def _best_of(group: Group, words: Messages) -> str | None:
+def _best_of(group: Group, messages: Messages) -> str | None:
     entry = best(group.entries, VALIDATION)
     if entry is None or len([one for one in group.entries if one.done]) < 2:
         return None
-    return words(
+    return messages(
         "best run",
         group=group.name,
         run=entry.run,
@@ -63,7 +63,7 @@ def _best_of(group: Group, words: Messages) -> str | None:
     )
 
 
-def _winners(entries: Sequence[Entry], collected: Collected, words: Messages) -> list[str]:
+def _winners(entries: Sequence[Entry], collected: Collected, messages: Messages) -> list[str]:
     """The best run of each architecture, chosen on validation, and how far apart the architectures are on test."""
     names = dict.fromkeys(entry.architecture for entry in entries)
     found = [best([entry for entry in entries if entry.architecture == name], VALIDATION) for name in names]
@@ -72,7 +72,7 @@ def _winners(entries: Sequence[Entry], collected: Collected, words: Messages) ->
         key=lambda entry: (-(entry.mean(VALIDATION) or 0.0), entry.position),
     )
     sentences = [
-        words(
+        messages(
             "best by architecture",
             architecture=winner.architecture,
             run=winner.run,
@@ -83,30 +83,30 @@ def _winners(entries: Sequence[Entry], collected: Collected, words: Messages) ->
         for winner in winners
     ]
     for first, second in pairwise(winners):
-        sentences.append(_ahead(first, second, collected, words))
+        sentences.append(_ahead(first, second, collected, messages))
     return sentences
 
 
-def _ahead(first: Entry, second: Entry, collected: Collected, words: Messages) -> str:
+def _ahead(first: Entry, second: Entry, collected: Collected, messages: Messages) -> str:
     gap = (first.mean(TEST) or 0.0) - (second.mean(TEST) or 0.0)
     if gap < 0:
         first, second, gap = second, first, -gap
-    return words(
+    return messages(
         "ahead",
         first=first.label,
         second=second.label,
         difference=_text(gap),
-        verdict=verdict(compare(collected, first, second, "test"), words),
+        verdict=verdict(compare(collected, first, second, "test"), messages),
     )
 
 
-def verdict(p: float, words: Messages) -> str:
+def verdict(p: float, messages: Messages) -> str:
     """``more than chance, p < 0.001`` or not."""
     told = "< 0.001" if p < 0.001 else f"= {p:.3f}"
-    return words("more than chance" if p <= ALPHA else "not more than chance", p=told)
+    return messages("more than chance" if p <= ALPHA else "not more than chance", p=told)
 
 
-def _against_linear(groups: Iterable[Group], collected: Collected, words: Messages) -> list[str]:
+def _against_linear(groups: Iterable[Group], collected: Collected, messages: Messages) -> list[str]:
     """Networks that don't beat the best linear run on the same data, over the whole manifest."""
     entries = [entry for group in groups for entry in group.entries if entry.mean(TEST) is not None]
     sentences = []
@@ -119,50 +119,50 @@ def _against_linear(groups: Iterable[Group], collected: Collected, words: Messag
         bar = linear.mean(TEST) or 0.0
         behind = [entry for entry in networks if (entry.mean(TEST) or 0.0) <= bar]
         if not behind:
-            sentences.append(words("all beat linear", linear=_text(bar)))
+            sentences.append(messages("all beat linear", linear=_text(bar)))
         for entry in behind:
-            told = verdict(compare(collected, linear, entry, "test"), words)
+            told = verdict(compare(collected, linear, entry, "test"), messages)
             score = _text(entry.mean(TEST))
-            sentences.append(words("loses to linear", run=entry.label, score=score, linear=_text(bar), verdict=told))
+            sentences.append(messages("loses to linear", run=entry.label, score=score, linear=_text(bar), verdict=told))
     return sentences
 
 
-def _stopped(entries: Iterable[Entry], collected: Collected, words: Messages) -> list[str]:
+def _stopped(entries: Iterable[Entry], collected: Collected, messages: Messages) -> list[str]:
     """Runs that diverged, were stopped at chance, or ended there without being stopped."""
     sentences = []
     for entry in entries:
         for result in entry.results:
             if result.cause in ("at chance", "diverged"):
                 key = "stopped at chance" if result.cause == "at chance" else "diverged run"
-                message = shorten(result.message or words.reason(result.cause), MESSAGE, placeholder=" …")
+                message = shorten(result.message or messages.name(result.cause), MESSAGE, placeholder=" …")
                 sentences.append(
-                    words(key, run=_name(entry, result, words), epochs=_epochs(result, words), message=message)
+                    messages(key, run=_name(entry, result, messages), epochs=_epochs(result, messages), message=message)
                 )
-            elif (told := _at_chance(entry, result, collected, words)) is not None:
+            elif (told := _at_chance(entry, result, collected, messages)) is not None:
                 sentences.append(told)
     return sentences
 
 
-def _at_chance(entry: Entry, result: Result, collected: Collected, words: Messages) -> str | None:
+def _at_chance(entry: Entry, result: Result, collected: Collected, messages: Messages) -> str | None:
     score, classes = result.figures.get(VALIDATION), len(collected.classes(result))
     if not result.done or score is None or not classes or score > CHANCE / classes:
         return None
-    return words(
+    return messages(
         "at chance run",
-        run=_name(entry, result, words),
+        run=_name(entry, result, messages),
         score=_text(score),
-        epochs=_epochs(result, words),
+        epochs=_epochs(result, messages),
         classes=classes,
         chance=_text(1 / classes),
     )
 
 
-def _epochs(result: Result, words: Messages) -> str:
+def _epochs(result: Result, messages: Messages) -> str:
     count = len(result.epochs)
-    return words("one epoch") if count == 1 else words("many epochs", count=count)
+    return messages("one epoch") if count == 1 else messages("many epochs", count=count)
 
 
-def _overfitting(entries: Iterable[Entry], words: Messages) -> list[str]:
+def _overfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
     sentences = []
     for entry in entries:
         for result in entry.results[:1]:
@@ -173,9 +173,9 @@ def _overfitting(entries: Iterable[Entry], words: Messages) -> list[str]:
             lowest = int(np.argmin(losses))
             if losses[-1] > OVERFIT * losses[lowest] and training[-1] < training[lowest]:
                 sentences.append(
-                    words(
+                    messages(
                         "overfits",
-                        run=_name(entry, result, words),
+                        run=_name(entry, result, messages),
                         lowest=_text(losses[lowest]),
                         at=lowest + 1,
                         last=_text(losses[-1]),
@@ -186,7 +186,7 @@ def _overfitting(entries: Iterable[Entry], words: Messages) -> list[str]:
     return sentences
 
 
-def _underfitting(entries: Iterable[Entry], words: Messages) -> list[str]:
+def _underfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
     found: list[tuple[float, str]] = []
     for entry in entries:
         for result in entry.results[:1]:
@@ -195,13 +195,15 @@ def _underfitting(entries: Iterable[Entry], words: Messages) -> list[str]:
                 continue
             gain = scores[-1] - scores[-2]
             if gain > STILL_LEARNING and scores[-1] == max(scores):
-                told = words("underfits", run=_name(entry, result, words), gain=_text(gain), last=_text(scores[-1]))
+                told = messages(
+                    "underfits", run=_name(entry, result, messages), gain=_text(gain), last=_text(scores[-1])
+                )
                 found.append((gain, told))
     # The one that would have gained most by going on comes first.
     return [told for _, told in sorted(found, key=lambda item: -item[0])]
 
 
-def _validation_against_test(entries: Iterable[Entry], words: Messages) -> list[str]:
+def _validation_against_test(entries: Iterable[Entry], messages: Messages) -> list[str]:
     gaps = [
         result.figures[TEST] - result.figures[VALIDATION]
         for entry in entries
@@ -212,9 +214,9 @@ def _validation_against_test(entries: Iterable[Entry], words: Messages) -> list[
         return []
     mean = math.fsum(gaps) / len(gaps)
     return [
-        words(
+        messages(
             "validation against test",
-            direction=words("above" if mean >= 0 else "below"),
+            direction=messages("above" if mean >= 0 else "below"),
             difference=_text(abs(mean)),
             count=len(gaps),
             lowest=number_text(min(gaps), sign=True),
@@ -223,7 +225,7 @@ def _validation_against_test(entries: Iterable[Entry], words: Messages) -> list[
     ]
 
 
-def _unreliable(groups: Iterable[Group], collected: Collected, words: Messages) -> list[str]:
+def _unreliable(groups: Iterable[Group], collected: Collected, messages: Messages) -> list[str]:
     """Where labels marked unreliable hurt: for the best run of each group."""
     sentences = []
     for group in groups:
@@ -240,7 +242,7 @@ def _unreliable(groups: Iterable[Group], collected: Collected, words: Messages) 
         classes = collected.classes(entry.done[0])
         hurt = np.bincount(found.label[doubtful & ~right], minlength=len(classes))
         sentences.append(
-            words(
+            messages(
                 "unreliable",
                 run=entry.label,
                 unreliable=_text(float(right[doubtful].mean())),
@@ -264,8 +266,8 @@ def _curve(result: Result, metric: str) -> list[float]:
     return [float(value) for line in result.epochs if isinstance(value := line.get(metric), int | float)]
 
 
-def _name(entry: Entry, result: Result, words: Messages) -> str:
-    return entry.label if len(entry.results) == 1 else f"{entry.label} ({words('seed')} {result.row.seed})"
+def _name(entry: Entry, result: Result, messages: Messages) -> str:
+    return entry.label if len(entry.results) == 1 else f"{entry.label} ({messages('seed')} {result.row.seed})"
 
 
 def _text(value: float | None) -> str:

@@ -141,7 +141,7 @@ def setting_number(value: float) -> str:
 
 
 def collapse_constant_columns(
-    table: Table, keep: Iterable[str], words_equal: str, *, alone: Iterable[str] | None = None
+    table: Table, keep: Iterable[str], heading: str, *, alone: Iterable[str] | None = None
 ) -> Table:
     """Move columns that are equal in every row to the caption; drop those that are empty in every row.
 
@@ -163,7 +163,7 @@ def collapse_constant_columns(
             told.append(f"{column.title} {texts.pop()}")
         else:
             kept.append(position)
-    said = f"{words_equal}: {'; '.join(told)}." if told else ""
+    said = f"{heading}: {'; '.join(told)}." if told else ""
     return replace(
         table,
         columns=tuple(table.columns[position] for position in kept),
@@ -320,8 +320,8 @@ def _lines(title: str) -> list[str]:
 
 
 def _heading(lines: Sequence[str]) -> str:
-    words = [escape_latex(line) for line in lines]
-    return words[0] if len(words) == 1 else "\\shortstack{" + "\\\\".join(words) + "}"
+    parts = [escape_latex(line) for line in lines]
+    return parts[0] if len(parts) == 1 else "\\shortstack{" + "\\\\".join(parts) + "}"
 
 
 def _latex_cell(cell: Cell) -> str:

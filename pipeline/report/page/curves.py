@@ -15,7 +15,7 @@ from pipeline.report.plots.curves import PANELS, SHOWN, entry_lines
 DIGITS = 4
 
 
-def of_entries(entries: Iterable[Entry], words: Messages) -> dict[str, Any] | None:
+def of_entries(entries: Iterable[Entry], messages: Messages) -> dict[str, Any] | None:
     """All runs of a group: name, colour, whether it is shown at first, and its series; None without an epoch."""
     runs: list[dict[str, Any]] = []
     for entry in entries:
@@ -35,16 +35,16 @@ def of_entries(entries: Iterable[Entry], words: Messages) -> dict[str, Any] | No
         return None
     for place in _best(runs):
         runs[place]["shown"] = True
-    return {"runs": runs, "panels": panels(words), "words": _words(words)}
+    return {"runs": runs, "panels": panels(messages), "words": _words(messages)}
 
 
-def panels(words: Messages) -> list[dict[str, Any]]:
+def panels(messages: Messages) -> list[dict[str, Any]]:
     """The two drawings: title, and the metric of each part, validation first and so drawn on top."""
     return [
         {
-            "title": words(title),
+            "title": messages(title),
             "parts": [
-                {"name": words(part), "metric": metric, "dashed": part == "training"}
+                {"name": messages(part), "metric": metric, "dashed": part == "training"}
                 for part, metric in metrics.items()
             ],
         }
@@ -60,10 +60,10 @@ def _best(runs: list[dict[str, Any]]) -> list[int]:
     return sorted(range(len(runs)), key=lambda place: (-score(place), place))[:SHOWN]
 
 
-def _words(words: Messages) -> dict[str, str]:
+def _words(messages: Messages) -> dict[str, str]:
     return {
-        "epoch": words("epoch"),
-        "showAll": words("show all"),
-        "hideAll": words("hide all"),
-        "toggle": words("show or hide", run="{run}"),
+        "epoch": messages("epoch"),
+        "showAll": messages("show all"),
+        "hideAll": messages("hide all"),
+        "toggle": messages("show or hide", run="{run}"),
     }

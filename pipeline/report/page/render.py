@@ -28,20 +28,20 @@ def render(
     tables: Iterable[Table],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Messages,
+    messages: Messages,
     *,
     progress: Progress | None = None,
 ) -> dict[str, bytes]:
     """Every file of the page by its path within the report."""
-    environment = make_environment(words)
+    environment = make_environment(messages)
     files = {f"assets/{path.name}": path.read_bytes() for path in sorted((HERE / "assets").iterdir())}
-    context = _index_context(groups, collected, tables, observations, pictures, words)
+    context = _index_context(groups, collected, tables, observations, pictures, messages)
     files["index.html"] = environment.get_template("index.html").render(context).encode()
-    files |= _run_pages(environment, groups, collected, words, progress)
+    files |= _run_pages(environment, groups, collected, messages, progress)
     return files
 
 
-def make_environment(words: Messages) -> jinja2.Environment:
+def make_environment(messages: Messages) -> jinja2.Environment:
     """Templates that escape by default and refuse names they don't know."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -50,7 +50,7 @@ def make_environment(words: Messages) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["words"] = words
+    environment.globals["messages"] = messages
     environment.filters["data"] = as_data
     return environment
 
@@ -67,7 +67,7 @@ def _index_context(
     tables: Iterable[Table],
     observations: Iterable[str],
     pictures: Mapping[str, Iterable[str]],
-    words: Messages,
+    messages: Messages,
 ) -> dict[str, Any]:
     links = {entry.position: address(entry.first) for group in groups for entry in group.entries}
     by_group: dict[str, list[dict[str, Any]]] = {}
@@ -80,20 +80,20 @@ def _index_context(
             "name": group.name,
             "anchor": f"group-{place}-{file_name(group.name)}",
             "tables": by_group.get(group.name, []),
-            "curves": curves.of_entries(group.entries, words),
+            "curves": curves.of_entries(group.entries, messages),
             "pictures": _pictures(pictures.get(group.name, ()), group.name),
         }
         for place, group in enumerate(groups)
     ]
     return {
-        "title": words("results of", name=collected.manifest.name),
+        "title": messages("results of", name=collected.manifest.name),
         "root": "",
-        "standing": document.completion_line(collected, words),
+        "standing": document.completion_line(collected, messages),
         "missing": collected.missing(),
         "total": len(collected.results),
         "observations": list(observations),
         "sections": sections,
-        "pictures": _pictures(pictures.get("", ()), words("cost title")),
+        "pictures": _pictures(pictures.get("", ()), messages("cost title")),
         "files": FILES,
     }
 
@@ -106,7 +106,7 @@ def _run_pages(
     environment: jinja2.Environment,
     groups: tuple[Group, ...],
     collected: Collected,
-    words: Messages,
+    messages: Messages,
     progress: Progress | None,
 ) -> dict[str, bytes]:
     template = environment.get_template("run.html")
@@ -115,7 +115,7 @@ def _run_pages(
     total, done = len(collected.results), 0
     for entry in entries:
         for result in entry.results:
-            context = run_page.context(result, entry, collected, words)
+            context = run_page.context(result, entry, collected, messages)
             siblings = _siblings(entry, result)
             files[address(result)] = template.render(context, siblings=siblings).encode()
             files |= _class_names(collected, result)

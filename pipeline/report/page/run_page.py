@@ -19,23 +19,23 @@ from pipeline.report.table import number_text, setting
 CONFUSIONS = 15
 
 
-def context(result: Result, entry: Entry, collected: Collected, words: Messages) -> dict[str, Any]:
+def context(result: Result, entry: Entry, collected: Collected, messages: Messages) -> dict[str, Any]:
     """Everything that the template of a run asks for."""
     row = result.row
-    seed = f" ({words('seed')} {row.seed})" if len(entry.results) > 1 else ""
+    seed = f" ({messages('seed')} {row.seed})" if len(entry.results) > 1 else ""
     return {
         "title": f"{row.group} / {row.run}{seed}",
         "root": "../",
         "result": result,
-        "reason": words.reason(result.cause or result.state),
+        "reason": messages.name(result.cause or result.state),
         "settings": _settings(result),
-        "figures": _figures(result, words),
-        "curves": _curves(result, entry, words),
-        "recall": _recall(result, collected, words),
+        "figures": _figures(result, messages),
+        "curves": _curves(result, entry, messages),
+        "recall": _recall(result, collected, messages),
         "classes_file": classes_file(result) if collected.classes(result) else None,
         "confusions": _confusions(result, collected),
         "log": collected.log(result),
-        "commit": result.git_commit or words("unknown commit"),
+        "commit": result.git_commit or messages("unknown commit"),
         "command": command(result, collected),
     }
 
@@ -48,7 +48,7 @@ def _settings(result: Result) -> list[tuple[str, str]]:
     return [(name, setting(value).text) for name, value in result.settings.items()]
 
 
-def _figures(result: Result, words: Messages) -> list[tuple[str, str, str]]:
+def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
     """Name, our figure and the published one."""
     rows = []
     for metric in METRICS:
@@ -58,13 +58,13 @@ def _figures(result: Result, words: Messages) -> list[tuple[str, str, str]]:
             continue
         decimals = 0 if metric in WHOLE else DECIMALS.get(metric, 4)
         ours = "–" if value is None else number_text(value, decimals)
-        rows.append((words.name(metric), ours, "" if published is None else number_text(published, 3)))
+        rows.append((messages.name(metric), ours, "" if published is None else number_text(published, 3)))
     if result.gpu_hours is not None:
-        rows.append((words("GPU-hours"), number_text(result.gpu_hours, 4), ""))
+        rows.append((messages("GPU-hours"), number_text(result.gpu_hours, 4), ""))
     return rows
 
 
-def _curves(result: Result, entry: Entry, words: Messages) -> dict[str, Any] | None:
+def _curves(result: Result, entry: Entry, messages: Messages) -> dict[str, Any] | None:
     alone = Entry(
         group=entry.group,
         run=entry.run,
@@ -72,17 +72,17 @@ def _curves(result: Result, entry: Entry, words: Messages) -> dict[str, Any] | N
         position=entry.position,
         results=(result,),
     )
-    return curves.of_entries((alone,), words)
+    return curves.of_entries((alone,), messages)
 
 
-def _recall(result: Result, collected: Collected, words: Messages) -> dict[str, Any] | None:
+def _recall(result: Result, collected: Collected, messages: Messages) -> dict[str, Any] | None:
     """Recall and titles by category, for the script: hundreds of rows, told in two lists."""
     splits = collected.evaluation(result)
     if not splits:
         return None
     return {
-        "headings": [words("category")]
-        + [f"{words(name)}: {words(what)}" for name in splits for what in ("recall", "support")],
+        "headings": [messages("category")]
+        + [f"{messages(name)}: {messages(what)}" for name in splits for what in ("recall", "support")],
         "columns": [
             column
             for split in splits.values()

@@ -1,6 +1,6 @@
 """The plots, one file each: numbers first (``build``), then the picture (``draw``).
 
-A module holds ``ORDER``, ``build(group, collected, words) -> list of data`` and ``draw(data, words) -> Figure``;
+A module holds ``ORDER``, ``build(group, collected, messages) -> list of data`` and ``draw(data, messages) -> Figure``;
 each data has a ``name``, the picture's file name. ``group`` is None for plots over the whole manifest.
 """
 

@@ -33,7 +33,7 @@ class Confused:
     counts: np.ndarray
 
 
-def build(group: Group, collected: Collected, _words: Messages) -> list[Confused]:
+def build(group: Group, collected: Collected, _messages: Messages) -> list[Confused]:
     entry = best(group.entries, "validation_balanced_accuracy")
     if entry is None:
         return []
@@ -56,7 +56,7 @@ def build(group: Group, collected: Collected, _words: Messages) -> list[Confused
     ]
 
 
-def draw(confused: Confused, words: Messages) -> Figure:
+def draw(confused: Confused, messages: Messages) -> Figure:
     size = len(confused.classes)
     figure = new_figure(3.6 + 0.42 * size, 2.6 + 0.36 * size)
     axes = figure.subplots()
@@ -78,10 +78,10 @@ def draw(confused: Confused, words: Messages) -> Figure:
                     fontsize=7,
                     color="white" if dark else "black",
                 )
-    axes.set_xlabel(words("predicted category"))
-    axes.set_ylabel(words("true category"))
-    axes.set_title(words("confusion title", run=confused.run))
-    figure.colorbar(image, ax=axes, label=words("share of titles"), shrink=0.8)
+    axes.set_xlabel(messages("predicted category"))
+    axes.set_ylabel(messages("true category"))
+    axes.set_title(messages("confusion title", run=confused.run))
+    figure.colorbar(image, ax=axes, label=messages("share of titles"), shrink=0.8)
     return figure
 
 

@@ -36,7 +36,7 @@ class Costs:
     points: tuple[Point, ...]
 
 
-def build(_group: Group | None, collected: Collected, _words: Messages) -> list[Costs]:
+def build(_group: Group | None, collected: Collected, _messages: Messages) -> list[Costs]:
     entries = [entry for group in make_groups(collected) for entry in group.entries if entry.done]
     gpu = any(entry.gpu_hours() for entry in entries)
     found = []
@@ -60,7 +60,7 @@ def build(_group: Group | None, collected: Collected, _words: Messages) -> list[
     return [Costs(name="cost", gpu=gpu, points=points)] if points else []
 
 
-def draw(costs: Costs, words: Messages) -> Figure:
+def draw(costs: Costs, messages: Messages) -> Figure:
     figure = new_figure(7.8, 4.6)
     axes = figure.subplots()
     for point in costs.points:
@@ -84,8 +84,8 @@ def draw(costs: Costs, words: Messages) -> Figure:
     else:
         axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel(words("GPU-hours" if costs.gpu else "training time"))
-    axes.set_ylabel(words("test_balanced_accuracy"))
-    axes.set_title(words("cost title" if costs.gpu else "seconds title"))
+    axes.set_xlabel(messages("GPU-hours" if costs.gpu else "training time"))
+    axes.set_ylabel(messages("test_balanced_accuracy"))
+    axes.set_title(messages("cost title" if costs.gpu else "seconds title"))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

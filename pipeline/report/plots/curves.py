@@ -55,7 +55,7 @@ class Curves:
     runs: tuple[RunCurves, ...]
 
 
-def build(group: Group, _collected: Collected, _words: Messages) -> list[Curves]:
+def build(group: Group, _collected: Collected, _messages: Messages) -> list[Curves]:
     """Nothing as long as no epoch is finished."""
     entries = [entry for entry in group.entries if any(result.epochs for result in entry.results)]
     if not entries:
@@ -104,16 +104,16 @@ def _score(entry: Entry) -> float:
     return max((float(value) for value in seen if isinstance(value, int | float)), default=-1.0)
 
 
-def draw(curves: Curves, words: Messages) -> Figure:
+def draw(curves: Curves, messages: Messages) -> Figure:
     figure = new_figure(9.6, 3.9)
-    figure.suptitle(words("curves title", group=curves.group))
+    figure.suptitle(messages("curves title", group=curves.group))
     for axes, (panel, metrics) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for run in curves.runs:
             for part, metric in metrics.items():
                 if metric in run.lines:
                     _draw_line(axes, run, part, run.lines[metric])
-        _finish(axes, panel, words)
-    figure.legend(*_legend(curves, words), loc="outside right upper", fontsize=8)
+        _finish(axes, panel, messages)
+    figure.legend(*_legend(curves, messages), loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -127,11 +127,11 @@ def _draw_line(axes: Axes, run: RunCurves, part: str, line: Line) -> None:
         axes.fill_between(line.epochs, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
 
 
-def _finish(axes: Axes, panel: str, words: Messages) -> None:
+def _finish(axes: Axes, panel: str, messages: Messages) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel(words("epoch"))
-    axes.set_ylabel(words(panel))
+    axes.set_xlabel(messages("epoch"))
+    axes.set_ylabel(messages(panel))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if panel == "loss":
         # One diverging run must not flatten all others: the axis is logarithmic where they lie far apart.
@@ -146,7 +146,7 @@ def _finish(axes: Axes, panel: str, words: Messages) -> None:
         axes.set_ylim(bottom=0.0)
 
 
-def _legend(curves: Curves, words: Messages) -> tuple[list[Any], list[str]]:
+def _legend(curves: Curves, messages: Messages) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = []
@@ -158,8 +158,8 @@ def _legend(curves: Curves, words: Messages) -> tuple[list[Any], list[str]]:
     others = sum(not run.shown for run in curves.runs)
     if others:
         handles.append(Line2D([], [], color=GREY, linewidth=0.8))
-        labels.append(words("other runs", count=others))
+        labels.append(messages("other runs", count=others))
     for part, dashes in DASHES.items():
         handles.append(Line2D([], [], color="black", linestyle=dashes, linewidth=1.2))
-        labels.append(words(part))
+        labels.append(messages(part))
     return handles, labels

@@ -39,7 +39,7 @@ class Recalls:
     runs: tuple[RunRecall, ...]
 
 
-def build(group: Group, collected: Collected, _words: Messages) -> list[Recalls]:
+def build(group: Group, collected: Collected, _messages: Messages) -> list[Recalls]:
     found = []
     for entry in group.entries:
         split = recall(collected, entry, "test")
@@ -56,22 +56,22 @@ def build(group: Group, collected: Collected, _words: Messages) -> list[Recalls]
     return [Recalls(name=f"{file_name(group.name)}-recall", group=group.name, runs=runs)]
 
 
-def draw(recalls: Recalls, words: Messages) -> Figure:
+def draw(recalls: Recalls, messages: Messages) -> Figure:
     figure = new_figure(7.4, 3.9)
     axes = figure.subplots()
     for run in recalls.runs:
         places = np.arange(1, len(run.recall) + 1)
         if run.shown:
-            label = f"{run.run} ({words('balanced accuracy')} {run.recall.mean():.3f})"
+            label = f"{run.run} ({messages('balanced accuracy')} {run.recall.mean():.3f})"
             axes.step(places, run.recall, where="mid", color=colour(run.position), linewidth=1.5, label=label)
         else:
             axes.step(places, run.recall, where="mid", color=GREY, linewidth=0.6, alpha=0.5)
     others = sum(not run.shown for run in recalls.runs)
     if others:
-        axes.plot([], [], color=GREY, linewidth=0.8, label=words("other runs", count=others))
-    axes.set_xlabel(words("category rank"))
-    axes.set_ylabel(words("recall"))
+        axes.plot([], [], color=GREY, linewidth=0.8, label=messages("other runs", count=others))
+    axes.set_xlabel(messages("category rank"))
+    axes.set_ylabel(messages("recall"))
     axes.set_ylim(-0.02, 1.02)
-    axes.set_title(words("recall title", group=recalls.group))
+    axes.set_title(messages("recall title", group=recalls.group))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

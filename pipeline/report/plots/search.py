@@ -55,7 +55,7 @@ class Searched:
     importance: Mapping[str, float]
 
 
-def build(group: Group, collected: Collected, _words: Messages) -> list[Searched]:
+def build(group: Group, collected: Collected, _messages: Messages) -> list[Searched]:
     if group.search is None:
         return []
     metric, cost = group.search.planned.search.metric, spent(group.search)
@@ -88,37 +88,37 @@ def build(group: Group, collected: Collected, _words: Messages) -> list[Searched
     ]
 
 
-def draw(searched: Searched, words: Messages) -> Figure:
+def draw(searched: Searched, messages: Messages) -> Figure:
     rows = 1 + math.ceil(len(searched.axes) / PANELS_A_ROW)
     figure = new_figure(9.0, 2.9 + 2.2 * (rows - 1))
     grid = figure.add_gridspec(rows, PANELS_A_ROW)
-    _draw_trials(figure.add_subplot(grid[0, :]), searched, words)
+    _draw_trials(figure.add_subplot(grid[0, :]), searched, messages)
     for place, axis in enumerate(searched.axes):
         axes = figure.add_subplot(grid[1 + place // PANELS_A_ROW, place % PANELS_A_ROW])
-        _draw_axis(axes, searched, axis, words)
+        _draw_axis(axes, searched, axis, messages)
         if place % PANELS_A_ROW == 0:
-            axes.set_ylabel(fill(words.name(searched.metric), LABEL), fontsize=7)
+            axes.set_ylabel(fill(messages.name(searched.metric), LABEL), fontsize=7)
     return figure
 
 
-def _draw_trials(axes: Axes, searched: Searched, words: Messages) -> None:
+def _draw_trials(axes: Axes, searched: Searched, messages: Messages) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs, best = zip(*searched.best, strict=True)
-    axes.step(epochs, best, where="post", color=colour(searched.position), label=words("best so far"))
-    _scatter(axes, searched, [trial.spent for trial in searched.trials], words)
+    axes.step(epochs, best, where="post", color=colour(searched.position), label=messages("best so far"))
+    _scatter(axes, searched, [trial.spent for trial in searched.trials], messages)
     if searched.failed:
         floor = [axes.get_ylim()[0]] * len(searched.failed)
         axes.scatter(searched.failed, floor, s=24, marker="x", color=GREY, clip_on=False)
-    axes.set_xlabel(words("epochs spent"))
-    axes.set_ylabel(fill(words.name(searched.metric), LABEL))
+    axes.set_xlabel(messages("epochs spent"))
+    axes.set_ylabel(fill(messages.name(searched.metric), LABEL))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_title(words("search title", search=searched.search))
+    axes.set_title(messages("search title", search=searched.search))
     # Beside the axes: trials may lie anywhere.
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Messages | None) -> None:
+def _scatter(axes: Axes, searched: Searched, places: list[Any], messages: Messages | None) -> None:
     tint = colour(searched.position)
     looks: dict[str, dict[str, Any]] = {
         "trial": {"facecolors": tint, "edgecolors": tint},
@@ -132,13 +132,13 @@ def _scatter(axes: Axes, searched: Searched, places: list[Any], words: Messages 
                 [places[place] for place in chosen],
                 [searched.trials[place].score for place in chosen],
                 s=24,
-                label=words(fate) if words else None,
+                label=messages(fate) if messages else None,
                 zorder=3,
                 **look,
             )
 
 
-def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Messages) -> None:
+def _draw_axis(axes: Axes, searched: Searched, axis: Axis, messages: Messages) -> None:
     values = [trial.settings.get(axis.name) for trial in searched.trials]
     if axis.options:
         texts = [setting(option).text for option in axis.options]
@@ -156,6 +156,6 @@ def _draw_axis(axes: Axes, searched: Searched, axis: Axis, words: Messages) -> N
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
     share = searched.importance.get(axis.name)
-    told = "" if share is None else f" ({words('of the variance', share=f'{share:.0%}')})"
+    told = "" if share is None else f" ({messages('of the variance', share=f'{share:.0%}')})"
     axes.set_title(f"{axis.name}{told}", fontsize=8)
     axes.tick_params(labelsize=7)

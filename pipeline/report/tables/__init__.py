@@ -1,4 +1,4 @@
-"""The tables of a group, one file each: ``ORDER`` and ``build(group, collected, words) -> Table | None``."""
+"""The tables of a group, one file each: ``ORDER`` and ``build(group, collected, messages) -> Table | None``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (import_module(f"{__name__}.{name}").ORDER, name)))
 
 
-def build_all(group: Group, collected: Collected, words: Messages) -> tuple[Table, ...]:
+def build_all(group: Group, collected: Collected, messages: Messages) -> tuple[Table, ...]:
     """Every table that has something to say of a group."""
-    built = (import_module(f"{__name__}.{name}").build(group, collected, words) for name in names())
+    built = (import_module(f"{__name__}.{name}").build(group, collected, messages) for name in names())
     return tuple(table for table in built if table is not None)

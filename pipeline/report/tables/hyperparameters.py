@@ -14,14 +14,14 @@ from pipeline.report.table import Cell, Column, Table, collapse_constant_columns
 ORDER = 1
 
 
-def build(group: Group, collected: Collected, words: Messages) -> Table | None:
+def build(group: Group, collected: Collected, messages: Messages) -> Table | None:
     if not group.entries:
         return None
     settings = [entry.first.settings for entry in group.entries]
     names = [name for name in hyperparameters(collected) if any(name in values for values in settings)]
     columns = (
-        Column(key="run", title=words("run"), number=False),
-        Column(key="architecture", title=words("architecture"), number=False),
+        Column(key="run", title=messages("run"), number=False),
+        Column(key="architecture", title=messages("architecture"), number=False),
         *(Column(key=name, title=name, number=_is_number(name, settings)) for name in names),
     )
     rows = tuple(
@@ -35,11 +35,11 @@ def build(group: Group, collected: Collected, words: Messages) -> Table | None:
     table = Table(
         name="hyperparameters",
         group=group.name,
-        title=f"{group.name}: {words('hyperparameters').lower()}",
+        title=f"{group.name}: {messages('hyperparameters').lower()}",
         columns=columns,
         rows=rows,
     )
-    return collapse_constant_columns(table, ("run", "architecture"), words("equal everywhere"), alone=PUBLISHED)
+    return collapse_constant_columns(table, ("run", "architecture"), messages("equal everywhere"), alone=PUBLISHED)
 
 
 def _is_number(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:

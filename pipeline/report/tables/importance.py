@@ -10,7 +10,7 @@ from pipeline.report.table import Cell, Column, Table, number
 ORDER = 5
 
 
-def build(group: Group, collected: Collected, words: Messages) -> Table | None:
+def build(group: Group, collected: Collected, messages: Messages) -> Table | None:
     if group.search is None:
         return None
     shares = collected.importance(group.search)
@@ -20,11 +20,11 @@ def build(group: Group, collected: Collected, words: Messages) -> Table | None:
     return Table(
         name="importance",
         group=group.name,
-        title=f"{group.name}: {words('importance').lower()}",
+        title=f"{group.name}: {messages('importance').lower()}",
         columns=(
-            Column(key="setting", title=words("setting"), number=False),
-            Column(key="importance", title=words("share of variance")),
+            Column(key="setting", title=messages("setting"), number=False),
+            Column(key="importance", title=messages("share of variance")),
         ),
         rows=tuple((Cell(label), number(share, 2)) for label, share in shares.items()),
-        notes=(words("note importance", metric=words.name(metric)),),
+        notes=(messages("note importance", metric=messages.name(metric)),),
     )

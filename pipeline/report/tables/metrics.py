@@ -27,7 +27,7 @@ SCORES = ("test_accuracy", "test_macro_f1", "test_top5")
 CHOSEN = "★"
 
 
-def build(group: Group, collected: Collected, words: Messages) -> Table | None:
+def build(group: Group, collected: Collected, messages: Messages) -> Table | None:
     if not group.entries:
         return None
     entries = group.entries
@@ -38,32 +38,32 @@ def build(group: Group, collected: Collected, words: Messages) -> Table | None:
         cells[key], titles[key] = column, title
 
     chosen = best(entries, "validation_balanced_accuracy")
-    add("run", words("run"), [_name(entry, chosen, len(entries)) for entry in entries])
-    add("seeds", words("seeds"), [Cell(entry.seeds_text(words), float(len(entry.done))) for entry in entries])
+    add("run", messages("run"), [_name(entry, chosen, len(entries)) for entry in entries])
+    add("seeds", messages("seeds"), [Cell(entry.seeds_text(messages), float(len(entry.done))) for entry in entries])
     for metric, split in TESTED.items():
-        add(metric, words(metric), _tested(entries, collected, metric, split))
+        add(metric, messages(metric), _tested(entries, collected, metric, split))
         if split == "test":
-            add("interval", words("interval"), _interval(entries, collected))
+            add("interval", messages("interval"), _interval(entries, collected))
         if any(entry.reference(metric) is not None for entry in entries):
-            add(f"{metric} reference", words("reference"), [number(entry.reference(metric)) for entry in entries])
-            add(f"{metric} difference", words("difference"), [_difference(entry, metric) for entry in entries])
+            add(f"{metric} reference", messages("reference"), [number(entry.reference(metric)) for entry in entries])
+            add(f"{metric} difference", messages("difference"), [_difference(entry, metric) for entry in entries])
     for metric in LOSSES:
-        add(metric, words(metric), _plain(entries, metric, lowest=True))
+        add(metric, messages(metric), _plain(entries, metric, lowest=True))
     for metric in SCORES:
-        add(metric, words(metric), _plain(entries, metric, lowest=False))
-    add("epochs_run", words("epochs_run"), [_average(entry, "epochs_run", 0) for entry in entries])
-    add("train_seconds", words("train_seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
-    add("gpu_hours", words("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
+        add(metric, messages(metric), _plain(entries, metric, lowest=False))
+    add("epochs_run", messages("epochs_run"), [_average(entry, "epochs_run", 0) for entry in entries])
+    add("train_seconds", messages("train_seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
+    add("gpu_hours", messages("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
     text = {"run", "seeds", "interval"}
     table = Table(
         name="metrics",
         group=group.name,
-        title=f"{group.name}: {words('metrics').lower()}",
+        title=f"{group.name}: {messages('metrics').lower()}",
         columns=tuple(Column(key=key, title=titles[key], number=key not in text) for key in cells),
         rows=rows_of(cells),
-        notes=_notes(entries, cells, words),
+        notes=_notes(entries, cells, messages),
     )
-    return collapse_constant_columns(table, ("run", "test_balanced_accuracy"), words("same for all"))
+    return collapse_constant_columns(table, ("run", "test_balanced_accuracy"), messages("same for all"))
 
 
 def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:
@@ -127,12 +127,12 @@ def _average(entry: Entry, metric: str, decimals: int) -> Cell:
     return number(mean, decimals)
 
 
-def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], words: Messages) -> tuple[str, ...]:
+def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], messages: Messages) -> tuple[str, ...]:
     notes = []
     if any(len(entry.results) > 1 for entry in entries):
-        notes.append(words("note spread"))
+        notes.append(messages("note spread"))
     if any(cell is not EMPTY for cell in cells["interval"]):
-        notes.append(words("note interval"))
+        notes.append(messages("note interval"))
     if len(entries) > 1 and any(entry.done for entry in entries):
-        notes += [words("note bold"), words("note chosen")]
+        notes += [messages("note bold"), messages("note chosen")]
     return tuple(notes)

@@ -10,33 +10,33 @@ from pipeline.report.table import Cell, Column, Table, number, spread
 ORDER = 3
 
 
-def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
-    rows = tuple(row for entry in group.entries for row in _rows(entry, words))
+def build(group: Group, _collected: Collected, messages: Messages) -> Table | None:
+    rows = tuple(row for entry in group.entries for row in _rows(entry, messages))
     if not rows:
         return None
     return Table(
         name="published",
         group=group.name,
-        title=f"{group.name}: {words('published').lower()}",
+        title=f"{group.name}: {messages('published').lower()}",
         columns=(
-            Column(key="run", title=words("run"), number=False),
-            Column(key="metric", title=words("metric"), number=False),
-            Column(key="ours", title=words("ours")),
-            Column(key="reference", title=words("reference")),
-            Column(key="difference", title=words("difference")),
+            Column(key="run", title=messages("run"), number=False),
+            Column(key="metric", title=messages("metric"), number=False),
+            Column(key="ours", title=messages("ours")),
+            Column(key="reference", title=messages("reference")),
+            Column(key="difference", title=messages("difference")),
         ),
         rows=rows,
     )
 
 
-def _rows(entry: Entry, words: Messages) -> list[tuple[Cell, ...]]:
+def _rows(entry: Entry, messages: Messages) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for metric, published in entry.first.row.reference.items():
         ours = entry.mean(metric)
         rows.append(
             (
                 Cell(entry.run, entry=entry.position),
-                Cell(words.name(metric)),
+                Cell(messages.name(metric)),
                 spread(ours, entry.deviation(metric)),
                 number(published),
                 number(None if ours is None else ours - published, sign=True),

@@ -11,7 +11,7 @@ from pipeline.report.table import Cell, Column, Table, collapse_constant_columns
 ORDER = 4
 
 
-def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
+def build(group: Group, _collected: Collected, messages: Messages) -> Table | None:
     if group.search is None:
         return None
     metric = group.search.planned.search.metric
@@ -19,17 +19,17 @@ def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
     trials = by_score(group.search)
     top = [trial.number for trial in trials[:1] if trial.state != "failed" and metric in trial.figures]
     columns = (
-        Column(key="trial", title=words("trial")),
-        Column(key="state", title=words("state"), number=False),
-        Column(key=metric, title=words.name(metric)),
+        Column(key="trial", title=messages("trial")),
+        Column(key="state", title=messages("state"), number=False),
+        Column(key=metric, title=messages.name(metric)),
         *(Column(key=name, title=name) for name in names),
-        Column(key="epochs_run", title=words("epochs_run")),
-        Column(key="gpu_hours", title=words("GPU-hours")),
+        Column(key="epochs_run", title=messages("epochs_run")),
+        Column(key="gpu_hours", title=messages("GPU-hours")),
     )
     rows = tuple(
         (
             Cell(str(trial.number), float(trial.number)),
-            Cell(_state(trial, words)),
+            Cell(_state(trial, messages)),
             number(trial.figures.get(metric), bold=trial.number in top),
             *(setting(trial.point.get(name)) for name in names),
             number(float(len(trial.epochs)) if trial.epochs else None, 0),
@@ -38,12 +38,12 @@ def build(group: Group, _collected: Collected, words: Messages) -> Table | None:
         for trial in trials
     )
     table = Table(
-        name="trials", group=group.name, title=f"{group.name}: {words('trials').lower()}", columns=columns, rows=rows
+        name="trials", group=group.name, title=f"{group.name}: {messages('trials').lower()}", columns=columns, rows=rows
     )
-    return collapse_constant_columns(table, ("trial", metric), words("same for all"))
+    return collapse_constant_columns(table, ("trial", metric), messages("same for all"))
 
 
-def _state(trial: Trial, words: Messages) -> str:
+def _state(trial: Trial, messages: Messages) -> str:
     if trial.state == "done" and trial.stopped:
-        return words("stopped early")
-    return words.reason(trial.cause or trial.state)
+        return messages("stopped early")
+    return messages.name(trial.cause or trial.state)
