@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.record import Record
 from jobs.search import algorithms
 from jobs.search.next_trial import claim_point, observations_of, propose
-from jobs.search.study import Study
-from jobs.search.trial import read_trials
+from jobs.search.study import Study, read_trials
 from jobs.storage import Storage, write_json
+from jobs.task import Record
 
 SPACE: dict[str, Any] = {
     "hidden_layers": {"choice": [[256, 128], [256, 514, 256], [514, 256, 128]]},

@@ -29,8 +29,7 @@ from typing import Any
 from jobs import entry, metrics_log, models
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
-from jobs.search import best_so_far, trials
-from jobs.search.study import Study
+from jobs.search.study import Study, best_so_far, read_trials
 from jobs.settings import resolve
 from jobs.storage import Storage
 from jobs.task import Task
@@ -185,12 +184,15 @@ def halving(storage: Storage, dataset: str, epochs: int, seed: int, mark: float,
     folders = [study.task(number).write(storage) for number in range(most)]
     for folder in folders:
         entry.run(folder)
-        curve = best_so_far(storage, study.id)
-        reached = [(spent, best) for spent, best in curve if best >= mark]
+        lines = [line for trial in read_trials(study) for line in metrics_log.read(trial.folder)]
+        lines.sort(key=lambda line: float(line["ended"]))
+        values = [line[study.definition["metric"]] for line in lines]
+        curve = list(enumerate(best_so_far(study.definition["metric"], values), start=1))
+        reached = [(spent, best) for spent, best in curve if best is not None and best >= mark]
         if reached or curve[-1][0] >= most:
             break
     spent, best = reached[0] if reached else curve[-1]
-    return spent, best, len(trials(storage, study.id))
+    return spent, best, len(read_trials(study))
 
 
 if __name__ == "__main__":

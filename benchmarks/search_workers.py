@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from search_fixture import fake_train, make_study, run_pool
 
-from jobs.record import read_record
-from jobs.search import trials
 from jobs.search.next_trial import next_promotable
+from jobs.search.study import read_trials
 from jobs.storage import read_json
+from jobs.task import read_record
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def repeat(root: Path, given: argparse.Namespace, seed: int) -> str:
         seed=seed,
     )
     spent = time.monotonic() - began
-    found = trials(study.storage, study.id)
+    found = read_trials(study)
     points = {json.dumps(trial.point, sort_keys=True) for trial in found}
     assert [trial.number for trial in found] == list(range(given.trials))
     assert len(points) == len({trial.task for trial in found}) == given.trials

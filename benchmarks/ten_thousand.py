@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from jobs.record import Record
 from jobs.storage import Storage
+from jobs.task import Record
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, begin

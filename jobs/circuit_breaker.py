@@ -10,9 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.record import read_record
 from jobs.storage import OWNER_WRITES, Storage, digest, write_json
-from jobs.task import Task
+from jobs.task import Task, read_record
 
 HELD = "held.json"
 

@@ -1,12 +1,14 @@
-"""What a stage is given while it runs: its folder, its attempt, the request to stop, its progress."""
+"""What a stage is given while it runs: its folder, its attempt, the request to stop, its progress, cores and GPUs."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ PROGRESS_EVERY_S = 2.0
 
 
 class TaskFailedError(Exception):
-    """The task ends as failed for a known cause, one of ``jobs.record.CAUSES``."""
+    """The task ends as failed for a known cause, one of ``jobs.task.CAUSES``."""
 
     def __init__(self, cause: str, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -63,13 +65,45 @@ class Context:
             return
         self._written = now
         temporary = self.folder / f".progress.{self.attempt.number}.tmp"
-        # A full storage must not end a run for this: what has to be written will tell.
+        # A full storage must not end a run for this; writes that the result needs still fail.
         with suppress(OSError):
             with open_plain(temporary, "wb") as file:
                 file.write(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
             temporary.replace(self.folder / "progress.json")
 
-    def say(self, message: str) -> None:
-        """A line for the task's log."""
+    def log(self, message: str) -> None:
+        """Print a line to the task's log."""
         with suppress(OSError):  # the log is on the storage too
             print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+# What this process was allotted, by what its environment says; nothing is asked of a driver here.
+
+
+def allotted_cpus() -> int:
+    """The cores this process may use: what Slurm allotted, never more than the scheduler lets it run on."""
+    allowed = len(os.sched_getaffinity(0))
+    requested = os.environ.get("TANDA_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or ""
+    return min(allowed, int(requested)) if requested.isdigit() and int(requested) > 0 else allowed
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, by index or id; CUDA reads it up to the first that is none.
+
+    Its twin is ``slurm.machine.visible_gpus``: these two packages know nothing of each other.
+    """
+    names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    # NoDevFiles is Slurm's word for none; a negative index is CUDA's.
+    return list(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
+
+
+def allotted_gpus(environment: Mapping[str, str] = os.environ) -> int | None:
+    """How many GPUs this process was allotted; None where nobody has said, as in a shell.
+
+    TANDA_GPUS is what the task's element was given. A site that allots GPUs by an option of its own leaves it at 0 and
+    names them in CUDA_VISIBLE_DEVICES.
+    """
+    counts = [int(count)] if (count := environment.get("TANDA_GPUS", "")).isdigit() else []
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        counts.append(len(visible_gpus(environment)))
+    return max(counts, default=None)

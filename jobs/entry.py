@@ -17,13 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jobs import circuit_breaker, gpus, storage_errors
+from jobs import circuit_breaker
 from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
-from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
+from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, visible_gpus
 from jobs.errors import TandaError
-from jobs.record import VERDICTS, Record, is_done
-from jobs.storage import Storage, write_json
-from jobs.task import Task
+from jobs.storage import Storage, WaitBudget, describe_error, is_transient, write_json
+from jobs.task import VERDICTS, Record, Task, is_done
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
 WAIT_S = 2.0
@@ -67,13 +66,6 @@ def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bo
     return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
 
 
-def cpus() -> int:
-    """The cores this process may use: what Slurm allotted, never more than the scheduler lets it run on."""
-    allowed = len(os.sched_getaffinity(0))
-    asked = os.environ.get("TANDA_CPUS") or os.environ.get("SLURM_CPUS_PER_TASK") or ""
-    return min(allowed, int(asked)) if asked.isdigit() and int(asked) > 0 else allowed
-
-
 class InterruptFlag:
     """True once SIGUSR2, SIGTERM or SIGINT came: the handler does nothing but set it."""
 
@@ -91,12 +83,12 @@ class InterruptFlag:
 
 def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
     """Begin the next attempt, once the storage has room for it; None when asked to stop meanwhile."""
-    patience = storage_errors.WaitBudget(interrupted)
+    budget = WaitBudget(interrupted)
     while True:
         try:
             return begin(folder, _provenance())
         except OSError as error:
-            if not storage_errors.is_transient(error) or not (patience.wait(folder) or interrupted()):
+            if not is_transient(error) or not (budget.wait(folder) or interrupted()):
                 raise
         if interrupted():
             return None
@@ -104,13 +96,18 @@ def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
 
 def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
     """Attempt the task; when the storage is full, wait for room and go on as the next attempt."""
-    patience = storage_errors.WaitBudget(interrupted)
+    budget = WaitBudget(interrupted)
     while True:
         context = Context(
-            task=task, storage=storage, folder=attempt.folder, attempt=attempt, interrupted=interrupted, cpus=cpus()
+            task=task,
+            storage=storage,
+            folder=attempt.folder,
+            attempt=attempt,
+            interrupted=interrupted,
+            cpus=allotted_cpus(),
         )
         with attempt.heartbeat():
-            status = _attempt(context, patience)
+            status = _attempt(context, budget)
         if status is not None:
             return status
         following = begin_after(attempt.folder, attempt.number, _provenance())
@@ -129,7 +126,7 @@ def _post_stage(task: Task, storage: Storage, interrupted: Callable[[], bool]) -
         return FAILED
 
 
-def _attempt(context: Context, patience: storage_errors.WaitBudget) -> int | None:
+def _attempt(context: Context, budget: WaitBudget) -> int | None:
     """An exit status; None when the storage took nothing more for a while and does again."""
     started = time.time()
     try:
@@ -139,16 +136,16 @@ def _attempt(context: Context, patience: storage_errors.WaitBudget) -> int | Non
         context.attempt.check()
         _record(context, started, state="done", outcome=outcome)
     except TaskInterruptedError as pause:
-        context.say(f"paused: {pause}")
+        context.log(f"paused: {pause}")
         _end(context.attempt, started, state="paused", message=str(pause))
         return PAUSED
     except SupersededError as error:
-        context.say(f"stopped: {error}")
+        context.log(f"stopped: {error}")
         _end(context.attempt, started, state="superseded", message=str(error))
         return PAUSED
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
-        if storage_errors.is_transient(error):
-            return _wait_for_space(context, started, error, patience)
+        if is_transient(error):
+            return _wait_for_space(context, started, error, budget)
         return _failed(context, started, error)
     _end(context.attempt, started, state="done")
     return DONE
@@ -160,13 +157,11 @@ def _check_needs(context: Context) -> None:
         raise TaskFailedError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
 
 
-def _wait_for_space(
-    context: Context, started: float, error: Exception, patience: storage_errors.WaitBudget
-) -> int | None:
+def _wait_for_space(context: Context, started: float, error: Exception, budget: WaitBudget) -> int | None:
     """Wait for room on the storage: None once there is some, else an exit status."""
-    reason = storage_errors.describe(error, context.storage.root)
-    context.say(f"waiting for room: {reason}")
-    there_is_room = patience.wait(context.folder)
+    reason = describe_error(error, context.storage.root)
+    context.log(f"waiting for room: {reason}")
+    there_is_room = budget.wait(context.folder)
     if not there_is_room and not context.interrupted():
         return _failed(context, started, error)
     _end(context.attempt, started, state="paused", message=reason)
@@ -174,14 +169,14 @@ def _wait_for_space(
 
 
 def _failed(context: Context, started: float, error: Exception) -> int:
-    known = storage_errors.describe(error, context.storage.root)
+    known = describe_error(error, context.storage.root)
     cause, message, details = ("error", known, {}) if known else _cause(error)
     if cause == "error" and not known and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
-    context.say(f"failed ({cause}): {message}")
+    context.log(f"failed ({cause}): {message}")
     if cause not in VERDICTS and is_done(context.storage, context.task.id):
         # A task that was done and is continued, say on a GPU that has died since: it still has its result.
-        context.say("the result that it had before holds")
+        context.log("the result that it had before holds")
         _end(context.attempt, started, state="failed", cause=cause, message=message)
         return FAILED
     outcome = Outcome(files=(), result=details)
@@ -192,7 +187,7 @@ def _failed(context: Context, started: float, error: Exception) -> int:
             circuit_breaker.note_failure(context.task.id, cause, message)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left to say it with.
-        context.say(f"could not write the record: {fault}")
+        context.log(f"could not write the record: {fault}")
     return FAILED
 
 
@@ -267,9 +262,9 @@ def _provenance() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "cpus": cpus(),  # sums of floats come out otherwise on another number of threads
+        "cpus": allotted_cpus(),  # sums of floats come out otherwise on another number of threads
         "git_commit": os.environ.get("TANDA_COMMIT"),
-        "gpus": len(gpus.visible()),
+        "gpus": len(visible_gpus()),
         "slurm": slurm,
     }
 
@@ -284,5 +279,5 @@ def main() -> int:
     try:
         return run(Path(sys.argv[1]))
     except (OSError, TandaError) as error:
-        print(f"tanda: {storage_errors.describe(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
+        print(f"tanda: {describe_error(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
         return 2

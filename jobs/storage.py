@@ -1,12 +1,13 @@
-"""The shared storage: its layout, and the only ways in which anything is written to it."""
+"""The shared storage: its layout, the only ways in which anything is written to it, and what to do when it is full."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,18 @@ from jobs.errors import DamagedFileError
 ID_LENGTH = 16
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
+
+# A disk that fills up is often emptied again soon; a node is not held for longer than this, all waits of a task added.
+MAX_WAIT_S = 300.0
+POLL_S = 5.0
+PROBE_BYTES = bytes(1 << 20)
+
+_TRANSIENT = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+}
+_REFUSED = {errno.EACCES, errno.EPERM}
 
 
 def digest(value: object) -> str:
@@ -198,3 +211,74 @@ class Storage:
     def sizes(self, files: Iterable[Path]) -> dict[str, int]:
         """What a record says of its files: path relative to the storage -> size in bytes."""
         return {str(path.relative_to(self.root)): path.stat().st_size for path in files}
+
+
+# When the storage takes nothing more: which errors those are, what to say of them, and waiting until it does again.
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the storage is full or read-only for now: the same may go well once there is room."""
+    return _errno(error) in _TRANSIENT
+
+
+def describe_error(error: BaseException, root: Path) -> str | None:
+    """One line for an error of the storage (or of a file that may not be read): what, where, and what to do.
+
+    None for every other error.
+    """
+    number = _errno(error)
+    where = getattr(error, "filename", None) or root
+    if number in _TRANSIENT:
+        advice = "`tanda gc` lists what can go" if number != errno.EROFS else "mount it for writing"
+        return (
+            f"{where}: {_TRANSIENT[number]}; "
+            f"what was saved is kept: {advice}, then `tanda submit` again goes on from it"
+        )
+    if number == errno.ELOOP and isinstance(error, OSError):
+        return f"{where}: {error.strerror}"
+    if number in _REFUSED:
+        return f"{where}: user {os.getuid()} may not do that here; grant it, then `tanda submit` again goes on"
+    return None
+
+
+class WaitBudget:
+    """How much waiting for room is left to this process."""
+
+    def __init__(self, interrupted: Callable[[], bool], total_s: float | None = None) -> None:
+        self._interrupted = interrupted
+        self._left_s = MAX_WAIT_S if total_s is None else total_s
+
+    def wait(self, folder: Path) -> bool:
+        """Wait until something can be written to the folder again; False when asked to stop, or out of time."""
+        while self._left_s > 0 and not self._interrupted():
+            began = time.monotonic()
+            time.sleep(min(POLL_S, self._left_s))
+            writable = _writable(folder)
+            self._left_s -= time.monotonic() - began
+            if writable:
+                return True
+        return False
+
+
+def _errno(error: BaseException) -> int | None:
+    for fault in (error, error.__cause__):
+        if isinstance(fault, OSError):
+            # numpy tells of a full disk in words alone.
+            short = fault.errno is None and " requested and " in str(fault) and str(fault).endswith("written")
+            return errno.ENOSPC if short else fault.errno
+    return None
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / f".room-{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        with probe.open("xb") as file:
+            file.write(PROBE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import Attempt, history
-from jobs.record import Record, is_done, read_record
-from jobs.search.trial import is_continued
+from jobs.search.study import is_continued
 from jobs.storage import Storage
+from jobs.task import Record, is_done, read_record
 from pipeline import submission
 from pipeline.decisions.closing import ClosingEvidence, closing_actions, lost_candidates, resumable
 from pipeline.decisions.retry import Retry, made_progress

@@ -15,9 +15,8 @@ from typing import Any
 
 from jobs import metrics_log
 from jobs.errors import DamagedFileError, InputError
-from jobs.record import Record, read_record
 from jobs.storage import Storage, digest, read_json
-from jobs.task import Task
+from jobs.task import Record, Task, read_record
 from pipeline.submission import HOME
 
 # What a journal's line and a record say of time and place differs between equal runs.

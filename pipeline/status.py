@@ -15,10 +15,10 @@ from rich.table import Table
 
 from jobs.attempt import STALE_S, history
 from jobs.circuit_breaker import HELD
-from jobs.record import is_done, read_record
-from jobs.search import Summary, summary
-from jobs.search.trial import continuation, is_continued
+from jobs.search.study import continuation, is_continued
+from jobs.search.summary import Summary, summary
 from jobs.storage import Storage, read_json
+from jobs.task import is_done, read_record
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
     STATES,

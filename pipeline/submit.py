@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.search.trial import is_continued
+from jobs.search.study import is_continued
 from jobs.storage import Storage
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests

@@ -29,7 +29,7 @@ def this_machine() -> Machine:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, up to the first that is none: see ``jobs.gpus.visible``, its twin."""
+    """The GPUs that CUDA_VISIBLE_DEVICES names, up to the first that is none, as ``jobs.context.visible_gpus`` does."""
     names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
     return tuple(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 

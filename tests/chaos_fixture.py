@@ -21,8 +21,8 @@ from small_manifest import MANIFEST, write_manifest
 
 from jobs import metrics_log
 from jobs.attempt import history
-from jobs.record import is_done, read_record
 from jobs.storage import Storage
+from jobs.task import is_done, read_record
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import Plan, Planned, make_plan
@@ -242,7 +242,7 @@ def _content(path: Path) -> str:
 
 def _trials(plan: Plan, storage: Storage) -> list[str]:
     """Every trial of a search once: one folder with a point, one task, no point twice."""
-    from jobs.search.trial import trials
+    from search_fixture import trials
 
     wrong = []
     for search in plan.searches:

@@ -14,9 +14,9 @@ import numpy as np
 from jobs import metrics_log, models
 from jobs.attempt import begin
 from jobs.data.settings import Data
-from jobs.record import Record
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json, write_whole
+from jobs.task import Record
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan

@@ -20,12 +20,11 @@ from typing import Any
 
 from jobs import attempt, entry, metrics_log
 from jobs.context import Context, TaskFailedError, TaskInterruptedError
-from jobs.record import Record
 from jobs.search.next_trial import StopAtRung
-from jobs.search.study import Study
+from jobs.search.study import Study, Trial, open_study, read_trials
 from jobs.stages import trial as stage
 from jobs.storage import Storage, read_json, write_json
-from jobs.task import Task
+from jobs.task import Record, Task
 
 SPACE: dict[str, Any] = {
     "learning_rate": {"loguniform": [1e-5, 1e-1]},
@@ -201,3 +200,11 @@ def run_pool(
             if process.exitcode not in (0, 1):
                 waiting.insert(0, number)
     return statuses
+
+
+def trials(storage: Storage, search_id: str) -> list[Trial]:
+    """Every trial of a search, read afresh; none where nothing has started."""
+    try:
+        return read_trials(open_study(storage, search_id))
+    except FileNotFoundError:
+        return []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from decisions_fixture import Tasks, queued, runs, search, stands
 
-from jobs.record import CAUSES
+from jobs.task import CAUSES
 from pipeline.decisions.closing import (
     GIVEN_UP,
     ClosingActions,

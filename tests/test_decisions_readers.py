@@ -13,8 +13,8 @@ from report_fixture import Made, data_files, finish_dataset, finish_train, make,
 from small_manifest import write_manifest
 
 from jobs.attempt import STALE_S, begin
-from jobs.record import read_record
 from jobs.storage import Storage, write_json
+from jobs.task import read_record
 from pipeline import close, status, submission
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.task_state import TaskState

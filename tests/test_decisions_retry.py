@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.record import CAUSES
+from jobs.task import CAUSES
 from pipeline.decisions.retry import FINAL, MEMORY_FACTOR, Retry, retry_of
 from pipeline.decisions.task_state import STATES, TaskState
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.record import CAUSES, Record
+from jobs.task import CAUSES, Record
 from pipeline.decisions.task_state import (
     STATES,
     AttemptEvidence,

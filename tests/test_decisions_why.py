@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.record import CAUSES
+from jobs.task import CAUSES
 from pipeline.decisions.task_state import TaskState
 from pipeline.why import REMEDIES, failure_lines
 

@@ -13,9 +13,8 @@ import pytest
 
 from jobs import attempt, entry
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
-from jobs.record import read_record
 from jobs.storage import Storage, write_json
-from jobs.task import Task
+from jobs.task import Task, read_record
 
 Stage = Callable[[Context], Outcome]
 

@@ -16,10 +16,9 @@ from training_fixture import context_of, publish_dataset, train_task
 
 from jobs import entry
 from jobs.context import TaskInterruptedError
-from jobs.record import Record, read_record
 from jobs.stages import evaluate
 from jobs.storage import Storage, read_json
-from jobs.task import Task
+from jobs.task import Record, Task, read_record
 from jobs.training import metrics
 from jobs.training.loop import HostMetricAccumulator, MetricAccumulator
 from jobs.training.metrics import of_logits

@@ -131,12 +131,12 @@ def test_embedding_scale_shrinks_the_start() -> None:
 
 def test_cnn_refuses_a_filter_longer_than_any_title() -> None:
     settings = resolve(models.settings("cnn"), {"filters_length": [2, 9]})
-    assert "longer than max_length, 8" in str(models.check("cnn", settings, 8))
-    assert models.check("cnn", settings, 9) is None
+    assert "longer than max_length, 8" in str(models.describe("cnn").check(settings, 8))
+    assert models.describe("cnn").check(settings, 9) is None
 
 
 def test_cnn_refuses_a_length_named_twice() -> None:
-    assert "twice" in str(models.check("cnn", resolve(models.settings("cnn"), {"filters_length": [2, 2]}), 8))
+    assert "twice" in str(models.describe("cnn").check(resolve(models.settings("cnn"), {"filters_length": [2, 2]}), 8))
 
 
 def test_packed_lays_titles_out_by_time_longest_first() -> None:

@@ -125,4 +125,4 @@ def test_an_empty_vocabulary_says_what_to_change() -> None:
 
 
 def test_liblinear_refuses_a_loss_it_does_not_know() -> None:
-    assert "needs solver: sgd" in str(models.check("linear", settings(loss="log_loss"), 32))
+    assert "needs solver: sgd" in str(models.describe("linear").check(settings(loss="log_loss"), 32))

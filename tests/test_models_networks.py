@@ -161,4 +161,4 @@ def test_defaults_are_sound_and_documented(name: str) -> None:
     settings = models.settings(name)
     assert len({setting.name for setting in settings}) == len(settings)
     assert all(setting.doc for setting in settings)
-    assert models.check(name, resolve(settings), 32) is None
+    assert models.describe(name).check(resolve(settings), 32) is None

@@ -25,7 +25,7 @@ import pytest
 import typer
 from rig import Rig
 
-from jobs.record import CAUSES
+from jobs.task import CAUSES
 from pipeline.cli import app
 from pipeline.decisions.task_state import STATES
 

@@ -12,8 +12,8 @@ from search_fixture import SPACE, objective
 
 from jobs import models
 from jobs.search import algorithms
+from jobs.search.algorithms import Observation
 from jobs.search.space import Range, Space, labels, read_space
-from jobs.search.study import Observation
 
 CONDITIONAL: dict[str, Any] = {
     "depth": {
@@ -49,7 +49,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_the_algorithms_are_found_by_their_files() -> None:
     assert {"random", "tpe"} <= set(algorithms.names())
-    with pytest.raises(ValueError, match="unknown search algorithm 'tpee': must be one of random, tpe"):
+    with pytest.raises(ValueError, match="unknown search algorithm 'tpee'; did you mean 'tpe'"):
         algorithms.load("tpee")
 
 

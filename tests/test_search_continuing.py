@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_fixture import fake_train, make_study, run_inline
+from search_fixture import fake_train, make_study, run_inline, trials
 
 from jobs import attempt, entry, metrics_log
 from jobs.context import Context, TaskFailedError
-from jobs.record import is_done
-from jobs.search import trials, winner
 from jobs.search.next_trial import next_promotable, rung
 from jobs.search.study import Study
+from jobs.search.summary import winner
 from jobs.stages import trial as stage
+from jobs.task import is_done
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 DEAD = RuntimeError("CUDA error: uncorrectable ECC error encountered")

@@ -14,7 +14,7 @@ from jobs import models
 from jobs.search.algorithms import random
 from jobs.search.importance import importance, main_effects
 from jobs.search.space import Space, read_space
-from jobs.search.trial import Trial
+from jobs.search.study import Trial
 
 FLAT = read_space(SPACE, models.settings("mlp"))
 

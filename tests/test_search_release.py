@@ -17,8 +17,8 @@ from report_fixture import (
 )
 
 from jobs.attempt import begin, history
-from jobs.record import is_done, read_record
-from jobs.search import NoWinnerError, summary, winner
+from jobs.search.summary import NoWinnerError, summary, winner
+from jobs.task import is_done, read_record
 from pipeline.close import record_lost_trial, unrecorded_trials
 from pipeline.decisions.closing import lost_candidates, retries_without
 from pipeline.decisions.retry import Retry

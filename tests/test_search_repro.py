@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from small_manifest import MANIFEST, tanda, write_manifest
 
-from jobs.record import read_record
 from jobs.storage import Storage
+from jobs.task import read_record
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.report.collect import Collected, collect

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import models
-from jobs.search import validate_space
 from jobs.search.algorithms import random
-from jobs.search.space import Space, read_space, samples
+from jobs.search.space import Space, read_space, samples, validate_space
 from jobs.search.stopping import check_stopping
 
 MLP = models.settings("mlp")

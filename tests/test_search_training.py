@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from search_fixture import trials
 from training_fixture import publish_dataset, train_task
 
 from jobs import attempt, entry, metrics_log
-from jobs.record import read_record
-from jobs.search import summary, trials, winner
 from jobs.search.study import Study
+from jobs.search.summary import summary, winner
 from jobs.storage import Storage, read_json
-from jobs.task import Task
+from jobs.task import Task, read_record
 
 TIMING = ("seconds", "titles_per_s", "ended", "attempt")
 TRIALS = 6

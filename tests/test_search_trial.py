@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_fixture import diverge, fake_train, make_study, objective, run_inline, start, submit
+from search_fixture import diverge, fake_train, make_study, objective, run_inline, start, submit, trials
 from small_manifest import MANIFEST, write_titles
 
 from jobs import attempt, metrics_log
 from jobs.context import TaskFailedError
-from jobs.record import is_done, read_record
-from jobs.search import NoWinnerError, best_so_far, summary, trial_settings, trials, winner, winner_settings
 from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
-from jobs.search.study import Study
-from jobs.search.trial import read_trials
+from jobs.search.study import Study, best_so_far, read_trials
+from jobs.search.summary import NoWinnerError, summary, winner, winner_settings
 from jobs.storage import Storage, read_json
+from jobs.task import is_done, read_record
 from pipeline.manifest.load import load
 from pipeline.plan import make_plan
 
@@ -67,13 +66,17 @@ def test_a_trial_says_what_it_came_to_and_where_its_run_is(tmp_path: Path) -> No
     best = max(found, key=lambda trial: trial.value or 0)
     assert winner(study.storage, study.id, 3, 1) == best.folder == study.storage.run(study.task(best.number).id)
     settings = winner_settings(study.storage, study.id, 3)
-    assert settings == trial_settings(study.storage, study.task(best.number))
+    assert settings == study.settings(best.point)
     assert settings["architecture"] == "mlp" and settings["dataset"] == study.definition["dataset"]
     assert settings["epochs"] == 4 and settings.items() >= best.point.items()
     glance = summary(study.storage, study.id)
     assert glance is not None and glance.best == best and glance.epochs_spent == 12 and glance.states == {"done": 3}
-    curve = best_so_far(study.storage, study.id)
-    assert [spent for spent, _ in curve] == list(range(1, 13)) and curve[-1][1] == best.value
+
+
+def test_the_best_so_far_follows_the_metric_and_is_none_before_the_first_value() -> None:
+    values = [None, 0.5, None, 0.2, 0.9, 0.9]
+    assert list(best_so_far("validation_accuracy", values)) == [None, 0.5, 0.5, 0.5, 0.9, 0.9]
+    assert list(best_so_far("validation_loss", values)) == [None, 0.5, 0.5, 0.2, 0.2, 0.2]
 
 
 def test_a_loss_is_minimised_and_keep_last_takes_the_last_epoch(tmp_path: Path) -> None:

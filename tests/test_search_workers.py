@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from search_fixture import fake_train, make_study, run_pool
+from search_fixture import fake_train, make_study, run_pool, trials
 
 from jobs import attempt, metrics_log
-from jobs.record import read_record
-from jobs.search import trials
 from jobs.search.next_trial import next_promotable, rung
 from jobs.search.study import Study
 from jobs.storage import read_json
+from jobs.task import read_record
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import metrics_log
-from jobs.record import Record, is_done, read_record
 from jobs.storage import (
     Storage,
     claim,
@@ -23,7 +22,7 @@ from jobs.storage import (
     write_json,
     write_whole,
 )
-from jobs.task import Task
+from jobs.task import Record, Task, is_done, read_record
 from pipeline.report import records
 
 VALUES = st.recursive(

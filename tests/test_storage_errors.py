@@ -15,12 +15,11 @@ from types import ModuleType
 
 import pytest
 
-from jobs import entry, storage_errors
+from jobs import entry, storage
 from jobs.attempt import history
 from jobs.context import Context, Outcome
-from jobs.record import read_record
 from jobs.storage import Storage, write_whole
-from jobs.task import Task
+from jobs.task import Task, read_record
 
 Stage = Callable[[Context], Outcome]
 WEIGHTS = bytes(3 << 20)
@@ -74,8 +73,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Look for room often; and leave the signal handlers as they were."""
     numbers = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    monkeypatch.setattr(storage_errors, "POLL_S", 0.05)
-    monkeypatch.setattr(storage_errors, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(storage, "POLL_S", 0.05)
+    monkeypatch.setattr(storage, "MAX_WAIT_S", 60.0)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -122,7 +121,7 @@ def test_a_full_disk_is_waited_for_and_the_task_goes_on(
 def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_goes_on(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(storage_errors, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(storage, "MAX_WAIT_S", 0.3)
     status, folder = _play(_saving(disk, cleared_after_s=None), disk.root, monkeypatch)
     assert status == 1
     said = capfd.readouterr().err
@@ -183,6 +182,6 @@ def test_asked_to_stop_while_it_waits_it_wants_to_be_started_again(
 
 
 def test_another_error_of_the_system_is_no_fault_of_the_storage() -> None:
-    assert not storage_errors.is_transient(OSError(errno.EINVAL, "Invalid argument"))
-    assert storage_errors.describe(OSError(errno.EINVAL, "Invalid argument"), Path("/s")) is None
-    assert storage_errors.describe(ValueError("a requested and b written"), Path("/s")) is None
+    assert not storage.is_transient(OSError(errno.EINVAL, "Invalid argument"))
+    assert storage.describe_error(OSError(errno.EINVAL, "Invalid argument"), Path("/s")) is None
+    assert storage.describe_error(ValueError("a requested and b written"), Path("/s")) is None

@@ -17,11 +17,9 @@ from training_fixture import write_dataset
 
 from jobs import attempt, metrics_log
 from jobs.data.dataset import Dataset
-from jobs.record import Record, is_done, read_record
-from jobs.search.study import Study, open_study
-from jobs.search.trial import read_point
+from jobs.search.study import Study, open_study, read_point
 from jobs.storage import Storage, write_json
-from jobs.task import Task
+from jobs.task import Record, Task, is_done, read_record
 from jobs.training import checkpoint
 from pipeline import submission
 

@@ -11,8 +11,8 @@ import pytest
 from training_fixture import publish_dataset, train_task
 
 from jobs import metrics_log
-from jobs.record import read_record
 from jobs.storage import Storage
+from jobs.task import read_record
 
 # A tensor of 40 MB comes and goes: more than glibc, left alone, ever keeps for the next one.
 STEPS = """

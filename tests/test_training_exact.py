@@ -17,8 +17,8 @@ import torch
 from training_fixture import publish_dataset, train_task
 
 from jobs import metrics_log
-from jobs.record import read_record
 from jobs.storage import Storage
+from jobs.task import read_record
 from jobs.training import checkpoint
 
 MAY_DIFFER = {"seconds", "titles_per_s", "ended", "attempt", "train_seconds"}

@@ -9,10 +9,9 @@ import pytest
 import torch
 from training_fixture import publish_dataset, train_task
 
-from jobs import entry, gpus, metrics_log
-from jobs.record import read_record
+from jobs import context, entry, metrics_log
 from jobs.storage import Storage, read_json, write_json
-from jobs.task import Task
+from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
 from slurm.machine import visible_gpus
@@ -66,7 +65,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
     monkeypatch: pytest.MonkeyPatch, asked: str | None, devices: str | None, allotted: int | None, visible: list[str]
 ) -> None:
     surroundings(monkeypatch, asked, devices)
-    assert (gpus.allotted(), gpus.visible()) == (allotted, visible)
+    assert (context.allotted_gpus(), context.visible_gpus()) == (allotted, visible)
     assert list(visible_gpus(os.environ)) == visible  # by the executors' own reading
     assert entry._provenance()["gpus"] == len(visible)
 

@@ -24,7 +24,6 @@ HEAVY = (
     "pyarrow",
     "hyperopt",
     "submitit",
-    "plotly",
 )
 COMPILER = ("torch._dynamo", "torch._inductor", "sympy")
 

@@ -13,9 +13,9 @@ from training_fixture import context_of, train_task
 from jobs import entry, metrics_log
 from jobs.context import TaskFailedError
 from jobs.data.dataset import Dataset
-from jobs.record import read_record
 from jobs.stages import train as stage
 from jobs.storage import Storage
+from jobs.task import read_record
 from jobs.training import checkpoint, run, stops, trainer
 
 # Many layers whose weights grow by ten at every step overflow within a few of them.

@@ -12,10 +12,9 @@ from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data.version import FORMAT
-from jobs.record import Record
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json
-from jobs.task import Task
+from jobs.task import Record, Task
 
 
 def write_dataset(

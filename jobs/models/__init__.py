@@ -8,28 +8,22 @@ device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from types import ModuleType
-from typing import Any
 
-from jobs.errors import InputError
+from jobs import load_module, module_names
 from jobs.settings import TRAINING, Setting
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Every architecture there is, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+    return module_names(__name__, folders_only=True)
 
 
 def describe(architecture: str) -> ModuleType:
     """The torch-free description of an architecture; raises ValueError naming the legal ones."""
-    if architecture not in names():
-        raise InputError(f"unknown architecture {architecture!r}: must be one of {', '.join(names())}")
-    return import_module(f"jobs.models.{architecture}")
+    return load_module(__name__, architecture, names(), kind="architecture")
 
 
 @cache
@@ -38,12 +32,6 @@ def settings(architecture: str) -> tuple[Setting, ...]:
     module = describe(architecture)
     own: tuple[Setting, ...] = module.SETTINGS
     return own + (TRAINING if module.KIND == "network" else ())
-
-
-def check(architecture: str, values: Mapping[str, Any], max_length: int) -> str | None:
-    """What is wrong between resolved settings, or None."""
-    problem: str | None = describe(architecture).check(values, max_length)
-    return problem
 
 
 # Settings that several architectures take.

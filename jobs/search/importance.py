@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.search.algorithms import random
 from jobs.search.space import Branch, Choice, Dimension, Range, Space
-from jobs.search.study import open_study
-from jobs.search.trial import Trial, read_trials
+from jobs.search.study import Trial, open_study, read_trials
 from jobs.storage import Storage
 
 ENOUGH_TRIALS = 10

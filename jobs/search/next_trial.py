@@ -12,9 +12,9 @@ from typing import Any
 
 from jobs.attempt import history, live, numbers
 from jobs.search import algorithms
+from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
-from jobs.search.study import Observation, Study
-from jobs.search.trial import Trial, continued_by, read_point, read_trial, read_trials, value_of
+from jobs.search.study import Study, Trial, continued_by, read_point, read_trial, read_trials, value_of
 from jobs.storage import digest, plain_folder, publish_folder, read_json, write_json
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")

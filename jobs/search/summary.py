@@ -1,4 +1,4 @@
-"""What came of a search: its winner, its summary, its best value over the epochs it spent."""
+"""What came of a search: the ranking of its trials, its winner, how it stands as a whole."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import metrics_log
 from jobs.context import TaskFailedError
 from jobs.errors import InputError
-from jobs.record import read_record
-from jobs.search.study import Study, open_study
-from jobs.search.trial import Trial, continuation, read_trial, read_trials
+from jobs.search.study import Study, Trial, continuation, open_study, read_trials
 from jobs.storage import Storage
-from jobs.task import Task
+from jobs.task import read_record
 
 
 class NoWinnerError(TaskFailedError, InputError):
@@ -53,12 +50,6 @@ def winner_settings(storage: Storage, search_id: str, trials: int) -> dict[str, 
     return study.settings(_ranked(study, trials, 1).point)
 
 
-def trial_settings(storage: Storage, task: Task) -> dict[str, Any]:
-    """Every setting of a trial task, ``architecture`` and ``dataset`` among them; FileNotFoundError without a point."""
-    study = Study(storage, task.settings["search"])
-    return study.settings(read_trial(study, int(task.settings["number"])).point)
-
-
 def ranking(study: Study, trials: Iterable[Trial]) -> list[Trial]:
     """Trials with a value, the best first; of equals the earlier one."""
     scored = [(study.score(trial.value), trial) for trial in trials if trial.value is not None]
@@ -80,28 +71,6 @@ def summary(storage: Storage, search_id: str) -> Summary | None:
         epochs_spent=sum(trial.epochs for trial in known),
         epochs_saved=sum(trial.epochs_asked - trial.epochs for trial in known if trial.state == "stopped"),
     )
-
-
-def best_so_far(storage: Storage, search_id: str) -> list[tuple[int, float]]:
-    """(epochs spent, best value so far) after each epoch of any trial, in the order in which epochs ended.
-
-    Failed trials' epochs were spent too. What journals show is the epoch's own value, whatever ``keep`` says.
-    """
-    try:
-        study = open_study(storage, search_id)
-    except FileNotFoundError:
-        return []
-    metric = study.definition["metric"]
-    lines = [line for trial in read_trials(study) for line in metrics_log.read(trial.folder)]
-    curve: list[tuple[int, float]] = []
-    for spent, line in enumerate(sorted(lines, key=lambda line: float(line.get("ended", 0.0))), start=1):
-        value = line.get(metric)
-        known = [value] if value is not None else []
-        if curve:
-            known.append(curve[-1][1])
-        if known:
-            curve.append((spent, max(known, key=study.score)))
-    return curve
 
 
 def _open(storage: Storage, search_id: str) -> Study:

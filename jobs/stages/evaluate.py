@@ -38,7 +38,7 @@ def run(context: Context) -> Outcome:
         arrays[f"{name}_label"] = np.asarray(split.labels)
         arrays[f"{name}_predicted"] = scores.predicted.astype(split.labels.dtype)
         arrays[f"{name}_reliable"] = np.asarray(split.reliable)
-        context.say(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
+        context.log(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
     context.attempt.check()
     return Outcome(files=_publish(context.folder, evaluation, arrays), result=result)
 
@@ -48,7 +48,7 @@ def target(storage: Storage, task: Task) -> Path:
     settings = task.settings
     if "train" in settings:
         return storage.run(settings["train"])
-    from jobs.search import winner
+    from jobs.search.summary import winner
 
     folder: Path = winner(storage, settings["search"], settings["trials"], settings["rank"])
     return folder

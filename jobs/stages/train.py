@@ -25,7 +25,7 @@ def resolved(storage: Storage, task: Task) -> dict[str, Any]:
     """Every setting of a train task, with ``architecture`` and ``dataset``; a refit takes its search's winner's."""
     given = {**task.plumbing, **task.settings}
     if "search" in given:
-        from jobs.search import winner_settings
+        from jobs.search.summary import winner_settings
 
         given = {**winner_settings(storage, given["search"], given["trials"]), **given}
     architecture = given["architecture"]

@@ -9,12 +9,10 @@ from typing import Any
 from jobs import entry
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
-from jobs.record import is_done
 from jobs.search.next_trial import StopAtRung, claim_point, next_promotable
-from jobs.search.study import Study
-from jobs.search.trial import value_of
+from jobs.search.study import Study, value_of
 from jobs.storage import Storage
-from jobs.task import Task
+from jobs.task import Task, is_done
 
 
 def run(context: Context) -> Outcome:
@@ -25,7 +23,7 @@ def run(context: Context) -> Outcome:
     study = Study(context.storage, context.task.settings["search"])
     number = int(context.task.settings["number"])
     point = claim_point(study, number)
-    context.say(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
+    context.log(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
     settings = {**study.settings(point), **context.task.plumbing}
     judge = StopAtRung(study, number, settings)
     result = _train(context, settings, judge)

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from jobs import gpus
-from jobs.context import TaskFailedError
+from jobs.context import TaskFailedError, allotted_gpus
 
 # Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -27,7 +26,7 @@ def choose(name: str) -> torch.device:
     A process that was given a GPU never computes on the CPU unless that is asked for by name: hours of an idle GPU are
     not noticed. Raises UnusableError: ``no GPU`` where it can use none, an error for cuda where it was given none.
     """
-    allotted = gpus.allotted()
+    allotted = allotted_gpus()
     if name == "cuda" and allotted == 0:
         message = "device: cuda is asked for, but this task was given no GPU; ask for gpus: 1, or device: auto"
         raise UnusableError("error", message)

@@ -38,7 +38,7 @@ class Trainer:
         self.context, self.settings, self.folder, self.decide = context, settings, folder, decide
         plumbing = {setting.name for setting in TRAINING if setting.plumbing}
         self.identity = digest({name: value for name, value in settings.items() if name not in plumbing})
-        self.saved = checkpoint.load(folder, self.identity, context.say)
+        self.saved = checkpoint.load(folder, self.identity, context.log)
         self.dataset = dataset
         self.epoch = 0  # epochs that are over, validation included
         self.step = 0  # steps of the present epoch that are done
@@ -88,7 +88,7 @@ class Trainer:
             deterministic=settings["deterministic"],
             precision=self.precision,
         )
-        self.context.say(f"{settings['architecture']} on {rules}")
+        self.context.log(f"{settings['architecture']} on {rules}")
         classes = len(self.dataset.classes)
         self.model = build_network(settings, self.dataset, self.device)
         self.optimiser = optimiser.make(self.model, settings, self.device)
@@ -117,11 +117,11 @@ class Trainer:
             shift=loop.logit_adjustment(self.train_support, settings["logit_adjustment"], self.device),
         )
         self.replayer = self._replayer() if settings["compile"] else None
-        self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.say)
+        self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.log)
 
     def _replayer(self) -> Replayer | None:
         if self.device.type != "cuda":
-            self.context.say("compile: it takes a GPU, and this run has none: steps are launched as they are")
+            self.context.log("compile: it takes a GPU, and this run has none: steps are launched as they are")
             return None
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         return Replayer(
@@ -130,7 +130,7 @@ class Trainer:
             batch_size=self.settings["batch_size"],
             tensors=[*weights, *self.optimiser.tensors(), *self.tally.tensors()],
             device=self.device,
-            say=self.context.say,
+            say=self.context.log,
             capture=cuda_graphs(),
         )
 
@@ -145,7 +145,7 @@ class Trainer:
             self.tally.load(saved["tally"])
             device.set_random_state(self.device, saved["random"])
             self.saver.last_save_s = saved["save_s"]
-            self.context.say(f"going on at epoch {self.epoch + 1}, step {self.step}")
+            self.context.log(f"going on at epoch {self.epoch + 1}, step {self.step}")
         self.context.attempt.check()
         write_settings(self.folder, self.settings, self.dataset)
         metrics_log.rewrite(self.folder, self.journal)
@@ -238,7 +238,7 @@ class Trainer:
         self.journal.append(line)
         self.epoch, self.step, self.spent_s = self.epoch + 1, 0, 0.0
         self._note_best(line)
-        self.context.say(
+        self.context.log(
             f"epoch {line['epoch']}: train loss {line['train_loss']:.4f}, validation loss "
             f"{line['validation_loss']:.4f}, balanced accuracy {line['validation_balanced_accuracy']:.4f}, "
             f"{line['titles_per_s']:,.0f} titles/s"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.record import Record
+    from jobs.task import Record
     from slurm.query import JobState
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
@@ -17,7 +17,7 @@ TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too ofte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
-    """One task's state; ``cause`` is one of ``jobs.record.CAUSES`` where it failed, ``job`` is Slurm's id."""
+    """One task's state; ``cause`` is one of ``jobs.task.CAUSES`` where it failed, ``job`` is Slurm's id."""
 
     id: str
     state: str

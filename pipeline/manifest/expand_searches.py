@@ -9,8 +9,7 @@ from typing import Any
 from jobs.data.settings import Data
 from jobs.errors import KeyPath, did_you_mean
 from jobs.search import algorithms
-from jobs.search.space import read_space, samples
-from jobs.search.space_validation import is_conditional, is_distribution, validate_space
+from jobs.search.space import is_conditional, is_distribution, read_space, samples, validate_space
 from jobs.search.stopping import check_stopping, read_stopping
 from jobs.settings import Setting
 from pipeline.manifest.architectures import Architecture, Layer

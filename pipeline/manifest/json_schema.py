@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from jobs import models
 from jobs.data.settings import Data
 from jobs.search import algorithms, stopping
-from jobs.search.space_validation import DISTRIBUTIONS
+from jobs.search.space import DISTRIBUTIONS
 from jobs.settings import Setting
 from pipeline.manifest.expand_groups import FIGURES
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root

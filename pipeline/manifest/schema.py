@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.search.study import METRICS
+
 PositiveInt = int | None
-METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
 
 
 class Section(BaseModel):

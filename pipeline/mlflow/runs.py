@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import history
+from jobs.search.study import best_so_far
 from jobs.storage import Storage, digest
 from pipeline.mlflow.server import CURVES, Point, curves, milliseconds
 from pipeline.mlflow.server import params as as_params
@@ -179,14 +180,15 @@ def _search(collected: Collected, search: SearchResult, pictures: Iterable[Path]
 
 def _best_so_far(search: SearchResult) -> Iterator[Point]:
     metric = search.planned.search.metric
-    sign = -1.0 if metric.endswith("loss") else 1.0
-    best: float | None = None
-    for trial in search.trials:
-        value = trial.figures.get(metric)
-        if trial.state != "done" or value is None or trial.ended is None:
-            continue
-        best = value if best is None or sign * value > sign * best else best
-        yield Point(metric=f"best_{metric}", value=best, step=trial.number, at_ms=milliseconds(trial.ended))
+    ended = [
+        (trial, trial.ended, value)
+        for trial in search.trials
+        if trial.state == "done" and trial.ended is not None and (value := trial.figures.get(metric)) is not None
+    ]
+    bests = best_so_far(metric, (value for _, _, value in ended))
+    for (trial, ended_s, _), best in zip(ended, bests, strict=True):
+        assert best is not None
+        yield Point(metric=f"best_{metric}", value=best, step=trial.number, at_ms=milliseconds(ended_s))
 
 
 def _joined(first: MlflowRun, second: MlflowRun) -> MlflowRun:

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from jobs import models
-from jobs.search import winner
 from jobs.search.importance import importance
+from jobs.search.summary import winner
 from jobs.storage import Storage
 from jobs.training.run import SETTINGS
 from pipeline.decisions.task_state import TaskState

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import InputError
-from jobs.search import winner
+from jobs.search.summary import winner
 from jobs.storage import Storage, read_json
 from pipeline.report import intervals, records, results_csv
 from pipeline.report.i18n import Messages, make_messages

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.search.space_validation import is_conditional, is_distribution
+from jobs.search.space import is_conditional, is_distribution
+from jobs.search.study import best_so_far, score
 from pipeline.report.collect import SearchResult, Trial
 
 
@@ -32,19 +33,12 @@ class Axis:
     log: bool
 
 
-def score(search: SearchResult, value: float | None) -> float:
-    """A value of the search's metric, turned so that larger is better; nothing is worse than any."""
-    if value is None:
-        return -math.inf
-    return -value if search.planned.search.metric.endswith("loss") else value
-
-
 def by_score(search: SearchResult) -> list[Trial]:
     """Trials, the best first; of equals the earlier one. One that failed can't win, whatever it had reached."""
     metric = search.planned.search.metric
 
     def key(trial: Trial) -> tuple[bool, float, int]:
-        return trial.state == "failed", -score(search, trial.figures.get(metric)), trial.number
+        return trial.state == "failed", -score(metric, trial.figures.get(metric)), trial.number
 
     return sorted(search.trials, key=key)
 
@@ -61,16 +55,17 @@ def spent(search: SearchResult) -> Spent:
     """What the search's epochs came to, one after the other."""
     metric = search.planned.search.metric
     lines = [(trial.number, line) for trial in search.trials for line in trial.epochs]
-    best: list[tuple[int, float]] = []
-    ends = {}
-    for count, (number, line) in enumerate(sorted(lines, key=lambda pair: float(pair[1].get("ended", 0.0))), start=1):
-        ends[number] = count
-        value = line.get(metric)
-        known = [value] if isinstance(value, int | float) and math.isfinite(value) else []
-        known += [best[-1][1]] if best else []
-        if known:
-            best.append((count, max(known, key=lambda value: score(search, value))))
-    return Spent(best=tuple(best), ends=ends)
+    lines.sort(key=lambda pair: float(pair[1].get("ended", 0.0)))
+    values = [value if _is_finite(value := line.get(metric)) else None for _, line in lines]
+    best = enumerate(best_so_far(metric, values), start=1)
+    return Spent(
+        best=tuple((count, value) for count, value in best if value is not None),
+        ends={number: count for count, (number, _) in enumerate(lines, start=1)},
+    )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _specs(space: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

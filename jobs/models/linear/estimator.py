@@ -168,7 +168,7 @@ def fit(dataset: Dataset, settings: Mapping[str, Any], context: Context | None =
     )
     labels = np.asarray(train.labels, dtype=np.int64)
     if context is not None:
-        context.say(f"linear: {len(train)} titles, {terms.size} n-grams, {settings['solver']}")
+        context.log(f"linear: {len(train)} titles, {terms.size} n-grams, {settings['solver']}")
         context.progress(force=True, phase="fitting", done=0, total=len(train), unit="titles")
     classifier = _classifier(settings)
     classifier.fit(terms.transform(train, 0, len(train)), labels)

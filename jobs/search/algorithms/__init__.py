@@ -5,14 +5,23 @@ A file holds ``propose(space, history, seed) -> draws``: the same history and se
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
-from jobs.errors import InputError
+from jobs import load_module, module_names
 from jobs.search.space import Draws, Space
-from jobs.search.study import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A trial so far: its draws and its loss (smaller is better).
+
+    ``loss`` is None while the trial runs, and infinite when it failed because of its settings.
+    """
+
+    draws: Mapping[str, float]
+    loss: float | None
 
 
 class Algorithm(Protocol):
@@ -24,11 +33,9 @@ class Algorithm(Protocol):
 
 def names() -> tuple[str, ...]:
     """Every algorithm there is, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return module_names(__name__)
 
 
 def load(name: str) -> Algorithm:
     """An algorithm by its name; raises ValueError naming the legal ones."""
-    if name not in names():
-        raise InputError(f"unknown search algorithm {name!r}: must be one of {', '.join(names())}")
-    return cast(Algorithm, import_module(f"jobs.search.algorithms.{name}"))
+    return cast(Algorithm, load_module(__name__, name, names(), kind="search algorithm"))

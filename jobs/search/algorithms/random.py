@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
+from jobs.search.algorithms import Observation
 from jobs.search.space import Choice, Dimension, Draws, Range, Space
-from jobs.search.study import Observation
 
 
 def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:  # noqa: ARG001 - what every algorithm is given

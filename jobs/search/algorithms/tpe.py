@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jobs.search.algorithms import random
+from jobs.search.algorithms import Observation, random
 from jobs.search.space import Choice, Dimension, Draws, Range, Space, labels
-from jobs.search.study import Observation
 
 STARTUP = 10
 """Trials with a result before the estimator is asked; hyperopt's own 20 would leave a search of 30 mostly random."""

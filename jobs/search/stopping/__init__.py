@@ -7,13 +7,12 @@ of all that reached the same milestone.
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Protocol, cast
 
+from jobs import load_module, module_names
 from jobs.errors import InputError, did_you_mean
-from jobs.search.space_validation import Problem
+from jobs.search.space import Problem
 from jobs.settings import Setting, by_name, resolve
 
 
@@ -31,14 +30,12 @@ class Rule(Protocol):
 
 def names() -> tuple[str, ...]:
     """Every rule there is, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return module_names(__name__)
 
 
 def load(name: str) -> Rule:
     """A rule by its name; raises ValueError naming the legal ones."""
-    if name not in names():
-        raise InputError(f"unknown stopping rule {name!r}{did_you_mean(name, names())}")
-    return cast(Rule, import_module(f"jobs.search.stopping.{name}"))
+    return cast(Rule, load_module(__name__, name, names(), kind="stopping rule"))
 
 
 def check_stopping(stopping: Mapping[str, Any] | None) -> list[Problem]:

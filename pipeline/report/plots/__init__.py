@@ -7,10 +7,11 @@ each data has a ``name``, the picture's file name. ``group`` is None for plots o
 from __future__ import annotations
 
 import io
-import pkgutil
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from jobs import module_names
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -64,8 +65,8 @@ def marker(position: int) -> str:
 
 def modules() -> tuple[ModuleType, ...]:
     """Every plot there is, in order."""
-    found = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    return tuple(sorted(found, key=lambda module: (module.ORDER, module.__name__)))
+    modules = (import_module(f"{__name__}.{name}") for name in module_names(__name__))
+    return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 
+from jobs import module_names
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
@@ -13,8 +13,7 @@ from pipeline.report.table import Table
 
 def names() -> tuple[str, ...]:
     """Every table there is, in the order in which a report shows them."""
-    found = [module.name for module in pkgutil.iter_modules(__path__)]
-    return tuple(sorted(found, key=lambda name: (import_module(f"{__name__}.{name}").ORDER, name)))
+    return tuple(sorted(module_names(__name__), key=lambda name: (import_module(f"{__name__}.{name}").ORDER, name)))
 
 
 def build_all(group: Group, collected: Collected, messages: Messages) -> tuple[Table, ...]:
