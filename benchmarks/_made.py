@@ -13,7 +13,7 @@ import numpy as np
 from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
-from jobs.data.version import FORMAT
+from jobs.data import DATASET_FORMAT
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json
 from jobs.task import Task
@@ -26,7 +26,7 @@ def make_dataset(folder: Path, *, train: int, validation: int = 2_000, seed: int
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     meta: dict[str, Any] = {
-        "format": FORMAT,
+        "format": DATASET_FORMAT,
         "settings": {"max_length": 32},
         "vocabulary": {"size": WORDS},
         "splits": {},

@@ -62,14 +62,14 @@ class TitleEncoder:
         series = pl.Series(titles, dtype=pl.String)
         if self._settings["columns"]["tokens"] is not None:
             lists = [title.split() for title in titles]
-            words, found = text.index(
+            words, found = text.number_distinct(
                 pl.Series([word for words in lists for word in words], dtype=pl.String),
                 np.array([len(words) for words in lists], np.int64),
             )
             return words.to_list(), found
-        flat, lengths = text.pieces(series)
-        pieces, rows = text.index(flat, lengths.astype(np.int64))
-        words, found = text.words(pieces, self._settings["text"], self._settings["language"])
+        flat, lengths = text.split_titles(series)
+        pieces, rows = text.number_distinct(flat, lengths.astype(np.int64))
+        words, found = text.split_words(pieces, self._settings["text"], self._settings["language"])
         return words.to_list(), rows.expand(found)
 
     def _parts_of(self, words: Sequence[str]) -> Ragged | None:

@@ -110,13 +110,12 @@ def _read_csv(path: Path, kind: str, quotes: Quotes, *, header: bool) -> tuple[p
     import polars as pl
 
     from jobs.data import csv_text, files, formats
-    from jobs.data.source import Source
 
-    source = Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
+    source = files.Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
     names = csv_text.column_names(source, files.blocks(path))
     source = replace(source, columns={name: name for name in names})
     chunks: list[pl.DataFrame] = []
-    pieces = csv_text.parses(source, files.blocks(path), formats.CHUNK_BYTES)
+    pieces = csv_text.parse_jobs(source, files.blocks(path), formats.CHUNK_BYTES)
     for piece in itertools.islice(pieces, LOOK_BYTES // formats.CHUNK_BYTES):
         chunks.append(piece().table)
         if sum(chunk.height for chunk in chunks) > LOOK_ROWS:

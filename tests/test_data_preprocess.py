@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 
 from jobs.data import shards
 from jobs.data.dataset import UNK
+from jobs.data.settings import LANGUAGES, Text
+from jobs.data.text import split_words
 from jobs.predict import TitleEncoder
 from jobs.stages import preprocess
 from jobs.storage import Storage
@@ -130,6 +132,17 @@ def test_each_text_setting(tmp_path: Path, text: dict[str, Any], expected: list[
     if "word_ngrams" in text:
         expected = [*expected, "digital con", "con lente"]
     assert found == expected
+
+
+def test_every_language_has_its_stop_words() -> None:
+    pieces = pl.Series(["azul", "como", "não", "mas", "with", "también", "também"])
+    settings = Text(stop_words="auto", accents="strip").model_dump()
+    kept = {language: split_words(pieces, settings, language)[0].to_list() for language in LANGUAGES}
+    assert kept == {
+        "spanish": ["azul", "nao", "with", "tambem"],
+        "portuguese": ["azul", "with", "tambien"],
+        "english": ["azul", "como", "nao", "mas", "tambien", "tambem"],
+    }
 
 
 def test_decomposed_accents_are_the_same_letter(tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 
 from jobs.data import csv_text
 from jobs.data.csv_quotes import each_line_is_a_row
-from jobs.data.files import Quotes
-from jobs.data.source import Source
+from jobs.data.files import Quotes, Source
 from pipeline.cli import app
 from pipeline.init import profile_data, starting_manifest
 
@@ -46,7 +45,7 @@ def _read(
         path=Path("x"), format=kind, columns=columns, required=frozenset(columns), header=header, quotes=quotes
     )
     stream = iter([content[at : at + block] for at in range(0, len(content), block)])
-    chunks = [parse() for parse in csv_text.parses(source, stream, chunk)]
+    chunks = [parse() for parse in csv_text.parse_jobs(source, stream, chunk)]
     rows = [(text or "", label or "") for part in chunks for text, label in part.table.iter_rows()]
     return rows, sum(sum(part.dropped.values()) for part in chunks)
 
@@ -158,7 +157,7 @@ def test_a_row_without_end_is_not_gathered_without_end(monkeypatch: pytest.Monke
 
         source = Source(path=Path("x"), format="csv", columns={"text": "t"}, required=frozenset())
         with pytest.raises(ValueError, match=said):
-            for parse in csv_text.parses(source, iter([b"t,l\n", *stream()]), 256):
+            for parse in csv_text.parse_jobs(source, iter([b"t,l\n", *stream()]), 256):
                 parse()
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from data_fixture import contents, preprocess_into
 
-from jobs.data import sample
+from jobs.data import sample, sample_titles
 from jobs.data.sample import write_sample
 
 ROWS = 3000
@@ -50,7 +50,7 @@ def test_the_challenge_files(folder: Path) -> None:
 
 def test_the_university_files(folder: Path) -> None:
     total = 0
-    for language in sample.LANGUAGES:
+    for language in sample.CATEGORIES:
         index = orjson.loads(gzip.decompress((folder / f"{language}_token_to_index.json.gz").read_bytes()))
         assert (index["<PAD>"], index["<UNK>"]) == (0, 1)
         names: dict[int, str] = {}
@@ -106,8 +106,8 @@ def test_pairs_of_categories_differ_by_order_alone() -> None:
     pairs = np.flatnonzero(language.kinds != 0)
     assert len(pairs) == 12
     for category in pairs.tolist():
-        words = sample._titles(language, generator, np.full(200, category))
-        half = sample._OWN_WORDS // 2
+        words = sample_titles._title_words(language, generator, np.full(200, category))
+        half = sample_titles.OWN_WORDS // 2
         first, second = language.own[category][:half], language.own[category][half:]
         both = np.isin(words, first).any(axis=1) & np.isin(words, second).any(axis=1)
         before = np.isin(words, first).argmax(axis=1) < np.isin(words, second).argmax(axis=1)

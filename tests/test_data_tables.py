@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data import csv_text, dataset, jsonl_text
-from jobs.data.source import Parse, Source
+from jobs.data import csv_text, dataset, formats
+from jobs.data.files import Parse, Source
 
 _FIELD = st.text(st.sampled_from('ab,"\n\t ñ€'), max_size=6)
 _KINDS = st.sampled_from(["csv", "tsv"])
@@ -60,7 +60,7 @@ def test_csv_cut_anywhere(rows: list[tuple[str, str]], chunk: int, block: int, e
     )
     writer.writerows([("t", "l"), *rows])
     stream = iter(_blocks(text.getvalue().encode(), block))
-    found, dropped = _all(list(csv_text.parses(_source(kind), stream, chunk)))
+    found, dropped = _all(list(csv_text.parse_jobs(_source(kind), stream, chunk)))
     assert dropped == 0
     assert [row for row in found if row != ("", "")] == [row for row in rows if row != ("", "")]
 
@@ -69,7 +69,7 @@ def test_csv_cut_anywhere(rows: list[tuple[str, str]], chunk: int, block: int, e
 @given(rows=_ROWS, chunk=st.integers(1, 60), block=st.integers(1, 40), ending=st.booleans())
 def test_json_lines_cut_anywhere(rows: list[tuple[str, str]], chunk: int, block: int, ending: bool) -> None:
     content = b"\n".join(orjson.dumps({"l": label, "t": text}) for text, label in rows) + (b"\n" if ending else b"")
-    found, _ = _all(list(jsonl_text.parses(_source("jsonl"), iter(_blocks(content, block)), chunk)))
+    found, _ = _all(list(formats.jsonl_parse_jobs(_source("jsonl"), iter(_blocks(content, block)), chunk)))
     assert found == rows
 
 
@@ -108,4 +108,4 @@ def test_rows_of_unequal_length(rows: list[list[int]], limit: int, inner: list[l
 
 def test_a_header_that_is_no_header() -> None:
     with pytest.raises(ValueError, match=r"data\.header: false when the first line is a row"):
-        list(csv_text.parses(_source("csv"), iter([b"funda azul,FUNDAS\n"]), 100))
+        list(csv_text.parse_jobs(_source("csv"), iter([b"funda azul,FUNDAS\n"]), 100))

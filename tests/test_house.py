@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.edge import version
+from pipeline.submission import snapshot
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("jobs", "pipeline", "slurm")
@@ -78,15 +79,18 @@ def test_the_version_is_told_in_one_way() -> None:
     assert told.stdout == f"tanda {stated}\n"
 
 
-def test_the_packages_are_typed_for_those_who_import_them() -> None:
+def test_the_packages_are_shipped_with_their_data_files(tmp_path: Path) -> None:
+    """Type marker, word lists and templates reach who installs a wheel, and a job that runs from the snapshot."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert sorted(wheel["packages"]) == sorted(PACKAGES)
     # hatchling takes along what lies in a package and is not ignored by git.
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    assert {f"{package}/py.typed" for package in PACKAGES} <= set(tracked)
-    assert "pipeline/report/i18n/en.toml" in tracked
+    assert wheel == {"packages": list(PACKAGES)}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    files = {name for name in listed if (ROOT / name).is_file()}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= files
+    assert {"jobs/data/stop_words.toml", "jobs/data/sample_words.toml", "pipeline/report/i18n/en.toml"} <= files
+    snapshot(tmp_path)
+    assert files <= {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
 
 
 def test_the_forges_files_are_sound() -> None:

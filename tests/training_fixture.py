@@ -11,7 +11,7 @@ import pytest
 from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
-from jobs.data.version import FORMAT
+from jobs.data import DATASET_FORMAT
 from jobs.settings import resolve
 from jobs.storage import Storage, write_json
 from jobs.task import Record, Task
@@ -24,7 +24,7 @@ def write_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     meta: dict[str, Any] = {
-        "format": FORMAT,
+        "format": DATASET_FORMAT,
         "settings": {"max_length": 6},
         "vocabulary": {"size": words},
         "splits": {},

@@ -14,12 +14,11 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data import split_assignment, text, vocabulary
+from jobs.data import DATASET_FORMAT, split_assignment, text, vocabulary
 from jobs.data.dataset import UNK, Ragged, offsets
 from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
 from jobs.data.shard_store import FileColumns, ShardStore, blocks
-from jobs.data.version import FORMAT
 from jobs.errors import InputError
 from jobs.storage import write_json, write_whole
 
@@ -100,12 +99,12 @@ class Assembly:
         for spool in self._spools:
             pieces = spool.pieces()
             if self._settings["columns"]["tokens"] is None:
-                words, ragged = text.words(pieces, self._settings["text"], self._settings["language"])
+                words, ragged = text.split_words(pieces, self._settings["text"], self._settings["language"])
             else:
                 words, ragged = pieces, Ragged(np.arange(len(pieces)), np.ones(len(pieces), np.int64))
             flat.append(words)
             found.append(ragged)
-        words, among = text.index(pl.concat(flat), np.array([len(part) for part in flat]))
+        words, among = text.number_distinct(pl.concat(flat), np.array([len(part) for part in flat]))
         starts = offsets(among.lengths)
         return words, [
             Ragged(among.values[starts[number] : starts[number + 1]][ragged.values], ragged.lengths)
@@ -331,4 +330,4 @@ def _digest(path: Path) -> str:
 def write_meta(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], threads: int) -> None:
     """Write meta.json, the last of a data set's files."""
     files = digests(folder, threads)
-    write_json(folder / "meta.json", {"format": FORMAT, "settings": settings, **facts, "files": files})
+    write_json(folder / "meta.json", {"format": DATASET_FORMAT, "settings": settings, **facts, "files": files})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import polars as pl
 
 from jobs.data import csv_quotes
-from jobs.data.source import Chunk, Parse, Source, present
+from jobs.data.files import BOM, Chunk, Parse, Source, present_columns, valid_utf8
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 TOO_MANY = "too many fields"
 LONGEST_ROW = 16 << 20
-_BOM = b"\xef\xbb\xbf"
 _LONGEST_HEADER = 1 << 20
 _WAY_OUT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
 # Python's reader ends rows at a carriage return alone, which polars takes as a character, as we do. A lone surrogate
@@ -29,8 +28,8 @@ _WAY_OUT = "if quotes are characters of the text, set data.quotes: none (tanda i
 _LONE_RETURN, _STAND_IN = re.compile(r"\r(?!\n)"), "\udc0d"
 
 
-def parses(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
-    """See ``jobs.data.formats.parses``.
+def parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
+    """See ``jobs.data.formats.parse_jobs``.
 
     A row with more fields than the header is dropped and counted; in one with fewer the missing ones are empty.
     Bytes that are not UTF-8 become U+FFFD. Raises ValueError naming the line, whatever the chunks, for a quote that is
@@ -74,7 +73,7 @@ def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
     pending, more = b"", True
     while more:
         more = (block := next(stream, None)) is not None
-        pending = (pending + (block or b"")).removeprefix(_BOM)
+        pending = (pending + (block or b"")).removeprefix(BOM)
         if not more:
             pending = _with_last_line_end(pending)
         if source.quotes == "none":
@@ -126,7 +125,7 @@ class _Reader:
         self._source = source
         self._separator = SEPARATORS[source.format]
         self._width = len(names)
-        self._columns = {ours: names.index(theirs) for ours, theirs in present(source, names).items()}
+        self._columns = {ours: names.index(theirs) for ours, theirs in present_columns(source, names).items()}
 
     def cut(self, text: bytes, line: int, *, more: bool) -> tuple[Parse | None, int]:
         """The reading of this text's whole rows, the first of them on this line, and where they end.
@@ -147,10 +146,7 @@ class _Reader:
         if self._source.quotes == "checked":
             for number, row in csv_quotes.rows_in_doubt(chunk, self._separator, self._width):
                 self._check_lines(line + number, row)
-        try:
-            chunk.decode() if not chunk.isascii() else None
-        except UnicodeDecodeError:
-            chunk = chunk.decode("utf-8", "replace").encode()
+        chunk = valid_utf8(chunk)
         try:
             table = pl.read_csv(
                 chunk,

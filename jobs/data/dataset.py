@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.version import FORMAT
+from jobs.data import DATASET_FORMAT
 from jobs.errors import DamagedFileError
 from jobs.storage import read_json
 
@@ -138,9 +138,9 @@ class Dataset:
         """Open a published data set; raises FileNotFoundError, or ValueError for one of another format."""
         meta = read_json(folder / "meta.json")
         found = meta.get("format") if isinstance(meta, dict) else None
-        if found != FORMAT:
+        if found != DATASET_FORMAT:
             raise DamagedFileError(
-                f"{folder}: data set format {found}, this program reads {FORMAT}: rebuild it with "
+                f"{folder}: data set format {found}, this program reads {DATASET_FORMAT}: rebuild it with "
                 f"`rm -r {folder} && tanda submit MANIFEST`"
             )
         try:

@@ -1,13 +1,17 @@
-"""Data files: which there are, of which format, and their bytes as they come out of gzip or zstandard."""
+"""Data files: which there are, of which format, with which columns, and their bytes out of gzip or zstandard."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.errors import InputError, MissingFileError
+
+if TYPE_CHECKING:  # `tanda plan` imports this module, and polars would make it slow
+    import polars as pl
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 Quotes = Literal["checked", "double", "none"]  # see data.quotes
@@ -22,6 +26,7 @@ _SUFFIXES = {
 _COMPRESSED = (".gz", ".zst")
 _READ = 1 << 20
 _GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
+BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
@@ -80,7 +85,6 @@ def file_format(path: Path, asked: str = "auto") -> str:
 
 
 def _by_content(path: Path) -> str:
-
     start = head(path, 1 << 16)
     if start.startswith(_PARQUET):
         return "parquet"
@@ -118,6 +122,35 @@ def blocks(path: Path, read: Callable[[int], None] = lambda _: None) -> Iterator
     if kind == "zstd":
         return _zstd(path, read)
     return _plain(path, read)
+
+
+def whole_lines(stream: Iterable[bytes], chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Blocks joined to chunks of at least this size that end where a line ends, each with its first line's number.
+
+    The last chunk is what is left: it may be smaller, and without a line feed at its end.
+    """
+    pending, line = b"", 1
+    for block in stream:
+        pending += block
+        if len(pending) < chunk_bytes:
+            continue
+        if cut := pending.rfind(b"\n") + 1:
+            yield pending[:cut], line
+            line += pending.count(b"\n")
+            pending = pending[cut:]
+    if pending:
+        yield pending, line
+
+
+def valid_utf8(text: bytes) -> bytes:
+    """The same text with U+FFFD for what is not UTF-8."""
+    if text.isascii():  # several times faster than decoding, and most chunks are
+        return text
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("utf-8", "replace").encode()
+    return text
 
 
 def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
@@ -171,3 +204,52 @@ def _members(
                     yield block
         if member is not None:
             raise InputError(f"{path}: the {kind} file is truncated: fetch or write it again")
+
+
+# A file that is to be read by columns, and the chunks of rows that come out of it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file to read: ``columns`` maps our names to the file's, ``required`` are ours that must be there."""
+
+    path: Path
+    format: str
+    columns: Mapping[str, str]
+    required: frozenset[str]
+    header: bool = True
+    quotes: Quotes = "checked"
+
+
+@dataclass(slots=True, kw_only=True)
+class Chunk:
+    """Consecutive rows of a file: what was read, and how many rows were not rows at all."""
+
+    table: pl.DataFrame
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+Parse = Callable[[], Chunk]
+
+
+def present_columns(source: Source, names: list[str]) -> dict[str, str]:
+    """Which of our columns a file with these column names has: our name -> the file's.
+
+    Raises ValueError naming the columns there are and the setting to change.
+    """
+    found = {ours: theirs for ours, theirs in source.columns.items() if theirs in names}
+    for ours in sorted(source.required):
+        if ours not in found:
+            raise InputError(
+                f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {', '.join(names)}; "
+                f"set data.columns.{ours} to the right one{_advice(source, ours)}"
+            )
+    return found
+
+
+def _advice(source: Source, ours: str) -> str:
+    if ours in ("language", "quality"):
+        return f", or leave out data.{ours}"
+    if source.format in ("csv", "tsv") and source.header:
+        return " (data.header: false when the first line is a row: the columns are then called 1, 2, ...)"
+    return ""

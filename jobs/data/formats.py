@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import orjson
 import polars as pl
 
-from jobs.data import csv_text, jsonl_text
-from jobs.data.files import blocks
-from jobs.data.source import Chunk, Parse, Source, present
+from jobs.data import csv_text
+from jobs.data.files import BOM, Chunk, Parse, Source, blocks, present_columns, valid_utf8, whole_lines
 from jobs.errors import InputError
 
 CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 100_000
+_KEY_LINES = 100  # lines looked at for the keys there are
 
 
 def parse_jobs(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
@@ -28,9 +30,59 @@ def parse_jobs(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
         return
     stream = blocks(source.path, read)
     if source.format == "jsonl":
-        yield from jsonl_text.parses(source, stream, CHUNK_BYTES)
+        yield from jsonl_parse_jobs(source, stream, CHUNK_BYTES)
     else:
-        yield from csv_text.parses(source, stream, CHUNK_BYTES)
+        yield from csv_text.parse_jobs(source, stream, CHUNK_BYTES)
+
+
+# JSON lines, in chunks that end where a line ends.
+
+
+def jsonl_parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Iterator[Parse]:
+    """As ``parse_jobs``. A key that a line lacks is empty there; a value that is no text is its JSON."""
+    names: Mapping[str, str] | None = None
+    for chunk, line in whole_lines(stream, chunk_bytes):
+        chunk = chunk.removeprefix(BOM) if line == 1 else chunk
+        if not chunk.strip():
+            continue
+        if names is None:
+            names = present_columns(source, _keys(source, chunk, line))
+        yield partial(_read_jsonl, source, names, chunk, line)
+    if names is None:
+        raise InputError(f"{source.path}: an empty file")
+
+
+def _keys(source: Source, chunk: bytes, first_line: int) -> list[str]:
+    keys: dict[str, None] = {}
+    for number, line in enumerate(chunk.split(b"\n", _KEY_LINES)[:_KEY_LINES], start=first_line):
+        if line.strip():
+            keys.update(dict.fromkeys(_object(source, line, number)))
+    return list(keys)
+
+
+def _object(source: Source, line: bytes, number: int) -> dict[str, Any]:
+    try:
+        value = orjson.loads(line.decode("utf-8", "replace"))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{source.path}:{number}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{source.path}:{number}: not a JSON object but {type(value).__name__}")
+    return value
+
+
+def _read_jsonl(source: Source, names: Mapping[str, str], chunk: bytes, first_line: int) -> Chunk:
+    schema = {theirs: pl.List(pl.String) if ours == "tokens" else pl.String for ours, theirs in names.items()}
+    try:
+        table = pl.read_ndjson(valid_utf8(chunk), schema=schema)
+    except pl.exceptions.PolarsError as error:
+        for number, line in enumerate(chunk.split(b"\n"), start=first_line):
+            if line.strip():
+                _object(source, line, number)
+        raise InputError(f"{source.path}: from line {first_line} on: {error}") from error
+    return Chunk(table=table.select(pl.col(theirs).alias(ours) for ours, theirs in names.items()))
+
+
+# Parquet, by batches of rows.
 
 
 def _parquet(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
@@ -40,11 +92,11 @@ def _parquet(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
     size = source.path.stat().st_size
     try:
         with pq.ParquetFile(source.path) as file:
-            names = present(source, file.schema_arrow.names)
+            names = present_columns(source, file.schema_arrow.names)
             total = max(1, file.metadata.num_rows)
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(names.values())):
                 read(size * batch.num_rows // total)
-                yield lambda batch=batch: _from_arrow(source, names, batch)  # type: ignore[misc]
+                yield partial(_from_arrow, source, names, batch)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source.path}: broken parquet file: {error}") from error
 

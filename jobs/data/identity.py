@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.data import files
+from jobs.data import DATASET_FORMAT, files
 from jobs.data.settings import SPLITS, Data, Split
-from jobs.data.version import FORMAT
 
 WHOLE_BYTES = 64 << 20
 SAMPLED_BLOCKS = 1024
@@ -45,7 +44,7 @@ def identify(data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
         "size": data.embeddings.size,
         "fingerprint": None if vectors is None else fingerprint(vectors),
     }
-    settings["dataset_format"] = FORMAT
+    settings["dataset_format"] = DATASET_FORMAT
     return settings, {"files": places, "embeddings": None if vectors is None else str(vectors)}
 
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from jobs.context import Context
 from jobs.data import text
+from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import BASELINES, fingerprint
 from jobs.data.progress import Meter, in_order
-from jobs.data.source import Chunk, Source
 from jobs.errors import InputError
 from jobs.storage import read_json, write_json, write_whole
 
@@ -140,7 +140,7 @@ class ShardWriter:
             lists = table["tokens"].list.drop_nulls()
             flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
         else:
-            flat, lengths = text.pieces(table["text"])
+            flat, lengths = text.split_titles(table["text"])
         arrays = {
             "pieces": self._pieces.number(flat),
             "lengths": lengths,

@@ -6,7 +6,10 @@ words at whatever is neither letter nor digit. ``Bolsa-mala 40L`` gives ``bolsa`
 
 from __future__ import annotations
 
+import tomllib
+import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.dataset import Ragged
-from jobs.data.stop_words import stop_words
 
 TAG = r"</?[A-Za-z][^<>]*>"
 _DIGITS = r"\p{N}"
@@ -22,25 +24,41 @@ _BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
 _MARKS = r"\p{Mn}"
 
 
-def pieces(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
+def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
     """Titles without HTML tags, cut at spaces: all pieces in order, and how many each title has."""
     lists = titles.str.replace_all(TAG, " ").str.split(" ")
     return lists.explode(), lists.list.len().to_numpy()
 
 
-def words(distinct: pl.Series, settings: Mapping[str, Any], language: str | None) -> tuple[pl.Series, Ragged]:
+def split_words(distinct: pl.Series, settings: Mapping[str, Any], language: str | None) -> tuple[pl.Series, Ragged]:
     """The distinct words in these pieces of text, and each piece's words as positions among them.
 
     ``settings`` is the manifest's ``text`` section.
     """
     lists = _normalised(distinct, settings).str.split(" ")
     flat = lists.explode()
-    dropped = stop_words(settings["stop_words"], language, accents=settings["accents"])
+    dropped = _stop_words(settings["stop_words"], language, accents=settings["accents"])
     good = (flat.str.len_chars() >= settings["min_letters"]).to_numpy()
     if dropped:
         good &= ~flat.is_in(sorted(dropped)).to_numpy()
     ragged = Ragged(np.arange(len(flat)), lists.list.len().to_numpy().astype(np.int64)).keep_items(good)
-    return index(flat.filter(pl.Series(good)), ragged.lengths)
+    return number_distinct(flat.filter(pl.Series(good)), ragged.lengths)
+
+
+def _stop_words(chosen: str, language: str | None, *, accents: str) -> frozenset[str]:
+    """The words that ``text.stop_words`` names (``auto``: the data's language), their accents as the titles' are."""
+    name = language if chosen == "auto" else chosen
+    if name is None or name == "none":
+        return frozenset()
+    lists = tomllib.loads(Path(__file__).with_name("stop_words.toml").read_text(encoding="utf-8"))
+    words = lists[name].split()
+    if accents == "strip":
+        words += [strip_accents(word) for word in words]
+    return frozenset(words)
+
+
+def strip_accents(word: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFD", word) if not unicodedata.combining(letter))
 
 
 class Numbering:
@@ -61,7 +79,7 @@ class Numbering:
         return self._categories.to_series().rename("")
 
 
-def index(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, Ragged]:
+def number_distinct(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, Ragged]:
     """Distinct values in order of first appearance, and each row's values as positions among them."""
     numbering = Numbering()
     numbers = numbering.number(flat).astype(np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data.dataset import PAD, SPECIAL
-from jobs.data.files import blocks, head
+from jobs.data.files import blocks, head, whole_lines
 from jobs.data.progress import in_order
 from jobs.errors import InputError
 from jobs.storage import digest, write_whole
@@ -55,7 +55,7 @@ def read(
         return
     work = (
         (lambda text=text, line=line: _parse(path, text, line, wanted, size))
-        for text, line in _whole_lines(stream, skip=header is not None)
+        for text, line in _lines(stream, header=header is not None)
     )
     yield from in_order(work, threads)
 
@@ -64,22 +64,13 @@ def _is_binary(record: bytes) -> bool:
     return _TEXT_VALUE.match(record.partition(b" ")[2]) is None
 
 
-def _whole_lines(stream: Iterator[bytes], *, skip: bool) -> Iterator[tuple[bytes, int]]:
-    """Blocks that end where a line ends, each with the number of its first line."""
-    pending, line = b"", 1
-    for block in stream:
-        pending += block
-        if skip and b"\n" in pending:
-            pending, line, skip = pending.partition(b"\n")[2], 2, False
-        if len(pending) < CHUNK_BYTES:
-            continue
-        cut = pending.rfind(b"\n") + 1
-        text, pending = pending[:cut], pending[cut:]
-        if text:
-            yield text, line
-            line += text.count(b"\n")
-    if pending.strip() and not skip:
-        yield pending if pending.endswith(b"\n") else pending + b"\n", line
+def _lines(stream: Iterator[bytes], *, header: bool) -> Iterator[tuple[bytes, int]]:
+    """Whole lines after the header in chunks, each with the number of its first line."""
+    for text, line in whole_lines(stream, CHUNK_BYTES):
+        if header and line == 1:
+            text, line = text.partition(b"\n")[2], 2
+        if text.strip():
+            yield text if text.endswith(b"\n") else text + b"\n", line
 
 
 def _parse(path: Path, text: bytes, first_line: int, wanted: Mapping[bytes, int], size: int) -> Found:
@@ -157,11 +148,6 @@ def _binary(
             seen += 1
         pending, skip = pending[at:], 0
         yield _found_binary(path, ids, values, size)
-    if seen < count and (space := pending.find(b" ")) >= 0 and len(pending) == space + 1 + record:
-        token = wanted.get(pending[:space].lstrip(b"\n"))
-        seen += 1
-        if token is not None:
-            yield _found_binary(path, [token], [pending[space + 1 :]], size)
     if seen < count:
         raise InputError(f"{path}: ends after {seen} vectors where its header says {count}: fetch it again")
 

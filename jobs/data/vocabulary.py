@@ -221,7 +221,7 @@ def build(distinct: pl.Series, counts: NDArray[np.int64], training: Titles, sett
     by block, as often as it is called. Order: most frequent first, ties by the word's code points.
     """
     limits, text = settings["vocabulary"], settings["text"]
-    chosen = _most_frequent(distinct, counts, limits["min_count"], limits["max_size"])
+    chosen = most_frequent(distinct, counts, min_count=limits["min_count"], limit=limits["max_size"])
     ids = np.full(len(distinct), UNK, np.int64)
     ids[chosen] = np.arange(len(chosen)) + len(SPECIAL)
     tokens = [*SPECIAL, *distinct.gather(chosen).to_list()]
@@ -250,7 +250,8 @@ def build(distinct: pl.Series, counts: NDArray[np.int64], training: Titles, sett
     )
 
 
-def _most_frequent(words: pl.Series, counts: NDArray[np.int64], min_count: int, limit: int) -> NDArray[np.int64]:
+def most_frequent(words: pl.Series, counts: NDArray[np.int64], *, min_count: int, limit: int) -> NDArray[np.int64]:
+    """Positions of the words that occur often enough, most frequent first, ties by code points."""
     frame = pl.DataFrame({"word": words, "count": counts}).with_row_index("at").filter(pl.col("count") >= min_count)
     frame = frame.sort(["count", "word"], descending=[True, False]).head(limit)
     return frame["at"].to_numpy().astype(np.int64)
