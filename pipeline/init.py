@@ -17,7 +17,7 @@ from jobs.data import files
 from jobs.data.files import Quotes
 from jobs.data.settings import SPLITS, Columns
 from jobs.errors import InputError
-from pipeline.manifest.naming import unsafe
+from pipeline.manifest.validation import name_problem
 
 if TYPE_CHECKING:
     import polars as pl
@@ -169,7 +169,7 @@ def starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> s
     """
     seen = profile_data(data, quotes)
     name = data.name.split(".")[0]
-    name = name if unsafe(name) is None else _UNSAFE.sub("-", name).strip("-.") or "experiments"
+    name = name if name_problem(name) is None else _UNSAFE.sub("-", name).strip("-.") or "experiments"
     lines = [
         f"# {_words(data, seen)}",
         f"#   tanda plan {target.name}      what would run",

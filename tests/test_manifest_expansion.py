@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from manifest_fixture import read
 
 from jobs import models
-from pipeline.manifest import naming
+from pipeline.manifest.expand_groups import name_of_values
 from pipeline.manifest.model import Manifest, Resources
+from pipeline.manifest.validation import name_problem
 
 
 def group(folder: Path, text: str, above: str = "") -> Manifest:
@@ -101,13 +102,13 @@ def test_names_of_a_grid_are_unique_and_safe(tmp_path: Path) -> None:
     )
 )
 def test_a_name_made_of_any_values_is_safe(values: dict[str, object]) -> None:
-    assert naming.unsafe(naming.of_values(values)) is None
+    assert name_problem(name_of_values(values)) is None
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.text(max_size=120))
 def test_a_safe_name_stays_in_its_folder(name: str) -> None:
-    if naming.unsafe(name) is None:
+    if name_problem(name) is None:
         assert Path("/s", name).parent == Path("/s")
         assert not name.startswith((".", "-"))
         assert not set(name) & set("/\\\0\n <>&\"'`$;|*?")

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from jobs.errors import KeyPath, did_you_mean
 from pipeline.manifest import path_fields, yaml_nodes
-from pipeline.manifest.errors import ManifestError, Mark, Problem
 from pipeline.manifest.path_fields import with_absolute_paths
-from pipeline.manifest.yaml_nodes import Entry, Node
+from pipeline.manifest.yaml_nodes import Entry, ManifestError, Mark, Node, Problem
 
 SET = "--set"
 STORAGE_VARIABLE = "TANDA_STORAGE"
 
 
-def assemble(
+def compose(
     file: Path,
     sets: Sequence[str] = (),
     cluster: Path | None = None,
@@ -24,7 +23,7 @@ def assemble(
 ) -> Node:
     """The whole document, paths absolute; raises ManifestError for what can't be put together."""
     root = _read(file, ())
-    changes = [_change(text, file) for text in sets]
+    changes = [_parse_set(text, file) for text in sets]
     for path, node in changes:
         if path == ("cluster",):
             root = _set(root, path, node, ())
@@ -51,7 +50,7 @@ def _read(file: Path, chain: tuple[Path, ...]) -> Node:
         below = _read(target, (*chain, file.resolve()))
         base = below if base is None else yaml_nodes.merged(base, below)
     problems: list[Problem] = []
-    own = _with_place(root.replaced("include", None), file.parent, problems)
+    own = _with_resolved_paths(root.replaced("include", None), file.parent, problems)
     if problems:
         raise ManifestError(problems)
     return own if base is None else yaml_nodes.merged(base, own)
@@ -78,7 +77,7 @@ def _target(node: Node, folder: Path, path: KeyPath) -> Path:
     return target
 
 
-def _with_place(root: Node, folder: Path, problems: list[Problem]) -> Node:
+def _with_resolved_paths(root: Node, folder: Path, problems: list[Problem]) -> Node:
     """Paths made absolute; a cluster profile's path too, so that an including file elsewhere finds it."""
     root = with_absolute_paths(root, folder, problems)
     entry = root.value.get("cluster")
@@ -102,14 +101,14 @@ def _with_cluster(root: Node, cluster: Path | None) -> Node:
 
 
 def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
-    given = environment.get(STORAGE_VARIABLE)
-    if not given:
+    storage = environment.get(STORAGE_VARIABLE)
+    if not storage:
         return root
     mark = Mark(STORAGE_VARIABLE)
-    return root.replaced("storage", Entry(mark, Node(str(Path(given).absolute()), mark)))
+    return root.replaced("storage", Entry(mark, Node(str(Path(storage).absolute()), mark)))
 
 
-def _change(text: str, file: Path) -> tuple[KeyPath, Node]:
+def _parse_set(text: str, file: Path) -> tuple[KeyPath, Node]:
     """A `--set PATH=VALUE` read: the path's keys and the value, which is YAML."""
     path, equals, value = text.partition("=")
     keys = tuple(path.strip().split("."))
@@ -120,10 +119,10 @@ def _change(text: str, file: Path) -> tuple[KeyPath, Node]:
     tree = node
     for key in reversed(keys):
         tree = Node({key: Entry(Mark(SET), tree)}, Mark(SET))
-    placed = _with_place(tree, file.parent, problems).find(keys)
+    resolved = _with_resolved_paths(tree, file.parent, problems).find(keys)
     if problems:
         raise ManifestError(problems)
-    return keys, node if placed is None else placed
+    return keys, node if resolved is None else resolved
 
 
 def _set(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
@@ -135,8 +134,8 @@ def _set(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
     if not isinstance(root.value, dict | None):
         raise _error(Mark(SET), (*above, keys[0]), f"{'.'.join(map(str, above))} is a value, it has no keys")
     entries = root.value or {}
-    key, rest = _longest(entries, keys)
-    if key not in entries and rest and _named_by_people((*above, key)):
+    key, rest = _longest_name(entries, keys)
+    if key not in entries and rest and _is_user_named((*above, key)):
         raise _error(Mark(SET), (*above, key), f"there is none of this name{did_you_mean(key, entries)}")
     old = entries.get(key)
     new = _set(Node(None, Mark(SET)) if old is None else old.node, rest, value, (*above, key))
@@ -153,7 +152,7 @@ def _set_item(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
     return Node(items, root.mark)
 
 
-def _longest(entries: Mapping[str, Entry], keys: KeyPath) -> tuple[str, KeyPath]:
+def _longest_name(entries: Mapping[str, Entry], keys: KeyPath) -> tuple[str, KeyPath]:
     """The next key and the rest: names may hold dots, so the longest name that exists is meant."""
     for length in range(len(keys), 0, -1):
         name = ".".join(map(str, keys[:length]))
@@ -162,7 +161,7 @@ def _longest(entries: Mapping[str, Entry], keys: KeyPath) -> tuple[str, KeyPath]
     return str(keys[0]), keys[1:]
 
 
-def _named_by_people(path: KeyPath) -> bool:
+def _is_user_named(path: KeyPath) -> bool:
     """Whether a key is a group's, a run's or a search's own name: one that isn't there is a slip, never made."""
     if len(path) == 2:
         return path[0] in ("experiments", "searches")

@@ -12,69 +12,64 @@ from jobs.search import algorithms
 from jobs.search.space import is_conditional, is_distribution, read_space, samples, validate_space
 from jobs.search.stopping import check_stopping, read_stopping
 from jobs.settings import Setting
-from pipeline.manifest.architectures import Architecture, Layer
-from pipeline.manifest.expand_groups import Expansion
+from pipeline.manifest.expansion import Architecture, Expansion, Layer
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
 
-SEARCH_KEYS = tuple(SearchSection.model_fields)
 
-
-def expand_search(name: str, section: SearchSection, whole: Expansion) -> Search | None:
+def expand_search(name: str, section: SearchSection, expansion: Expansion) -> Search | None:
     """A search as the plan takes it, or None with the problems noted."""
     path: KeyPath = ("searches", name)
-    whole.check_name(name, path)
-    architecture = whole.catalogue.get(section.architecture, path)
-    _check_numbers(section, whole, path)
+    expansion.check_name(name, path)
+    architecture = expansion.architectures.get(section.architecture, path)
+    _check_numbers(section, expansion, path)
     if architecture is None:
         return None
-    fixed = whole.catalogue.layer(
-        architecture, section.model_extra or {}, path, stopping=section.early_stopping, also=SEARCH_KEYS
-    )
+    fixed = expansion.architectures.section_layer(architecture, section, path)
     problems = validate_space(section.space, architecture.settings.values())
-    for place, message in problems:
-        whole.found.add((*path, "space", *place), message)
-    data = whole.datasets.get(fixed.data, path)
+    for below, message in problems:
+        expansion.findings.add((*path, "space", *below), message)
+    data = expansion.datasets.get(fixed.data, path)
     if problems or data is None or check_stopping(section.stopping):
         return None
-    return _search(name, section, architecture, fixed, data, whole)
+    return _search(name, section, architecture, fixed, data, expansion)
 
 
-def _check_numbers(section: SearchSection, whole: Expansion, path: KeyPath) -> None:
+def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) -> None:
     legal = algorithms.names()
     if section.algorithm not in legal:
-        whole.found.add(
+        expansion.findings.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
         )
     if section.evaluate_best > section.trials:
-        whole.found.add(
+        expansion.findings.add(
             (*path, "evaluate_best"), f"must be at most trials, {section.trials}, not {section.evaluate_best}"
         )
-    for place, message in check_stopping(section.stopping):
-        whole.found.add((*path, "stopping", *place), message)
-    whole.check_seeds(section.refit_seeds or (), (*path, "refit_seeds"))
-    whole.check_reference(section.reference or {}, (*path, "reference"))
+    for below, message in check_stopping(section.stopping):
+        expansion.findings.add((*path, "stopping", *below), message)
+    expansion.check_seeds(section.refit_seeds or (), (*path, "refit_seeds"))
+    expansion.check_reference(section.reference or {}, (*path, "reference"))
 
 
 def _search(
-    name: str, section: SearchSection, architecture: Architecture, fixed: Layer, data: Data, whole: Expansion
+    name: str, section: SearchSection, architecture: Architecture, fixed: Layer, data: Data, expansion: Expansion
 ) -> Search:
     path: KeyPath = ("searches", name)
     space = canonical(section.space, architecture.settings)
     always = {key for key, spec in space.items() if not is_conditional(spec.get("choice"))}
     for key in fixed.settings:
         if key in always:
-            whole.found.add((*path, key), "is searched: space has it too", key=True)
+            expansion.findings.add((*path, key), "is searched: space has it too", key=True)
     if "seed" in space:
         message = "the seed is not searched: use refit_seeds to train the winner with several"
-        whole.found.add((*path, "space", "seed"), message, key=True)
+        expansion.findings.add((*path, "space", "seed"), message, key=True)
     settings = {**architecture.base, **fixed.settings}
     seed = int(settings.get("seed", 0)) if section.seed is None else section.seed
     if "seed" in settings:
         settings["seed"] = seed
     for point in samples(read_space(space, architecture.settings.values())):
-        whole.check_settings(architecture, {**settings, **point}, data, (*path, "space"))
-    resources = dict(whole.resources(architecture, section.resources))
+        expansion.check_settings(architecture, {**settings, **point}, data, (*path, "space"))
+    resources = dict(expansion.resources(architecture, section.resources))
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
     resources["train"] = replace(resources["train"], throttle=throttle)
     return Search(
@@ -103,22 +98,18 @@ def _stopping(stopping: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if stopping is None or rule is None else {next(iter(stopping)): rule[1]}
 
 
-def canonical(space: Mapping[str, Any], known: Mapping[str, Setting]) -> dict[str, Any]:
+def canonical(space: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
     """A checked space with its numbers in their settings' types: `0` and `0.0` are the same search."""
-    return {name: _canonical(name, value, known) for name, value in space.items()}
+    return {name: _canonical(name, value, settings) for name, value in space.items()}
 
 
-def _canonical(name: str, value: Any, known: Mapping[str, Setting]) -> Any:
+def _canonical(name: str, value: Any, settings: Mapping[str, Setting]) -> Any:
     if not is_distribution(value):
-        return _read(known[name], value)
+        return settings[name].read(value)
     ((kind, arguments),) = value.items()
     if kind != "choice":
-        number = int if known[name].type == "int" else float
+        number = int if settings[name].type == "int" else float
         return {kind: [number(argument) for argument in arguments]}
     if is_conditional(arguments):
-        return {kind: [canonical(option, known) for option in arguments]}
-    return {kind: [_read(known[name], option) for option in arguments]}
-
-
-def _read(setting: Setting, value: Any) -> Any:
-    return None if value is None and setting.default is None else setting.read(value)
+        return {kind: [canonical(option, settings) for option in arguments]}
+    return {kind: [settings[name].read(option) for option in arguments]}

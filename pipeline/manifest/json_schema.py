@@ -12,7 +12,7 @@ from jobs.data.settings import Data
 from jobs.search import algorithms, stopping
 from jobs.search.space import DISTRIBUTIONS
 from jobs.settings import Setting
-from pipeline.manifest.expand_groups import FIGURES
+from pipeline.manifest.expansion import FIGURES
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root
 
 Schema = dict[str, Any]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import KeyPath
-from pipeline.manifest.compose import assemble
-from pipeline.manifest.expand_groups import Expansion, GroupExpansion
+from pipeline.manifest.compose import compose
+from pipeline.manifest.expand_groups import expand_group
 from pipeline.manifest.expand_searches import expand_search
+from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import Cluster, Manifest, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
 from pipeline.manifest.resources import explicit, resolve_resources
@@ -21,47 +22,49 @@ from pipeline.manifest.schema import Group, Root
 from pipeline.manifest.validation import Findings, validate
 from pipeline.manifest.yaml_nodes import Node
 
-_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
+_SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OPTION = re.compile(r"[a-z][a-z0-9_-]*\Z")
 _OTHER_CLUSTERS = ("clusters", "cluster")
 
 
-# A cluster profile as the executors take it; nothing in it may become more than one line of a script.
+# A cluster profile as the executors take it: no value may become more than one line of a script.
 
 
-def check_profile(section: ClusterSection, found: Findings) -> None:
-    """Note what would break out of an sbatch line, or is no option or variable at all."""
-    for name in _WORDS:
+def check_profile(section: ClusterSection, findings: Findings) -> None:
+    """Note what would break out of an sbatch line, or can't be an option or a variable."""
+    for name in _SINGLE_WORDS:
         value = getattr(section, name)
         if value is not None and (not value or any(character.isspace() for character in value)):
-            found.add(("cluster", name), f"must be one word, not {value!r}")
-    _check_line(("cluster", "activate"), section.activate, found)
-    _check_line(("cluster", "python"), section.python, found)
+            findings.add(("cluster", name), f"must be one word, not {value!r}")
+    _check_line(("cluster", "activate"), section.activate, findings)
+    _check_line(("cluster", "python"), section.python, findings)
     for position, module in enumerate(section.modules):
         if not re.fullmatch(r"[\w.+@:~-][\w.+@:~/-]*", module):
-            found.add(("cluster", "modules", position), f"must be a module's name, not {module!r}")
+            findings.add(("cluster", "modules", position), f"must be a module's name, not {module!r}")
     for name, value in section.environment.items():
         path = ("cluster", "environment", name)
         if not _VARIABLE.match(name):
-            found.add(path, "must be a variable's name: letters, digits and _", key=True)
-        _check_line(path, value, found)
+            findings.add(path, "must be a variable's name: letters, digits and _", key=True)
+        _check_line(path, value, findings)
     for name, value in section.extra.items():
         path = ("cluster", "extra", name)
         if not _OPTION.match(name):
-            found.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
+            findings.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
         elif name.replace("_", "-") in _OTHER_CLUSTERS:
-            found.add(path, "jobs of another cluster can't be followed: submit from a login node of that one", key=True)
-        _check_line(path, value, found)
+            findings.add(
+                path, "jobs of another cluster can't be followed: submit from a login node of that one", key=True
+            )
+        _check_line(path, value, findings)
 
 
-def _check_line(path: KeyPath, value: object, found: Findings) -> None:
+def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
     if isinstance(value, str) and any(ord(character) < 32 for character in value):
-        found.add(path, "must be one line")
+        findings.add(path, "must be one line")
 
 
 def make_cluster(section: ClusterSection) -> Cluster:
-    """The checked profile in the pipeline's own terms."""
+    """The checked profile as executors take it."""
     plain: dict[str, Any] = section.model_dump()
     plain["modules"] = tuple(section.modules)
     plain["environment"] = {name: _shell(value) for name, value in section.environment.items()}
@@ -79,7 +82,7 @@ def _shell(value: str | int | float | bool) -> str:
 def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -> Manifest:
     """The manifest of a file with `--set` changes and, instead of its own, a cluster profile.
 
-    Paths in it are relative to the file that names them. Raises ManifestError with every problem that was found.
+    Paths in it are relative to the file that names them. Raises ManifestError with every problem in it.
     """
     with _collector_paused():
         return _load(path, sets, cluster)
@@ -99,30 +102,30 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _load(path: Path, sets: Sequence[str], cluster: Path | None) -> Manifest:
-    document = assemble(path, sets, cluster)
-    found = Findings(document)
-    # A section whose lines are all commented out is as good as left out.
-    root = validate(Root, {key: value for key, value in document.plain().items() if value is not None}, found)
-    found.flush()
+    document = compose(path, sets, cluster)
+    findings = Findings(document)
+    # A section whose lines are all commented out counts as left out.
+    root = validate(Root, {key: value for key, value in document.plain().items() if value is not None}, findings)
+    findings.flush()
     assert root is not None
-    expansion = Expansion(root, found)
+    expansion = Expansion(root, findings)
     expansion.check_name(root.name, ("name",), key=False)
-    check_profile(root.cluster or ClusterSection(), found)
+    check_profile(root.cluster or ClusterSection(), findings)
     runs, searches = _expand(root, expansion)
     if not root.experiments and not root.searches:
-        found.add((), "asks for nothing: give it experiments or searches")
-    found.flush()
+        findings.add((), "asks for nothing: give it experiments or searches")
+    findings.flush()
     return _manifest(path, document, root, runs, searches)
 
 
 def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
     runs: list[Run] = []
     for name, group in (root.experiments or {}).items():
-        runs += GroupExpansion(name, group or Group(), expansion).runs()
+        runs += expand_group(name, group or Group(), expansion)
     searches = []
     for name, section in (root.searches or {}).items():
         if name in (root.experiments or {}):
-            expansion.found.add(("searches", name), "a group of experiments has this name already", key=True)
+            expansion.findings.add(("searches", name), "a group of experiments has this name already", key=True)
         search = expand_search(name, section, expansion)
         if search is not None:
             searches.append(search)

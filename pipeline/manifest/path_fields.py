@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jobs.errors import InputError, KeyPath
-from pipeline.manifest.errors import Problem
-from pipeline.manifest.yaml_nodes import Entry, Node
+from pipeline.manifest.yaml_nodes import Entry, Node, Problem
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<rest>:-[^}]*)?\}|)")
 SOURCES = ("train", "validation", "test", "source")

@@ -1,8 +1,9 @@
-"""Pydantic's findings in this program's words, at their places."""
+"""What is wrong with a manifest: pydantic's findings in plain words, at their places; names that are safe."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -10,10 +11,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from jobs.errors import KeyPath, did_you_mean
-from pipeline.manifest.errors import ManifestError, Problem, shown
-from pipeline.manifest.yaml_nodes import Node
+from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
+NAME_LENGTH_MAX = 100
+_SAFE_NAME = re.compile(r"\w[\w.,=+-]*\Z")
 _KINDS = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -48,10 +50,10 @@ class Findings:
 
     def add(self, path: KeyPath, message: str, *, key: bool = False) -> None:
         """``key``: the key itself is wrong, not its value."""
-        shown_path = path
+        written = path
         if path[:1] == ("cluster",) and len(path) > 1 and self._profile_in_a_file():
-            shown_path = path[1:]
-        self._problems[Problem(self.root.locate(path, key=key), shown_path, message)] = None
+            written = path[1:]  # as the profile's own file has it
+        self._problems[Problem(self.root.locate(path, key=key), written, message)] = None
 
     def _profile_in_a_file(self) -> bool:
         node = self.root.find(("cluster",))
@@ -69,17 +71,18 @@ class Findings:
             raise ManifestError(ordered)
 
 
-def validate(model: type[Model], value: Mapping[str, Any], found: Findings, at: KeyPath = ()) -> Model | None:
+def validate(model: type[Model], value: Mapping[str, Any], findings: Findings, at: KeyPath = ()) -> Model | None:
     """A section read strictly, or None with what is wrong added to the findings."""
     try:
         return read(model, value)
     except ValidationError as error:
         for path, message, key in explain(model, error):
-            found.add((*at, *path), message, key=key)
+            findings.add((*at, *path), message, key=key)
         return None
 
 
 def read(model: type[Model], value: Mapping[str, Any]) -> Model:
+    """A section read strictly; raises pydantic's ValidationError."""
     # Through JSON: strict there still takes a list for a tuple and a whole number for a float.
     return model.model_validate_json(json.dumps(value), strict=True)
 
@@ -91,7 +94,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[tuple[KeyPat
         path, choices = _resolve(model, item["loc"])
         one = explained.setdefault(path, (path, _message(item, path, model), item["type"] == "extra_forbidden"))
         if choices and one[1].startswith("must be "):
-            explained[path] = (path, f"must be {choices}, not {shown(item['input'])}", False)
+            explained[path] = (path, f"must be {choices}, not {_shown(item['input'])}", False)
     return list(explained.values())
 
 
@@ -100,43 +103,66 @@ def _message(item: Any, path: KeyPath, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return f"unknown key{did_you_mean(str(path[-1]), _fields(model, path[:-1]))}"
+        return f"unknown key{did_you_mean(str(path[-1]), _legal_keys(model, path[:-1]))}"
     if kind == "string_pattern_mismatch" or path == ("umask",):
-        return f"must be octal digits after a zero, such as 027, not {shown(value)}"
+        return f"must be octal digits after a zero, such as 027, not {_shown(value)}"
     if kind in _KINDS:
-        return f"must be {_KINDS[kind]}, not {shown(value)}"
+        return f"must be {_KINDS[kind]}, not {_shown(value)}"
     if kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
-        return f"must be {words} {context[name]:g}, not {shown(value)}"
+        name, bound = _BOUNDS[kind]
+        return f"must be {bound} {context[name]:g}, not {_shown(value)}"
     if kind == "literal_error":
-        return f"must be {context['expected']}, not {shown(value)}"
+        return f"must be {context['expected']}, not {_shown(value)}"
     if kind == "value_error":
         return str(context["error"])
     message: str = item["msg"]
     return message[:1].lower() + message[1:]
 
 
+def _shown(value: object) -> str:
+    """A value as a message shows it: in YAML's notation, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _resolve(model: type[BaseModel], location: KeyPath) -> tuple[KeyPath, str]:
     """A location without the names pydantic gives to a union's members, and that union in words."""
     annotation: Any = model
-    path: list[str | int] = []
     for position, part in enumerate(location):
-        annotation = _bare(annotation)
+        annotation = _without_none(annotation)
         if get_origin(annotation) in (Union, UnionType):
-            return tuple(path), _words(annotation)
-        path.append(part)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            field = annotation.model_fields.get(str(part))
-            if field is None:
-                return (*path, *location[position + 1 :]), ""
-            annotation = field.annotation
-        else:
             members = get_args(annotation)
-            annotation = members[-1] if get_origin(annotation) is dict else members[0] if members else Any
-    return tuple(path), ""
+            return location[:position], "a single value" if float in members else "a path, or a list of paths"
+        annotation = _below(annotation, part)
+    return location, ""
 
 
-def _bare(annotation: Any) -> Any:
+def _legal_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
+    annotation: Any = model
+    for part in path:
+        annotation = _below(_without_none(annotation), part)
+    annotation = _without_none(annotation)
+    return list(annotation.model_fields) if _is_section(annotation) else []
+
+
+def _below(annotation: Any, part: str | int) -> Any:
+    """The annotation of a section's key, a mapping's value or a list's item."""
+    if _is_section(annotation):
+        field = annotation.model_fields.get(str(part))
+        return Any if field is None else field.annotation
+    members = get_args(annotation)
+    if not members:
+        return Any
+    return members[-1] if get_origin(annotation) is dict else members[0]
+
+
+def _without_none(annotation: Any) -> Any:
     """An annotation without its None, where one other member is left."""
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
@@ -145,23 +171,23 @@ def _bare(annotation: Any) -> Any:
     return annotation
 
 
-def _words(union: Any) -> str:
-    members = get_args(union)
-    if float in members:
-        return "a single value"
-    return "a path, or a list of paths"
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _fields(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The legal keys at a path."""
-    annotation: Any = model
-    for part in path:
-        annotation = _bare(annotation)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            field = annotation.model_fields.get(str(part))
-            annotation = Any if field is None else field.annotation
-        elif get_origin(annotation) in (dict, list):
-            annotation = get_args(annotation)[-1]
-    annotation = _bare(annotation)
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return list(annotation.model_fields) if is_model else []
+# Names of manifests, groups, runs and searches become folders, job names and links.
+
+
+def name_problem(name: str) -> str | None:
+    """Why a name can't be a folder's, or None.
+
+    Letters and digits of any script are fine, and `. _ - + = ,` after the first: never a slash, a space, a leading
+    dot, or anything that a shell or a page would read as more than a name.
+    """
+    if len(name) > NAME_LENGTH_MAX:
+        return f"a name of {len(name)} characters: at most {NAME_LENGTH_MAX}"
+    if not _SAFE_NAME.match(name):
+        return "no safe name: it may hold letters, digits and . _ - + = , and starts with a letter, digit or _"
+    if len(name.encode()) > 255:
+        return "a name of more than 255 bytes in UTF-8"
+    return None

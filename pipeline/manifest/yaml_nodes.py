@@ -1,4 +1,4 @@
-"""YAML read with the position of every key and value, YAML 1.2's scalars and no duplicate keys.
+"""YAML read with the position of every key and value, and errors that name it; no duplicate keys.
 
 Scalars are those of YAML 1.2's core schema, so that `1e-5` is a number while `no`, `on` and `1:30` are text. One
 thing differs: a whole number with a leading zero, such as `007` or a umask of `027`, stays text.
@@ -7,14 +7,14 @@ thing differs: a whole number with a leading zero, such as `007` or a umask of `
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from jobs.errors import KeyPath
-from pipeline.manifest.errors import ManifestError, Mark, Problem
+from jobs.errors import InputError, KeyPath
 
 NODES_MAX = 2_000_000  # after aliases are followed: a few lines of nested aliases can ask for billions
 DEPTH_MAX = 60
@@ -46,6 +46,45 @@ _scalars(
     "-+.0123456789",
 )
 _scalars("merge", "<<", "<")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place: a file with a line and a column counted from 1, or a source without lines such as `--set`."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to correct; ``path`` is the key's, outermost first."""
+
+    mark: Mark
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        parts = [str(self.mark), ".".join(map(str, self.path)), self.message]
+        text = ": ".join(part for part in parts if part)
+        # Keys are quoted as they stand: a line break or a terminal's escape in one must not act.
+        return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+class ManifestError(InputError):
+    """A manifest that can't be used; its text is one line per problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 class Entry(NamedTuple):
@@ -119,7 +158,7 @@ def merged(base: Node, above: Node) -> Node:
     return Node(entries, above.mark)
 
 
-def read(file: File) -> Node:
+def read(file: Path) -> Node:
     """The document of a file, a mapping; raises ManifestError for whatever is wrong with it as YAML."""
     source = str(file)
     try:
@@ -137,37 +176,37 @@ def read(file: File) -> Node:
 
 def parse(content: bytes | str, source: str, *, lines: bool = True) -> Node:
     """The nodes of one YAML document; ``lines`` false gives every node the bare source as its place."""
-    reading = _Reading(source, lines)
+    reader = _Reader(source, lines)
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        aliases = _refuse_depth(text, reading)
+        aliases = _refuse_depth(text, reader)
         loader = _Loader(text)
         try:
             top = loader.get_single_node()
         finally:
             loader.dispose()
-        root = Node(None, Mark(source, 1, 1) if lines else Mark(source)) if top is None else reading.node(top, ())
+        root = Node(None, Mark(source, 1, 1) if lines else Mark(source)) if top is None else reader.node(top, ())
         size, depth = _measure(root, {}) if aliases else (0, 0)
     except UnicodeDecodeError as error:
         raise ManifestError([Problem(Mark(source), (), f"is not UTF-8 text: byte {error.start}")]) from error
     except yaml.MarkedYAMLError as error:
-        mark = reading.mark(error.problem_mark or error.context_mark)
+        mark = reader.mark(error.problem_mark or error.context_mark)
         message = ", ".join(part for part in (error.problem, error.context) if part)
         raise ManifestError([Problem(mark, (), f"is not YAML: {message}")]) from error
     except yaml.YAMLError as error:
         raise ManifestError([Problem(Mark(source), (), f"is not YAML: {str(error).splitlines()[0]}")]) from error
     except RecursionError as error:
         raise ManifestError([Problem(Mark(source), (), _TOO_DEEP)]) from error
-    if not reading.problems and depth > DEPTH_MAX:
+    if not reader.problems and depth > DEPTH_MAX:
         raise ManifestError([Problem(root.mark, (), _TOO_DEEP)])
-    if not reading.problems and size > NODES_MAX:
-        reading.problems.append(Problem(root.mark, (), f"is larger than {NODES_MAX:,} values, aliases followed"))
-    if reading.problems:
-        raise ManifestError(reading.problems)
+    if not reader.problems and size > NODES_MAX:
+        reader.problems.append(Problem(root.mark, (), f"is larger than {NODES_MAX:,} values, aliases followed"))
+    if reader.problems:
+        raise ManifestError(reader.problems)
     return root
 
 
-def _refuse_depth(text: str, reading: _Reading) -> bool:
+def _refuse_depth(text: str, reader: _Reader) -> bool:
     """Whether there are aliases; raises ManifestError for deep nesting before it is composed.
 
     libyaml's composer would overrun the C stack.
@@ -177,7 +216,7 @@ def _refuse_depth(text: str, reading: _Reading) -> bool:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH_MAX:
-                raise ManifestError([Problem(reading.mark(event.start_mark), (), _TOO_DEEP)])
+                raise ManifestError([Problem(reader.mark(event.start_mark), (), _TOO_DEEP)])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
@@ -185,17 +224,17 @@ def _refuse_depth(text: str, reading: _Reading) -> bool:
     return aliases
 
 
-def _measure(node: Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+def _measure(node: Node, measured: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """How many values a node holds and how deep they go, aliases followed."""
-    if id(node) not in known:
+    if id(node) not in measured:
         value = node.value
         below = [entry.node for entry in value.values()] if isinstance(value, dict) else value
-        measures = [_measure(item, known) for item in below] if isinstance(below, list) else []
-        known[id(node)] = (1 + sum(size for size, _ in measures), 1 + max((deep for _, deep in measures), default=0))
-    return known[id(node)]
+        measures = [_measure(item, measured) for item in below] if isinstance(below, list) else []
+        measured[id(node)] = (1 + sum(size for size, _ in measures), 1 + max((deep for _, deep in measures), default=0))
+    return measured[id(node)]
 
 
-class _Reading:
+class _Reader:
     """One document on its way from PyYAML's nodes to ours."""
 
     def __init__(self, source: str, lines: bool) -> None:
@@ -236,7 +275,7 @@ class _Reading:
         text, kind = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
         try:
             if kind == "int":
-                return self._whole(node, int(text, 0), path)
+                return self._integer(node, int(text, 0), path)
             if kind == "float":
                 return float(re.sub(r"\.(inf|nan)\Z", r"\1", text.lower()))
         except ValueError:
@@ -253,7 +292,7 @@ class _Reading:
             return ""
         return text
 
-    def _whole(self, node: yaml.Node, number: int, path: KeyPath) -> int:
+    def _integer(self, node: yaml.Node, number: int, path: KeyPath) -> int:
         if not -(2**63) <= number < 2**64:  # JSON as it is read back knows no others
             self.problem(node, path, "a number too large to keep")
         return number
