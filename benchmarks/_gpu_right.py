@@ -22,7 +22,7 @@ BATCH = 128
 
 
 def waits(ground: Ground) -> None:
-    """No step, and no look at its norm, waits for the device."""
+    """Neither a step nor adding its gradient norm waits for the device."""
     with dataset_of(ground, 20_000) as (storage, dataset):
         for case, given in CASES.items():
             with ground.guarded(case=case):
@@ -35,7 +35,7 @@ def waits(ground: Ground) -> None:
                 try:
                     for _ in range(3):
                         epochs.stepper.step(next(batches))
-                        epochs.tally.look(stops.norm_of(epochs.stepper.gradients()))
+                        epochs.train_metrics.add_grad_norm(stops.norm_of(epochs.stepper.gradients()))
                 finally:
                     torch.cuda.set_sync_debug_mode("default")
                 ground.note(case=case, host="never waits")
@@ -172,14 +172,14 @@ def meta(ground: Ground) -> None:
             with ground.guarded(case=case):
                 settings = settings_of(**given)
                 model = build_network(settings, dataset, device).train()
-                tally = MetricAccumulator(len(dataset.classes), device)
+                accumulator = MetricAccumulator(len(dataset.classes), device)
                 stepper = Stepper(
-                    model, optimiser.make(model, settings, device), tally, device=device, precision="float32"
+                    model, optimiser.make(model, settings, device), accumulator, device=device, precision="float32"
                 )
                 rows = torch.empty(BATCH, dtype=torch.int64, device=device)
                 with _Count() as count:
                     stepper.step(maker.batch(rows, 20))
-                    tally.look(stops.norm_of(stepper.gradients()))
+                    accumulator.add_grad_norm(stops.norm_of(stepper.gradients()))
                 ground.note(case=case, operations=count.operations)
 
 

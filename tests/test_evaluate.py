@@ -68,12 +68,12 @@ def test_counts_on_the_device_equal_scikit_learns(
 ) -> None:
     labels, logits = case
     classes = logits.shape[1]
-    tally = kind(classes, torch.device("cpu"))
+    accumulator = kind(classes, torch.device("cpu"))
     for start in range(0, len(labels), batch):
         part = torch.from_numpy(logits[start : start + batch])
         truth = torch.from_numpy(labels[start : start + batch])
-        tally.add(torch.nn.functional.cross_entropy(part, truth), part, truth)
-    sums = tally.read()
+        accumulator.add(torch.nn.functional.cross_entropy(part, truth), part, truth)
+    sums = accumulator.read()
     support = np.bincount(labels, minlength=classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -85,18 +85,18 @@ def test_counts_on_the_device_equal_scikit_learns(
 
 @pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
 def test_a_loss_is_averaged_over_titles_not_over_batches(kind: type[MetricAccumulator]) -> None:
-    tally = kind(2, torch.device("cpu"))
+    accumulator = kind(2, torch.device("cpu"))
     for loss, titles in ((1.0, 3), (5.0, 1)):
-        tally.add(torch.tensor(loss), torch.zeros(titles, 2), torch.zeros(titles, dtype=torch.int64))
-    assert tally.read()["loss"] / 4 == 2.0
+        accumulator.add(torch.tensor(loss), torch.zeros(titles, 2), torch.zeros(titles, dtype=torch.int64))
+    assert accumulator.read()["loss"] / 4 == 2.0
 
 
 @pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
-def test_a_spoilt_loss_is_known_by_its_step(kind: type[MetricAccumulator]) -> None:
-    tally = kind(2, torch.device("cpu"))
+def test_steps_count_as_finite_until_the_first_loss_that_is_not(kind: type[MetricAccumulator]) -> None:
+    accumulator = kind(2, torch.device("cpu"))
     for loss in (1.0, 2.0, float("inf"), 1.0, float("nan")):
-        tally.add(torch.tensor(loss), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
-    assert int(tally.finite) == 2
+        accumulator.add(torch.tensor(loss), torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
+    assert int(accumulator.finite) == 2
 
 
 @pytest.fixture(scope="module")

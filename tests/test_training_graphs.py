@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Split
 from jobs.training import optimiser
-from jobs.training.cuda_graphs import Replayer, Run
+from jobs.training.cuda_graphs import Launch, Replayer
 from jobs.training.loop import MetricAccumulator, Stepper
 
 SIZE = 16
@@ -28,7 +28,7 @@ def _deterministic() -> Iterator[None]:
 
 
 class Training:
-    """A model, its optimiser and its tally over one split that lies on a device, as a run has them."""
+    """A model, its optimiser and its metrics over one split that lies on a device, as a run has them."""
 
     def __init__(self, name: str, **changes: Any) -> None:
         generator = np.random.default_rng(0)
@@ -45,23 +45,23 @@ class Training:
         self.batches._maker = _DeviceMaker(split, CPU)
         self.model = build(name, **{"dropout": 0.3, **changes}).train()
         self.adam = optimiser.make(self.model, {"learning_rate": 0.01, "weight_decay": 1e-4}, CPU)
-        self.tally = MetricAccumulator(CLASSES, CPU)
-        self.stepper = Stepper(self.model, self.adam, self.tally, device=CPU, precision="float32")
-        self.said: list[str] = []
+        self.metrics = MetricAccumulator(CLASSES, CPU)
+        self.stepper = Stepper(self.model, self.adam, self.metrics, device=CPU, precision="float32")
+        self.messages: list[str] = []
         torch.manual_seed(7)
 
-    def replayer(self, capture: Callable[[Run], Run]) -> Replayer:
+    def replayer(self, capture: Callable[[Launch], Launch]) -> Replayer:
         return Replayer(
             self.stepper,
             self.batches.make,
             batch_size=SIZE,
-            tensors=[*self.model.parameters(), *self.adam.tensors(), *self.tally.tensors()],
+            tensors=[*self.model.parameters(), *self.adam.tensors(), *self.metrics.tensors()],
             device=CPU,
-            say=self.said.append,
+            say=self.messages.append,
             capture=capture,
         )
 
-    def replay(self, capture: Callable[[Run], Run]) -> list[list[Tensor]]:
+    def replay(self, capture: Callable[[Launch], Launch]) -> list[list[Tensor]]:
         """Train for two epochs; the gradients after every step."""
         replayer, gradients = self.replayer(capture), []
         for epoch in range(2):
@@ -81,7 +81,7 @@ class Training:
         return gradients
 
     def left(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.adam.tensors(), *self.tally.tensors(), torch.get_rng_state()]
+        return [*self.model.parameters(), *self.adam.tensors(), *self.metrics.tensors(), torch.get_rng_state()]
 
 
 class Recorder:
@@ -91,12 +91,12 @@ class Recorder:
         self.training = training
         self.captured = self.replayed = 0
 
-    def __call__(self, run: Run) -> Run:
+    def __call__(self, launch: Launch) -> Launch:
         self.captured += 1
         before = [tensor.detach().clone() for tensor in self.training.left()[:-1]]
         random = torch.get_rng_state()
-        run()  # finds the gradients' places; what else it did is undone, for capturing runs nothing
-        places = self.training.stepper.gradients()
+        launch()  # finds the gradients' buffers; what else it did is undone, for a capture runs nothing
+        buffers = self.training.stepper.gradients()
         with torch.no_grad():
             for tensor, value in zip(self.training.left(), before, strict=False):
                 tensor.copy_(value)
@@ -104,16 +104,16 @@ class Recorder:
 
         def replay() -> None:
             self.replayed += 1
-            run()
-            for place, gradient in zip(places, self.training.stepper.gradients(), strict=True):
-                place.copy_(gradient)
+            launch()
+            for buffer, gradient in zip(buffers, self.training.stepper.gradients(), strict=True):
+                buffer.copy_(gradient)
 
         return replay
 
 
 def assert_same(one: Training, other: Training) -> None:
-    for found, expected in zip(one.left(), other.left(), strict=True):
-        assert torch.equal(found, expected)
+    for actual, expected in zip(one.left(), other.left(), strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -123,13 +123,13 @@ def test_replayed_steps_are_the_steps_themselves(name: str) -> None:
     torch.manual_seed(7)
     expected = plain.step()
     torch.manual_seed(7)
-    found = graphs.replay(recorder)
-    assert not graphs.said
+    actual = graphs.replay(recorder)
+    assert not graphs.messages
     # Widths of 3 and 5 to 8, and of 9: graphs of 4, 8 and 12, and all but the two last batches go by them.
     assert 2 <= recorder.captured <= 3
     assert recorder.replayed == 2 * 11
     assert_same(graphs, plain)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -138,31 +138,31 @@ def test_a_capture_that_fails_is_said_once_and_changes_nothing(fails_at: int) ->
     plain, graphs = Training("mlp"), Training("mlp")
     recorder = Recorder(graphs)
 
-    def capture(run: Run) -> Run:
+    def capture(launch: Launch) -> Launch:
         if recorder.captured == fails_at - 1:
-            run()  # some of it may have run, or not
+            launch()  # some of it may have run, or not
             raise RuntimeError("operation not permitted when stream is capturing\nwith a long tale")
-        return recorder(run)
+        return recorder(launch)
 
     torch.manual_seed(7)
     plain.step()
     torch.manual_seed(7)
     graphs.replay(capture)
-    said = "compile: a CUDA graph of the step does not work here, going on without: "
-    assert graphs.said == [said + "operation not permitted when stream is capturing"]
+    message = "compile: a CUDA graph of the step does not work here, going on without: "
+    assert graphs.messages == [message + "operation not permitted when stream is capturing"]
     assert recorder.captured == fails_at - 1
-    for found, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
-        torch.testing.assert_close(found, expected)  # narrower batches from there on: sums in another order
+    for actual, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
+        torch.testing.assert_close(actual, expected)  # narrower batches from there on: sums in another order
 
 
 @pytest.mark.parametrize("error", ["runs twice", "runs not at all", "spoils the weights"])
 def test_a_graph_that_ends_elsewhere_is_found_out_at_once(error: str) -> None:
     plain, graphs = Training("mlp"), Training("mlp")
 
-    def capture(run: Run) -> Run:
+    def capture(launch: Launch) -> Launch:
         def replay() -> None:
             for _ in range({"runs twice": 2, "runs not at all": 0, "spoils the weights": 1}[error]):
-                run()
+                launch()
             if error == "spoils the weights":
                 nn.init.constant_(next(graphs.model.head.parameters()), float("nan"))
 
@@ -172,10 +172,10 @@ def test_a_graph_that_ends_elsewhere_is_found_out_at_once(error: str) -> None:
     plain.step()
     torch.manual_seed(7)
     graphs.replay(capture)
-    assert len(graphs.said) == 1
-    assert graphs.said[0].endswith("going on without: it ends where the step itself does not")
-    for found, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
-        torch.testing.assert_close(found, expected)
+    assert len(graphs.messages) == 1
+    assert graphs.messages[0].endswith("going on without: it ends where the step itself does not")
+    for actual, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_a_split_in_main_memory_has_nothing_to_draw_on() -> None:

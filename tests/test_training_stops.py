@@ -73,7 +73,7 @@ def test_a_run_at_chance_is_stopped_with_what_was_seen(
 
 
 def test_a_run_that_learns_is_not_at_chance(storage: Storage, dataset: str) -> None:
-    assert trained(storage, "mlp", dataset, epochs=4, patience_chance=1, batch_size=16).stopped is None
+    assert trained(storage, "mlp", dataset, epochs=4, patience_chance=1, batch_size=16).figures["stopped"] is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_patience_counts_epochs_since_the_best(scores: list[float], patience: in
 
 def test_early_stopping_keeps_the_best_epoch(storage: Storage, dataset: str) -> None:
     result = trained(storage, "mlp", dataset, epochs=60, patience=2, batch_size=8, freeze_embeddings=False)
-    assert result.stopped == stops.EARLY
+    assert result.figures["stopped"] == stops.EARLY
     scores = [line["validation_balanced_accuracy"] for line in result.lines]
     assert result.figures["best_epoch"] == 1 + int(np.argmax(scores))
     assert result.figures["epochs_run"] == len(scores) == result.figures["best_epoch"] + 2
@@ -140,9 +140,9 @@ def test_a_search_can_stop_a_run_after_any_epoch(storage: Storage, dataset: str)
         settings=stage.resolved(storage, context.task),
         dataset=Dataset.open(storage.dataset(dataset)),
         folder=context.folder,
-        decide=lambda lines: "stop" if len(lines) == 2 else None,
+        stop_callback=lambda lines: "stop" if len(lines) == 2 else None,
     )
-    assert (result.stopped, result.figures["epochs_run"]) == (stops.SEARCH, 2)
+    assert (result.figures["stopped"], result.figures["epochs_run"]) == (stops.SEARCH, 2)
     assert [line["epoch"] for line in metrics_log.read(context.folder)] == [1, 2]
     assert (context.folder / checkpoint.MODEL).exists()
 
@@ -155,9 +155,11 @@ def test_a_stopped_run_goes_on_as_if_never_stopped_when_the_search_changes_its_m
         "settings": stage.resolved(storage, context.task),
         "dataset": Dataset.open(storage.dataset(dataset)),
     }
-    first = run.train(context, **given, folder=context.folder, decide=lambda lines: "stop" if len(lines) == 2 else None)
+    first = run.train(
+        context, **given, folder=context.folder, stop_callback=lambda lines: "stop" if len(lines) == 2 else None
+    )
     asked: list[int] = []
-    again = run.train(context, **given, folder=context.folder, decide=lambda lines: asked.append(len(lines)))
+    again = run.train(context, **given, folder=context.folder, stop_callback=lambda lines: asked.append(len(lines)))
     alone = run.train(context, **given, folder=storage.runs)
     assert first.lines == again.lines[:2]
     assert asked == [2, 3, 4]

@@ -63,4 +63,4 @@ def _train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> 
     from jobs.training.run import train
 
     dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
-    return train(context, settings=settings, dataset=dataset, folder=context.folder, decide=judge)
+    return train(context, settings=settings, dataset=dataset, folder=context.folder, stop_callback=judge)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on with the same bits, and when one is worth its time."""
+"""Checkpoints: everything that a run needs to resume with the same bits, and when to write one."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ NEXT = "checkpoint.next.pt"
 MODEL = "model.pt"
 FORMAT = 1
 
-# What reading a damaged file was seen to raise, by thousands of made-up ones.
+# What reading a damaged file was observed to raise, in a fuzz test of thousands of files.
 BROKEN = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
 )  # fmt: skip
-# A save at an epoch's end waits until this many times its own duration has passed since the last: at most 2 %.
+# A save at an epoch's end is left out until this many times its own duration has passed since the last one, so that
+# saving takes at most 2 % of the time.
 MIN_INTERVAL_FACTOR = 50
 WARNING_S = 60.0
 
 
-# Checkpoints: written whole, the last good one kept until the new one is, and never trusted unread.
+# Checkpoints: written whole, the last good one kept until the next one is complete, every checksum verified on reading.
 
 
 def save(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write a checkpoint; at every moment one of the two names holds a whole one. Raises OSError."""
+    """Write a checkpoint. Raises OSError.
+
+    The order of the renames matters: whenever the process is killed, NAME or PREVIOUS holds a whole checkpoint.
+    """
     write_whole(folder / NEXT, _pack({"format": FORMAT, **document}))
     if (folder / NAME).exists():
         (folder / NAME).replace(folder / PREVIOUS)
@@ -46,7 +50,7 @@ def save(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path, identity: str, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest whole checkpoint of this run, on the CPU, or None; what is passed over is said, with why."""
+    """The newest whole checkpoint of this run, on the CPU, or None; logs why a checkpoint is passed over."""
     for name in (NAME, PREVIOUS):
         try:
             document = unpack(folder / name)
@@ -65,8 +69,8 @@ def load(folder: Path, identity: str, say: Callable[[str], None]) -> dict[str, A
     return None
 
 
-def forget(folder: Path, *, keep: str | None = None) -> None:
-    """Remove checkpoints but the one named."""
+def remove_all_but(folder: Path, keep: str) -> None:
+    """Remove every checkpoint file but the one named."""
     for name in (NAME, PREVIOUS, NEXT):
         if name != keep:
             (folder / name).unlink(missing_ok=True)
@@ -94,7 +98,7 @@ def unpack(path: Path) -> Any:
     """Read a torch file after checking every checksum in it; nothing in it can run code."""
     content = read_plain(path)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        # torch itself reads on over flipped bits.
+        # torch.load does not verify the archive's checksums and would return flipped bits as numbers.
         damaged = archive.testzip()
     if damaged is not None:
         raise DamagedFileError(f"{damaged}: its checksum is wrong")
@@ -107,11 +111,11 @@ def _pack(document: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-# When to save: often enough that little is lost, seldom enough that it costs little.
+# When to save: often enough that little work is lost, seldom enough that it costs little.
 
 
 class Saver:
-    """Keeps the time between checkpoints.
+    """Decides when a checkpoint is due.
 
     One is written every ``cadence_s``, at once when the run is asked to stop, and at an epoch's end unless
     epochs are so short that saving would take more than 2 % of the time. Exactness does not depend on it: a
@@ -121,26 +125,26 @@ class Saver:
     def __init__(self, *, cadence_s: float, say: Callable[[str], None]) -> None:
         self.cadence_s = cadence_s
         self._say = say
-        self._saved = time.monotonic()
-        self._any = False
+        self._saved_at = time.monotonic()
+        self._has_saved = False
         self.last_save_s = 0.0
 
     def due(self) -> bool:
-        """Whether the time between two checkpoints has passed."""
-        return time.monotonic() - self._saved >= self.cadence_s
+        """Whether ``cadence_s`` has passed since the last checkpoint."""
+        return time.monotonic() - self._saved_at >= self.cadence_s
 
     def on_epoch_end(self, save: Callable[[], None]) -> None:
-        """Save, unless the last one was only just written."""
-        if not self._any or time.monotonic() - self._saved >= MIN_INTERVAL_FACTOR * self.last_save_s:
+        """Save, unless the last checkpoint is too recent to be worth the time."""
+        if not self._has_saved or time.monotonic() - self._saved_at >= MIN_INTERVAL_FACTOR * self.last_save_s:
             self.save(save)
 
     def save(self, save: Callable[[], None]) -> None:
-        """Save now; a save too slow for the warning that comes before a kill makes the next ones come earlier."""
+        """Save now; shortens ``cadence_s`` where a save is slow beside the warning that comes before a kill."""
         began = time.monotonic()
         save()
-        self._saved = time.monotonic()
-        self._any = True
-        self.last_save_s = self._saved - began
+        self._saved_at = time.monotonic()
+        self._has_saved = True
+        self.last_save_s = self._saved_at - began
         warning = warning_s()
         if self.last_save_s > warning / 2 and self.cadence_s > MIN_INTERVAL_FACTOR / 10 * self.last_save_s:
             self.cadence_s = max(self.cadence_s / 2, MIN_INTERVAL_FACTOR / 10 * self.last_save_s)

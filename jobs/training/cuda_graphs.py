@@ -12,26 +12,34 @@ from jobs.data.batches import Batch, Draw
 from jobs.training import device as devices
 from jobs.training.loop import Stepper
 
-# Titles are padded to a multiple of this, so that there are few shapes: each has a graph of its own.
-WIDTHS = 4
-# How far a replayed step may be from the step itself, in parts of what the step moved. Bits may differ, not more.
+# A step of these networks is many kernels that take a few microseconds each, no more than the host needs to launch one.
+# A graph holds all launches of a step and is launched at once. It repeats them on the same addresses and shapes, hence:
+# the rows of a batch are copied to a fixed tensor; weights, optimiser state and metrics are updated in place; there is
+# a graph for each width; nothing in a step may read a value on the host. Random generators are registered with a graph
+# by torch, so that dropout draws new numbers in each replay.
+
+# Titles are padded to a multiple of this: more padding, fewer graphs. Each graph takes two more steps and a capture.
+WIDTH_MULTIPLE = 4
+# How far a replayed step may end from the step itself, as a share of what the step moved: its kernels may be others, so
+# bits may differ. A graph that left something out would be off by far more.
 TOLERANCE = 0.05
 
-Run = Callable[[], None]
+Launch = Callable[[], None]
 
 
-def cuda_graphs() -> Callable[[Run], Run]:
-    """A way to capture what a function launches on the present GPU and to launch it again; nothing runs meanwhile.
+def cuda_graphs() -> Callable[[Launch], Launch]:
+    """A function that captures what another launches on the current GPU, without running it, and returns its replay.
 
-    See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Graphs share their memory: they are launched
-    one after another, and what outlives a launch is held on to.
+    See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Graphs share one memory pool, so together they
+    take the memory of the largest: they must be replayed one after another, and a tensor that outlives a replay must be
+    referenced until the last one.
     """
     pool = torch.cuda.graph_pool_handle()
 
-    def capture(run: Run) -> Run:
+    def capture(launch: Launch) -> Launch:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            run()
+            launch()
         return graph.replay
 
     return capture
@@ -39,17 +47,17 @@ def cuda_graphs() -> Callable[[Run], Run]:
 
 @dataclass(frozen=True)
 class _Graph:
-    replay: Run
+    replay: Launch
     gradients: Sequence[Tensor]
 
 
 class Replayer:
-    """Steps a model over drawn batches, making the batch included, by one launch a step.
+    """Steps a model over drawn batches with one launch a step, which makes the batch as well.
 
-    The first batch of each shape is stepped over as it is, then again, from where it began, by the graph: a graph that
-    does not end where the step did is not used, and neither is any other from then on. The last, smaller batch of an
-    epoch has no graph. ``tensors`` are all that a step changes, at the places where it changes them; ``capture`` turns
-    a function into what repeats its launches.
+    The first batch of each width is stepped normally, then undone and stepped by the new graph: if the graph does not
+    end where the step did, it is not used, nor is any other from then on. The last, smaller batch of an epoch has no
+    graph. ``tensors`` are all that a step changes, themselves and not copies; ``capture`` turns a function into one
+    that repeats its launches.
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class Replayer:
         tensors: Sequence[Tensor],
         device: torch.device,
         say: Callable[[str], None],
-        capture: Callable[[Run], Run],
+        capture: Callable[[Launch], Launch],
     ) -> None:
         self._stepper = stepper
         self._make = make
@@ -70,74 +78,79 @@ class Replayer:
         self._say = say
         self._capture = capture
         self._rows = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self._graphs: dict[int, _Graph] | None = {}
-        self._last: _Graph | None = None
+        self._graphs: dict[int, _Graph] | None = {}  # by width; None once one of them has failed
+        self._replayed: _Graph | None = None  # the graph of the last step, if it had one
 
     def step(self, draw: Draw) -> None:
-        """One update; after the first of a shape nothing here waits for the device."""
-        self._last = None
+        """One update; after the first of a width nothing here waits for the device."""
+        self._replayed = None
         if self._graphs is None or draw.rows.shape != self._rows.shape:
             self._stepper.step(self._make(draw.rows, draw.width))
             return
         self._rows.copy_(draw.rows)
-        width = -(-draw.width // WIDTHS) * WIDTHS
+        width = -(-draw.width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
         if width not in self._graphs:
-            self._first(width)
+            self._step_and_capture(width)
             return
-        self._last = self._graphs[width]
-        self._last.replay()
+        self._replayed = self._graphs[width]
+        self._replayed.replay()
 
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
-        return self._last.gradients if self._last else self._stepper.gradients()
+        return self._replayed.gradients if self._replayed else self._stepper.gradients()
 
-    def _first(self, width: int) -> None:
+    def _step_and_capture(self, width: int) -> None:
         assert self._graphs is not None
 
-        def run() -> None:
+        def launch() -> None:
             self._stepper.step(self._make(self._rows, width))
 
-        before = self._state()
-        run()  # loads kernels and libraries, too, which cannot be done while a graph is captured
-        expected = self._state()
-        self._go_to(before)
-        self._stepper.forget()
+        before = self._snapshot()
+        launch()  # also loads kernels and libraries, which cannot be done during a capture
+        expected = self._snapshot()
+        self._restore(before)
+        self._stepper.zero_grad()
         try:
-            replay = self._capture(run)
+            replay = self._capture(launch)
+            # The gradients that a capture allocates are those that each replay writes.
             graph = _Graph(replay, self._stepper.gradients())
             replay()
-            wrong = None if _agree(before[0], expected[0], self._tensors) else "it ends where the step itself does not"
+            agrees = _agree(before[0], expected[0], self._tensors)
+            problem = None if agrees else "it ends where the step itself does not"
         except RuntimeError as error:
-            wrong = (str(error).splitlines() or [type(error).__name__])[0]
-        if wrong is None:
-            self._graphs[width] = self._last = graph
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
+        if problem is None:
+            self._graphs[width] = self._replayed = graph
             return
-        self._say(f"compile: a CUDA graph of the step does not work here, going on without: {wrong}")
+        self._say(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
         self._graphs = None
-        # What the step gave counts, as if no graph had been tried.
-        self._go_to(expected)
+        # The step itself counts, as if no graph had been tried.
+        self._restore(expected)
 
-    def _state(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def _snapshot(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         return [tensor.detach().clone() for tensor in self._tensors], devices.random_state(self._device)
 
-    def _go_to(self, state: tuple[list[Tensor], dict[str, Tensor]]) -> None:
-        tensors, random = state
+    def _restore(self, snapshot: tuple[list[Tensor], dict[str, Tensor]]) -> None:
+        tensors, random = snapshot
         with torch.no_grad():
             for tensor, value in zip(self._tensors, tensors, strict=True):
                 tensor.copy_(value)
         devices.set_random_state(self._device, random)
 
 
-def _agree(before: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-    """Whether each tensor that counts in fractions moved as expected; a NaN agrees with a NaN alone."""
-    for start, there, here in zip(before, expected, found, strict=True):
-        if not there.is_floating_point():
+def _agree(before: Sequence[Tensor], expected: Sequence[Tensor], actual: Sequence[Tensor]) -> bool:
+    """Whether each floating-point tensor moved as expected: |actual - expected| <= TOLERANCE x |expected - before|.
+
+    A NaN agrees with a NaN alone.
+    """
+    for start, end, value in zip(before, expected, actual, strict=True):
+        if not end.is_floating_point():
             continue
-        if bool(there.isnan().any()) or bool(here.isnan().any()):
-            if not torch.equal(there.isnan(), here.isnan()):
+        if bool(end.isnan().any()) or bool(value.isnan().any()):
+            if not torch.equal(end.isnan(), value.isnan()):
                 return False
             continue
-        moved, off = float((there - start).norm()), float((here.detach() - there).norm())
+        moved, off = float((end - start).norm()), float((value.detach() - end).norm())
         if off > TOLERANCE * moved:
             return False
     return True

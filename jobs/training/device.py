@@ -1,4 +1,4 @@
-"""Where a run trains and by which rules of arithmetic: device, threads, determinism, TF32."""
+"""What a run computes on and how: device, threads, determinism, precision, random state."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import torch
 
 from jobs.context import TaskFailedError, allotted_gpus
 
-# Of malloc.h; what is larger than the second size, a table of word vectors say, comes and goes as its own mapping.
+# Parameters of glibc's mallopt (malloc.h). Blocks above the second size, such as a table of word vectors, are still
+# mapped and unmapped one by one.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
 
 
 class UnusableError(TaskFailedError, ValueError):
-    """What a run is to compute on, or by, is not to be had here: said in one line before it begins."""
+    """The device or the precision that a run asks for can't be used here; raised before it begins."""
 
 
 def choose(name: str) -> torch.device:
     """The device of a setting: auto, cpu or cuda.
 
-    A process that was given a GPU never computes on the CPU unless that is asked for by name: hours of an idle GPU are
-    not noticed. Raises UnusableError: ``no GPU`` where it can use none, an error for cuda where it was given none.
+    A process that was allotted a GPU never computes on the CPU unless that is asked for by name: nobody would notice
+    that the GPU is idle for hours. Raises UnusableError: ``no GPU`` where the allotted one can't be used, an error for
+    cuda where none was allotted.
     """
     allotted = allotted_gpus()
     if name == "cuda" and allotted == 0:
@@ -32,21 +34,21 @@ def choose(name: str) -> torch.device:
         raise UnusableError("error", message)
     if name == "cpu" or allotted == 0 or (name == "auto" and allotted is None and not torch.cuda.is_available()):
         return torch.device("cpu")
-    trouble = _trouble()
-    if trouble is not None:
+    problem = _gpu_problem()
+    if problem is not None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         asked = "device: cuda is asked for" if allotted is None else f"{allotted} given"
         raise UnusableError(
-            "no GPU", f"{trouble} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one"
+            "no GPU", f"{problem} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one"
         )
     return torch.device("cuda")
 
 
-def _trouble() -> str | None:
+def _gpu_problem() -> str | None:
     """Why no GPU can be used, in the driver's own words; None where one can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-        torch.zeros(1, device="cuda")  # one that another process has to itself is seen by init, and refused only here
+        torch.zeros(1, device="cuda")  # a GPU that another process has exclusively passes init, and fails only here
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:  # AssertionError: of a build without CUDA
@@ -55,8 +57,8 @@ def _trouble() -> str | None:
 
 
 def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str) -> str:
-    """Set this process up for a run; returns one line that states the rules it goes by."""
-    # More threads than the job has cores: two busy pools on shared cores were seen to run 20 times slower.
+    """Set this process up for a run; returns one line that describes the set-up."""
+    # Never more threads than the job has cores: two busy pools on shared cores were measured 20 times slower.
     torch.set_num_threads(cpus)
     if torch.get_num_interop_threads() != 1:
         # A task before this one in the same process may have used the pool: then it stays as it is.
@@ -66,21 +68,22 @@ def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Means the same as use_deterministic_algorithms, which loads the whole compiler: 1.6 s.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    # Filling fresh memory with NaN would find bugs in kernels, at the price of writing everything twice.
+    # Filling new memory with NaN finds bugs in kernels; it would cost one more write of every result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    words = f"{device.type}, {cpus} threads, {precision}, {'' if deterministic else 'not '}deterministic"
+    description = f"{device.type}, {cpus} threads, {precision}, {'' if deterministic else 'not '}deterministic"
     if device.type != "cuda":
         _keep_freed_memory()
-        return words
-    # Ten bits of mantissa in matrix products, sums in float32: as good for these models and several times faster.
+        return description
+    # TF32 rounds the factors of matrix products to ten bits of mantissa and sums in float32: as good for these models,
+    # and several times faster.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
-    return f"{words}, TF32 on ({torch.cuda.get_device_name(device)})"
+    return f"{description}, TF32 on ({torch.cuda.get_device_name(device)})"
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what a step frees: given back to the kernel, it comes anew as hundreds of page faults."""
+    """Have the C library keep what a step frees; returned to the kernel, it would cost page faults in every step."""
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt  # glibc's
         for parameter, size in ((_TRIM_THRESHOLD, _FREED_BYTES), (_MMAP_THRESHOLD, _MMAP_BYTES)):
@@ -95,7 +98,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of every generator that training draws from (dropout; the order of titles has its own)."""
+    """The state of every generator that dropout draws from; the order of titles has a generator of its own."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -103,7 +106,7 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Put the generators back; a run that moves from CPU to GPU draws anew there."""
+    """Restore the generators; a run that moves from CPU to GPU keeps the GPU's present state."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

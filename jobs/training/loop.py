@@ -1,4 +1,4 @@
-"""One step and one validation pass of a network: building it, the loss, the batch loop."""
+"""A network's step and validation pass: building it, the loss, and the metrics that a pass adds up."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ from jobs.training.device import UnusableError, autocast
 def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.device) -> Tensor | None:
     """What is added to the logits inside the training loss, (C,); None for strength 0.
 
-    ``strength`` times the logarithm of each category's share of the training titles (logit adjustment: Menon and
-    others, 2021). At 1 the network's own logits, without the shift, aim at the least balanced error. A category
-    without training titles counts as if it had one.
+    ``strength`` x log(share of the training titles), from ``support`` (C,), the titles of each category (logit
+    adjustment: Menon and others, "Long-tail learning via logit adjustment", 2021). A category without training
+    titles counts as if it had one.
     """
+    # Why it is right: with the loss -log softmax(f(x) + log p(y)), the best f(x) + log p(y) is log p(y | x) up to a
+    # constant, so f(x) alone is log p(x | y): its largest entry is the category that minimises the mean of the
+    # categories' error rates, which is what balanced accuracy measures. Hence evaluation leaves the adjustment out.
+    # A strength other than 1 scales the prior's part. It costs one addition of (C,) to (B, C) in a training step.
     if strength == 0.0:
         return None
     shares = np.maximum(support, 1) / max(int(support.sum()), 1)
@@ -38,16 +42,16 @@ def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.
 
 
 def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.device) -> nn.Module:
-    """The network with its initial weights, the same for a seed wherever it runs.
+    """The network with its initial weights, the same for a seed on every device.
 
-    Raises UnusableError where its own ``unsupported`` says why it can't be computed so on this device.
+    Raises UnusableError where its own ``unsupported`` says why this device can't compute it with this precision.
     """
     network = import_module(f"jobs.models.{settings['architecture']}.network")
     problem = network.unsupported(device, settings["precision"]) if hasattr(network, "unsupported") else None
     if problem is not None:
         raise UnusableError("error", problem)
     with warnings.catch_warnings():
-        # The vectors are a read-only map shared by every task of the node; a network only reads them.
+        # The vectors are a read-only memory map shared by every task of the node; a network only reads them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         vectors = torch.from_numpy(dataset.vectors())
     torch.manual_seed(settings["seed"])
@@ -55,19 +59,21 @@ def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.d
     return model.to(device)
 
 
-# What one pass over a split adds up to: nothing is read by the host while the pass goes on.
+# Metrics of one pass over a split. A GPU runs behind the host, which would have to wait for it to read a number: so
+# sums stay on the device and are read once, when the pass is over.
 
 
 def make_accumulator(classes: int, device: torch.device) -> MetricAccumulator:
-    """A tally for so many categories on a device."""
+    """The accumulator for ``classes`` categories that suits a device."""
     return HostMetricAccumulator(classes, device) if device.type == "cpu" else MetricAccumulator(classes, device)
 
 
 class MetricAccumulator:
     """Sums of losses, hits and gradient norms, kept on the device.
 
-    Every sum is a running one, so a pass cut anywhere and continued ends with the same bits. ``finite`` counts
-    the steps before the loss was first NaN or infinite: a sum once spoilt stays spoilt.
+    Sums are added to one step at a time, in order, so a pass that was interrupted anywhere and resumed ends with the
+    same bits. The loss is summed in float64, weighted by titles. ``finite`` counts the steps before the loss was first
+    NaN or infinite: from then on the sum is not finite either. Takes 4 numbers and (C,) of memory.
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:
@@ -90,88 +96,90 @@ class MetricAccumulator:
         with _allow_nondeterministic():
             sums["correct"].index_add_(0, labels, hits)
 
-    def look(self, norm: Tensor) -> None:
-        """Add the gradient norm of a step that was looked at."""
+    def add_grad_norm(self, norm: Tensor) -> None:
+        """Add the gradient norm, (), of a step; the pass's figure is the mean of those added."""
         self._sums["norm"].add_(norm)
         self._sums["looks"].add_(1)
 
     @property
     def finite(self) -> Tensor:
         """How many steps had a finite loss, () int64, before the first that had not."""
-        return self._now()["finite"]
+        return self._current()["finite"]
 
     def non_finite(self, step: int) -> bool:
-        """Whether the loss is known to have been NaN or infinite by this step, without waiting for the device.
+        """Whether the loss was NaN or infinite by an earlier step, without waiting for the device.
 
-        What is known is what a copy begun at an earlier call has brought since.
+        Each call starts a copy of ``finite`` to the host and reads the copy that an earlier call started, once it has
+        arrived; so the answer is late by one call at least. ``step`` is the number of steps so far.
         """
-        known = False
+        non_finite = False
         if self._copy is not None:
-            begun, finite, arrived = self._copy
+            at_step, finite, arrived = self._copy
             if not arrived.query():  # type: ignore[no-untyped-call]
                 return False
-            known = int(finite) < begun
+            non_finite = int(finite) < at_step
         finite = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(self._sums["finite"], non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         self._copy = step, finite, arrived
-        return known
+        return non_finite
 
     def clear(self) -> None:
-        """Start a new pass; the tensors stay the same ones, as a captured graph needs them to."""
+        """Start a new pass; the tensors stay the same ones, since a captured graph writes to their addresses."""
         self._copy = None
-        for value in self._now().values():
+        for value in self._current().values():
             value.zero_()
 
     def read(self) -> dict[str, Any]:
-        """The sums on the host: ``loss``, ``norm`` (mean over looks), ``finite``, ``correct`` (C,) int64."""
-        host = {name: value.cpu() for name, value in self._now().items()}
-        looks = int(host["looks"])
+        """On the host: ``loss`` (sum), ``norm`` (mean, or None), ``finite``, ``correct`` (C,) int64."""
+        host = {name: value.cpu() for name, value in self._current().items()}
+        norms = int(host["looks"])
         return {
             "loss": float(host["loss"]),
-            "norm": float(host["norm"]) / looks if looks else None,
+            "norm": float(host["norm"]) / norms if norms else None,
             "finite": int(host["finite"]),
             "correct": host["correct"].numpy(),
         }
 
     def tensors(self) -> list[Tensor]:
         """The sums themselves."""
-        return list(self._now().values())
+        return list(self._current().values())
 
     def state(self) -> dict[str, Tensor]:
         """A copy for a checkpoint."""
-        return {name: value.detach().clone() for name, value in self._now().items()}
+        return {name: value.detach().clone() for name, value in self._current().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for name, value in self._now().items():
+        """Go on from a checkpoint's state."""
+        for name, value in self._current().items():
             value.copy_(state[name])
 
-    def _now(self) -> dict[str, Tensor]:
+    def _current(self) -> dict[str, Tensor]:
         return self._sums
 
 
 class HostMetricAccumulator(MetricAccumulator):
-    """The same on a CPU, where an operation's cost is its call: steps are kept and added up many at a time."""
+    """The same on a CPU, where each torch call costs more than its arithmetic: steps are added up 64 at a time."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         super().__init__(classes, device)
         self._steps: list[tuple[Tensor, NDArray[np.int64], Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        # numpy's argmax uses the processor's vector units and is eight times torch's speed here.
+        # NumPy's argmax uses the processor's vector units and is eight times as fast as torch's here.
         self._steps.append((loss.detach(), logits.detach().numpy().argmax(1), labels))
         if len(self._steps) >= 64:
-            self._now()
+            self._current()
 
     def non_finite(self, step: int) -> bool:
         return int(self.finite) < step
 
-    def _now(self) -> dict[str, Tensor]:
+    def _current(self) -> dict[str, Tensor]:
         if not self._steps:
             return self._sums
         steps, self._steps = self._steps, []
         total, finite = float(self._sums["loss"]), 0
-        # One after the other: when they are added up must not change a bit.
+        # One after the other: how many steps are added up at a time must not change a bit.
         for loss, _, truth in steps:
             total += float(loss) * len(truth)
             finite += math.isfinite(total)
@@ -186,7 +194,7 @@ class HostMetricAccumulator(MetricAccumulator):
 
 @contextmanager
 def _allow_nondeterministic() -> Iterator[None]:
-    # Sums of integers are the same in any order: the slow deterministic kernel would buy nothing.
+    # Sums of integers are the same in any order: the deterministic kernel would be slower and no more exact.
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("default")
     try:
@@ -195,7 +203,7 @@ def _allow_nondeterministic() -> Iterator[None]:
         torch.set_deterministic_debug_mode(before)
 
 
-# One step and one pass: the model and nothing else; what is measured stays on the device.
+# One step and one pass.
 
 
 class Optimiser(Protocol):
@@ -206,38 +214,41 @@ class Optimiser(Protocol):
 
 
 class Stepper:
-    """Steps a model over batches; forward, loss, backward, update, tally."""
+    """Steps a model over batches: forward, loss, metrics, backward, update.
+
+    ``logit_adjustment`` (C,) is added to the logits in the loss.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         optimiser: Optimiser,
-        tally: MetricAccumulator,
+        metrics: MetricAccumulator,
         *,
         device: torch.device,
         precision: str,
-        shift: Tensor | None = None,
+        logit_adjustment: Tensor | None = None,
     ) -> None:
         self._model = model
-        self._shift = shift
+        self._logit_adjustment = logit_adjustment
         self._optimiser = optimiser
-        self._tally = tally
+        self._metrics = metrics
         self._device = device
         self._precision = precision
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
-        self.forget()
-        logits, loss = forward(self._model, batch, self._device, self._precision, self._shift)
-        # Before the way back: the logits are still in the processor's cache, and their memory is free for gradients.
-        self._tally.add(loss, logits, batch.labels)
+        self.zero_grad()
+        logits, loss = forward(self._model, batch, self._device, self._precision, self._logit_adjustment)
+        # Before the backward pass: the logits are still in the processor's cache, and gradients can take their memory.
+        self._metrics.add(loss, logits, batch.labels)
         del logits
         torch.autograd.backward(loss)
         self._optimiser.step()
 
-    def forget(self) -> None:
-        """Let go of the gradients."""
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
         self._optimiser.zero_grad()
 
     def gradients(self) -> Sequence[Tensor]:
@@ -246,29 +257,34 @@ class Stepper:
 
 
 def forward(
-    model: Callable[[Batch], Tensor], batch: Batch, device: torch.device, precision: str, shift: Tensor | None = None
+    model: Callable[[Batch], Tensor],
+    batch: Batch,
+    device: torch.device,
+    precision: str,
+    adjustment: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) float32 and the mean cross-entropy over the batch, (), of the logits plus ``shift`` (C,)."""
+    """Logits (B, C) float32 and the mean cross-entropy over the batch, (), of the logits plus ``adjustment`` (C,)."""
     with autocast(device, precision):
         logits = model(batch)
     logits = logits.float()
-    return logits, nn.functional.cross_entropy(logits if shift is None else logits + shift, batch.labels)
+    adjusted = logits if adjustment is None else logits + adjustment
+    return logits, nn.functional.cross_entropy(adjusted, batch.labels)
 
 
 def validate(
     model: nn.Module,
     batches: Iterable[Batch],
-    tally: MetricAccumulator,
+    metrics: MetricAccumulator,
     *,
     device: torch.device,
     precision: str,
-    between: Callable[[], None],
+    on_batch: Callable[[], None],
 ) -> None:
-    """Tally a whole split with dropout off; ``between`` is called before each batch and may raise."""
+    """Add up the metrics of a whole split with dropout off; ``on_batch`` is called before each batch and may raise."""
     model.eval()
-    tally.clear()
+    metrics.clear()
     with torch.inference_mode():
         for batch in batches:
-            between()
+            on_batch()
             logits, loss = forward(model, batch, device, precision)
-            tally.add(loss, logits, batch.labels)
+            metrics.add(loss, logits, batch.labels)

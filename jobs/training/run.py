@@ -1,7 +1,4 @@
-"""Training, whatever the architecture: a network steps through epochs, an estimator is fitted in one go.
-
-Torch is imported for networks alone.
-"""
+"""A training run of any architecture: trained, or opened again for its logits. Imports torch for networks alone."""
 
 from __future__ import annotations
 
@@ -24,34 +21,28 @@ from jobs.storage import Storage, read_json, write_json
 from jobs.training.metrics import of_logits
 
 SETTINGS = "settings.json"
-BATCH_TITLES = 1024
+BATCH_TITLES = 1024  # scored at once
+KEPT_FIGURES = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 EpochMetrics = dict[str, Any]
 StopCallback = Callable[[Sequence[Mapping[str, Any]]], str | None]
-__all__ = ["StopCallback", "TrainResult", "train"]
-
-
-# What a training run leaves behind.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run leaves: its files, one journal line an epoch, and its figures for the record."""
+    """What a run leaves: its files, the lines of its metrics log, and its figures for the record.
+
+    ``figures["stopped"]`` is why it ended before its last epoch, or None.
+    """
 
     files: tuple[Path, ...]
     lines: tuple[EpochMetrics, ...]
     figures: Mapping[str, Any]
 
-    @property
-    def stopped(self) -> str | None:
-        """Why it ended before its last epoch, or None."""
-        stopped: str | None = self.figures["stopped"]
-        return stopped
-
 
 def write_settings(folder: Path, settings: Mapping[str, Any], dataset: Dataset) -> Path:
-    """Leave beside the weights what is needed to use them; ``settings`` holds ``architecture``."""
+    """Write beside the weights what is needed to use them; ``settings`` holds ``architecture``."""
     write_json(folder / SETTINGS, {**settings, "dataset": dataset.folder.name})
     return folder / SETTINGS
 
@@ -62,28 +53,29 @@ def train(
     settings: Mapping[str, Any],
     dataset: Dataset,
     folder: Path,
-    decide: StopCallback | None = None,
+    stop_callback: StopCallback | None = None,
 ) -> TrainResult:
-    """Train one architecture, or go on where a checkpoint in ``folder`` left off.
+    """Train one architecture, or resume from the checkpoint in ``folder``.
 
     ``settings`` holds ``architecture`` and a value for each of ``jobs.models.settings(architecture)``.
-    ``decide`` sees the journal after every epoch and may say "stop"; a run that it stopped keeps its checkpoint,
-    and goes on from there when it is called again and ``decide`` has changed its mind. Raises TaskFailedError
-    (diverged, at chance) and TaskInterruptedError (saved, after the context was interrupted).
+    ``stop_callback`` is called with the lines of the metrics log after every epoch; the run stops if it returns a
+    reason. A run stopped so keeps its checkpoint, and goes on from there when it is called again and
+    ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance) and TaskInterruptedError (saved,
+    after the context was interrupted).
     """
     if models.describe(settings["architecture"]).KIND == "estimator":
-        return fit(context, settings=settings, dataset=dataset, folder=folder)
+        return _fit(context, settings=settings, dataset=dataset, folder=folder)
     from jobs.training.trainer import Trainer
 
-    epochs = Trainer(context, settings, dataset, folder, decide)
-    return epochs.finished() or epochs.go()
+    trainer = Trainer(context, settings, dataset, folder, stop_callback)
+    return trainer.finished() or trainer.go()
 
 
 # An architecture that is fitted in one go instead of stepping through epochs.
 
 
-def fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> TrainResult:
-    """Fit, save and score on training and validation titles: a journal of one line."""
+def _fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> TrainResult:
+    """Fit, save and score on training and validation titles: a metrics log of one line."""
     began = time.monotonic()
     estimator = import_module(f"jobs.models.{settings['architecture']}.estimator")
     fitted = estimator.fit(dataset, settings, context)
@@ -108,9 +100,8 @@ def fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, fold
     files = _save(fitted, folder, context.attempt.number)
     files = (*files, write_settings(folder, settings, dataset), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
-    names = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
     figures = {
-        **{name: line[name] for name in names},
+        **{name: line[name] for name in KEPT_FIGURES},
         "kept_epoch": 1,
         "best_epoch": 1,
         "epochs_run": 1,
@@ -124,12 +115,12 @@ def fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, fold
 
 
 def _save(fitted: Any, folder: Path, attempt: int) -> tuple[Path, ...]:
-    """Save beside, then move into place file by file: a name that is there is whole."""
-    beside = folder / f".fitted-{attempt}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    files = tuple(path.replace(folder / path.name) for path in fitted.save(beside))
-    beside.rmdir()
+    """Save into a temporary folder, then move each file to its name: a file at its name is complete."""
+    temporary = folder / f".fitted-{attempt}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    files = tuple(path.replace(folder / path.name) for path in fitted.save(temporary))
+    temporary.rmdir()
     return files
 
 
@@ -162,7 +153,7 @@ class Trained:
         from jobs.training import checkpoint, device
         from jobs.training.loop import build_network
 
-        # Training's `cuda` says nothing of who computes now, with a GPU or without; its `cpu` is a choice.
+        # `cpu` was a choice; `cuda` only says what training ran on, and this process may have no GPU.
         self._device = device.choose("cpu" if self.settings["device"] == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
         self._model = build_network(self.settings, self.dataset, self._device)
@@ -175,7 +166,7 @@ class Trained:
         self._model.eval()
 
     def prepare(self, *, cpus: int) -> None:
-        """Set this process up to compute by the rules that the run was trained by."""
+        """Set this process up to compute as the run was trained."""
         if self._estimator:
             return
         from jobs.training import device
@@ -188,7 +179,7 @@ class Trained:
         )
 
     def logits(self, split: Split) -> Iterator[Part]:
-        """(row numbers, logits (B, C), labels (B,)) in some order that covers the split once."""
+        """Parts of the split, which together cover it once: row numbers (B,), logits (B, C), labels (B,)."""
         if self._estimator:
             yield np.arange(len(split)), self._fitted.scores(split), np.asarray(split.labels, dtype=np.int64)
             return

@@ -30,31 +30,31 @@ def at_chance(balanced_accuracy: float, accuracy: float, support: NDArray[np.int
     return bool(balanced_accuracy <= guess + min(guess, 0.05) and accuracy <= share + min(share, 0.05))
 
 
-def never_left_chance(journal: Sequence[Mapping[str, Any]], support: NDArray[np.int64], patience: int) -> bool:
+def never_left_chance(lines: Sequence[Mapping[str, Any]], support: NDArray[np.int64], patience: int) -> bool:
     """Whether the first ``patience`` epochs are over and every epoch so far was at chance level."""
-    return len(journal) >= patience and all(
-        at_chance(line["validation_balanced_accuracy"], line["validation_accuracy"], support) for line in journal
+    return len(lines) >= patience and all(
+        at_chance(line["validation_balanced_accuracy"], line["validation_accuracy"], support) for line in lines
     )
 
 
-def has_stalled(journal: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
-    """Whether so many epochs went by without a better validation balanced accuracy than before them."""
-    if patience is None or not journal:
+def has_stalled(lines: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+    """Whether the last ``patience`` epochs brought no better validation balanced accuracy than those before them."""
+    if patience is None or not lines:
         return False
-    scores = [line["validation_balanced_accuracy"] for line in journal]
+    scores = [line["validation_balanced_accuracy"] for line in lines]
     return len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
 def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: float | None) -> TaskFailedError:
-    """The end of a run whose loss is no number: ``norm`` is the gradient's now, ``before`` that of a sound look."""
-    words = f"the {where} loss is NaN or infinite at epoch {epoch}, step {step}"
+    """The end of a run whose loss is not finite: the gradient's ``norm`` now, its mean ``before``."""
+    message = f"the {where} loss is NaN or infinite at epoch {epoch}, step {step}"
     if norm is not None:
-        words += f"; gradient norm {norm:.3g}"
+        message += f"; gradient norm {norm:.3g}"
     if before is not None:
-        words += f", {before:.3g} on average before that"
+        message += f", {before:.3g} on average before that"
     return TaskFailedError(
         "diverged",
-        f"{words}; a smaller learning_rate may help",
+        f"{message}; a smaller learning_rate may help",
         epoch=epoch,
         step=step,
         gradient_norm=_json(norm),
@@ -62,33 +62,33 @@ def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: f
     )
 
 
-def at_chance_error(journal: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> TaskFailedError:
-    """The end of a run at chance level, with what ``diagnose`` saw."""
-    last = journal[-1]
-    dead = ", ".join(f"{name} {share:.0%}" for name, share in seen["dead_units"].items()) or "none measured"
-    norms = ", ".join(f"{name} {value:.2g}" for name, value in seen["gradient_norms"].items())
+def at_chance_error(lines: Sequence[Mapping[str, Any]], diagnosis: Mapping[str, Any]) -> TaskFailedError:
+    """The end of a run at chance level, with what ``diagnose`` measured."""
+    last = lines[-1]
+    dead = ", ".join(f"{name} {share:.0%}" for name, share in diagnosis["dead_units"].items()) or "none measured"
+    norms = ", ".join(f"{name} {value:.2g}" for name, value in diagnosis["gradient_norms"].items())
     return TaskFailedError(
         "at chance",
-        f"after {len(journal)} epochs the validation balanced accuracy is {last['validation_balanced_accuracy']:.4f}, "
+        f"after {len(lines)} epochs the validation balanced accuracy is {last['validation_balanced_accuracy']:.4f}, "
         f"no better than chance; dead units: {dead}; gradient norms: {norms}",
-        epochs_run=len(journal),
+        epochs_run=len(lines),
         train_loss=last["train_loss"],
         validation_loss=last["validation_loss"],
         validation_balanced_accuracy=last["validation_balanced_accuracy"],
         validation_accuracy=last["validation_accuracy"],
-        gradient_norms={name: _json(value) for name, value in seen["gradient_norms"].items()},
-        dead_units=seen["dead_units"],
+        gradient_norms={name: _json(value) for name, value in diagnosis["gradient_norms"].items()},
+        dead_units=diagnosis["dead_units"],
     )
 
 
 def diagnose(model: nn.Module, batch: Any) -> dict[str, dict[str, float]]:
-    """Gradient norm per parameter and share of dead ReLU units per layer, on one batch; spends its gradients.
+    """Gradient norm per parameter and share of dead ReLU units per layer, on one batch; overwrites the gradients.
 
-    A unit is dead that is zero for every title of the batch.
+    A unit that is zero for every title of the batch is dead: it has no gradient there.
     """
     model.train()
     model.zero_grad(set_to_none=True)
-    with _watching_relus(model) as dead:
+    with _dead_unit_shares(model) as dead:
         loss = nn.functional.cross_entropy(model(batch).float(), batch.labels)
     torch.autograd.backward(loss)
     norms = {
@@ -107,17 +107,18 @@ def norm_of(gradients: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _watching_relus(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+def _dead_unit_shares(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Filled by forward passes inside the block: each ReLU's share of units that are zero for the whole batch, ()."""
     dead: dict[str, Tensor] = {}
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ReLU):
 
-            def note(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+            def record(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
                 units = output.detach().flatten(0, -2) if output.dim() > 1 else output.detach()
                 dead[name] = (units <= 0).all(0).float().mean()
 
-            hooks.append(module.register_forward_hook(note))
+            hooks.append(module.register_forward_hook(record))
     try:
         yield dead
     finally:
@@ -126,5 +127,5 @@ def _watching_relus(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _json(value: float | None) -> float | str | None:
-    """JSON has no NaN: what is not finite is written as a word."""
+    """JSON has no NaN: a number that is not finite is written as a string."""
     return value if value is None or math.isfinite(value) else str(value)

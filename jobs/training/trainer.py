@@ -1,4 +1,4 @@
-"""A network's whole run: epochs, validation, journal, checkpoints, and every way it can end."""
+"""A network's whole run: epochs, validation, metrics log, checkpoints, and every way it can end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jobs import metrics_log
-from jobs.context import Context, TaskInterruptedError
+from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.settings import TRAINING
@@ -22,45 +22,54 @@ from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import SETTINGS, EpochMetrics, StopCallback, TrainResult, write_settings
+from jobs.training.run import KEPT_FIGURES, SETTINGS, EpochMetrics, StopCallback, TrainResult, write_settings
 
-GRAD_NORM_EVERY = 64
+GRAD_NORM_EVERY = 64  # steps
 POLL_S = 0.5
-EVALUATION_TITLES = 1024
+EVALUATION_TITLES = 1024  # in a batch, at least
 
 
 class Trainer:
-    """A run in progress: what it was given, where it stands, and how it goes on."""
+    """A run in progress.
+
+    Reading a number from a GPU makes the host wait for every step launched so far, so the loop reads none: what needs
+    one (is the loss finite, is a checkpoint due, progress) is asked at most every ``POLL_S``.
+    """
 
     def __init__(
-        self, context: Context, settings: Mapping[str, Any], dataset: Dataset, folder: Path, decide: StopCallback | None
+        self,
+        context: Context,
+        settings: Mapping[str, Any],
+        dataset: Dataset,
+        folder: Path,
+        stop_callback: StopCallback | None,
     ) -> None:
-        self.context, self.settings, self.folder, self.decide = context, settings, folder, decide
+        self.context, self.settings, self.folder, self.stop_callback = context, settings, folder, stop_callback
         plumbing = {setting.name for setting in TRAINING if setting.plumbing}
         self.identity = digest({name: value for name, value in settings.items() if name not in plumbing})
         self.saved = checkpoint.load(folder, self.identity, context.log)
         self.dataset = dataset
-        self.epoch = 0  # epochs that are over, validation included
-        self.step = 0  # steps of the present epoch that are done
-        self.journal: list[EpochMetrics] = []
+        self.epoch = 0  # completed epochs, validation included
+        self.step = 0  # completed steps of the current epoch
+        self.lines: list[EpochMetrics] = []  # of the metrics log
         self.best_epoch = 0
         self.best: dict[str, Tensor] | None = None
-        self.spent_s = 0.0  # in the present epoch, attempts before this one included
-        self.glance_at = 0.0
+        self.spent_s = 0.0  # in the current epoch, by earlier attempts
+        self.next_poll_at = 0.0
 
     def finished(self) -> TrainResult | None:
-        """The result of a run that was killed after its last epoch and before its record."""
+        """The result of a run that was killed after its last epoch and before its record; else None."""
         model = self.folder / checkpoint.MODEL
         if not self.saved or not self.saved.get("finished") or not model.exists():
             return None
         if model.stat().st_size != self.saved["model_bytes"]:
             return None
-        self.journal = self.saved["journal"]
-        metrics_log.rewrite(self.folder, self.journal)
+        self.lines = self.saved["journal"]
+        metrics_log.rewrite(self.folder, self.lines)
         return self._result(self.saved["figures"])
 
     def prepare(self) -> None:
-        """Build everything and go back to where the checkpoint was written."""
+        """Build everything and resume from the checkpoint, if there is one."""
         self._build()
         self._resume()
 
@@ -68,8 +77,8 @@ class Trainer:
         """Train to the end; raises TaskFailedError or TaskInterruptedError."""
         self.prepare()
         epochs = int(self.settings["epochs"])
-        # Killed between the verdict and the record, or continued: the verdict is asked for again.
-        stopped = stops.SEARCH if self.journal and self.step == 0 and self._search_says_stop() else None
+        # Killed between the search's decision and the record, or continued: the decision is asked for again.
+        stopped = stops.SEARCH if self.lines and self.step == 0 and self._search_says_stop() else None
         while stopped is None and self.epoch < epochs:
             self._train_epoch()
             self._validate_epoch()
@@ -82,20 +91,20 @@ class Trainer:
         settings, split = self.settings, self.dataset.splits
         self.device = device.choose(settings["device"])
         self.precision = settings["precision"]
-        rules = device.prepare(
+        set_up = device.prepare(
             self.device,
             cpus=self.context.cpus,
             deterministic=settings["deterministic"],
             precision=self.precision,
         )
-        self.context.log(f"{settings['architecture']} on {rules}")
+        self.context.log(f"{settings['architecture']} on {set_up}")
         classes = len(self.dataset.classes)
         self.model = build_network(settings, self.dataset, self.device)
         self.optimiser = optimiser.make(self.model, settings, self.device)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
-        self.tally = make_accumulator(classes, self.device)
-        self.validation_tally = make_accumulator(classes, self.device)
+        self.train_metrics = make_accumulator(classes, self.device)
+        self.validation_metrics = make_accumulator(classes, self.device)
         self.batches = TrainBatches(
             split["train"],
             batch_size=settings["batch_size"],
@@ -111,10 +120,10 @@ class Trainer:
         self.stepper = Stepper(
             self.model,
             self.optimiser,
-            self.tally,
+            self.train_metrics,
             device=self.device,
             precision=self.precision,
-            shift=loop.logit_adjustment(self.train_support, settings["logit_adjustment"], self.device),
+            logit_adjustment=loop.logit_adjustment(self.train_support, settings["logit_adjustment"], self.device),
         )
         self.replayer = self._replayer() if settings["compile"] else None
         self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.log)
@@ -128,7 +137,7 @@ class Trainer:
             self.stepper,
             self.batches.make,
             batch_size=self.settings["batch_size"],
-            tensors=[*weights, *self.optimiser.tensors(), *self.tally.tensors()],
+            tensors=[*weights, *self.optimiser.tensors(), *self.train_metrics.tensors()],
             device=self.device,
             say=self.context.log,
             capture=cuda_graphs(),
@@ -138,31 +147,31 @@ class Trainer:
         saved, self.saved = self.saved, None
         if saved and not saved.get("finished"):
             self.epoch, self.step = saved["epoch"], saved["step"]
-            self.journal, self.spent_s = saved["journal"], saved["spent_s"]
+            self.lines, self.spent_s = saved["journal"], saved["spent_s"]
             self.best_epoch, self.best = saved["best_epoch"], saved["best"]
             self.model.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.tally.load(saved["tally"])
+            self.train_metrics.load(saved["tally"])
             device.set_random_state(self.device, saved["random"])
             self.saver.last_save_s = saved["save_s"]
             self.context.log(f"going on at epoch {self.epoch + 1}, step {self.step}")
         self.context.attempt.check()
         write_settings(self.folder, self.settings, self.dataset)
-        metrics_log.rewrite(self.folder, self.journal)
+        metrics_log.rewrite(self.folder, self.lines)
 
     def _train_epoch(self) -> None:
         self.started = time.monotonic()
         self.model.train()
         if self.step == 0:
-            self.tally.clear()
+            self.train_metrics.clear()
         for take in self._steps_left():
             self._pause_if_asked()
             take()
             self.step += 1
-            # Counted in steps and not in seconds: it is part of what a resumed run repeats.
+            # Every so many steps and not seconds: a resumed run repeats it at the same steps.
             if self.step % GRAD_NORM_EVERY == 0 or self.step == 1:
-                self.tally.look(stops.norm_of(self._gradients()))
-            if time.monotonic() >= self.glance_at:
+                self.train_metrics.add_grad_norm(stops.norm_of(self._gradients()))
+            if time.monotonic() >= self.next_poll_at:
                 self._poll()
         self._stop_if_diverged()
         self.trained_s = self._spent_s()
@@ -176,14 +185,14 @@ class Trainer:
         return (self.replayer or self.stepper).gradients()
 
     def _poll(self) -> None:
-        """Twice a second at most: is the loss sound, what is the progress, is a checkpoint due?"""
-        if self.tally.non_finite(self.step):
+        """Check that the loss is finite, save if a checkpoint is due, report progress."""
+        if self.train_metrics.non_finite(self.step):
             self._stop_if_diverged()
         if self.saver.due():
             self._stop_if_diverged()
             self.saver.save(self._save)
         self._progress()
-        self.glance_at = time.monotonic() + min(POLL_S, self.saver.cadence_s)
+        self.next_poll_at = time.monotonic() + min(POLL_S, self.saver.cadence_s)
 
     def _progress(self) -> None:
         steps, epochs = self.batches.steps, int(self.settings["epochs"])
@@ -202,40 +211,33 @@ class Trainer:
         )
 
     def _stop_if_diverged(self) -> None:
-        if int(self.tally.finite) == self.step:
+        if int(self.train_metrics.finite) == self.step:
             return
-        sums, gradients = self.tally.read(), self._gradients()
-        raise stops.diverged(
-            epoch=self.epoch + 1,
-            step=sums["finite"] + 1,
-            where="training",
-            norm=float(stops.norm_of(gradients)) if gradients else None,
-            before=self.journal[-1]["gradient_norm"] if self.journal else None,
-        )
+        gradients = self._gradients()
+        norm = float(stops.norm_of(gradients)) if gradients else None
+        raise self._diverged("training", step=self.train_metrics.read()["finite"] + 1, norm=norm)
+
+    def _diverged(self, where: str, *, step: int, norm: float | None) -> TaskFailedError:
+        before = self.lines[-1]["gradient_norm"] if self.lines else None
+        return stops.diverged(epoch=self.epoch + 1, step=step, where=where, norm=norm, before=before)
 
     def _validate_epoch(self) -> None:
-        # Before validation and at no other time: where a checkpoint falls must not change a bit.
+        # Before validation and at no other time: when a checkpoint is written must not change a bit.
         self.optimiser.flush()
         validate(
             self.model,
             self.validation,
-            self.validation_tally,
+            self.validation_metrics,
             device=self.device,
             precision=self.precision,
-            between=self._pause_if_asked,
+            on_batch=self._pause_if_asked,
         )
         line = self._line()
         if not np.isfinite(line["validation_loss"]):
-            raise stops.diverged(
-                epoch=self.epoch + 1,
-                step=self.step,
-                where="validation",
-                norm=line["gradient_norm"],
-                before=self.journal[-1]["gradient_norm"] if self.journal else None,
-            )
+            raise self._diverged("validation", step=self.step, norm=line["gradient_norm"])
         self.context.attempt.check()
         metrics_log.append(self.folder, line)
-        self.journal.append(line)
+        self.lines.append(line)
         self.epoch, self.step, self.spent_s = self.epoch + 1, 0, 0.0
         self._note_best(line)
         self.context.log(
@@ -245,7 +247,7 @@ class Trainer:
         )
 
     def _line(self) -> EpochMetrics:
-        trained, tested = self.tally.read(), self.validation_tally.read()
+        trained, validated = self.train_metrics.read(), self.validation_metrics.read()
         titles = int(self.train_support.sum())
         return {
             "epoch": self.epoch + 1,
@@ -253,33 +255,33 @@ class Trainer:
             "train_loss": trained["loss"] / titles,
             "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained["correct"]),
             "train_accuracy": metrics.accuracy(self.train_support, trained["correct"]),
-            "validation_loss": tested["loss"] / int(self.validation_support.sum()),
-            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, tested["correct"]),
-            "validation_accuracy": metrics.accuracy(self.validation_support, tested["correct"]),
+            "validation_loss": validated["loss"] / int(self.validation_support.sum()),
+            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, validated["correct"]),
+            "validation_accuracy": metrics.accuracy(self.validation_support, validated["correct"]),
             "gradient_norm": trained["norm"],
             "seconds": self._spent_s(),
-            "titles_per_s": titles / self.trained_s,  # validation left out
+            "titles_per_s": titles / self.trained_s,  # without validation
             "ended": time.time(),
             "attempt": self.context.attempt.number,
         }
 
     def _note_best(self, line: EpochMetrics) -> None:
         score = line["validation_balanced_accuracy"]
-        if self.best_epoch and score <= self.journal[self.best_epoch - 1]["validation_balanced_accuracy"]:
+        if self.best_epoch and score <= self.lines[self.best_epoch - 1]["validation_balanced_accuracy"]:
             return
         self.best_epoch = line["epoch"]
         if self.settings["keep"] == "best":
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _should_stop(self) -> str | None:
-        if stops.never_left_chance(self.journal, self.validation_support, self.settings["patience_chance"]):
-            raise stops.at_chance_error(self.journal, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
-        if stops.has_stalled(self.journal, self.settings["patience"]):
+        if stops.never_left_chance(self.lines, self.validation_support, self.settings["patience_chance"]):
+            raise stops.at_chance_error(self.lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
+        if stops.has_stalled(self.lines, self.settings["patience"]):
             return stops.EARLY
         return stops.SEARCH if self._search_says_stop() else None
 
     def _search_says_stop(self) -> bool:
-        return self.decide is not None and self.decide(self.journal) is not None
+        return self.stop_callback is not None and self.stop_callback(self.lines) is not None
 
     def _pause_if_asked(self) -> None:
         if self.context.interrupted():
@@ -295,13 +297,13 @@ class Trainer:
             "identity": self.identity,
             "epoch": self.epoch,
             "step": self.step,
-            "journal": self.journal,
+            "journal": self.lines,
             "spent_s": self._spent_s() if self.step else 0.0,
             "best_epoch": self.best_epoch,
             "best": self.best,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "tally": self.tally.state(),
+            "tally": self.train_metrics.state(),
             "random": device.random_state(self.device),
             "save_s": self.saver.last_save_s,
         }
@@ -313,27 +315,26 @@ class Trainer:
         assert weights is not None
         self.context.attempt.check()
         path = checkpoint.write_model(self.folder, weights)
-        metrics_log.rewrite(self.folder, self.journal)
-        figures = self._figures(self.journal[kept - 1], stopped)
+        metrics_log.rewrite(self.folder, self.lines)
+        figures = self._figures(self.lines[kept - 1], stopped)
         if stopped == stops.SEARCH:
-            # The search may come back to it: everything that going on takes stays in the checkpoint.
+            # The search may continue it: the checkpoint keeps everything that takes.
             self._save()
             return self._result(figures)
-        # From here on a killed run only has its record to write.
-        end = {"finished": True, "journal": self.journal, "figures": figures, "model_bytes": path.stat().st_size}
+        # From here on a run that is killed has only its record to write.
+        end = {"finished": True, "journal": self.lines, "figures": figures, "model_bytes": path.stat().st_size}
         checkpoint.save(self.folder, {"identity": self.identity, **end})
-        checkpoint.forget(self.folder, keep=checkpoint.NAME)
+        checkpoint.remove_all_but(self.folder, checkpoint.NAME)
         return self._result(figures)
 
     def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Any]:
-        names = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
         figures = {
-            **{name: line[name] for name in names},
+            **{name: line[name] for name in KEPT_FIGURES},
             "kept_epoch": line["epoch"],
             "best_epoch": self.best_epoch,
             "epochs_run": self.epoch,
-            "train_seconds": sum(past["seconds"] for past in self.journal),
-            "titles_per_s": max(past["titles_per_s"] for past in self.journal),
+            "train_seconds": sum(past["seconds"] for past in self.lines),
+            "titles_per_s": max(past["titles_per_s"] for past in self.lines),
             "parameters": sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad),
             "stopped": stopped,
             "device": self.device.type,
@@ -344,4 +345,4 @@ class Trainer:
 
     def _result(self, figures: Mapping[str, Any]) -> TrainResult:
         files = tuple(self.folder / name for name in (checkpoint.MODEL, SETTINGS, metrics_log.NAME))
-        return TrainResult(files=files, lines=tuple(self.journal), figures=figures)
+        return TrainResult(files=files, lines=tuple(self.lines), figures=figures)
