@@ -349,7 +349,7 @@ def schema(
     profile: Annotated[bool, typer.Option("--profile", help="of a cluster profile instead of a manifest")] = False,
 ) -> None:
     """Print the JSON schema of manifests, for editors."""
-    from pipeline.manifest.json_schema import manifest_schema, profile_schema
+    from pipeline.manifest.reference import manifest_schema, profile_schema
 
     _print_json(profile_schema() if profile else manifest_schema())
 

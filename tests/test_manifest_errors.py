@@ -60,7 +60,7 @@ WRONG = {
     ),
     "runs and grid": (
         GRID % "runs: {A: {}}\n    grid: {dropout: [0.1]}",
-        "8:5: experiments.g.grid: stands beside runs: a group has one of them",
+        "8:5: experiments.g.grid: can't be combined with runs: a group has one of them",
     ),
     "zip of unequal lengths": (
         GRID % "zip: {dropout: [0.1, 0.2], epochs: [1]}",

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from manifest_fixture import HEAD
 
 from jobs import models
-from pipeline.manifest.json_schema import manifest_schema, profile_schema
+from pipeline.manifest.reference import manifest_schema, profile_schema
 from pipeline.manifest.yaml_nodes import read
 
 CONFIGS = Path(__file__).parents[1] / "configs"

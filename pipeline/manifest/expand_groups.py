@@ -51,7 +51,9 @@ class _GroupExpansion:
         if not forms:
             self.findings.add(self.path, "is an empty group: give it runs, grid or zip", key=True)
         elif len(forms) > 1:
-            self.findings.add((*self.path, forms[1]), f"stands beside {forms[0]}: a group has one of them", key=True)
+            self.findings.add(
+                (*self.path, forms[1]), f"can't be combined with {forms[0]}: a group has one of them", key=True
+            )
         elif not getattr(self.group, forms[0]):
             self.findings.add((*self.path, forms[0]), "is empty: a group needs at least one run", key=True)
         elif forms == ["runs"]:
@@ -65,7 +67,7 @@ class _GroupExpansion:
         if not seeds:
             self.findings.add((*path, "seeds"), "must be a non-empty list")
         if "seed" in keys:
-            self.findings.add((*path, "seed"), "stands beside seeds: give one", key=True)
+            self.findings.add((*path, "seed"), "can't be combined with seeds: give one", key=True)
         self.expansion.check_seeds(seeds, (*path, "seeds"))
 
     def _common_of(self, architecture: Architecture) -> tuple[Layer, Mapping[str, Resources]]:
@@ -136,9 +138,11 @@ class _GroupExpansion:
                 if axis == "architecture" and not isinstance(value, str):
                     self.findings.add((*path, axis, position), "must be an architecture's name")
         if "seed" in axes and self.group.seeds is not None:
-            self.findings.add((*path, "seed"), "stands beside seeds: give one", key=True)
+            self.findings.add((*path, "seed"), "can't be combined with seeds: give one", key=True)
         if "architecture" in axes and self.group.architecture is not None:
-            self.findings.add((*path, "architecture"), "stands beside the group's architecture: give one", key=True)
+            self.findings.add(
+                (*path, "architecture"), "can't be combined with the group's architecture: give one", key=True
+            )
         lengths = {axis: len(values) for axis, values in axes.items()}
         if form == "zip" and len(set(lengths.values())) > 1:
             listed = ", ".join(f"{axis} {length}" for axis, length in lengths.items())

@@ -1,4 +1,4 @@
-"""What tasks are given, stage by stage: own before group, manifest, cluster profile and what is usual."""
+"""What tasks are given, stage by stage: own before group, manifest, cluster profile and the defaults."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FITTED = ("train", "evaluate")  # the stages in which an architecture computes
 
 
 def explicit(stages: Stages) -> dict[str, dict[str, Any]]:
-    """What a section says, stage by stage, without what it leaves open."""
+    """What a section gives, stage by stage, without what it leaves open."""
     return {name: stage for name, stage in stages.model_dump(exclude_none=True).items() if stage}
 
 
 def without_gpus(layer: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A layer as an estimator takes it, which computes on the CPU: what is said of GPUs is meant for networks."""
+    """A layer as an estimator takes it, which computes on the CPU: GPUs there are for networks."""
     return {
         stage: {name: value for name, value in values.items() if name != "gpus" or stage not in FITTED}
         for stage, values in layer.items()
@@ -33,8 +33,8 @@ def without_gpus(layer: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 def resolve_resources(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Resources]:
     """Resources by stage; of the layers, the last that names a value wins."""
-    whole = {stage: dict(usual) for stage, usual in DEFAULTS.items()}
+    result = {stage: dict(values) for stage, values in DEFAULTS.items()}
     for layer in layers:
         for stage, values in layer.items():
-            whole[stage].update(values)
-    return {stage: Resources(**values) for stage, values in whole.items()}
+            result[stage].update(values)
+    return {stage: Resources(**values) for stage, values in result.items()}

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.search.study import METRICS
 
-PositiveInt = int | None
-
 
 class Section(BaseModel):
     """Keys beyond those named here are errors."""
@@ -27,26 +25,26 @@ class ExtensibleSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class Allotment(Section):
+class TaskResources(Section):
     """What a task of any stage is given."""
 
-    cpus: PositiveInt = Field(None, ge=1, description="cores")
-    gpus: PositiveInt = Field(None, ge=0, description="GPUs")
+    cpus: int | None = Field(None, ge=1, description="cores")
+    gpus: int | None = Field(None, ge=0, description="GPUs")
     mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
-    time_min: PositiveInt = Field(None, ge=1, description="time limit, in minutes")
-    throttle: PositiveInt = Field(None, ge=1, description="tasks of an array that run at once, at most")
+    time_min: int | None = Field(None, ge=1, description="time limit, in minutes")
+    throttle: int | None = Field(None, ge=1, description="tasks of an array that run at once, at most")
 
 
-class Preprocess(Allotment):
+class Preprocess(TaskResources):
     """What a preprocess task is given."""
 
-    shards: PositiveInt = Field(None, ge=1, le=10_000, description="tasks that share the reading of one data set")
+    shards: int | None = Field(None, ge=1, le=10_000, description="tasks that share the reading of one data set")
 
 
-class Stage(Allotment):
+class Stage(TaskResources):
     """What a task of a stage is given."""
 
-    pack: PositiveInt = Field(None, ge=1, le=64, description="tasks that share one allocation, and its GPU")
+    pack: int | None = Field(None, ge=1, le=64, description="tasks that share one allocation, and its GPU")
 
 
 class Stages(Section):
@@ -65,7 +63,7 @@ class EarlyStopping(Section):
 
 
 class Run(ExtensibleSection):
-    """One fixed experiment; any setting of its architecture and any key of `data` may stand here too."""
+    """One fixed experiment; any setting of its architecture and any key of `data` is legal here too."""
 
     architecture: str | None = Field(None, description="the group's where it is left out")
     seeds: list[int] | None = Field(None, description="one run for each; instead of `seed`")
@@ -76,7 +74,7 @@ class Run(ExtensibleSection):
 class Group(ExtensibleSection):
     """A group of runs, a table of the report: `runs`, `grid` or `zip`.
 
-    Any setting and any key of `data` that stands here applies to all its runs.
+    Any setting and any key of `data` given here applies to all its runs.
     """
 
     architecture: str | None = Field(None, description="of the runs that name none")
@@ -94,16 +92,18 @@ class Group(ExtensibleSection):
 class Search(ExtensibleSection):
     """A search: one array of trials that share what they learn through the storage.
 
-    Any setting of the architecture (but those of `space`) and any key of `data` may stand here, fixed.
+    Any setting of the architecture (but those of `space`) and any key of `data` may be fixed here.
     """
 
     architecture: str = Field(description="whose settings are searched")
-    algorithm: str = Field("tpe", description="how points are chosen: one of the algorithms below")
-    trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search goes on")
+    algorithm: str = Field("tpe", description="how points are chosen")
+    trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
-    metric: Literal[METRICS] = Field(METRICS[0], description="what is made best; never a figure of the test rows")  # type: ignore[valid-type]
+    metric: Literal[METRICS] = Field(METRICS[0], description="what is optimised; never a metric of the test rows")  # type: ignore[valid-type]
     space: dict[str, Any] = Field(description="what is searched: a distribution for each setting")
-    stopping: dict[str, dict[str, Any] | None] | None = Field(None, description="left out: every trial runs to its end")
+    stopping: dict[str, dict[str, Any] | None] | None = Field(
+        None, description="how poor trials are stopped early; left out: never"
+    )
     seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of points and of training")
     evaluate_best: int = Field(1, ge=1, description="how many of the best trials are evaluated on the test rows")
     refit_seeds: list[int] | None = Field(None, description="train the winner again with each of these seeds")
@@ -113,17 +113,17 @@ class Search(ExtensibleSection):
 
 
 class Cluster(Section):
-    """A cluster profile: how one site wants its jobs. Nothing in it changes a result."""
+    """A cluster profile: a site's rules for jobs. Nothing in it changes a result."""
 
     executor: Literal["slurm", "local", "inline"] = Field("slurm", description="where tasks run")
     partition: str | None = Field(None, description="one partition, or several: `gpu,short`")
-    account: str | None = Field(None, description="whom the hours are charged to")
+    account: str | None = Field(None, description="who is charged for the hours")
     qos: str | None = Field(None, description="quality of service")
     constraint: str | None = Field(None, description="node features: `a100|h100`")
     gres_type: str | None = Field(None, description="the type of GPU to ask for: `a100`")
-    exclude: str | None = Field(None, description="nodes to keep away from: `node[03-05]`")
+    exclude: str | None = Field(None, description="nodes to avoid: `node[03-05]`")
     modules: list[str] = Field([], description="modules to load before each task")
-    activate: str | None = Field(None, description="a shell line that readies the environment before each task")
+    activate: str | None = Field(None, description="a shell line that prepares the environment before each task")
     environment: dict[str, str | int | float | bool] = Field({}, description="environment variables of each task")
     python: str | None = Field(None, description="the Python that runs tasks; left out: the one that submits")
     extra: dict[str, str | int | float | bool | None] = Field({}, description="any other sbatch option: `nice: 100`")
@@ -144,14 +144,14 @@ class Root(Section):
     name: str = Field(description="the report's folder, and the name in job lists")
     storage: str = Field(description="the shared storage; TANDA_STORAGE overrides it")
     cluster: Cluster | None = Field(None, description="a cluster profile's path; `--cluster` overrides it")
-    data: dict[str, Any] = Field(description="the data set of every run that names no other")
+    data: dict[str, Any] = Field(description="the data set of every run without one of its own")
     defaults: dict[str, Any] | None = Field(None, description="settings for every run whose architecture has them")
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
     resources: Stages = Field(Stages(), description="what tasks are given, by stage")
     report: Report = Field(Report(), description="how the report is written")
-    tracking: Tracking = Field(Tracking(), description="where runs are logged to beside the storage")
-    retries: int = Field(2, ge=0, le=100, description="times a task is tried again after a failure worth it")
+    tracking: Tracking = Field(Tracking(), description="where else runs are logged")
+    retries: int = Field(2, ge=0, le=100, description="how often a task is retried after a failure that may pass")
     canary: bool = Field(False, description="run one task of each architecture before the rest is released")
-    brake_after: int = Field(3, ge=1, description="hold the rest of a group once so many failed with the same error")
+    brake_after: int = Field(3, ge=1, description="hold the rest of a group once this many failed with the same error")
     umask: str | None = Field(None, pattern=r"^0[0-7]{2,3}$", description="of what is written to storage: `027`")
