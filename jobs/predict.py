@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jobs.data import text, vocabulary
+from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, Dataset, Ragged, Split, offsets
+from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
 from jobs.errors import InputError
 from jobs.storage import Storage
 from jobs.training.run import SETTINGS, Trained
@@ -25,31 +26,32 @@ class TitleEncoder:
     """Encodes titles exactly as the data set's own were."""
 
     def __init__(self, dataset: Dataset) -> None:
-        sizes = dataset.meta["vocabulary"]
         self._settings = dataset.meta["settings"]
-        sequences = np.fromfile(dataset.folder / "word_ngrams.bin", "<i4").reshape(-1, 3)
-        self._vocabulary = vocabulary.Vocabulary(
-            tokens=dataset.vocabulary, words=sizes["words"], sequences=sequences, parts=sizes["character_ngrams"]
+        self._vocabulary = Vocabulary(
+            tokens=dataset.vocabulary,
+            word_count=dataset.meta["vocabulary"]["words"],
+            word_ngrams=np.fromfile(dataset.folder / "word_ngrams.bin", "<i4").reshape(-1, 3),
         )
-        known = self._vocabulary
-        self._words = {word: at for at, word in enumerate(known.tokens[: known.first_sequence]) if at >= len(SPECIAL)}
-        self._parts = {part: at for at, part in enumerate(known.tokens[known.first_part :], start=known.first_part)}
-        self._numbers = vocabulary.sequence_numbers(known, self._settings["text"]["word_ngrams"])
+        tokens = list(enumerate(dataset.vocabulary))
+        first_ngram = self._vocabulary.first_word_ngram
+        self._words = {word: number for number, word in tokens[len(SPECIAL) : first_ngram]}
+        self._ngram_ids = {ngram: number for number, ngram in tokens[self._vocabulary.first_character_ngram :]}
+        self._word_ngrams = index_word_ngrams(self._vocabulary, self._settings["text"]["word_ngrams"])
 
     def encode(self, titles: Sequence[str]) -> Split:
         """The titles as a split named ``titles``: labels are all 0.
 
         Where the data set took lists of tokens as they stood, a title's tokens are what stands between spaces.
         """
-        distinct, found = self._distinct(titles)
-        encoder = vocabulary.Encoder(
+        distinct, rows = self._distinct_words(titles)
+        encoder = Encoder(
             vocabulary=self._vocabulary,
             ids=np.array([self._words.get(word, UNK) for word in distinct], np.int64),
-            parts=self._parts_of(distinct),
-            sequences=self._numbers,
+            character_ngrams=self._character_ngrams(distinct),
+            word_ngrams=self._word_ngrams,
             max_length=self._settings["max_length"],
         )
-        encoded = encoder.encode(found)
+        encoded = encoder.encode(rows)
         return Split(
             name="titles",
             tokens=encoded.values.astype(np.uint32),
@@ -58,26 +60,26 @@ class TitleEncoder:
             reliable=np.ones(len(titles), np.uint8),
         )
 
-    def _distinct(self, titles: Sequence[str]) -> tuple[list[str], Ragged]:
+    def _distinct_words(self, titles: Sequence[str]) -> tuple[list[str], Ragged]:
         series = pl.Series(titles, dtype=pl.String)
         if self._settings["columns"]["tokens"] is not None:
             lists = [title.split() for title in titles]
-            words, found = text.number_distinct(
+            words, rows = text.number_distinct(
                 pl.Series([word for words in lists for word in words], dtype=pl.String),
                 np.array([len(words) for words in lists], np.int64),
             )
-            return words.to_list(), found
+            return words.to_list(), rows
         flat, lengths = text.split_titles(series)
         pieces, rows = text.number_distinct(flat, lengths.astype(np.int64))
-        words, found = text.split_words(pieces, self._settings["text"], self._settings["language"])
-        return words.to_list(), rows.expand(found)
+        words, words_of_pieces = text.split_words(pieces, self._settings["text"], self._settings["language"])
+        return words.to_list(), rows.expand(words_of_pieces)
 
-    def _parts_of(self, words: Sequence[str]) -> Ragged | None:
+    def _character_ngrams(self, words: Sequence[str]) -> Ragged | None:
         sizes = self._settings["text"]["character_ngrams"]
         if sizes is None:
             return None
         rows = [
-            [at for part in vocabulary.parts(word, *sizes) if (at := self._parts.get(part)) is not None]
+            [self._ngram_ids[ngram] for ngram in character_ngrams(word, *sizes) if ngram in self._ngram_ids]
             for word in words
         ]
         return Ragged(

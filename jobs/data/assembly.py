@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data import DATASET_FORMAT, split_assignment, text, vocabulary
+from jobs.data import DATASET_FORMAT, text
 from jobs.data.dataset import UNK, Ragged, offsets
 from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
-from jobs.data.shard_store import FileColumns, ShardStore, blocks
+from jobs.data.shard_store import FileColumns, ShardStore
+from jobs.data.split_assignment import NONE, TRAIN, Part, SplitAssignment, assign_splits
+from jobs.data.vocabulary import Encoder, Vocabulary, build_encoder
 from jobs.errors import InputError
 from jobs.storage import write_json, write_whole
 
 BLOCK_ROWS = 200_000
-_DIGEST_BYTES = 4 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
-    """A file's columns, the spool they are in, and where their rows go."""
+class AssignedFile:
+    """A file's columns, the spool they are in, and each row's split (a position in ``SPLITS``, or NONE) and label."""
 
     spool: int
     folder: Path
@@ -36,9 +42,40 @@ class Placement:
     split: NDArray[np.uint8]
     labels: NDArray[np.int32]
 
+    def blocks(self) -> Iterator[Block]:
+        for rows, pieces in self.columns.blocks(self.folder, BLOCK_ROWS):
+            yield Block(file=self, rows=rows, pieces=pieces, split=self.split[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Consecutive rows of a file, which of its pieces of text are theirs, and each row's split."""
+
+    file: AssignedFile
+    rows: slice
+    pieces: slice
+    split: NDArray[np.uint8]
+
+    def column(self, name: str) -> NDArray[Any]:
+        return self.file.columns.array(self.file.folder, name)[self.rows]
+
+    def titles(self, mask: NDArray[np.bool_]) -> Ragged:
+        """The pieces of text of the rows where the mask is true."""
+        pieces = self.file.columns.array(self.file.folder, "pieces")[self.pieces]
+        titles = Ragged(pieces, self.column("lengths").astype(np.int64))
+        return titles if mask.all() else titles.keep_rows(mask)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedBlock:
+    """The rows that were read, and of each split their token ids, labels, and whether those are reliable."""
+
+    rows: int
+    splits: Mapping[int, tuple[Ragged, NDArray[Any], NDArray[np.uint8]]]
+
 
 class Assembly:
-    """Puts a data set together from spools; ``advance`` is told the phase, rows done and rows in all."""
+    """Puts a data set together from spools; ``advance`` is called with the phase, rows done and rows in all."""
 
     def __init__(
         self,
@@ -52,109 +89,110 @@ class Assembly:
         self._threads = threads
         self._advance = advance
         self._spools = spools
-        self._placements, self.classes, self._accounts = _placed(spools, settings)
-        self._total = sum(placement.columns.kept for placement in self._placements)
-        self._words, self._titles = self._distinct_words()
+        self._files, self.classes, self._accounts = _assign_rows(spools, settings)
+        self._total = sum(file.columns.kept for file in self._files)
+        self._words, self._words_of_pieces = self._distinct_words()
 
-    def write(self, folder: Path) -> tuple[vocabulary.Vocabulary, NDArray[np.int64], dict[str, Any]]:
-        """Write arrays, vocabulary and classes; returns the vocabulary, how often each token stands in training,
-        and what goes into meta.json. Raises ValueError for a split without rows."""
+    def write(self, folder: Path) -> tuple[Vocabulary, NDArray[np.int64], dict[str, Any]]:
+        """Write arrays, vocabulary and classes.
+
+        Returns the vocabulary, how often each token occurs in training, and what goes into meta.json. Raises
+        ValueError for a split without rows.
+        """
         self._check_splits()
-        encoder = vocabulary.build(self._words, self._word_counts(), self._training, self._settings)
-        known = encoder.vocabulary
+        encoder = build_encoder(self._words, self._word_counts(), self._training_titles, self._settings)
+        vocabulary = encoder.vocabulary
         dtypes = {
-            "tokens": "<u2" if len(known.tokens) <= 1 << 16 else "<u4",
+            "tokens": "<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4",
             "labels": "<u2" if len(self.classes) <= 1 << 16 else "<i4",
         }
         splits, counts = self._write_splits(folder, encoder, dtypes)
-        write_whole(folder / "vocabulary.json", orjson.dumps(list(known.tokens)))
+        write_whole(folder / "vocabulary.json", orjson.dumps(list(vocabulary.tokens)))
         write_whole(folder / "classes.json", orjson.dumps(self.classes))
         with (folder / "word_ngrams.bin").open("xb") as file:
-            known.sequences.astype("<i4").tofile(file)
+            vocabulary.word_ngrams.astype("<i4").tofile(file)
         facts = {
             "dtypes": dtypes,
             "splits": splits,
             "parts": self._accounts,
             "classes": len(self.classes),
             "vocabulary": {
-                "size": len(known.tokens),
-                "words": known.words,
-                "word_ngrams": len(known.sequences),
-                "character_ngrams": known.parts,
+                "size": len(vocabulary.tokens),
+                "words": vocabulary.word_count,
+                "word_ngrams": len(vocabulary.word_ngrams),
+                "character_ngrams": len(vocabulary.tokens) - vocabulary.first_character_ngram,
             },
         }
-        return known, counts, facts
+        return vocabulary, counts, facts
 
     def _check_splits(self) -> None:
         for number, name in enumerate(SPLITS):
-            if not any((placement.split == number).any() for placement in self._placements):
+            if not any((file.split == number).any() for file in self._files):
                 raise InputError(
-                    f"no {name} rows are left: {_told(self._accounts)}; look at data's language, quality, split and "
-                    "min_rows_per_category, and at the files"
+                    f"no {name} rows are left: {_describe(self._accounts)}; look at data's language, quality, split "
+                    "and min_rows_per_category, and at the files"
                 )
 
     def _distinct_words(self) -> tuple[pl.Series, list[Ragged]]:
-        """All distinct words, and per spool which of them each piece of text is made of."""
-        flat, found = [], []
+        """All distinct words, and per spool which of them each piece of text is made of.
+
+        Each spool numbers its own pieces and so its own words; the words of all spools are then numbered once more,
+        together, and each spool's numbers replaced by those.
+        """
+        spool_words, spool_pieces = [], []
         for spool in self._spools:
             pieces = spool.pieces()
             if self._settings["columns"]["tokens"] is None:
                 words, ragged = text.split_words(pieces, self._settings["text"], self._settings["language"])
             else:
                 words, ragged = pieces, Ragged(np.arange(len(pieces)), np.ones(len(pieces), np.int64))
-            flat.append(words)
-            found.append(ragged)
-        words, among = text.number_distinct(pl.concat(flat), np.array([len(part) for part in flat]))
-        starts = offsets(among.lengths)
-        return words, [
-            Ragged(among.values[starts[number] : starts[number + 1]][ragged.values], ragged.lengths)
-            for number, ragged in enumerate(found)
+            spool_words.append(words)
+            spool_pieces.append(ragged)
+        lengths = np.array([len(words) for words in spool_words])
+        distinct, numbers = text.number_distinct(pl.concat(spool_words), lengths)
+        starts = offsets(lengths)
+        return distinct, [
+            Ragged(numbers.values[starts[spool] : starts[spool + 1]][ragged.values], ragged.lengths)
+            for spool, ragged in enumerate(spool_pieces)
         ]
 
+    def _each_block(self, work: Callable[[Block], T]) -> Iterator[T]:
+        """What the work on each block of rows gives, in order, done on several threads."""
+        blocks = (block for file in self._files for block in file.blocks())
+        return in_order((partial(work, block) for block in blocks), self._threads)
+
     def _word_counts(self) -> NDArray[np.int64]:
-        counts = np.zeros(len(self._words), np.int64)
-        for number, titles in enumerate(self._titles):
-            pieces = np.zeros(len(titles), np.int64)
-            work = (
-                (lambda placement=placement, span=span, titles=titles: _count(placement, span, len(titles)))
-                for placement in self._placements
-                if placement.spool == number
-                for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
-            )
-            for part in in_order(work, self._threads):
-                pieces += part
-            np.add.at(counts, titles.values, np.repeat(pieces, titles.lengths))
-        return counts
+        """How often each distinct word occurs in training, counted by pieces of text, of which there are fewer."""
+        piece_counts = [np.zeros(len(pieces), np.int64) for pieces in self._words_of_pieces]
+        for spool, counts in self._each_block(self._training_pieces):
+            piece_counts[spool] += counts
+        word_counts = np.zeros(len(self._words), np.int64)
+        for counts, words in zip(piece_counts, self._words_of_pieces, strict=True):
+            np.add.at(word_counts, words.values, np.repeat(counts, words.lengths))
+        return word_counts
 
-    def _training(self) -> Iterator[Ragged]:
-        work = (
-            (lambda placement=placement, span=span: self._titles_of(placement, span, {split_assignment.TRAIN}))
-            for placement in self._placements
-            for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
-        )
-        yield from in_order(work, self._threads)
+    def _training_pieces(self, block: Block) -> tuple[int, NDArray[np.int64]]:
+        titles = block.titles(block.split == TRAIN)
+        return block.file.spool, np.bincount(titles.values, minlength=len(self._words_of_pieces[block.file.spool]))
 
-    def _titles_of(self, placement: Placement, span: tuple[slice, slice], splits: set[int]) -> Ragged:
-        pieces = _pieces(placement, span)
-        wanted = np.isin(placement.split[span[0]], list(splits))
-        return (pieces if wanted.all() else pieces.keep_rows(wanted)).expand(self._titles[placement.spool])
+    def _training_titles(self) -> Iterator[Ragged]:
+        return self._each_block(lambda block: self._titles(block, block.split == TRAIN))
+
+    def _titles(self, block: Block, mask: NDArray[np.bool_]) -> Ragged:
+        """The distinct words of the rows where the mask is true."""
+        return block.titles(mask).expand(self._words_of_pieces[block.file.spool])
 
     def _write_splits(
-        self, folder: Path, encoder: vocabulary.Encoder, dtypes: Mapping[str, str]
+        self, folder: Path, encoder: Encoder, dtypes: Mapping[str, str]
     ) -> tuple[dict[str, Any], NDArray[np.int64]]:
         writers = [_Writer(folder, name, dtypes) for name in SPLITS]
         counts = np.zeros(len(encoder.vocabulary.tokens), np.int64)
         done = 0
         try:
-            work = (
-                (lambda placement=placement, span=span: self._encoded(placement, span, encoder))
-                for placement in self._placements
-                for span in blocks(placement.columns, placement.folder, BLOCK_ROWS)
-            )
-            for encoded in in_order(work, self._threads):
+            for encoded in self._each_block(partial(self._encode, encoder)):
                 for number, (titles, labels, reliable) in encoded.splits.items():
                     writers[number].add(titles, labels, reliable)
-                    if number == split_assignment.TRAIN:
+                    if number == TRAIN:
                         counts += np.bincount(titles.values, minlength=len(counts))
                 done += encoded.rows
                 self._advance("encoding", done, self._total)
@@ -163,28 +201,15 @@ class Assembly:
                 writer.close()
         return {writer.name: writer.facts() for writer in writers}, counts
 
-    def _encoded(self, placement: Placement, span: tuple[slice, slice], encoder: vocabulary.Encoder) -> _Encoded:
-        where = placement.split[span[0]]
-        kept = where != split_assignment.NONE
-        titles = encoder.encode(
-            self._titles_of(
-                placement, span, {split_assignment.TRAIN, split_assignment.VALIDATION, split_assignment.TEST}
-            )
-        )
-        labels = placement.labels[span[0]][kept]
-        reliable = placement.columns.array(placement.folder, "reliable")[span[0]][kept]
-        where = where[kept]
+    def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
+        kept = block.split != NONE
+        titles = encoder.encode(self._titles(block, kept))
+        labels, reliable, split = block.file.labels[block.rows][kept], block.column("reliable")[kept], block.split[kept]
         splits = {}
-        for number in np.unique(where).tolist():
-            mine = where == number
-            splits[number] = (titles if mine.all() else titles.keep_rows(mine), labels[mine], reliable[mine])
-        return _Encoded(rows=len(kept), splits=splits)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Encoded:
-    rows: int
-    splits: Mapping[int, tuple[Ragged, NDArray[Any], NDArray[np.uint8]]]
+        for number in np.unique(split).tolist():
+            mask = split == number
+            splits[number] = (titles if mask.all() else titles.keep_rows(mask), labels[mask], reliable[mask])
+        return EncodedBlock(rows=len(kept), splits=splits)
 
 
 class _Writer:
@@ -222,88 +247,78 @@ class _Writer:
         }
 
 
-def _pieces(placement: Placement, span: tuple[slice, slice]) -> Ragged:
-    lengths = placement.columns.array(placement.folder, "lengths")[span[0]].astype(np.int64)
-    return Ragged(placement.columns.array(placement.folder, "pieces")[span[1]], lengths)
-
-
-def _count(placement: Placement, span: tuple[slice, slice], distinct: int) -> NDArray[np.int64]:
-    training = placement.split[span[0]] == split_assignment.TRAIN
-    if not training.any():
-        return np.zeros(distinct, np.int64)
-    pieces = _pieces(placement, span)
-    return np.bincount((pieces if training.all() else pieces.keep_rows(training)).values, minlength=distinct)
-
-
-def _placed(
+def _assign_rows(
     spools: Sequence[ShardStore], settings: Mapping[str, Any]
-) -> tuple[list[Placement], list[str], dict[str, dict[str, Any]]]:
-    """Each file's columns with its rows' splits and labels, in the order of parts and files; classes; accounts."""
-    found = sorted(
+) -> tuple[list[AssignedFile], list[str], dict[str, dict[str, Any]]]:
+    """Each file with its rows' splits and labels, in the order of parts and files; the classes; the accounts.
+
+    Spools hold files in any order and number labels each in its own way. Sorted by part and number, and with labels
+    numbered by their names, the files give the same data set however many shards have read them. The arrays of a part
+    are those of its files end to end: what is decided on a part is then cut at the files' ends again. Everything here
+    is a few bytes a row, in memory at once; text stays on disk.
+    """
+    files = sorted(
         ((number, spool, columns) for number, spool in enumerate(spools) for columns in spool.file_columns),
-        key=lambda item: (item[2].part, item[2].number),
+        key=lambda file: (file[2].part, file[2].number),
     )
     names = sorted({label for spool in spools for label in spool.labels()})
-    at = {name: number for number, name in enumerate(names)}
-    maps = [np.array([at[label] for label in spool.labels()], np.int32) for spool in spools]
-    labels = [maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in found]
+    number_of = {name: number for number, name in enumerate(names)}
+    label_maps = [np.array([number_of[label] for label in spool.labels()], np.int32) for spool in spools]
+    labels = [label_maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in files]
     parts = []
     for part in (name for name in (*SPLITS, "source") if name in settings["sources"]):
-        mine = [index for index, (_, _, columns) in enumerate(found) if columns.part == part]
-        files = [found[index] for index in mine]
-        parts.append(
-            split_assignment.Part(
-                name=part,
-                labels=np.concatenate([labels[index] for index in mine]),
-                reliable=np.concatenate([columns.array(spool.folder, "reliable") for _, spool, columns in files]),
-                pairs=np.concatenate([columns.array(spool.folder, "pairs") for _, spool, columns in files])
-                if settings["deduplicate"]
-                else None,
+        indices = [index for index, (_, _, columns) in enumerate(files) if columns.part == part]
+        arrays = {
+            name: np.concatenate([files[index][2].array(files[index][1].folder, name) for index in indices])
+            for name in ("reliable", *(["pairs"] if settings["deduplicate"] else []))
+        }
+        parts.append(Part(name=part, labels=np.concatenate([labels[index] for index in indices]), **arrays))
+    assignments = assign_splits(parts, settings)
+    classes, final_labels = _classes(names, parts, assignments)
+    ends = dict.fromkeys(assignments, 0)  # of the files so far, in their part
+    assigned = []
+    for file_labels, (number, spool, columns) in zip(labels, files, strict=True):
+        begin = ends[columns.part]
+        ends[columns.part] = end = begin + columns.kept
+        split = assignments[columns.part].split[begin:end]
+        assigned.append(
+            AssignedFile(
+                spool=number, folder=spool.folder, columns=columns, split=split, labels=final_labels[file_labels]
             )
         )
-    placed = split_assignment.assign_splits(parts, settings)
-    classes, final = _classes(names, parts, placed)
-    taken = dict.fromkeys(placed, 0)
-    placements = []
-    for index, (number, spool, columns) in enumerate(found):
-        begin = taken[columns.part]
-        taken[columns.part] = end = begin + columns.kept
-        split = placed[columns.part].split[begin:end]
-        placements.append(
-            Placement(spool=number, folder=spool.folder, columns=columns, split=split, labels=final[labels[index]])
-        )
-    accounts = {part.name: _account(part.name, [columns for *_, columns in found], placed[part.name]) for part in parts}
-    return placements, classes, accounts
+    accounts = {
+        part.name: _account([columns for *_, columns in files if columns.part == part.name], assignments[part.name])
+        for part in parts
+    }
+    return assigned, classes, accounts
 
 
 def _classes(
-    names: Sequence[str], parts: Sequence[split_assignment.Part], placed: Mapping[str, split_assignment.SplitAssignment]
+    names: Sequence[str], parts: Sequence[Part], assignments: Mapping[str, SplitAssignment]
 ) -> tuple[list[str], NDArray[np.int32]]:
-    """Categories met in training, sorted, and each label's position among them (-1: none)."""
-    seen = np.zeros(len(names), bool)
+    """The categories that training rows have, sorted, and each label's position among them (-1: none)."""
+    in_training = np.zeros(len(names), bool)
     for part in parts:
-        seen[part.labels[placed[part.name].split == split_assignment.TRAIN]] = True
-    final = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
-    return [name for name, here in zip(names, seen.tolist(), strict=True) if here], final
+        in_training[part.labels[assignments[part.name].split == TRAIN]] = True
+    positions = np.where(in_training, np.cumsum(in_training) - 1, -1).astype(np.int32)
+    return list(itertools.compress(names, in_training)), positions
 
 
-def _account(part: str, files: Sequence[FileColumns], placed: split_assignment.SplitAssignment) -> dict[str, Any]:
+def _account(files: Sequence[FileColumns], assignment: SplitAssignment) -> dict[str, Any]:
     """Where every row of a part went: ``read`` is the sum of ``kept`` and ``dropped``."""
-    mine = [columns for columns in files if columns.part == part]
-    dropped: dict[str, int] = {}
-    for columns in mine:
-        for cause, count in columns.dropped.items():
-            dropped[cause] = dropped.get(cause, 0) + count
-    kept = {name: int((placed.split == number).sum()) for number, name in enumerate(SPLITS)}
+    dropped = Counter(assignment.dropped)
+    for columns in files:
+        dropped.update(columns.dropped)
+    kept = {name: int((assignment.split == number).sum()) for number, name in enumerate(SPLITS)}
     return {
-        "read": sum(columns.rows for columns in mine),
+        "read": sum(columns.rows for columns in files),
         "kept": {name: count for name, count in kept.items() if count},
-        "dropped": dict(sorted({**dropped, **placed.dropped}.items())),
-        "with_replaced_bytes": sum(columns.replaced for columns in mine),
+        "dropped": dict(sorted(dropped.items())),
+        "with_replaced_bytes": sum(columns.replaced for columns in files),
     }
 
 
-def _told(accounts: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe(accounts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for part, account in accounts.items():
         causes = ", ".join(f"{cause} {count}" for cause, count in account["dropped"].items()) or "none dropped"
@@ -311,23 +326,14 @@ def _told(accounts: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(lines)
 
 
-def digests(folder: Path, threads: int) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file in a folder."""
+def write_meta(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], threads: int) -> None:
+    """Write meta.json, the last of a data set's files, with size and SHA-256 of each of the others."""
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     with ThreadPoolExecutor(threads) as pool:
-        sums = list(pool.map(_digest, paths))
-    return {path.name: {"bytes": path.stat().st_size, "sha256": total} for path, total in zip(paths, sums, strict=True)}
-
-
-def _digest(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_DIGEST_BYTES):
-            total.update(block)
-    return total.hexdigest()
-
-
-def write_meta(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], threads: int) -> None:
-    """Write meta.json, the last of a data set's files."""
-    files = digests(folder, threads)
+        files = dict(zip((path.name for path in paths), pool.map(_size_and_digest, paths), strict=True))
     write_json(folder / "meta.json", {"format": DATASET_FORMAT, "settings": settings, **facts, "files": files})
+
+
+def _size_and_digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

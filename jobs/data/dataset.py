@@ -31,7 +31,7 @@ def offsets(lengths: Ints) -> NDArray[np.int64]:
     return starts
 
 
-def within(lengths: Ints) -> NDArray[np.int64]:
+def positions_in_rows(lengths: Ints) -> NDArray[np.int64]:
     """Each item's position in its own row, (items,)."""
     starts = offsets(lengths)
     return np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
@@ -51,7 +51,7 @@ class Ragged:
         """The rows at these positions, in this order."""
         lengths = self.lengths[rows]
         starts = offsets(self.lengths)[:-1]
-        return Ragged(self.values[np.repeat(starts[rows], lengths) + within(lengths)], lengths)
+        return Ragged(self.values[np.repeat(starts[rows], lengths) + positions_in_rows(lengths)], lengths)
 
     def keep_rows(self, mask: NDArray[np.bool_]) -> Ragged:
         """The rows where the mask is true."""
@@ -65,7 +65,7 @@ class Ragged:
         """The first ``limit`` items of each row."""
         if not len(self.lengths) or int(self.lengths.max(initial=0)) <= limit:
             return self
-        return Ragged(self.values[within(self.lengths) < limit], np.minimum(self.lengths, limit))
+        return Ragged(self.values[positions_in_rows(self.lengths) < limit], np.minimum(self.lengths, limit))
 
     def sums(self, items: Ints) -> NDArray[np.int64]:
         """Per row, the sum of one number per item."""
@@ -75,8 +75,8 @@ class Ragged:
 
     def expand(self, inner: Ragged) -> Ragged:
         """Each item replaced by the row of ``inner`` at its value."""
-        found = inner.take(self.values)
-        return Ragged(found.values, self.sums(found.lengths))
+        rows = inner.take(self.values)
+        return Ragged(rows.values, self.sums(rows.lengths))
 
     def fill_empty(self, value: int) -> Ragged:
         """Rows without items get this one."""
@@ -95,7 +95,7 @@ def join(parts: Sequence[Ragged]) -> Ragged:
     starts = offsets(lengths)[:-1]
     values = np.empty(int(lengths.sum()), np.result_type(*(part.values for part in parts)))
     for part in parts:
-        values[np.repeat(starts, part.lengths) + within(part.lengths)] = part.values
+        values[np.repeat(starts, part.lengths) + positions_in_rows(part.lengths)] = part.values
         starts = starts + part.lengths
     return Ragged(values, lengths)
 
@@ -108,7 +108,7 @@ class Split:
     """One part of a data set: ``tokens[offsets[i]:offsets[i + 1]]`` are title i's, at least one.
 
     ``tokens`` (flat, uint16 or uint32), ``offsets`` (N + 1, int64), ``labels`` (N, uint16 or int32),
-    ``reliable`` (N, uint8: 1 reliable or not said, 0 unreliable). Arrays are read-only maps of files.
+    ``reliable`` (N, uint8: 1 reliable or unmarked, 0 unreliable). Arrays are read-only maps of files.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Split:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens per title, (N,) int64, computed anew at each call."""
+        """Tokens per title, (N,) int64, computed at each call."""
         return np.diff(self.offsets)
 
 
@@ -137,10 +137,10 @@ class Dataset:
     def open(cls, folder: Path) -> Dataset:
         """Open a published data set; raises FileNotFoundError, or ValueError for one of another format."""
         meta = read_json(folder / "meta.json")
-        found = meta.get("format") if isinstance(meta, dict) else None
-        if found != DATASET_FORMAT:
+        version = meta.get("format") if isinstance(meta, dict) else None
+        if version != DATASET_FORMAT:
             raise DamagedFileError(
-                f"{folder}: data set format {found}, this program reads {DATASET_FORMAT}: rebuild it with "
+                f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: rebuild it with "
                 f"`rm -r {folder} && tanda submit MANIFEST`"
             )
         try:
@@ -167,7 +167,7 @@ class Dataset:
 
     @property
     def max_length(self) -> int:
-        """The most tokens any title has been left with: the setting, not what was found."""
+        """The most tokens that a title may keep: the setting, not the longest title."""
         return int(self.meta["settings"]["max_length"])
 
     @cached_property

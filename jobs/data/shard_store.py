@@ -52,6 +52,16 @@ class FileColumns:
         array: NDArray[Any] = np.memmap(path, dtype=_ARRAYS[name], mode="r")
         return array.reshape(-1, 2) if name == "pairs" else array
 
+    def blocks(self, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
+        """Runs of this many consecutive rows, and the pieces of text that are theirs."""
+        lengths = self.array(folder, "lengths")
+        begin = 0
+        for start in range(0, self.kept, rows):
+            stop = min(start + rows, self.kept)
+            end = begin + int(lengths[start:stop].sum(dtype=np.int64))
+            yield slice(start, stop), slice(begin, end)
+            begin = end
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStore:
@@ -201,17 +211,6 @@ def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
 def _replaced(table: pl.DataFrame) -> int:
     column = "text" if "text" in table.columns else "label"
     return int(table[column].str.contains(_REPLACEMENT, literal=True).sum())
-
-
-def blocks(columns: FileColumns, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Consecutive runs of a file's kept rows, and the pieces that belong to them."""
-    lengths = columns.array(folder, "lengths")
-    begin = 0
-    for start in range(0, columns.kept, rows):
-        stop = min(start + rows, columns.kept)
-        end = begin + int(lengths[start:stop].sum(dtype=np.int64))
-        yield slice(start, stop), slice(begin, end)
-        begin = end
 
 
 # Reading a preprocess task's files into a spool.
