@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
-from pipeline.report import confusion, intervals
+from pipeline.report import intervals, significance
+from pipeline.report.plots import confusion
 from pipeline.report.records import Predictions, Split
 
 
@@ -93,14 +94,14 @@ def test_paired_test_is_scipys_permutation_test(titles: int) -> None:
         n_resamples=2_999,
         rng=np.random.default_rng(9),
     ).pvalue
-    found = intervals.paired_p((first == label).astype(float), (second == label).astype(float), label)
+    found = significance.paired_p((first == label).astype(float), (second == label).astype(float), label)
     assert found == pytest.approx(wanted, abs=0.04)
 
 
 def test_paired_test_of_equal_answers_is_one() -> None:
     label, predicted = _answers(1, 50, 5, 0.5)
     right = (label == predicted).astype(float)
-    assert intervals.paired_p(right, right, label) == 1.0
+    assert significance.paired_p(right, right, label) == 1.0
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 0.95), st.floats(0.1, 0.95))
@@ -110,32 +111,32 @@ def test_the_bound_without_predictions_is_never_below_the_test(seed: int, one: f
     _, second = _answers(seed + 1, 1_500, 12, other)
     random = np.random.default_rng(seed)
     second = np.where(random.random(1_500) < other, label, second)
-    exact = intervals.paired_p((first == label).astype(float), (second == label).astype(float), label)
+    exact = significance.paired_p((first == label).astype(float), (second == label).astype(float), label)
     mine, theirs = _split(label, first, 12), _split(label, second, 12)
     gap = np.array([np.nanmean(mine.recall) - np.nanmean(theirs.recall)])
-    bound = intervals.greatest_p(gap, theirs.recall[None], mine.recall, mine.support)[0]
+    bound = significance.greatest_p(gap, theirs.recall[None], mine.recall, mine.support)[0]
     assert bound >= exact - 1e-9
 
 
 def test_holm_by_hand_and_monotone() -> None:
-    assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert intervals.holm([]) == []
+    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert significance.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_no_laxer_than_none_and_no_stricter_than_bonferroni(values: list[float]) -> None:
-    for raw, corrected in zip(values, intervals.holm(values), strict=True):
+    for raw, corrected in zip(values, significance.holm(values), strict=True):
         assert raw <= corrected <= min(1.0, raw * len(values)) + 1e-12
 
 
 @given(st.lists(st.floats(0, 0.2), min_size=2, max_size=12), st.data())
 @settings(max_examples=80, deadline=None)
 def test_settling_far_runs_first_does_not_change_holms_verdicts(values: list[float], data: st.DataObject) -> None:
-    wanted = [p <= intervals.ALPHA for p in intervals.holm(values)]
+    wanted = [p <= significance.ALPHA for p in significance.holm(values)]
     # A bound settles a run when even Bonferroni would reject it.
-    settled = [value * len(values) <= intervals.ALPHA and data.draw(st.booleans()) for value in values]
+    settled = [value * len(values) <= significance.ALPHA and data.draw(st.booleans()) for value in values]
     rest = [value for value, is_settled in zip(values, settled, strict=True) if not is_settled]
-    others = iter([p <= intervals.ALPHA for p in intervals.holm(rest)])
+    others = iter([p <= significance.ALPHA for p in significance.holm(rest)])
     assert [True if is_settled else next(others) for is_settled in settled] == wanted
 
 
@@ -143,13 +144,13 @@ def test_confusions_are_those_of_the_confusion_matrix() -> None:
     label, predicted = _answers(11, 800, 15, 0.4)
     predictions = Predictions(label=label, predicted=predicted, reliable=np.ones(800))
     matrix = confusion_matrix(label, predicted, labels=range(15))
-    pairs = confusion.pairs(predictions, 15, 10)
+    pairs = confusion.most_frequent(predictions, 15, 10)
     off = matrix.copy()
     np.fill_diagonal(off, 0)
     assert [pair.count for pair in pairs] == sorted(off.ravel().tolist(), reverse=True)[:10]
     assert all(matrix[pair.true, pair.predicted] == pair.count for pair in pairs)
     assert pairs[0].share == pytest.approx(pairs[0].count / matrix[pairs[0].true].sum())
     chosen = confusion.most_confused(predictions, 15, 6)
-    shares, counts = confusion.shares(predictions, chosen, 15)
+    shares, counts = confusion.shares_among(predictions, chosen, 15)
     assert np.array_equal(counts, matrix[np.ix_(chosen, chosen)])
     assert shares == pytest.approx(counts / matrix.sum(axis=1)[chosen][:, None])

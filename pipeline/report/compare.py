@@ -14,7 +14,7 @@ import numpy as np
 from jobs.errors import InputError
 from jobs.search.summary import winner
 from jobs.storage import Storage, read_json
-from pipeline.report import intervals, records, results_csv
+from pipeline.report import records, results_csv, significance
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
 from pipeline.report.table import Cell, Column, Table, number, setting
@@ -195,9 +195,9 @@ def chance(first: Side, second: Side) -> float | None:
     mine, theirs = first.predictions, second.predictions
     if mine is not None and theirs is not None and np.array_equal(mine.label, theirs.label):
         right = [(side.predicted == side.label).astype(np.float64) for side in (mine, theirs)]
-        return intervals.paired_p(right[0], right[1], mine.label)
+        return significance.paired_p(right[0], right[1], mine.label)
     if first.split is not None and second.split is not None:
-        return intervals.unpaired_p(first.split, second.split)
+        return significance.unpaired_p(first.split, second.split)
     return None
 
 

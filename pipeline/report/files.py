@@ -1,13 +1,36 @@
-"""The report's files: safe names, written whole."""
+"""The report's files: their names, the documents that hold the tables, and how a folder gets them, each whole."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from jobs.storage import check_plain, digest, open_plain, plain_folder, read_plain
+from pipeline.report.collect import Collected
+from pipeline.report.groups import Group, reasons_text
+from pipeline.report.i18n import Messages
+from pipeline.report.table import Table, escape_markdown, latex_document, to_csv, to_html, to_latex, to_markdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """All that a report shows; ``pictures`` are paths by group, those of the whole manifest under an empty name."""
+
+    collected: Collected
+    groups: tuple[Group, ...]
+    tables: tuple[Table, ...]
+    observations: tuple[str, ...]
+    pictures: Mapping[str, Iterable[str]]
+    messages: Messages
+
+    @property
+    def title(self) -> str:
+        return self.messages("results of", name=self.collected.manifest.name)
+
 
 # Names of files made from names that people chose.
 
@@ -19,6 +42,51 @@ def file_name(text: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
     return plain if plain == text else f"{plain or 'unnamed'}-{digest(text)[:6]}"
+
+
+# results.md, results.tex and a file a table: the same tables in the formats that people paste.
+
+
+def document_files(report: ReportData) -> dict[str, bytes]:
+    """``results.md``, ``results.tex``, and each table alone as ``tables/<group>-<table>.<suffix>``."""
+    markdown = [to_markdown(table) for table in report.tables]
+    latex = [to_latex(table) for table in report.tables]
+    files = {
+        "results.md": _as_markdown(report, markdown).encode(),
+        "results.tex": latex_document(report.title, latex).encode(),
+    }
+    for table, as_markdown, as_latex in zip(report.tables, markdown, latex, strict=True):
+        path = f"tables/{file_name(table.group)}-{table.name}"
+        files[f"{path}.md"] = as_markdown.encode()
+        files[f"{path}.tex"] = as_latex.encode()
+        files[f"{path}.html"] = to_html(table).encode()
+        files[f"{path}.csv"] = to_csv(table).encode()
+    return files
+
+
+def _as_markdown(report: ReportData, written: Iterable[str]) -> str:
+    """Everything in one text: how much is finished, what was observed, and each group's tables and pictures."""
+    messages = report.messages
+    parts = [f"# {escape_markdown(report.title)}\n", f"{completion_line(report.collected, messages)}\n"]
+    if report.observations:
+        lines = "".join(f"- {escape_markdown(sentence)}\n" for sentence in report.observations)
+        parts.append(f"## {messages('observations')}\n\n{lines}")
+    for group, members in groupby(zip(report.tables, written, strict=True), key=lambda pair: pair[0].group):
+        parts.append(f"## {escape_markdown(group)}\n")
+        for table, text in members:
+            title = table.title.removeprefix(f"{group}: ")
+            parts += [f"### {escape_markdown(title[:1].upper() + title[1:])}\n", text]
+        parts += [f"![{escape_markdown(group)}]({path})\n" for path in report.pictures.get(group, ())]
+    parts += [f"![{escape_markdown(messages('cost title'))}]({path})\n" for path in report.pictures.get("", ())]
+    return "\n".join(parts)
+
+
+def completion_line(collected: Collected, messages: Messages) -> str:
+    """One sentence: all is finished, or how much is missing and why."""
+    total, missing = len(collected.results), collected.missing()
+    if not missing:
+        return messages("all done", total=total)
+    return messages("missing rows", missing=missing, total=total, told=reasons_text(collected.results, messages))
 
 
 # A report's folder: derived files, each replaced whole and only when its bytes changed.

@@ -20,8 +20,9 @@ class Entry:
     architecture: str
     position: int
     results: tuple[Result, ...]
-    _values: dict[str, list[float]] = field(default_factory=dict, compare=False, repr=False)  # asked for often
-    _means: dict[str, float | None] = field(default_factory=dict, compare=False, repr=False)
+    # Figures that are asked for often, computed once.
+    _values: dict[str, list[float]] = field(init=False, default_factory=dict, compare=False, repr=False)
+    _means: dict[str, float | None] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @property
     def done(self) -> tuple[Result, ...]:
@@ -65,12 +66,8 @@ class Entry:
 
     def seeds_text(self, messages: Messages) -> str:
         """``5``, or what is missing and why: ``4/5, 1 out of memory``."""
-        total = len(self.results)
-        reasons = Counter(reason for result in self.results if (reason := result.reason()) is not None)
-        if not reasons:
-            return str(total)
-        told = ", ".join(f"{count} {messages.name(reason)}" for reason, count in sorted(reasons.items()))
-        return f"{total - sum(reasons.values())}/{total}, {told}"
+        done, total = len(self.done), len(self.results)
+        return str(total) if done == total else f"{done}/{total}, {reasons_text(self.results, messages)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +81,12 @@ class Group:
     @property
     def results(self) -> tuple[Result, ...]:
         return tuple(result for entry in self.entries for result in entry.results)
+
+
+def reasons_text(results: Iterable[Result], messages: Messages) -> str:
+    """How many of some results have no final figures, by reason: ``1 out of memory, 2 waiting``."""
+    reasons = Counter(reason for result in results if (reason := result.reason()) is not None)
+    return ", ".join(f"{count} {messages.name(reason)}" for reason, count in sorted(reasons.items()))
 
 
 def make_groups(collected: Collected) -> tuple[Group, ...]:

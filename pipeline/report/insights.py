@@ -12,8 +12,7 @@ import numpy as np
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry, Group, best
 from pipeline.report.i18n import Messages
-from pipeline.report.intervals import ALPHA
-from pipeline.report.significance import compare
+from pipeline.report.significance import ALPHA, compare
 from pipeline.report.table import number_text
 
 TEST, VALIDATION = "test_balanced_accuracy", "validation_balanced_accuracy"

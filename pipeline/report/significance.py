@@ -1,16 +1,103 @@
-"""Which runs are as good as the best: paired tests on the same titles, corrected for their number."""
+"""Whether a difference is more than chance: a paired permutation test, and Holm's correction for many of them.
+
+The one test that draws random numbers is seeded: two reports of the same runs have the same p values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.report import intervals
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Entry, best
+from pipeline.report.intervals import balanced_accuracy, bootstrap_variance
 from pipeline.report.records import Split
+
+ALPHA = 0.05
+FLIPS = 5_000  # sign patterns drawn
+HEAVY = 50  # differences whose signs are drawn, where the others are many
+
+
+# Tests of two runs, from their answers or their recalls.
+
+
+def paired_p(first: np.ndarray, second: np.ndarray, label: np.ndarray) -> float:
+    """Whether two runs' balanced accuracies on the same titles differ by more than chance: a two-sided p value.
+
+    ``first`` and ``second`` (N,) say how often each title was answered rightly (0 or 1, or a share over seeds).
+    A permutation test: under the null hypothesis the two runs' answers to a title could be swapped, so each
+    title's difference, weighted by 1 / (categories x titles of its category), keeps its size and loses its sign.
+    With many comparable differences the sum is normal with a known variance; else 5,000 seeded sign patterns.
+    """
+    counts = np.bincount(label)
+    weights = 1.0 / (np.count_nonzero(counts) * counts[label])
+    parts = (first.astype(np.float64) - second) * weights
+    parts = parts[parts != 0]
+    if parts.size == 0:
+        return 1.0
+    observed, variance = abs(parts.sum()), float((parts**2).sum())
+    if parts.size >= 100 and (parts**2).max() <= 0.05 * variance:
+        return math.erfc(observed / math.sqrt(2 * variance))
+    return _flipped_p(parts, float(observed))
+
+
+def _flipped_p(parts: np.ndarray, observed: float) -> float:
+    """The signs of the heaviest differences are drawn; the sum of many light ones is normal whatever theirs are."""
+    order = np.argsort(-np.abs(parts), kind="stable")
+    heavy, light = parts[order[:HEAVY]], parts[order[HEAVY:]]
+    if light.size < HEAVY:
+        heavy, light = parts, parts[:0]
+    random = np.random.default_rng(0)
+    signs = random.integers(0, 2, size=(FLIPS, heavy.size), dtype=np.int8) * np.int8(2) - np.int8(1)
+    sums = signs @ heavy
+    if light.size == 0:
+        extreme = np.count_nonzero(np.abs(sums) >= observed * (1 - 1e-9))
+        return (int(extreme) + 1) / (FLIPS + 1)
+    scale = math.sqrt(2 * float((light**2).sum()))
+    tails = ((observed - np.concatenate([sums, -sums])) / scale).tolist()
+    return math.fsum(math.erfc(tail) for tail in tails) / (2 * FLIPS)
+
+
+def unpaired_p(first: Split, second: Split) -> float:
+    """The same question for two test sets of different titles: the difference of two independent bootstraps."""
+    difference = abs(balanced_accuracy(first) - balanced_accuracy(second))
+    variance = bootstrap_variance(first) + bootstrap_variance(second)
+    if variance <= 0:
+        return 1.0 if difference == 0 else 0.0
+    return math.erfc(difference / math.sqrt(2 * variance))
+
+
+def greatest_p(difference: np.ndarray, first: np.ndarray, second: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """An upper bound of ``paired_p`` from recalls alone: (R,) for differences (R,) and recalls (R, C) and (C,).
+
+    Two runs can disagree on a category's titles at most as often as they err on them together, so the variance
+    of the test has a bound that needs no predictions: a run that is far behind is known to be so at once.
+    """
+    there = support > 0
+    wrong = (2 - np.nan_to_num(first)[:, there] - np.nan_to_num(second)[there]) * support[there]
+    apart = np.minimum(wrong, support[there])
+    variance = (apart / support[there].astype(np.float64) ** 2).sum(axis=1) / np.count_nonzero(there) ** 2
+    safe = np.where(variance > 0, variance, 1.0)
+    ratios = np.abs(difference) / np.sqrt(2 * safe)
+    bounds = np.array([math.erfc(ratio) for ratio in ratios])
+    return np.where(variance > 0, bounds, np.where(difference == 0, 1.0, 0.0))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number (Holm 1979), in the order given."""
+    order = sorted(range(len(values)), key=lambda position: values[position])
+    corrected = [0.0] * len(values)
+    highest = 0.0
+    for rank, position in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[position]))
+        corrected[position] = highest
+    return corrected
+
+
+# Entries of a report compared: which are as good as the best.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +122,14 @@ def best_and_ties(collected: Collected, entries: Iterable[Entry], split: str) ->
     bounds = _bounds(collected, top, others, split)
     # Below the strictest of Holm's thresholds a bound settles the matter, and settles it for any order of the
     # others; those left are then corrected for their own number, which gives the same verdicts.
-    settled = [entry for entry in others if bounds[entry.position] * len(others) <= intervals.ALPHA]
-    open_ = [entry for entry in others if bounds[entry.position] * len(others) > intervals.ALPHA]
+    settled = [entry for entry in others if bounds[entry.position] * len(others) <= ALPHA]
+    open_ = [entry for entry in others if bounds[entry.position] * len(others) > ALPHA]
     answers = _answers(collected, top, split) if open_ else None
     exact = [_compare(collected, top, answers, entry, split) for entry in open_]
-    corrected = intervals.holm(exact)
+    corrected = holm(exact)
     p_values = {entry.position: bounds[entry.position] * len(others) for entry in settled}
     p_values |= {entry.position: p for entry, p in zip(open_, corrected, strict=True)}
-    tied = {entry.position for entry in open_ if p_values[entry.position] > intervals.ALPHA}
+    tied = {entry.position for entry in open_ if p_values[entry.position] > ALPHA}
     return BestAndTies(best=top, tied=frozenset({top.position, *tied}), p_values=p_values)
 
 
@@ -62,7 +149,7 @@ def _bounds(collected: Collected, top: Entry, others: Iterable[Entry], split: st
         return bounds
     rows = np.stack([found.recall for found in same.values()])
     gaps = np.nanmean(mine.recall) - np.nanmean(rows, axis=1)
-    values = intervals.greatest_p(gaps, rows, mine.recall, mine.support)
+    values = greatest_p(gaps, rows, mine.recall, mine.support)
     return bounds | {position: float(value) for position, value in zip(same, values, strict=True)}
 
 
@@ -90,9 +177,9 @@ Answers = tuple[np.ndarray, np.ndarray]  # labels (N,), and how often each title
 def _compare(collected: Collected, first: Entry, mine: Answers | None, second: Entry, split: str) -> float:
     theirs = _answers(collected, second, split)
     if mine and theirs and np.array_equal(mine[0], theirs[0]):
-        return intervals.paired_p(mine[1], theirs[1], mine[0])
+        return paired_p(mine[1], theirs[1], mine[0])
     one, other = recall(collected, first, split), recall(collected, second, split)
-    return intervals.unpaired_p(one, other) if one and other else 1.0
+    return unpaired_p(one, other) if one and other else 1.0
 
 
 def _answers(collected: Collected, entry: Entry, split: str) -> Answers | None:

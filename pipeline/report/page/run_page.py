@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.report import confusion
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
 from pipeline.report.i18n import Messages
-from pipeline.report.page import curves
 from pipeline.report.plots import colour
+from pipeline.report.plots.confusion import most_frequent
+from pipeline.report.plots.curves import interactive_curves
 from pipeline.report.results_csv import DECIMALS, METRICS, WHOLE
 from pipeline.report.table import number_text, setting
 
@@ -30,7 +31,7 @@ def context(result: Result, entry: Entry, collected: Collected, messages: Messag
         "reason": messages.name(result.cause or result.state),
         "settings": _settings(result),
         "figures": _figures(result, messages),
-        "curves": _curves(result, entry, messages),
+        "curves": interactive_curves([replace(entry, results=(result,))], messages),
         "recall": _recall(result, collected, messages),
         "classes_file": classes_file(result) if collected.classes(result) else None,
         "confusions": _confusions(result, collected),
@@ -64,17 +65,6 @@ def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _curves(result: Result, entry: Entry, messages: Messages) -> dict[str, Any] | None:
-    alone = Entry(
-        group=entry.group,
-        run=entry.run,
-        architecture=entry.architecture,
-        position=entry.position,
-        results=(result,),
-    )
-    return curves.of_entries((alone,), messages)
-
-
 def _recall(result: Result, collected: Collected, messages: Messages) -> dict[str, Any] | None:
     """Recall and titles by category, for the script: hundreds of rows, told in two lists."""
     splits = collected.evaluation(result)
@@ -101,7 +91,7 @@ def _confusions(result: Result, collected: Collected) -> list[tuple[str, str, in
         return []
     return [
         (classes[pair.true], classes[pair.predicted], pair.count, number_text(pair.share, 3))
-        for pair in confusion.pairs(predictions, len(classes), CONFUSIONS)
+        for pair in most_frequent(predictions, len(classes), CONFUSIONS)
     ]
 
 

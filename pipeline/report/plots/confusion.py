@@ -1,4 +1,7 @@
-"""Confusions among the most confused categories, for the run of a group that validation would choose."""
+"""What is taken for what: wrong answers counted by category, and a picture of the most confused ones.
+
+The picture is of the run of a group that validation would choose.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.report import confusion
 from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Group, best
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import new_figure
+from pipeline.report.records import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +26,56 @@ CATEGORIES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confused:
+class Confusion:
+    """``count`` titles of category ``true`` (indices), ``share`` of all its titles, were taken for ``predicted``."""
+
+    true: int
+    predicted: int
+    count: int
+    share: float
+
+
+def most_frequent(predictions: Predictions, classes: int, most: int) -> list[Confusion]:
+    """The most frequent confusions, most titles first; ties by the categories' order."""
+    label = predictions.label.astype(np.int64)
+    wrong = predictions.predicted != predictions.label
+    support = np.bincount(label, minlength=classes)
+    codes, counts = np.unique(
+        label[wrong] * classes + predictions.predicted[wrong].astype(np.int64), return_counts=True
+    )
+    order = np.lexsort((codes, -counts))[:most]
+    return [
+        Confusion(
+            true=code // classes, predicted=code % classes, count=count, share=float(count / support[code // classes])
+        )
+        for code, count in zip(codes[order].tolist(), counts[order].tolist(), strict=True)
+    ]
+
+
+def most_confused(predictions: Predictions, classes: int, most: int) -> np.ndarray:
+    """Up to ``most`` categories of the most frequent confusions, so that each has its counterpart beside it."""
+    chosen: dict[int, None] = {}
+    for pair in most_frequent(predictions, classes, most * most):
+        if len({*chosen, pair.true, pair.predicted}) > most:
+            continue
+        chosen |= {pair.true: None, pair.predicted: None}
+    return np.array(list(chosen), dtype=np.int64)
+
+
+def shares_among(predictions: Predictions, chosen: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares (K, K) of each true category's titles, and counts (K, K), among the chosen categories."""
+    position = np.full(classes, -1)
+    position[chosen] = np.arange(len(chosen))
+    rows, columns = position[predictions.label], position[predictions.predicted]
+    inside = (rows >= 0) & (columns >= 0)
+    counts = np.zeros((len(chosen), len(chosen)), dtype=np.int64)
+    np.add.at(counts, (rows[inside], columns[inside]), 1)
+    support = np.bincount(predictions.label.astype(np.int64), minlength=classes)[chosen]
+    return counts / np.maximum(support, 1)[:, None], counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfusionMatrix:
     """``shares`` (K, K): rows are true categories, columns predicted ones."""
 
     name: str
@@ -33,7 +85,7 @@ class Confused:
     counts: np.ndarray
 
 
-def build(group: Group, collected: Collected, _messages: Messages) -> list[Confused]:
+def build(group: Group, collected: Collected, _messages: Messages) -> list[ConfusionMatrix]:
     entry = best(group.entries, "validation_balanced_accuracy")
     if entry is None:
         return []
@@ -41,12 +93,12 @@ def build(group: Group, collected: Collected, _messages: Messages) -> list[Confu
     predictions, classes = collected.predictions(result, "test"), collected.classes(result)
     if predictions is None or not classes:
         return []
-    chosen = confusion.most_confused(predictions, len(classes), CATEGORIES)
+    chosen = most_confused(predictions, len(classes), CATEGORIES)
     if not len(chosen):
         return []
-    shares, counts = confusion.shares(predictions, chosen, len(classes))
+    shares, counts = shares_among(predictions, chosen, len(classes))
     return [
-        Confused(
+        ConfusionMatrix(
             name=f"{file_name(group.name)}-confusion",
             run=entry.label,
             classes=tuple(classes[place] for place in chosen),
@@ -56,23 +108,23 @@ def build(group: Group, collected: Collected, _messages: Messages) -> list[Confu
     ]
 
 
-def draw(confused: Confused, messages: Messages) -> Figure:
-    size = len(confused.classes)
+def draw(matrix: ConfusionMatrix, messages: Messages) -> Figure:
+    size = len(matrix.classes)
     figure = new_figure(3.6 + 0.42 * size, 2.6 + 0.36 * size)
     axes = figure.subplots()
     axes.grid(visible=False)
-    image = axes.imshow(confused.shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = [short(name) for name in confused.classes]
+    image = axes.imshow(matrix.shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    names = [short(name) for name in matrix.classes]
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(range(size), names, fontsize=7)
     for row in range(size):
         for column in range(size):
-            if confused.counts[row, column]:
-                dark = confused.shares[row, column] > 0.55
+            if matrix.counts[row, column]:
+                dark = matrix.shares[row, column] > 0.55
                 axes.text(
                     column,
                     row,
-                    str(confused.counts[row, column]),
+                    str(matrix.counts[row, column]),
                     ha="center",
                     va="center",
                     fontsize=7,
@@ -80,7 +132,7 @@ def draw(confused: Confused, messages: Messages) -> Figure:
                 )
     axes.set_xlabel(messages("predicted category"))
     axes.set_ylabel(messages("true category"))
-    axes.set_title(messages("confusion title", run=confused.run))
+    axes.set_title(messages("confusion title", run=matrix.run))
     figure.colorbar(image, ax=axes, label=messages("share of titles"), shrink=0.8)
     return figure
 

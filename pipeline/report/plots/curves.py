@@ -1,4 +1,4 @@
-"""Loss and balanced accuracy per epoch, training and validation, of every run of a group."""
+"""Loss and balanced accuracy per epoch, training and validation, of every run: a picture, and the page's drawing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ PANELS = {
     "loss": {"training": "train_loss", "validation": "validation_loss"},
     "balanced accuracy": {"training": "train_balanced_accuracy", "validation": "validation_balanced_accuracy"},
 }
+PAGE_DECIMALS = 4
 DASHES: dict[str, Any] = {"training": (0, (4, 2)), "validation": "solid"}
 
 
@@ -163,3 +164,60 @@ def _legend(curves: Curves, messages: Messages) -> tuple[list[Any], list[str]]:
         handles.append(Line2D([], [], color="black", linestyle=dashes, linewidth=1.2))
         labels.append(messages(part))
     return handles, labels
+
+
+# The same numbers for the page's script, which draws them so that runs can be shown and hidden.
+
+
+def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str, Any] | None:
+    """All runs of a group: name, colour, whether it is shown at first, and its series; None without an epoch."""
+    runs: list[dict[str, Any]] = []
+    for entry in entries:
+        lines = entry_lines(entry)
+        if lines:
+            runs.append(
+                {
+                    "name": entry.run,
+                    "colour": colour(entry.position),
+                    "series": {
+                        metric: [line.epochs.tolist(), np.round(line.mean, PAGE_DECIMALS).tolist()]
+                        for metric, line in lines.items()
+                    },
+                }
+            )
+    if not runs:
+        return None
+    for place in _best_runs(runs):
+        runs[place]["shown"] = True
+    return {"runs": runs, "panels": _panels(messages), "words": _labels(messages)}
+
+
+def _panels(messages: Messages) -> list[dict[str, Any]]:
+    """The two drawings: title, and the metric of each part, validation first and so drawn on top."""
+    return [
+        {
+            "title": messages(title),
+            "parts": [
+                {"name": messages(part), "metric": metric, "dashed": part == "training"}
+                for part, metric in metrics.items()
+            ],
+        }
+        for title, metrics in PANELS.items()
+    ]
+
+
+def _best_runs(runs: list[dict[str, Any]]) -> list[int]:
+    def score(place: int) -> float:
+        series = runs[place]["series"].get("validation_balanced_accuracy")
+        return max(series[1]) if series else -1.0
+
+    return sorted(range(len(runs)), key=lambda place: (-score(place), place))[:SHOWN]
+
+
+def _labels(messages: Messages) -> dict[str, str]:
+    return {
+        "epoch": messages("epoch"),
+        "showAll": messages("show all"),
+        "hideAll": messages("hide all"),
+        "toggle": messages("show or hide", run="{run}"),
+    }
