@@ -18,7 +18,8 @@ from typing import Any
 import orjson
 
 from jobs.errors import DamagedFileError
-from jobs.storage import OWNER_WRITES, Storage, claim, plain_folder, read_json, write_json, write_whole
+from jobs.storage import OWNER_WRITES, Storage, claim, read_json, write_json, write_whole
+from pipeline.lock import Lock, exclusive
 from pipeline.plan import Plan
 from slurm.output import Sent, warn_once
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
@@ -151,40 +152,26 @@ def read_all(storage: Storage) -> list[Submission]:
 
 
 @contextmanager
-def exclusively(storage: Storage) -> Iterator[None]:
-    """Hold the storage's submission lock, a folder, for a moment; waits for others, breaks one 10 minutes old.
+def exclusively(storage: Storage) -> Iterator[Lock]:
+    """Hold the storage's submission lock; waits for others, takes over one without a heartbeat for 10 minutes.
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    plain_folder(storage.locks)
-    lock = storage.locks / "submit"
-    while not claim(lock):
-        try:
-            age_s = time.time() - lock.stat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age_s > LOCK_STALE_S:
-            # rename is atomic: of several that find it stale, one breaks it.
-            try:
-                stale = lock.with_name(f".submit-stale-{os.getpid()}-{time.time_ns()}")
-                lock.rename(stale)
-                stale.rmdir()
-            except OSError:
-                pass
+    while True:
+        with exclusive(storage.locks / "submit", stale_s=LOCK_STALE_S) as lock:
+            if lock is not None:
+                yield lock
+                return
         time.sleep(0.2)
-    try:
-        yield
-    finally:
-        lock.rmdir()
+
+
+# The manifest and the code as submitted: editing the checkout cannot change a queued job.
 
 
 def write_source(folder: Path, plan: Plan) -> None:
     """The manifest as submitted, groups and runs in the order that a person gave them: the report's order."""
     document = orjson.dumps(plan.manifest.document, option=orjson.OPT_INDENT_2)
     write_whole(folder / SOURCE, document, permissions=OWNER_WRITES)
-
-
-# A copy of the code as submitted, so that editing the checkout cannot change a queued job.
 
 
 def snapshot(folder: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
     folder = made.storage.run(made.plan.rows[0].train or "")
     notes: list[str] = []
     looks = iter([False, False, True])
-    follow(Server(NOWHERE), "demo", [folder], gone=lambda: next(looks), every_s=0, tell=notes.append)
+    follow(Server(NOWHERE), "demo", [folder], gone=lambda: next(looks), every_s=0, log=notes.append)
     assert len(notes) == 1
     assert "the report sends" in notes[0]
     runs = mlflow_runs(collect(made.plan, made.states), {})

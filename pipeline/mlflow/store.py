@@ -11,11 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,17 +22,14 @@ from urllib.parse import unquote, urlparse
 import orjson
 
 from jobs.errors import InputError
-from jobs.storage import Storage, check_plain, claim, digest, plain_folder, read_json
+from jobs.storage import Storage, check_plain, digest, plain_folder, read_json
+from pipeline.lock import Lock, exclusive
 from pipeline.mlflow.runs import MlflowRun
-from pipeline.mlflow.server import Point
+from pipeline.mlflow.server import PARAM_LENGTH, TAG_LENGTH, Point, batches, shorten
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
 
-STALE_S = 300.0
-METRICS_A_BATCH = 1_000
-PARAMS_A_BATCH = 100
-VALUE_LENGTH = 6_000
-TAG_LENGTH = 5_000
+STALE_S = 300.0  # of the lock
 SAVE_EVERY = 200  # runs between two writings of the cache
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -44,55 +39,6 @@ QUIET = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-
-
-# One process at a time, on any node, by exclusive creation of a folder.
-
-
-class Lock:
-    """A lock that this process holds; ``alive`` keeps others from thinking it dead."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._last = time.monotonic()
-
-    def alive(self) -> None:
-        """To be called at least every few minutes; touches the folder at most every 10 s."""
-        if time.monotonic() - self._last > 10:
-            self._last = time.monotonic()
-            os.utime(self.folder)
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[Lock | None]:
-    """Hold ``folder`` as a lock for the block; None at once when another process holds it."""
-    if not _take(folder):
-        yield None
-        return
-    try:
-        yield Lock(folder)
-    finally:
-        folder.rmdir()
-
-
-def _take(folder: Path) -> bool:
-    plain_folder(folder.parent)
-    if claim(folder):
-        return True
-    try:
-        # The storage's clock on both sides: a fresh folder beside it says what time it is there.
-        probe = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        probe.mkdir()
-        age = probe.stat().st_mtime - folder.stat().st_mtime
-        probe.rmdir()
-        if age < STALE_S:
-            return False
-        # Of any number who find it dead, exactly one can rename it.
-        folder.rename(probe)
-        probe.rmdir()
-    except FileNotFoundError:
-        return False
-    return claim(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +69,8 @@ def update(
 ) -> Updated:
     """Bring the manifest's experiment up to date: each run once, however often and from however many nodes."""
     runs = list(runs)
-    with exclusive(storage.locks / "mlflow") as held:
-        if held is None:
+    with exclusive(storage.locks / "mlflow", stale_s=STALE_S) as lock:
+        if lock is None:
             return Updated(busy=True)
         known = _Known.read(storage, experiment)
         pending = [(run, signature) for run in runs if not known.has(run.id, signature := run.signature())]
@@ -133,7 +79,7 @@ def update(
             if linked:
                 known.write()
             return Updated(unchanged=len(runs))
-        importer = _Importer(_client(storage), storage, experiment, known, held)
+        importer = _Importer(_client(storage), storage, experiment, known, lock)
         created = 0
         for place, (run, signature) in enumerate(pending):
             created += importer.write(run, signature)
@@ -263,15 +209,15 @@ def _mlflow() -> Any:
 class _Importer:
     """Writes runs into one experiment."""
 
-    def __init__(self, client: Any, storage: Storage, experiment: str, known: _Known, held: Lock) -> None:
-        self.client, self.known, self.held = client, known, held
+    def __init__(self, client: Any, storage: Storage, experiment: str, known: _Known, lock: Lock) -> None:
+        self.client, self.known, self.lock = client, known, lock
         self.experiment_id = self._experiment(experiment, artifacts(storage))
         # Without the cache everything in the store is looked up once, by our tag.
         self.found = {} if known.runs else dict(self._in_store())
 
     def write(self, run: MlflowRun, signature: str) -> bool:
         """Create the run or bring it up to date; True when it was created."""
-        self.held.alive()
+        self.lock.heartbeat()
         memory = self.known.runs.get(run.id)
         place = (memory["run_id"], memory["home"]) if memory else self.found.get(run.id)
         if place is not None and (
@@ -336,10 +282,11 @@ class _Importer:
         if memory is not None and memory.get("params") == digest(run.params):
             return False
         stored = self.client.get_run(run_id).data.params
-        return any(run.params.get(name, value)[:VALUE_LENGTH] != value for name, value in stored.items())
+        params = shorten(run.params, PARAM_LENGTH)
+        return any(params.get(name, value) != value for name, value in stored.items())
 
     def _create(self, run: MlflowRun) -> tuple[str, str]:
-        tags = {name: value[:TAG_LENGTH] for name, value in run.tags.items()}
+        tags = shorten(run.tags, TAG_LENGTH)
         tags |= {"mlflow.user": "tanda", "mlflow.source.name": "tanda", "mlflow.source.type": "JOB"}
         if run.tags.get("tanda.git_commit"):
             tags["mlflow.source.git.commit"] = run.tags["tanda.git_commit"]
@@ -354,16 +301,13 @@ class _Importer:
     def _log(self, run_id: str, run: MlflowRun, *, new: Sequence[Point]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        params = [Param(name, value[:VALUE_LENGTH]) for name, value in run.params.items()]
-        metrics = [Metric(point.metric, point.value, point.at_ms, point.step) for point in new]
-        tags = [RunTag(name, value[:TAG_LENGTH]) for name, value in run.tags.items()]
-        room = METRICS_A_BATCH - PARAMS_A_BATCH - len(tags)
-        first, *others = [params[at : at + PARAMS_A_BATCH] for at in range(0, len(params), PARAMS_A_BATCH)] or [[]]
-        self.client.log_batch(run_id, metrics=metrics[:room], params=first, tags=tags)
-        for some in others:
-            self.client.log_batch(run_id, params=some)
-        for at in range(room, len(metrics), METRICS_A_BATCH):
-            self.client.log_batch(run_id, metrics=metrics[at : at + METRICS_A_BATCH])
+        for batch in batches(new, run.params, run.tags):
+            self.client.log_batch(
+                run_id,
+                metrics=[Metric(point.metric, point.value, point.at_ms, point.step) for point in batch.points],
+                params=[Param(name, value) for name, value in batch.params.items()],
+                tags=[RunTag(name, value) for name, value in batch.tags.items()],
+            )
 
 
 def _home(info: Any) -> str:
