@@ -1,4 +1,4 @@
-"""What was handed to the executors: where each task was queued, and what is said of it."""
+"""What was handed to the executors: where each task was queued, and what they show of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from json import JSONDecodeError
 from pathlib import Path
 
 from jobs.storage import Storage
+from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
 from pipeline.submission import Submission, read_all
 from slurm.errors import SchedulerError
@@ -26,8 +27,10 @@ def make_executor(name: str, manifest: Manifest) -> Executor:
 
 
 def observe(storage: Storage, name: str, sent: Mapping[str, Sent], uid: int | None) -> Mapping[str, JobState]:
-    """What an executor says of the elements that the user ``uid`` ``sent`` to it; None stands for a submission of an
-    earlier version, which had one local queue for everybody."""
+    """What an executor shows of the elements that the user ``uid`` sent to it.
+
+    None stands for a submission of an earlier version, which had one local queue for all users.
+    """
     if uid is None and name == "local":
         reason = "queued by an earlier version of tanda"
         return {element: JobState(id=element, state=GONE, reason=reason) for element in sent}
@@ -49,7 +52,7 @@ def _run_here(path: Path) -> int:
     return run(path)
 
 
-# What the executors say of the tasks that were handed to them: each task's newest element, and all of them in cost.
+# The element of each task, and what its executor shows of it: of each task the newest, and all of them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,76 +69,65 @@ class QueuedAs:
 
     @property
     def queue(self) -> tuple[str, int | None]:
-        """The executor, and whose queue of it: local processes are each user's own."""
+        """The executor, and the user whose queue of it: local processes are each user's own."""
         return self.executor, self.sent.uid if self.executor == "local" else os.geteuid()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStatus:
-    """What an executor says of a task's newest element, and where that is."""
-
-    place: QueuedAs
-    job: JobState
-
-    @property
-    def live(self) -> bool:
-        return self.job.state in ("waiting", "running")
-
-
-def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueStatus]:
-    """What the executors say of the newest element of each wanted task; tasks never queued are left out."""
-    newest = {task: homes[-1] for task, homes in queue_history(read_all(storage), wanted).items()} if wanted else {}
-    said: dict[str, QueueStatus] = {}
-    for executor, uid in {place.queue for place in newest.values()}:
-        mine = {task: place for task, place in newest.items() if place.queue == (executor, uid)}
-        by_time = sorted(mine.values(), key=lambda place: place.time)
-        sent = {place.element: place.sent for place in by_time}
-        jobs = _observe_or_unknown(storage, executor, sent, uid)
-        for task, place in mine.items():
-            # A number that Slurm used again, for another submission of ours: the later one has it.
-            again = JobState(id=place.element, state=GONE, reason="its number was used again")
-            job = jobs[place.element] if sent[place.element] == place.sent else again
-            said[task] = QueueStatus(place=place, job=job)
-    return said
+def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]:
+    """What the executors show of the newest element of each wanted task; tasks never queued are left out."""
+    newest = {task: every[-1] for task, every in queue_history(read_all(storage), wanted).items()} if wanted else {}
+    evidence: dict[str, QueueEvidence] = {}
+    for queue in {queued.queue for queued in newest.values()}:
+        tasks = {task: queued for task, queued in newest.items() if queued.queue == queue}
+        sent = {queued.element: queued.sent for queued in sorted(tasks.values(), key=lambda queued: queued.time)}
+        jobs = _observe_or_unknown(storage, *queue, sent)
+        for task, queued in tasks.items():
+            job = jobs[queued.element]
+            if sent[queued.element] != queued.sent:
+                # Slurm used the number again, for a later submission of ours: the job is that one's.
+                job = JobState(id=queued.element, state=GONE, reason="its number was used again")
+            mine = queued.sent.uid in (None, os.geteuid())
+            evidence[task] = QueueEvidence(executor=queued.executor, job=job, packed=queued.packed, mine=mine)
+    return evidence
 
 
 def _observe_or_unknown(
-    storage: Storage, executor: str, sent: Mapping[str, Sent], uid: int | None
+    storage: Storage, executor: str, uid: int | None, sent: Mapping[str, Sent]
 ) -> Mapping[str, JobState]:
     try:
         return observe(storage, executor, sent, uid)
     except (OSError, SchedulerError, JSONDecodeError) as error:
-        # Somebody else's submission or queue that cannot be used must not hide how all the rest stands.
-        warn_once(f"the {executor} queue of user {uid} cannot be asked: {error}")
+        # Another user's submission or queue that cannot be used must not hide the state of all the rest.
+        warn_once(f"the {executor} queue of user {uid} cannot be read: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:
     """Every element that each wanted task was ever in, oldest first."""
-    found: dict[str, list[QueuedAs]] = {}
+    history: dict[str, list[QueuedAs]] = {}
     for submission in submissions:
         for array in submission.arrays:
             for element, tasks in array.elements.items():
+                queued = QueuedAs(
+                    submission=submission.name,
+                    executor=submission.executor,
+                    element=element,
+                    time=submission.time,
+                    mem_gb=array.mem_gb,
+                    packed=len(tasks),
+                    sent=submission.sent(array),
+                )
                 for task in tasks:
                     if task in wanted:
-                        place = QueuedAs(
-                            submission=submission.name,
-                            executor=submission.executor,
-                            element=element,
-                            time=submission.time,
-                            mem_gb=array.mem_gb,
-                            packed=len(tasks),
-                            sent=submission.sent(array),
-                        )
-                        found.setdefault(task, []).append(place)
-    return found
+                        history.setdefault(task, []).append(queued)
+    return history
 
 
 def is_closing(storage: Storage, manifest: str) -> bool:
-    """Whether a closing job of the manifest's newest submission has still to run, or is at it."""
-    mine = [submission for submission in read_all(storage) if submission.manifest == manifest]
-    if not mine:
+    """Whether the closing job of the manifest's newest submission waits or runs."""
+    newest = next((made for made in reversed(read_all(storage)) if made.manifest == manifest), None)
+    if newest is None:
         return False
-    sent = {job: mine[-1].sent(array) for array in mine[-1].arrays if array.stage == "close" for job in array.elements}
-    states = observe(storage, mine[-1].executor, sent, mine[-1].uid)
+    sent = {job: newest.sent(array) for array in newest.arrays if array.stage == "close" for job in array.elements}
+    states = observe(storage, newest.executor, sent, newest.uid)
     return any(state.state in ("waiting", "running") for state in states.values())

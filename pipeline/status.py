@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,25 +14,25 @@ from rich.table import Table
 
 from jobs.attempt import STALE_S, history
 from jobs.circuit_breaker import HELD
-from jobs.search.study import continuation, is_continued
-from jobs.search.summary import Summary, summary
+from jobs.search.study import continuation
+from jobs.search.summary import summary
 from jobs.storage import Storage, read_json
-from jobs.task import is_done, read_record
+from jobs.task import read_record
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
     STATES,
     AttemptEvidence,
     Evidence,
-    QueueEvidence,
     TaskState,
     decide,
     with_upstream_cause,
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
-from pipeline.queue import QueueStatus, query
+from pipeline.queue import query
 from slurm.query import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
+TRIAL_STATES = ("running", "paused", "lost", "stopped", "failed", "done", "waiting")
 MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
@@ -50,55 +49,58 @@ def task_states(plan: Plan, *, clock: Callable[[], float] = time.time) -> dict[s
     return states
 
 
+def done_ids(plan: Plan) -> frozenset[str]:
+    """Ids of the tasks that are done, by storage alone; no scheduler is asked."""
+    storage = Storage(plan.manifest.storage)
+    if not storage.runs.is_dir():
+        return frozenset()
+    done = frozenset(planned.id for planned in plan.tasks if _read_record(storage, planned).is_done)
+    return done | superseded_shards(plan.tasks, done)
+
+
 def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
     """The evidence of each task, in the plan's order."""
     storage = Storage(plan.manifest.storage)
-    records = {planned.id: _record(storage, planned) for planned in plan.tasks}
-    done = {task for task, found in records.items() if found.is_done}
+    records = {planned.id: _read_record(storage, planned) for planned in plan.tasks}
+    done = {task for task, evidence in records.items() if evidence.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
-    queued = query(storage, records.keys() - done - superseded)
+    queue = query(storage, records.keys() - done - superseded)
     for planned in plan.tasks:
-        found = records[planned.id]
+        evidence = records[planned.id]
         if planned.id in done:
             # Of thousands that are done, nothing but the record has to be opened.
-            yield found
+            yield evidence
         elif planned.id in superseded:
-            yield replace(found, superseded=True)
+            yield replace(evidence, superseded=True)
         else:
-            yield _with_traces(found, storage.run(planned.id), queued.get(planned.id), clock)
+            yield _read_traces(replace(evidence, queue=queue.get(planned.id)), storage.run(planned.id), clock)
 
 
-def _record(storage: Storage, planned: Planned) -> Evidence:
-    found = Evidence(id=planned.id, pack=planned.resources.pack)
+def _read_record(storage: Storage, planned: Planned) -> Evidence:
+    evidence = Evidence(id=planned.id, pack=planned.resources.pack)
     try:
         record = read_record(storage.run(planned.id))
     except ValueError as error:
-        return replace(found, record_error=str(error))
+        return replace(evidence, record_error=str(error))
     intact = record is not None and record.state == "done" and record.whole(storage)
     continued = continuation(storage.run(planned.id), record) if record is not None else None
-    return replace(found, record=record, files_intact=intact, continued=continued)
+    return replace(evidence, record=record, files_intact=intact, continued=continued)
 
 
-def _with_traces(found: Evidence, folder: Path, said: QueueStatus | None, clock: Callable[[], float]) -> Evidence:
+def _read_traces(evidence: Evidence, folder: Path, clock: Callable[[], float]) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
-    job = said.job if said else None
-    # A task never queued and never run has no folder worth a look.
-    known = job is not None or found.record is not None or found.record_error is not None
+    job = evidence.queue.job if evidence.queue else None
+    # A task never queued and never run has no folder to read.
+    has_run = job is not None or evidence.record is not None or evidence.record_error is not None
     state = job.state if job else None
+    has_progress = evidence.continued or state in (RUNNING, GONE, UNKNOWN)
     return replace(
-        found,
-        queue=_queue_evidence(said) if said else None,
-        attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if known else (),
+        evidence,
+        attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if has_run else (),
         exit_code=_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else _held_note(folder),
-        progress=_json(folder / "progress.json") if found.continued or state in (RUNNING, GONE, UNKNOWN) else None,
+        progress=_read_json(folder / "progress.json") if has_progress else None,
     )
-
-
-def _queue_evidence(said: QueueStatus) -> QueueEvidence:
-    place = said.place
-    mine = place.sent.uid in (None, os.geteuid())
-    return QueueEvidence(executor=place.executor, job=said.job, packed=place.packed, mine=mine)
 
 
 def _attempt(facts: Mapping[str, Any], now: float) -> AttemptEvidence:
@@ -117,7 +119,7 @@ def _attempt(facts: Mapping[str, Any], now: float) -> AttemptEvidence:
 def _exit_code(folder: Path, element: str) -> int | None:
     """The status with which the task's newest process ended, as its element wrote it, a file for each restart."""
     files = [path for path in (folder / "exits").glob(f"{element}-*.json") if _restart(path).isdigit()]
-    ends = [_json(path) for path in sorted(files, key=lambda path: int(_restart(path)))]
+    ends = [_read_json(path) for path in sorted(files, key=lambda path: int(_restart(path)))]
     codes = [end["exit_code"] for end in ends if end and isinstance(end.get("exit_code"), int)]
     return codes[-1] if codes else None
 
@@ -127,11 +129,11 @@ def _restart(path: Path) -> str:
 
 
 def _held_note(folder: Path) -> str | None:
-    note = _json(folder / HELD)
+    note = _read_json(folder / HELD)
     return str(note.get("reason")) if note else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         document = read_json(path)
     except (OSError, ValueError):
@@ -169,7 +171,7 @@ def summary_line(states: Mapping[str, TaskState]) -> str:
 def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | None = None) -> Table:
     """A line a task; with ``rows`` those that need eyes first: running, failed, waiting, then done."""
     table = Table(title=f"{plan.manifest.name}: {summary_line(states)}", title_justify="left")
-    for name in ("task", "stage", "group", "run", "state", "job", "GPU-hours", "what"):
+    for name in ("task", "stage", "group", "run", "state", "job", "GPU-hours", "detail"):
         table.add_column(name, justify="right" if name == "GPU-hours" else "left", overflow="fold")
     shown = list(plan.tasks)
     if rows is not None and len(shown) > rows:
@@ -236,53 +238,30 @@ def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:
     return lines
 
 
-# What is done: asked of the storage, never of a scheduler.
-
-
-def done_ids(plan: Plan) -> frozenset[str]:
-    """Ids of the tasks whose record says done and whose files are whole; no trial that is being continued."""
-    storage = Storage(plan.manifest.storage)
-    if not storage.runs.is_dir():
-        return frozenset()
-    done = frozenset(planned.id for planned in plan.tasks if _is_done(storage, planned))
-    return done | superseded_shards(plan.tasks, done)
-
-
-def _is_done(storage: Storage, planned: Planned) -> bool:
-    if not is_done(storage, planned.id):
-        return False
-    return planned.stage != "trial" or not is_continued(storage.run(planned.id))
-
-
 # How each search of a plan stands: the best so far, its trials by state, what stopping has saved.
-
-
-ORDER = ("running", "paused", "lost", "stopped", "failed", "done", "waiting")
 
 
 def searches_document(plan: Plan) -> list[dict[str, Any]]:
     """A mapping a search for ``status --json``; ``best`` is None as long as no trial has a value."""
-    return [_document(planned, *_summary(plan, planned)) for planned in plan.searches]
+    return [_search_document(Storage(plan.manifest.storage), planned) for planned in plan.searches]
 
 
 def search_lines(plan: Plan) -> list[str]:
     """A line a search for people."""
-    return [_line(entry) for entry in searches_document(plan)]
+    return [_search_line(entry) for entry in searches_document(plan)]
 
 
-def _summary(plan: Plan, planned: PlannedSearch) -> tuple[Summary | None, str | None]:
+def _search_document(storage: Storage, planned: PlannedSearch) -> dict[str, Any]:
+    found, error = None, None
     try:
-        return summary(Storage(plan.manifest.storage), planned.id), None
-    except ValueError as error:
-        # One damaged file must not hide how everything else stands.
-        return None, str(error)
-
-
-def _document(planned: PlannedSearch, known: Summary | None, broken: str | None) -> dict[str, Any]:
-    states = dict(known.states) if known else {}
+        found = summary(storage, planned.id)
+    except ValueError as damaged:
+        # One damaged file must not hide the state of everything else.
+        error = str(damaged)
+    states = dict(found.states) if found else {}
     # A search whose number of trials was lowered has more than are asked for.
     states["waiting"] = max(0, len(planned.trials) - sum(states.values()))
-    best = known.best if known else None
+    best = found.best if found else None
     return {
         "name": planned.search.name,
         "id": planned.id,
@@ -291,14 +270,14 @@ def _document(planned: PlannedSearch, known: Summary | None, broken: str | None)
         "best": None
         if best is None
         else {"trial": best.number, "task": best.task, "state": best.state, "value": best.value, "point": best.point},
-        "states": {state: states[state] for state in ORDER if states.get(state)},
-        "epochs_spent": known.epochs_spent if known else 0,
-        "epochs_saved": known.epochs_saved if known else 0,
-        "message": broken,
+        "states": {state: states[state] for state in TRIAL_STATES if states.get(state)},
+        "epochs_spent": found.epochs_spent if found else 0,
+        "epochs_saved": found.epochs_saved if found else 0,
+        "message": error,
     }
 
 
-def _line(entry: dict[str, Any]) -> str:
+def _search_line(entry: dict[str, Any]) -> str:
     if entry["message"]:
         return f"search {entry['name']}: {entry['message']}"
     best = entry["best"]

@@ -1,4 +1,23 @@
-"""Hands what is missing of a plan to an executor: one array a group, a closing job after all of them."""
+"""Hands what is missing of a plan to an executor: one array a group, a closing job after all of them.
+
+What is written when, and what a submitter that is killed on the way leaves:
+
+1. The lock ``locks/submit`` is taken. Left by a killed submitter it is taken over once it is stale.
+2. The states of all tasks are read, and decided: what to release, cancel and submit (``pipeline.decisions``).
+3. Elements that Slurm holds since a start failed are released; queued tasks whose dependency can no longer be met
+   are cancelled. Killed here: the next submitter sees these tasks as they then stand, and decides afresh.
+4. ``submissions/<time>-<name>/`` is created: ``code/``, ``manifest.json``. Then task.json of each task is written and
+   a record that is to be replaced is renamed. Killed here: a folder without submission.json, which readers ignore;
+   nothing is queued, the next submitter makes a folder of its own.
+5. Array after array is handed to the executor, and after each submission.json is written whole again with the ids of
+   all elements so far. Killed between the two calls, at most one array is queued that no submission names; its tasks
+   may be queued a second time, and then run once: a task looks for a live attempt, and for a record, before it begins.
+6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
+   tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again.
+
+What could not be queued, for a limit of the site, is in ``held`` of submission.json with the reason: the closing job
+submits it, and so does a person who submits again.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +49,7 @@ from pipeline.decisions.submission import (
     stale_dependents,
     to_submit,
 )
+from pipeline.lock import Lock
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.status import task_states
@@ -38,12 +58,12 @@ from slurm.array import Array, SubmitError, Submitted
 from slurm.executors import Executor
 
 CLOSE = "close"
-RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # a cancelled element is counted until the scheduler has let it go
+RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitResult:
-    """What a submission came to: arrays queued, how many tasks needed nothing, what could not be queued and why."""
+    """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why."""
 
     submission: Submission | None
     already_done: int
@@ -56,7 +76,7 @@ class SubmitResult:
         return int(bool(self.held))
 
     def document(self) -> dict[str, Any]:
-        """The report as one JSON document, for ``submit --json``."""
+        """As one JSON document, for ``submit --json``."""
         arrays = self.submission.arrays if self.submission else ()
         return {
             "submission": self.submission.name if self.submission else None,
@@ -86,77 +106,76 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
     storage = Storage(plan.manifest.storage)
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
-    with submission.exclusively(storage):
+    with submission.exclusively(storage) as lock:
         states = task_states(plan)
-        released = _release_held(runner, launch_held(states, name))
+        held_by_slurm = launch_held(states, name)
+        if held_by_slurm:
+            runner.release(held_by_slurm)
         tasks = to_submit(plan.tasks, states, changes)
         stale = stale_dependents(plan.tasks, states, name, tasks) if changes is None else frozenset()
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
-        report = SubmitResult(
+        result = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
             already_queued=sum(is_queued(state) for state in states.values()),
-            released=released,
+            released=len(held_by_slurm),
         )
         unreachable = out_of_reach(plan.tasks, states, tasks)
         tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
         if not tasks:
-            return replace(report, held=unreachable)
+            return replace(result, held=unreachable)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         started = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
-        submitter = _Submitter(plan, storage, runner, started, queued_elements(states, name, stale), unreachable)
+        submitter = _Submitter(
+            plan=plan, storage=storage, executor=runner, lock=lock, submission=started,
+            element_ids=queued_elements(states, name, stale), held=dict(unreachable),
+        )  # fmt: skip
         submitter.prepare(tasks)
         submitter.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
-    return replace(report, submission=submitter.submission, held=submitter.held)
+    return replace(result, submission=submitter.submission, held=submitter.held)
 
 
-def _release_held(executor: Executor, elements: Sequence[str]) -> int:
-    """Let elements start that the scheduler holds since a start failed on their node; how many."""
-    if elements:
-        executor.release(elements)
-    return len(elements)
-
-
+@dataclass(slots=True, kw_only=True)
 class _Submitter:
-    """One submission as it is made: its folder, and where each task was queued."""
+    """One submission as it is made; ``element_ids`` says where each task was queued, ``held`` what was not and why."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        storage: Storage,
-        executor: Executor,
-        started: Submission,
-        element_ids: dict[str, str],
-        held: Mapping[str, str],
-    ) -> None:
-        self.plan = plan
-        self.storage = storage
-        self.executor = executor
-        self.submission = started
-        self.element_ids = element_ids
-        self.held = dict(held)
-        self.builder = ArrayBuilder(
-            manifest=plan.manifest, storage=storage, folder=self.folder, git_commit=started.git_commit
-        )
+    plan: Plan
+    storage: Storage
+    executor: Executor
+    lock: Lock
+    submission: Submission
+    element_ids: dict[str, str]
+    held: dict[str, str]
 
     @property
     def folder(self) -> Path:
         return self.storage.submissions / self.submission.name
 
+    @property
+    def builder(self) -> ArrayBuilder:
+        commit = self.submission.git_commit
+        return ArrayBuilder(manifest=self.plan.manifest, storage=self.storage, folder=self.folder, git_commit=commit)
+
+    @property
+    def element_names(self) -> tuple[str, ...]:
+        return tuple(element for queued in self.submission.arrays for element in queued.elements)
+
     def prepare(self, tasks: Sequence[Planned]) -> None:
-        """Everything that the tasks will read, before the first of them can start."""
+        """Write everything that the tasks will read, before the first of them can start."""
         snapshot(self.folder / "code")
         write_source(self.folder, self.plan)
         for planned in tasks:
+            self.lock.heartbeat()
             planned.task.write(self.storage)
             _archive_record(self.storage.run(planned.id))
 
-    def queue(self, arrays: Sequence[ArrayRequest]) -> None:
-        """Hand over one array after the other; the first refusal of all of an array ends it."""
-        for request in arrays:
+    def queue(self, requests: Sequence[ArrayRequest]) -> None:
+        """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
+        for request in requests:
+            self.lock.heartbeat()
             array = self.builder.array(request, self.element_ids)
             try:
                 submitted = self.executor.submit(array)
@@ -165,35 +184,28 @@ class _Submitter:
                     shutil.rmtree(self.folder)
                     raise
                 submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
-            self._note(request, array, submitted)
-        if self._jobs and self.submission.executor != "inline":
-            self._close_after()
+            elements: dict[str, tuple[str, ...]] = {}
+            for pack, element in zip(request.packs, submitted.ids, strict=True):
+                ids = tuple(planned.id for planned in pack)
+                if element is None:
+                    self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
+                else:
+                    self.element_ids.update(dict.fromkeys(ids, element))
+                    elements[element] = ids
+            self._write(request.stage, request.group, array, submitted, elements)
+        if self.element_names and self.submission.executor != "inline":
+            self._queue_closing()
 
-    @property
-    def _jobs(self) -> tuple[str, ...]:
-        return tuple(job for queued in self.submission.arrays for job in queued.elements)
-
-    def _note(self, request: ArrayRequest, array: Array, submitted: Submitted) -> None:
-        elements: dict[str, tuple[str, ...]] = {}
-        for pack, job in zip(request.packs, submitted.ids, strict=True):
-            ids = tuple(planned.id for planned in pack)
-            if job is None:
-                self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
-            else:
-                self.element_ids.update(dict.fromkeys(ids, job))
-                elements[job] = ids
-        self._write(request.stage, request.group, array, submitted, elements)
-
-    def _close_after(self) -> None:
+    def _queue_closing(self) -> None:
         """Queue the closing job: where the site's limit is reached, in the place of the element queued last."""
-        array = self.builder.closing(self._jobs)
+        array = self.builder.closing(self.element_names)
         submitted = self.executor.submit(array)
-        for pause_s in RETRY_DELAYS_S:
-            if submitted.queued or len(self._jobs) == 1:
+        for delay_s in RETRY_DELAYS_S:
+            if submitted.queued or len(self.element_names) == 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
-            time.sleep(pause_s)
-            array = self.builder.closing(self._jobs)
+            time.sleep(delay_s)
+            array = self.builder.closing(self.element_names)
             submitted = self.executor.submit(array)
         if not submitted.queued:
             self.held[CLOSE] = submitted.refused or "refused"
@@ -202,10 +214,10 @@ class _Submitter:
     def _unqueue_last(self, refused: str) -> None:
         """Take the element queued last back: the closing job will queue it again."""
         *others, last = (queued for queued in self.submission.arrays if queued.elements)
-        job, tasks = list(last.elements.items())[-1]
-        self.executor.cancel([job])
+        element, tasks = list(last.elements.items())[-1]
+        self.executor.cancel([element])
         self.held.update(dict.fromkeys(tasks, refused))
-        elements = {element: ids for element, ids in last.elements.items() if element != job}
+        elements = {name: ids for name, ids in last.elements.items() if name != element}
         self.submission = replace(self.submission, arrays=(*others, replace(last, elements=elements)))
 
     def _write(
@@ -222,12 +234,11 @@ class _Submitter:
             cluster=submitted.cluster,
         )
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
-        # After each array: a submitter killed here leaves nothing queued that nobody knows of.
         self.submission.write(self.storage)
 
 
 def _archive_record(folder: Path) -> None:
-    """A record that is to be made again must not be taken for the new one; the old one is kept beside it.
+    """Rename a record that is to be made again: it must not be taken for the new one.
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
     """
@@ -237,21 +248,21 @@ def _archive_record(folder: Path) -> None:
     (folder / "held.json").unlink(missing_ok=True)
 
 
-def print_submitted(report: SubmitResult, console: Console) -> None:
+def print_submitted(result: SubmitResult, console: Console) -> None:
     """Job ids for people; what could not be queued, and that submitting again queues the rest."""
-    if report.released:
-        console.print(f"{report.released} held after a start that failed on the node: released")
-    if report.submission is None:
-        console.print(f"nothing to submit: {report.already_done} done, {report.already_queued} queued or running")
+    if result.released:
+        console.print(f"{result.released} held since a start failed on their node: released")
+    if result.submission is None:
+        console.print(f"nothing to submit: {result.already_done} done, {result.already_queued} queued or running")
     else:
-        for array in report.submission.arrays:
+        for array in result.submission.arrays:
             tasks = sum(map(len, array.elements.values()))
             content = "retries and report" if array.stage == CLOSE else f"{tasks} task{'s' * (tasks != 1)}"
             job_ids = ",".join(array.job_ids) or "not queued"
             console.print(f"{job_ids:<12} {array.stage:<10} {array.group:<16} {content}")
-        if report.already_done or report.already_queued:
-            console.print(f"{report.already_done} done already, {report.already_queued} queued already")
-    for reason, count in Counter(report.held.values()).items():
+        if result.already_done or result.already_queued:
+            console.print(f"{result.already_done} done already, {result.already_queued} queued already")
+    for reason, count in Counter(result.held.values()).items():
         console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")
 
 
@@ -259,14 +270,14 @@ def print_submitted(report: SubmitResult, console: Console) -> None:
 
 
 def cancel_plan(plan: Plan) -> tuple[int, int]:
-    """Cancel every element of this user's that holds a live task of the plan; how many tasks that ends, and how many
-    are unknown.
+    """Cancel every element of this user's that has a live task of the plan; how many tasks that ends, how many are
+    unknown.
 
     A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
-    goes on from there. What somebody else queued is theirs: the same id may name another element of ours. A job of
-    which Slurm does not say that it is ours and live is left alone.
+    goes on from there. What another user queued is theirs: the same id may name another element of ours. A job that
+    Slurm does not show as ours and live is left alone.
     """
-    chosen = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
-    for name, elements in chosen.elements.items():
+    cancellation = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
+    for name, elements in cancellation.elements.items():
         make_executor(name, plan.manifest).cancel(elements)
-    return chosen.ending, chosen.unknown
+    return cancellation.ending, cancellation.unknown

@@ -15,19 +15,16 @@ from small_manifest import write_manifest
 from jobs.attempt import STALE_S, begin
 from jobs.storage import Storage, write_json
 from jobs.task import read_record
-from pipeline import close, status, submission
+from pipeline import close, status, submission, submit
 from pipeline.decisions.retry import Retry
-from pipeline.decisions.task_state import TaskState
+from pipeline.decisions.task_state import QueueEvidence, TaskState
 from pipeline.manifest import load
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
-from pipeline.queue import QueuedAs, QueueStatus
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
-from slurm.output import Sent
+from slurm.executors.recording import Recording
 from slurm.query import JobState
-
-PLACE = QueuedAs(submission="s", executor="slurm", element="7_0", time=0.0, mem_gb=8.0, packed=4, sent=Sent())
 
 
 class Stored:
@@ -42,8 +39,12 @@ class Stored:
         self.job: JobState | None = None
         self.time = 0.0
 
-    def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, QueueStatus]:
-        return {self.train: QueueStatus(place=PLACE, job=self.job)} if self.job and self.train in wanted else {}
+    def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, QueueEvidence]:
+        return (
+            {self.train: QueueEvidence(executor="slurm", job=self.job, packed=4)}
+            if self.job and self.train in wanted
+            else {}
+        )
 
     def states(self) -> dict[str, TaskState]:
         return status.task_states(self.made.plan, clock=lambda: self.time)
@@ -154,6 +155,17 @@ def test_a_task_that_slurm_cancelled_for_want_of_its_data_failed_for_that(stored
     assert record is not None
     replace(record, state="failed", cause="error").write(stored.made.storage)
     assert stored.state("failed", "cancelled").cause == "upstream failed"
+
+
+def test_what_slurm_holds_since_a_start_failed_is_released(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recording()
+    waiting = TaskState(id="", state="waiting", queued=True, executor="slurm", job="7_0")
+    monkeypatch.setattr(submit, "make_executor", lambda _name, _manifest: recorder)
+    for released, reason in enumerate(("Priority", "launch failed requeued held")):
+        states = {planned.id: replace(waiting, id=planned.id, reason=reason) for planned in stored.made.plan.tasks}
+        monkeypatch.setattr(submit, "task_states", lambda _plan, states=states: states)
+        assert submit.submit_plan(stored.made.plan, executor="slurm").released == released
+    assert recorder.submitted_count == [("release", ("7_0",))]
 
 
 # The closing job.

@@ -19,8 +19,6 @@ from pipeline.decisions.submission import (
     to_submit,
 )
 from pipeline.decisions.task_state import STATES, TaskState
-from pipeline.submit import _release_held
-from slurm.executors.recording import Recording
 
 RUNS, SEARCH = runs(), search()
 EVERYTHING = list(RUNS.planned)
@@ -172,10 +170,6 @@ def test_elements_held_after_a_start_that_failed_are_released() -> None:
     )
     assert launch_held(states, "slurm") == ("7_1", "7_2")
     assert launch_held(states, "local") == ()
-    recorder = Recording()
-    assert _release_held(recorder, launch_held(states, "slurm")) == 2
-    assert _release_held(recorder, ()) == 0
-    assert recorder.submitted_count == [("release", ("7_1", "7_2"))]
 
 
 def test_what_an_executor_has_already_can_be_waited_for() -> None:
