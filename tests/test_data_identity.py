@@ -65,7 +65,7 @@ def test_a_setting_that_came_later_changes_no_id(tmp_path: Path) -> None:
     assert task_of(source=path, header=False, format="tsv", quality="reliable").id == "4a9a2180b8153968"
 
 
-def test_the_default_split_said_or_not(tmp_path: Path) -> None:
+def test_the_default_split_given_or_not(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "a.csv", titles(9))
     assert task_of(source=path).id == task_of(source=path, split={}).id
 
@@ -74,9 +74,9 @@ def test_folders_patterns_and_lists_in_order_of_name(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv", ".hidden.csv"):
         csv_file(tmp_path / name, titles(3))
     expected = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    assert files.find(str(tmp_path), "source") == expected
-    assert files.find(str(tmp_path / "*.csv"), "source") == expected
-    assert files.find([str(path) for path in expected[::-1]], "source") == expected[::-1]
+    assert files.find_files(str(tmp_path), "source") == expected
+    assert files.find_files(str(tmp_path / "*.csv"), "source") == expected
+    assert files.find_files([str(path) for path in expected[::-1]], "source") == expected[::-1]
 
 
 def test_formats_by_name_and_by_content(tmp_path: Path) -> None:

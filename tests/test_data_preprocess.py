@@ -226,10 +226,10 @@ def test_neither_threads_nor_shards_change_a_byte(tmp_path: Path) -> None:
         assert len({piece.id for piece in pieces} | {task.id}) == min(count, 5) + 1
         for piece in pieces[1:]:  # the first never ran: the task reads its files itself
             preprocess.run(context_of(storage, piece))
-        assert len(shards.found(storage, task.id)) == len(pieces) - 1
+        assert len(shards.published_spools(storage, task.id)) == len(pieces) - 1
         preprocess.run(context_of(storage, task))
         assert contents(storage.dataset(task.id)) == plain
-        assert shards.found(storage, task.id) == []
+        assert shards.published_spools(storage, task.id) == []
 
 
 def test_no_shards_for_a_single_file(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_every_file_is_in_one_shard(tmp_path_factory: pytest.TempPathFactory, si
     for number, size in enumerate(sizes):
         (folder / str(number)).write_bytes(b"x" * size)
     places = {"train": [str(folder / str(number)) for number in range(len(sizes))]}
-    found = [at for shard in range(of) for at in shards.files_of(places, shard, of).get("train", [])]
+    found = [at for shard in range(of) for at in shards.shard_files(places, shard, of).get("train", [])]
     assert sorted(found) == list(range(len(sizes)))
 
 

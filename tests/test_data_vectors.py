@@ -30,7 +30,7 @@ def binary(newline: bytes = b"\n") -> bytes:
     return b"3 3\n" + b"".join(rows)
 
 
-def read(path: Path, tokens: list[str] = TOKENS) -> vectors.Table:
+def read(path: Path, tokens: list[str] = TOKENS) -> vectors.VectorTable:
     return vectors.from_file(path, tokens, 3, threads=2)
 
 
@@ -56,7 +56,7 @@ def test_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: 
     path = tmp_path / "vectors"
     path.write_bytes(content)
     table = read(path)
-    assert table.found.tolist() == [False, False, True, False, True]
+    assert table.in_file.tolist() == [False, False, True, False, True]
     assert np.allclose(table.vectors[[2, 4]], [WORDS["dos"], WORDS["señor"]])
     assert not table.vectors[0].any()
     assert table.vectors[[1, 3]].all()

@@ -33,20 +33,19 @@ _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 # The data files a manifest names: which they are, what format they are in, how they are compressed.
 
 
-def find(named: str | Iterable[str], setting: str) -> list[Path]:
+def find_files(pattern: str | Iterable[str], setting: str) -> list[Path]:
     """The files behind a path, a folder, a pattern (``parts/*.csv.gz``) or a list of these, in order of name.
 
     A folder gives the files directly in it, hidden ones left out. Raises FileNotFoundError naming the setting.
     """
-    names = [named] if isinstance(named, str) else list(named)
-    files = [path for name in names for path in _behind(name, setting)]
-    if not files:
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    if not patterns:
         raise MissingFileError(f"data.{setting}: an empty list: name at least one file")
-    return files
+    return [path for one in patterns for path in _matching(one, setting)]
 
 
-def _behind(name: str, setting: str) -> list[Path]:
-    path = Path(name).absolute()
+def _matching(pattern: str, setting: str) -> list[Path]:
+    path = Path(pattern).absolute()
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -61,7 +60,7 @@ def _behind(name: str, setting: str) -> list[Path]:
 
 
 def compression(path: Path) -> str | None:
-    """``gzip``, ``zstd`` or None, by the file's first bytes: its name may say what it likes."""
+    """``gzip``, ``zstd`` or None, by the file's first bytes, whatever its name."""
     with path.open("rb") as file:
         head = file.read(4)
     if head.startswith(_GZIP):
@@ -69,13 +68,13 @@ def compression(path: Path) -> str | None:
     return "zstd" if head == _ZSTD else None
 
 
-def file_format(path: Path, asked: str = "auto") -> str:
-    """One of ``FORMATS``: as asked, else by the file's name, else by its content.
+def file_format(path: Path, format_: str = "auto") -> str:
+    """One of ``FORMATS``: the one named, else by the file's name, else by its content.
 
     Raises ValueError for a file that is of none of them.
     """
-    if asked != "auto":
-        return asked
+    if format_ != "auto":
+        return format_
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -112,7 +111,7 @@ def head(path: Path, size: int) -> bytes:
 
 
 def blocks(path: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
-    """The content in blocks of about 1 to 8 MiB; ``read`` is told how many bytes of the file were taken.
+    """The content in blocks of about 1 to 8 MiB; ``read`` is called with how many bytes of the file each took.
 
     Raises ValueError naming the file when it is truncated or not what its first bytes say.
     """
@@ -161,7 +160,7 @@ def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def _gzip(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
-    from isal import isal_zlib  # here: the command line imports this module for its words alone
+    from isal import isal_zlib  # here: the command line needs this module and decompresses nothing
 
     # isal's stubs declare the class as an instance.
     broken: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
@@ -182,7 +181,10 @@ def _members(
     broken: type[Exception],
     padding: bytes = b"",
 ) -> Iterator[bytes]:
-    """The content of all members (gzip) or frames (zstd), one after the other; padding between them is skipped."""
+    """The content of all members (gzip) or frames (zstd), one after the other; padding between them is skipped.
+
+    By hand, as zstandard's own reader takes a truncated file for a whole one.
+    """
     with path.open("rb") as file:
         member: Any = None
         while packed := file.read(_READ):
@@ -223,7 +225,7 @@ class Source:
 
 @dataclass(slots=True, kw_only=True)
 class Chunk:
-    """Consecutive rows of a file: what was read, and how many rows were not rows at all."""
+    """Consecutive rows of a file, and how many of them could not be read, by cause."""
 
     table: pl.DataFrame
     dropped: dict[str, int] = field(default_factory=dict)
@@ -237,17 +239,17 @@ def present_columns(source: Source, names: list[str]) -> dict[str, str]:
 
     Raises ValueError naming the columns there are and the setting to change.
     """
-    found = {ours: theirs for ours, theirs in source.columns.items() if theirs in names}
+    present = {ours: theirs for ours, theirs in source.columns.items() if theirs in names}
     for ours in sorted(source.required):
-        if ours not in found:
+        if ours not in present:
             raise InputError(
                 f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {', '.join(names)}; "
-                f"set data.columns.{ours} to the right one{_advice(source, ours)}"
+                f"set data.columns.{ours} to the right one{_column_advice(source, ours)}"
             )
-    return found
+    return present
 
 
-def _advice(source: Source, ours: str) -> str:
+def _column_advice(source: Source, ours: str) -> str:
     if ours in ("language", "quality"):
         return f", or leave out data.{ours}"
     if source.format in ("csv", "tsv") and source.header:

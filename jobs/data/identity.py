@@ -1,4 +1,4 @@
-"""What a data set is: its settings with the files' contents, not their places, in them."""
+"""What a data set is: its settings, with what is in its files and not where they lie."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ WHOLE_BYTES = 64 << 20
 SAMPLED_BLOCKS = 1024
 BLOCK_BYTES = 64 << 10
 SOURCES = (*SPLITS, "source")
-# Settings that came after data sets had ids, each with the value that means what was done before: a setting that has it
-# is left out, so that no id changes.
+# Settings that were added after data sets had ids, each with the value that means what was done before. A setting with
+# that value is left out of the id, so that no earlier id changes.
 BASELINES: Mapping[str, Any] = {"quotes": "checked"}
 
 
 def identify(data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that decide a data set's content, and the plumbing that says where its files are.
 
-    In the settings every file stands as its fingerprint and its format, and a setting of ``BASELINES`` only where it
-    differs from its baseline; the plumbing holds
-    ``files`` (part -> absolute paths) and ``embeddings`` (path or None). Reads at most 64 MiB of each file.
+    The settings hold the fingerprint and the format of each file, and a setting of ``BASELINES`` only where it differs
+    from its baseline; the plumbing holds ``files`` (part -> absolute paths) and ``embeddings`` (path or None). Reads at
+    most 64 MiB of each file.
     Raises FileNotFoundError for a missing file, ValueError for one whose format can't be told.
     """
     settings = data.model_dump(mode="json", exclude={*SOURCES, "format", "embeddings"})
     settings = {key: value for key, value in settings.items() if key not in BASELINES or value != BASELINES[key]}
-    places: dict[str, list[str]] = {}
+    absolute: dict[str, list[str]] = {}
     settings["sources"] = {}
     for part in SOURCES:
-        if (named := getattr(data, part)) is None:
+        if (name := getattr(data, part)) is None:
             continue
-        paths = files.find(named, part)
-        places[part] = [str(path) for path in paths]
+        paths = files.find_files(name, part)
+        absolute[part] = [str(path) for path in paths]
         settings["sources"][part] = [_describe(path, data.format) for path in paths]
     if data.source is not None and data.split is None:
         settings["split"] = Split().model_dump(mode="json")
-    vectors = None if data.embeddings.file is None else files.find(data.embeddings.file, "embeddings.file")[0]
+    vectors = None if data.embeddings.file is None else files.find_files(data.embeddings.file, "embeddings.file")[0]
     settings["embeddings"] = {
         "size": data.embeddings.size,
         "fingerprint": None if vectors is None else fingerprint(vectors),
     }
     settings["dataset_format"] = DATASET_FORMAT
-    return settings, {"files": places, "embeddings": None if vectors is None else str(vectors)}
+    return settings, {"files": absolute, "embeddings": None if vectors is None else str(vectors)}
 
 
-def _describe(path: Path, asked: str) -> dict[str, str]:
-    return {"format": files.file_format(path, asked), "fingerprint": fingerprint(path)}
+def _describe(path: Path, format_: str) -> dict[str, str]:
+    return {"format": files.file_format(path, format_), "fingerprint": fingerprint(path)}
 
 
 def fingerprint(path: Path) -> str:
@@ -59,13 +59,10 @@ def fingerprint(path: Path) -> str:
     file differs nearly everywhere.
     """
     size = path.stat().st_size
-    digest = hashlib.sha256()
     with path.open("rb") as file:
         if size <= WHOLE_BYTES:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-            return f"sha256:{digest.hexdigest()}"
-        digest.update(str(size).encode())
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        digest = hashlib.sha256(str(size).encode())
         for number in range(SAMPLED_BLOCKS):
             file.seek(number * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
             digest.update(file.read(BLOCK_BYTES))

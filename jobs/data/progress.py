@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jobs.context import Context, TaskInterruptedError
 
 T = TypeVar("T")
-_AHEAD = 2  # pieces of work under way or waiting, per thread: enough to be busy, little enough for memory
+_QUEUED_PER_THREAD = 2  # running or waiting: enough to keep a thread busy, little enough for memory
 
 
 # Progress of work on files: rows done, rows a second, and the time left by the share of bytes read.
@@ -29,31 +29,24 @@ class Meter:
 
     def add_rows(self, count: int) -> None:
         self._rows += count
-        self._tell()
+        self._report()
 
     def add_bytes(self, count: int) -> None:
-        """So many more bytes of the files, as they lie on disk, were read."""
+        """Count bytes read of the files as they lie on disk, still compressed."""
         self._bytes += count
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         stop_if_asked(self._context)
         elapsed_s = max(1e-9, time.monotonic() - self._started)
         share = max(1e-9, min(1.0, self._bytes / self._total))
-        rows: dict[str, Any] = {
-            "done": self._rows,
-            "total": max(self._rows, round(self._rows / share)),
-            "unit": "rows",
-            "rate": self._rows / elapsed_s,
-        }
-        data: dict[str, Any] = {
-            "done": self._bytes,
-            "total": self._total,
-            "unit": "bytes",
-            "rate": self._bytes / elapsed_s,
-        }
+        if self._rows:  # their total is an estimate, by the share of bytes read
+            done, total, unit = self._rows, max(self._rows, round(self._rows / share)), "rows"
+        else:
+            done, total, unit = self._bytes, self._total, "bytes"
         left_s = elapsed_s * (1 - share) / share
-        self._context.progress(phase=self._phase, left_s=left_s, **(rows if self._rows else data))
+        rate = done / elapsed_s
+        self._context.progress(phase=self._phase, done=done, total=total, unit=unit, rate=rate, left_s=left_s)
 
 
 def stop_if_asked(context: Context) -> None:
@@ -62,17 +55,17 @@ def stop_if_asked(context: Context) -> None:
         raise TaskInterruptedError("asked to stop while preprocessing; it starts over when it is started again")
 
 
-# Work on threads with the results in order: what is made never depends on how many threads there were.
+# Work on threads with the results in order: a data set's bytes must not depend on the number of threads.
 
 
-def in_order(work: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
-    """The results of the pieces of work, in their order; at most a few are held at once."""
+def in_order(jobs: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
+    """The results of the jobs, in their order; only a few are in memory at once."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[T]] = deque()
         try:
-            for piece in work:
-                waiting.append(pool.submit(piece))
-                if len(waiting) >= _AHEAD * threads:
+            for job in jobs:
+                waiting.append(pool.submit(job))
+                if len(waiting) >= _QUEUED_PER_THREAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

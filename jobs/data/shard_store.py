@@ -1,15 +1,25 @@
 """Rows of a preprocess task's files on local disk, in columns, until the data set is assembled from them.
 
 The first pass over the data: text is read once, and what is needed of it is kept as numbers in a temporary folder, the
-spool of one shard: the distinct pieces of text and labels that it met, and for each file the numbers of the pieces of
-each kept row, its label and whether that is reliable (``FileColumns``).
+spool of one shard:
+
+- ``pieces.json``, ``labels.json``: the distinct pieces of text and the distinct labels, by number;
+- ``<part>.<number>.pieces``: for each file (``train.00000``) the numbers of all its rows' pieces, end to end (32 bits);
+- ``....lengths``: how many of them each row has (32 bits);
+- ``....labels``, ``....reliable``: the number of each row's label (32 bits), and 0 where it is marked unreliable (8);
+- ``....pairs``: two 64-bit hashes of each row's text and label, only where duplicates are dropped;
+- ``spool.json``: counts for each file (``FileColumns``). It is written last: without it a folder is no spool.
+
+Only rows that can be used are in the arrays. A row of ten words takes about 50 bytes, and nothing here grows with rows
+in memory: numbers are appended chunk by chunk, and ``FileColumns.array`` maps a file instead of reading it. Numbers
+depend on which thread came first; the assembly sorts them out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +44,18 @@ _REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileColumns:
-    """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` the file's place in it."""
+    """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` its position in the part.
+
+    ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows had bytes that
+    are not UTF-8.
+    """
 
     part: str
     number: int
-    rows: int = 0
-    kept: int = 0
-    pieces: int = 0
-    replaced: int = 0
+    rows: int
+    kept: int
+    pieces: int
+    replaced: int
     dropped: Mapping[str, int]
 
     def array(self, folder: Path, name: str) -> NDArray[Any]:
@@ -91,7 +105,7 @@ class ShardStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What of a row is kept: ``tokens`` when lists of tokens stand in the files, ``pairs`` to find duplicates."""
+    """What of a row is kept: ``tokens`` where the files hold lists of tokens, ``pairs`` to find duplicates."""
 
     language: str | None
     tokens: bool
@@ -101,52 +115,54 @@ class ReadOptions:
 class ShardWriter:
     """Writes a spool into a folder."""
 
-    def __init__(self, folder: Path, wanted: ReadOptions, *, threads: int) -> None:
+    def __init__(self, folder: Path, options: ReadOptions, *, threads: int) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._wanted = wanted
+        self._options = options
         self._threads = threads
         self._pieces = text.Numbering()
         self._labels = text.Numbering()
         self._file_columns: list[FileColumns] = []
 
-    def record(
-        self, source: Source, part: str, number: int, *, read: Callable[[int], None], rows: Callable[[int], None]
-    ) -> None:
-        """Read one file; ``read`` is told of bytes of it that were read, ``rows`` of rows done."""
-        columns = FileColumns(part=part, number=number, dropped={})
+    def add_file(self, source: Source, part: str, number: int, meter: Meter) -> None:
+        """Read one file, the one of this number in its part."""
+        counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
-        names = [name for name in _ARRAYS if name != "pairs" or self._wanted.pairs]
+        names = [name for name in _ARRAYS if name != "pairs" or self._options.pairs]
         files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
         try:
-            work = ((lambda parse=parse: self._take(parse())) for parse in parse_jobs(source, read))
-            for taken in in_order(work, self._threads):
+            work = ((lambda parse=parse: self._to_numbers(parse())) for parse in parse_jobs(source, meter.add_bytes))
+            for parsed in in_order(work, self._threads):
                 for name, file in files.items():
-                    file.write(np.ascontiguousarray(taken.arrays[name], _ARRAYS[name]).data)
-                dropped.update(taken.dropped)
-                columns = replace(
-                    columns,
-                    rows=columns.rows + taken.rows,
-                    kept=columns.kept + len(taken.arrays["labels"]),
-                    pieces=columns.pieces + len(taken.arrays["pieces"]),
-                    replaced=columns.replaced + taken.replaced,
-                )
-                rows(taken.rows)
+                    file.write(np.ascontiguousarray(parsed.arrays[name], _ARRAYS[name]).data)
+                dropped.update(parsed.dropped)
+                counts.update(parsed.counts)
+                meter.add_rows(parsed.counts["rows"])
         finally:
             for file in files.values():
                 file.close()
-        self._file_columns.append(replace(columns, dropped=dict(sorted(dropped.items()))))
+        self._file_columns.append(
+            FileColumns(
+                part=part,
+                number=number,
+                rows=counts["rows"],
+                kept=counts["kept"],
+                pieces=counts["pieces"],
+                replaced=counts["replaced"],
+                dropped=dict(sorted(dropped.items())),
+            )
+        )
 
     def finish(self) -> ShardStore:
-        """Write the dictionaries, and spool.json last: a spool without it is not one."""
+        """Write the distinct pieces and labels, and spool.json last."""
         for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
             write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
         write_json(self._folder / "spool.json", [asdict(columns) for columns in self._file_columns])
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
-    def _take(self, chunk: Chunk) -> _ParsedChunk:
-        table, dropped = _kept(chunk, self._wanted)
-        if self._wanted.tokens:
+    def _to_numbers(self, chunk: Chunk) -> _ParsedChunk:
+        table, dropped = _usable_rows(chunk, self._options)
+        if self._options.tokens:
             lists = table["tokens"].list.drop_nulls()
             flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
         else:
@@ -157,34 +173,34 @@ class ShardWriter:
             "labels": self._labels.number(table["label"]),
             "reliable": _reliable(table),
         }
-        if self._wanted.pairs:
+        if self._options.pairs:
             arrays["pairs"] = _pairs(table)
-        return _ParsedChunk(
-            rows=len(chunk.table) + sum(chunk.dropped.values()),
-            replaced=_replaced(chunk.table),
-            dropped={**chunk.dropped, **dropped},
-            arrays=arrays,
-        )
+        counts = {
+            "rows": len(chunk.table) + sum(chunk.dropped.values()),
+            "kept": len(table),
+            "pieces": len(flat),
+            "replaced": _replaced(chunk.table),
+        }
+        return _ParsedChunk(counts=counts, dropped={**chunk.dropped, **dropped}, arrays=arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ParsedChunk:
-    rows: int
-    replaced: int
+    counts: Mapping[str, int]  # as in FileColumns
     dropped: Mapping[str, int]
     arrays: Mapping[str, NDArray[Any]]
 
 
-def _kept(chunk: Chunk, wanted: ReadOptions) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that can be used, and how many can't, by cause; a row is counted under the first that holds."""
+def _usable_rows(chunk: Chunk, options: ReadOptions) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
     dropped = {}
     table = chunk.table.with_columns(pl.col("label").str.strip_chars())
-    if wanted.tokens and table.schema["tokens"] == pl.String:  # csv has no lists
+    if options.tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
-    title = pl.col("tokens").is_not_null() if wanted.tokens else pl.col("text").str.strip_chars() != ""
+    title = pl.col("tokens").is_not_null() if options.tokens else pl.col("text").str.strip_chars() != ""
     rules: Sequence[tuple[str, pl.Expr]] = [(NO_TITLE, title), (NO_LABEL, pl.col("label") != "")]
-    if wanted.language is not None:
-        language = pl.col("language").str.strip_chars().str.to_lowercase() == wanted.language.lower()
+    if options.language is not None:
+        language = pl.col("language").str.strip_chars().str.to_lowercase() == options.language.lower()
         rules = [(WRONG_LANGUAGE, language), *rules]
     for cause, rule in rules:
         kept = table.filter(rule)
@@ -203,8 +219,8 @@ def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
 
 def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
     """128 bits for each (text, label): equal for equal pairs, and for others with a chance below 1e-20."""
-    shown = pl.col("tokens").list.join("\x1f") if "tokens" in table.columns else pl.col("text")
-    pair = table.select(pl.concat_str(shown, pl.col("label"), separator="\x1e").alias("pair"))["pair"]
+    content = pl.col("tokens").list.join("\x1f") if "tokens" in table.columns else pl.col("text")
+    pair = table.select(pl.concat_str(content, pl.col("label"), separator="\x1e").alias("pair"))["pair"]
     return np.stack([pair.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
 
 
@@ -224,26 +240,25 @@ def read_files(
     ``settings`` are those of the data set. Raises ValueError when a file is not what was planned, or is not of its
     format.
     """
-    places = context.task.plumbing["files"]
+    paths = context.task.plumbing["files"]
     chosen = [
-        (part, number, Path(places[part][number]), settings["sources"][part][number])
+        (part, number, Path(paths[part][number]), settings["sources"][part][number])
         for part, numbers in files.items()
         for number in numbers
     ]
     for _, _, path, described in chosen:
         if fingerprint(path) != described["fingerprint"]:
             raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
-    wanted = ReadOptions(
+    options = ReadOptions(
         language=settings["language"],
         tokens=settings["columns"]["tokens"] is not None,
         pairs=settings["deduplicate"],
     )
-    recorder = ShardWriter(folder, wanted, threads=context.cpus)
+    writer = ShardWriter(folder, options, threads=context.cpus)
     meter = Meter(context, "reading", sum(path.stat().st_size for _, _, path, _ in chosen))
     for part, number, path, described in chosen:
-        source = _source(settings, part, path, described["format"])
-        recorder.record(source, part, number, read=meter.add_bytes, rows=meter.add_rows)
-    return recorder.finish()
+        writer.add_file(_source(settings, part, path, described["format"]), part, number, meter)
+    return writer.finish()
 
 
 def _source(settings: Mapping[str, Any], part: str, path: Path, format_: str) -> Source:

@@ -1,13 +1,13 @@
 """A preprocess task split over several: each shard reads some of the files, and the task itself merges.
 
-A shard leaves a spool beside the data sets. The task takes what it finds there and reads the other files itself, so
-that a shard that failed costs time and nothing else; its id and its bytes are the same with and without shards.
+A shard leaves a spool beside the data sets. The task takes the spools that are there and reads the other files itself,
+so that a shard that failed costs time and nothing else; its id and its bytes are the same with and without shards.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,46 +32,42 @@ def shard_tasks(task: Task, count: int) -> tuple[Task, ...]:
     )
 
 
-def whole(settings: Mapping[str, Any]) -> Task:
+def whole_task(settings: Mapping[str, Any]) -> Task:
     """The task whose files a shard with these settings reads."""
     return Task(stage="preprocess", settings=settings["data"])
 
 
-def files_of(places: Mapping[str, list[str]], shard: int, of: int) -> Files:
+def shard_files(paths: Mapping[str, list[str]], shard: int, of: int) -> Files:
     """The files one shard reads: the largest first, each to the shard that has least so far."""
-    sized = [
-        (-Path(path).stat().st_size, part, number)
-        for part, paths in places.items()
-        for number, path in enumerate(paths)
-    ]
+    sized = sorted(
+        (-Path(path).stat().st_size, part, number) for part in paths for number, path in enumerate(paths[part])
+    )
     loads = [0] * of
-    mine: Files = {}
-    for size, part, number in sorted(sized):
-        lightest = loads.index(max(loads))
-        loads[lightest] += min(size, -1)
+    files: Files = {}
+    for negative_size, part, number in sized:
+        lightest = loads.index(min(loads))
+        loads[lightest] += max(-negative_size, 1)
         if lightest == shard:
-            mine.setdefault(part, []).append(number)
-    return {part: sorted(numbers) for part, numbers in sorted(mine.items())}
+            files.setdefault(part, []).append(number)
+    return {part: sorted(numbers) for part, numbers in sorted(files.items())}
 
 
-def folder(storage: Storage, dataset: str, shard: int, of: int) -> Path:
-    """Where a shard's spool stands."""
+def spool_folder(storage: Storage, dataset: str, shard: int, of: int) -> Path:
     return storage.datasets / f".spool-{dataset}-{of:04d}-{shard:04d}"
 
 
-def found(storage: Storage, dataset: str) -> list[Path]:
+def published_spools(storage: Storage, dataset: str) -> list[Path]:
     """The spools that shards have published for a data set; those of a different number of shards too."""
     return sorted(storage.datasets.glob(f".spool-{dataset}-*"))
 
 
-def remove(storage: Storage, dataset: str) -> None:
+def remove_spools(storage: Storage, dataset: str) -> None:
     """Remove a data set's spools: it is published."""
-    for path in found(storage, dataset):
+    for path in published_spools(storage, dataset):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def missing(places: Mapping[str, list[str]], done: Iterable[tuple[str, int]]) -> Files:
-    """The files that are in no spool yet."""
-    taken = set(done)
-    left = {part: [at for at in range(len(paths)) if (part, at) not in taken] for part, paths in places.items()}
-    return {part: numbers for part, numbers in left.items() if numbers}
+def unread_files(paths: Mapping[str, list[str]], read: Collection[tuple[str, int]]) -> Files:
+    """The files that are in no spool yet; ``read`` are part and position of those that are in one."""
+    unread = {part: [at for at in range(len(names)) if (part, at) not in read] for part, names in paths.items()}
+    return {part: numbers for part, numbers in unread.items() if numbers}

@@ -38,29 +38,29 @@ def assign_splits(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[st
     """Decide on every row, in this order: duplicate, rare category, (split,) unreliable, label unseen in training.
 
     Duplicates are looked for within a part. Rows per category are counted in the training part, or in all of
-    the source; a category that is too rare goes from every part.
+    the source; the rows of a category that is too rare are dropped from every part.
     """
     count = 1 + max((int(part.labels.max(initial=-1)) for part in parts), default=-1)
-    desks = [_PartState(part) for part in parts]
-    for desk in desks:
-        if desk.part.pairs is not None:
-            frame = pl.DataFrame({"a": desk.part.pairs[:, 0], "b": desk.part.pairs[:, 1]})
-            desk.drop(~frame.select(pl.struct("a", "b").is_first_distinct()).to_series().to_numpy(), DUPLICATE)
-    counted = next(desk for desk in desks if desk.part.name in ("train", "source"))
+    states = [_PartState(part) for part in parts]
+    for state in states:
+        if state.part.pairs is not None:
+            frame = pl.DataFrame({"a": state.part.pairs[:, 0], "b": state.part.pairs[:, 1]})
+            state.drop(~frame.select(pl.struct("a", "b").is_first_distinct()).to_series().to_numpy(), DUPLICATE)
+    counted = next(state for state in states if state.part.name in ("train", "source"))
     rows = np.bincount(counted.part.labels[counted.split != NONE], minlength=count)
     rare = (rows > 0) & (rows < settings["min_rows_per_category"])
-    for desk in desks:
-        desk.drop(rare[desk.part.labels], RARE)
-        if desk.part.name == "source":
-            desk.cut(settings["split"])
+    for state in states:
+        state.drop(rare[state.part.labels], RARE)
+        if state.part.name == "source":
+            state.cut(settings["split"])
         if settings["quality"] == "reliable":
-            desk.drop((desk.split == TRAIN) & (desk.part.reliable == 0), UNRELIABLE)
-    seen = np.zeros(count, bool)
-    for desk in desks:
-        seen[desk.part.labels[desk.split == TRAIN]] = True
-    for desk in desks:
-        desk.drop(~seen[desk.part.labels], UNSEEN)
-    return {desk.part.name: SplitAssignment(split=desk.split, dropped=desk.dropped) for desk in desks}
+            state.drop((state.split == TRAIN) & (state.part.reliable == 0), UNRELIABLE)
+    in_training = np.zeros(count, bool)
+    for state in states:
+        in_training[state.part.labels[state.split == TRAIN]] = True
+    for state in states:
+        state.drop(~in_training[state.part.labels], UNSEEN)
+    return {state.part.name: SplitAssignment(split=state.split, dropped=state.dropped) for state in states}
 
 
 class _PartState:

@@ -25,7 +25,7 @@ _MARKS = r"\p{Mn}"
 
 
 def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
-    """Titles without HTML tags, cut at spaces: all pieces in order, and how many each title has."""
+    """Titles without HTML tags, cut at spaces: all pieces in order, and the number of them in each title."""
     lists = titles.str.replace_all(TAG, " ").str.split(" ")
     return lists.explode(), lists.list.len().to_numpy()
 
@@ -38,15 +38,15 @@ def split_words(distinct: pl.Series, settings: Mapping[str, Any], language: str 
     lists = _normalised(distinct, settings).str.split(" ")
     flat = lists.explode()
     dropped = _stop_words(settings["stop_words"], language, accents=settings["accents"])
-    good = (flat.str.len_chars() >= settings["min_letters"]).to_numpy()
+    kept = (flat.str.len_chars() >= settings["min_letters"]).to_numpy()
     if dropped:
-        good &= ~flat.is_in(sorted(dropped)).to_numpy()
-    ragged = Ragged(np.arange(len(flat)), lists.list.len().to_numpy().astype(np.int64)).keep_items(good)
-    return number_distinct(flat.filter(pl.Series(good)), ragged.lengths)
+        kept &= ~flat.is_in(sorted(dropped)).to_numpy()
+    ragged = Ragged(np.arange(len(flat)), lists.list.len().to_numpy().astype(np.int64)).keep_items(kept)
+    return number_distinct(flat.filter(pl.Series(kept)), ragged.lengths)
 
 
 def _stop_words(chosen: str, language: str | None, *, accents: str) -> frozenset[str]:
-    """The words that ``text.stop_words`` names (``auto``: the data's language), their accents as the titles' are."""
+    """The words that ``text.stop_words`` names (``auto``: those of the data's language), with and without accents."""
     name = language if chosen == "auto" else chosen
     if name is None or name == "none":
         return frozenset()
@@ -62,7 +62,7 @@ def strip_accents(word: str) -> str:
 
 
 class Numbering:
-    """Numbers distinct strings in the order in which they are met; any number of threads may ask at once."""
+    """Numbers distinct strings in the order in which they are first seen; any number of threads may call it at once."""
 
     def __init__(self) -> None:
         self._categories = pl.Categories.random()

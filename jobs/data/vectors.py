@@ -1,4 +1,4 @@
-"""Word vectors for a vocabulary: word2vec and GloVe files, read once and kept."""
+"""Word vectors for a vocabulary: word2vec and GloVe files, read once and stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _VERSION = 1  # raised when the same file and vocabulary would give other vector
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VectorBlock:
     """Token ids and their vectors (n, D), in the file's order."""
 
     ids: NDArray[np.int64]
@@ -38,10 +38,10 @@ class Found:
 
 def read(
     path: Path, wanted: Mapping[bytes, int], size: int, *, threads: int, advance: Callable[[int], None]
-) -> Iterator[Found]:
+) -> Iterator[VectorBlock]:
     """The vectors of the wanted words (UTF-8 -> token id), block by block.
 
-    ``advance`` is told how many bytes of the file were taken. Raises ValueError naming the file, and the line
+    ``advance`` is called with how many bytes of the file were read. Raises ValueError naming the file, and the line
     where there is one, for another number of values than ``size`` or a value that is no number.
     """
     start = head(path, 1 << 16)
@@ -73,12 +73,12 @@ def _lines(stream: Iterator[bytes], *, header: bool) -> Iterator[tuple[bytes, in
             yield text if text.endswith(b"\n") else text + b"\n", line
 
 
-def _parse(path: Path, text: bytes, first_line: int, wanted: Mapping[bytes, int], size: int) -> Found:
+def _parse(path: Path, text: bytes, first_line: int, wanted: Mapping[bytes, int], size: int) -> VectorBlock:
     data = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(data == _NEWLINE)
     starts = np.concatenate([[0], ends[:-1] + 1])
     spaces = np.flatnonzero(data == _SPACE)
-    # Per line: spaces from the first to the last value; word2vec itself writes one more at the end.
+    # Spaces per line, one before each value; word2vec itself writes one more at the end.
     counts = np.searchsorted(spaces, ends) - np.searchsorted(spaces, starts)
     counts -= (ends > starts) & (data[np.maximum(ends - 1, 0)] == _SPACE)
     odd = set(np.flatnonzero(counts != size).tolist())
@@ -86,17 +86,17 @@ def _parse(path: Path, text: bytes, first_line: int, wanted: Mapping[bytes, int]
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         space = text.find(b" ", start, end)
         if number in odd:
-            word, rest = _odd(path, text[start:end], first_line + number, size)
+            word, rest = _split_odd_line(path, text[start:end], first_line + number, size)
         else:
             word, rest = text[start:space], None
         if (token := wanted.get(word)) is not None:
             ids.append(token)
             values.append((first_line + number, text[space + 1 : end] if rest is None else rest))
-    return Found(np.array(ids, np.int64), _numbers(path, values, size))
+    return VectorBlock(np.array(ids, np.int64), _numbers(path, values, size))
 
 
-def _odd(path: Path, line: bytes, number: int, size: int) -> tuple[bytes, bytes]:
-    """A line whose fields don't add up: a word with spaces in it (GloVe has some), an empty line, or a mistake."""
+def _split_odd_line(path: Path, line: bytes, number: int, size: int) -> tuple[bytes, bytes]:
+    """Word and values of a line of another number of spaces: a word with spaces (GloVe has some), tabs, or an error."""
     fields = line.split()
     surplus = len(fields) - 1 - size
     if not fields:
@@ -131,7 +131,7 @@ def _numbers(path: Path, values: list[tuple[int, bytes]], size: int) -> NDArray[
 
 def _binary(
     path: Path, stream: Iterator[bytes], wanted: Mapping[bytes, int], size: int, skip: int, count: int
-) -> Iterator[Found]:
+) -> Iterator[VectorBlock]:
     """word2vec's binary format: a word, a space, ``size`` little-endian 32-bit floats, perhaps a newline."""
     pending, seen, record = b"", 0, size * _FLOAT_BYTES
     for block in stream:
@@ -147,59 +147,59 @@ def _binary(
             at = space + 1 + record
             seen += 1
         pending, skip = pending[at:], 0
-        yield _found_binary(path, ids, values, size)
+        yield _binary_block(path, ids, values, size)
     if seen < count:
         raise InputError(f"{path}: ends after {seen} vectors where its header says {count}: fetch it again")
 
 
-def _found_binary(path: Path, ids: list[int], values: list[bytes], size: int) -> Found:
+def _binary_block(path: Path, ids: list[int], values: list[bytes], size: int) -> VectorBlock:
     table = np.frombuffer(b"".join(values), "<f4").reshape(-1, size).astype(np.float32)
     if not np.isfinite(table).all():
         raise InputError(f"{path}: a value that is not finite: not a word2vec file of {size} values a word")
-    return Found(np.array(ids, np.int64), table)
+    return VectorBlock(np.array(ids, np.int64), table)
 
 
-# Word vectors for a vocabulary: found in a file, once for each (file, vocabulary), or random.
+# Word vectors for a vocabulary: read from a file once for each (file, vocabulary), or random.
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Vectors (V, D) float32 and which rows stood in the file (V,)."""
+class VectorTable:
+    """Vectors (V, D) float32 and which of them the file had (V,)."""
 
     vectors: NDArray[np.float32]
-    found: NDArray[np.bool_]
+    in_file: NDArray[np.bool_]
 
 
-def random_start(count: int, size: int) -> Table:
+def random_start(count: int, size: int) -> VectorTable:
     """Standard normal vectors, the padding row zero: the same for the same shape."""
     vectors = _generator().standard_normal((count, size), dtype=np.float32)
     vectors[PAD] = 0
-    return Table(vectors, np.zeros(count, bool))
+    return VectorTable(vectors, np.zeros(count, bool))
 
 
 def from_file(
     path: Path, tokens: Sequence[str], size: int, *, threads: int, advance: Callable[[int], None] = lambda _: None
-) -> Table:
-    """The vectors of the tokens in a file; a token that is not in it gets a random vector of the found ones' spread.
+) -> VectorTable:
+    """The vectors of the tokens in a file, and random ones for the others, with the mean and spread of those.
 
-    The first of two vectors for a word counts. Raises ValueError as ``vector_files.read`` does.
+    The first of two vectors for a word counts. Raises ValueError as ``read`` does.
     """
     wanted = {token.encode("utf-8", "surrogatepass"): at for at, token in enumerate(tokens) if at >= len(SPECIAL)}
     vectors = np.zeros((len(tokens), size), np.float32)
-    found = np.zeros(len(tokens), bool)
+    in_file = np.zeros(len(tokens), bool)
     for block in read(path, wanted, size, threads=threads, advance=advance):
         ids, first = np.unique(block.ids, return_index=True)
-        new = ~found[ids]
+        new = ~in_file[ids]
         vectors[ids[new]] = block.vectors[first[new]]
-        found[ids[new]] = True
-    missing = ~found
+        in_file[ids[new]] = True
+    missing = ~in_file
     missing[PAD] = False
     noise = _generator().standard_normal((int(missing.sum()), size), dtype=np.float32)
-    if found.sum() > 1:
-        known = vectors[found].astype(np.float64)
-        noise = noise * known.std(axis=0).astype(np.float32) + known.mean(axis=0).astype(np.float32)
+    if in_file.sum() > 1:
+        read_vectors = vectors[in_file].astype(np.float64)
+        noise = noise * read_vectors.std(axis=0).astype(np.float32) + read_vectors.mean(axis=0).astype(np.float32)
     vectors[missing] = noise
-    return Table(vectors, found)
+    return VectorTable(vectors, in_file)
 
 
 def cached(
@@ -211,33 +211,33 @@ def cached(
     *,
     threads: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[Table, Path]:
-    """As ``from_file``, kept under the cache folder by (file, vocabulary); also the file that holds the vectors."""
+) -> tuple[VectorTable, Path]:
+    """As ``from_file``, stored in the cache folder by (file, vocabulary); also the file that holds the vectors."""
     key = digest({"version": _VERSION, "file": fingerprint, "size": size, "tokens": list(tokens)})
-    whole, marks = cache / f"{key}.bin", cache / f"{key}.found.bin"
+    vectors_path, in_file_path = cache / f"{key}.bin", cache / f"{key}.found.bin"
     try:
-        vectors = np.fromfile(whole, "<f4").reshape(len(tokens), size)
-        return Table(vectors, np.fromfile(marks, "|u1").reshape(len(tokens)).astype(bool)), whole
-    except (FileNotFoundError, ValueError):  # not there, or not of this shape: made (again)
+        vectors = np.fromfile(vectors_path, "<f4").reshape(len(tokens), size)
+        return VectorTable(vectors, np.fromfile(in_file_path, "|u1").reshape(len(tokens)).astype(bool)), vectors_path
+    except (FileNotFoundError, ValueError):  # absent, or not of this shape: written below
         pass
     table = from_file(path, tokens, size, threads=threads, advance=advance)
     cache.mkdir(parents=True, exist_ok=True)
-    write_whole(whole, table.vectors.astype("<f4").tobytes())
-    write_whole(marks, table.found.astype(np.uint8).tobytes())
-    return table, whole
+    write_whole(vectors_path, table.vectors.astype("<f4").tobytes())
+    write_whole(in_file_path, table.in_file.astype(np.uint8).tobytes())
+    return table, vectors_path
 
 
-def coverage(table: Table, counts: NDArray[np.int64]) -> dict[str, Any]:
+def coverage(table: VectorTable, counts: NDArray[np.int64]) -> dict[str, Any]:
     """Shares of types (distinct tokens) and of training tokens that have a vector of their own in the file.
 
     Unknown words count among the tokens: they have none.
     """
-    types = len(table.found) - len(SPECIAL)
+    types = len(table.in_file) - len(SPECIAL)
     total = int(counts.sum())
     return {
-        "types_found": int(table.found.sum()),
-        "types_share": float(table.found.sum() / types) if types else 0.0,
-        "tokens_share": float(counts[table.found].sum() / total) if total else 0.0,
+        "types_found": int(table.in_file.sum()),
+        "types_share": float(table.in_file.sum() / types) if types else 0.0,
+        "tokens_share": float(counts[table.in_file].sum() / total) if total else 0.0,
     }
 
 

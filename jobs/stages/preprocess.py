@@ -22,17 +22,17 @@ def run(context: Context) -> Outcome:
 
     Raises ValueError for data that can't be used, saying which file and why.
     """
-    # Before polars is first imported: afterwards it is not read any more.
+    # polars reads this once, when it is first imported.
     os.environ.setdefault("POLARS_MAX_THREADS", str(context.cpus))
     if "shard" in context.task.settings:
         return _run_shard(context)
     final = context.storage.dataset(context.task.id)
     if not _published(final):
-        with _workplace(context, final) as home:
+        with _temporary_folder(context, final) as home:
             _make(context, home)
             context.attempt.check()
             publish_folder(home / "dataset", final)
-    shards.remove(context.storage, context.task.id)
+    shards.remove_spools(context.storage, context.task.id)
     dataset = Dataset.open(final)
     return Outcome(files=tuple(sorted(path for path in final.iterdir() if path.is_file())), result=_result(dataset))
 
@@ -42,11 +42,11 @@ def _run_shard(context: Context) -> Outcome:
     from jobs.data import shard_store
 
     settings = context.task.settings
-    dataset = shards.whole(settings).id
-    final = shards.folder(context.storage, dataset, settings["shard"], settings["of"])
+    dataset = shards.whole_task(settings).id
+    final = shards.spool_folder(context.storage, dataset, settings["shard"], settings["of"])
     if not final.exists() and not context.storage.dataset(dataset).exists():
-        files = shards.files_of(context.task.plumbing["files"], settings["shard"], settings["of"])
-        with _workplace(context, final) as home:
+        files = shards.shard_files(context.task.plumbing["files"], settings["shard"], settings["of"])
+        with _temporary_folder(context, final) as home:
             shard_store.read_files(context, settings["data"], files, home / "spool")
             context.attempt.check()
             publish_folder(home / "spool", final)
@@ -54,7 +54,7 @@ def _run_shard(context: Context) -> Outcome:
 
 
 def _published(folder: Path) -> bool:
-    """Whether a whole data set stands there; a damaged one is moved out of the way."""
+    """Whether a whole data set is there; a damaged one is moved out of the way."""
     if not folder.exists():
         return False
     try:
@@ -68,19 +68,19 @@ def _published(folder: Path) -> bool:
 
 
 @contextmanager
-def _workplace(context: Context, final: Path) -> Iterator[Path]:
+def _temporary_folder(context: Context, final: Path) -> Iterator[Path]:
     """A temporary folder beside the published ones, gone afterwards; what killed attempts left is removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
     name = final.name.removeprefix(".")
-    # Attempts at one task follow one another, so whatever an earlier one left is nobody's.
-    for left in final.parent.glob(f".tmp-{name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    # Attempts at one task follow one another, so nobody uses what an earlier one left.
+    for leftover in final.parent.glob(f".tmp-{name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     home = final.with_name(f".tmp-{name}-{context.attempt.number}-{uuid.uuid4().hex[:12]}")
     home.mkdir()
     try:
         yield home
     except OSError:
-        # A newer attempt may have removed the folder under us: then that is what happened, and no failure.
+        # A newer attempt may have removed the folder under us: then this attempt is superseded and has not failed.
         context.attempt.check()
         raise
     finally:
@@ -95,41 +95,41 @@ def _make(context: Context, home: Path) -> None:
     settings, folder = context.task.settings, home / "dataset"
     folder.mkdir()
     spools = []
-    done: set[tuple[str, int]] = set()
-    for path in shards.found(context.storage, context.task.id):
+    read: set[tuple[str, int]] = set()
+    for path in shards.published_spools(context.storage, context.task.id):
         spool = ShardStore.open(path)
-        if done.isdisjoint(spool.files):
+        if read.isdisjoint(spool.files):
             spools.append(spool)
-            done |= spool.files
-    if left := shards.missing(context.task.plumbing["files"], done):
-        spools.append(shard_store.read_files(context, settings, left, home / "spool"))
+            read |= spool.files
+    if unread := shards.unread_files(context.task.plumbing["files"], read):
+        spools.append(shard_store.read_files(context, settings, unread, home / "spool"))
 
     def advance(phase: str, done: int, total: int) -> None:
         stop_if_asked(context)
         context.progress(phase=phase, done=done, total=total, unit="rows")
 
     work = assembly.Assembly(spools, settings, threads=context.cpus, advance=advance)
-    known, counts, facts = work.write(folder)
-    facts["vectors"] = _write_vectors(context, folder, known.tokens, counts)
+    vocabulary, counts, facts = work.write(folder)
+    facts["vectors"] = _write_vectors(context, folder, vocabulary.tokens, counts)
     assembly.write_meta(folder, settings, facts, context.cpus)
 
 
 def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts: Any) -> dict[str, Any]:
     from jobs.data import vectors
 
-    asked = context.task.settings["embeddings"]
-    size, fingerprint, target = asked["size"], asked["fingerprint"], folder / "vectors.bin"
+    embeddings = context.task.settings["embeddings"]
+    size, fingerprint, target = embeddings["size"], embeddings["fingerprint"], folder / "vectors.bin"
     if fingerprint is None:
         with target.open("xb") as file:
             vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(file)
         return {"size": size, "fingerprint": None}
     path = Path(context.task.plumbing["embeddings"])
     meter = Meter(context, "word vectors", path.stat().st_size)
-    table, kept = vectors.cached(
+    table, cached = vectors.cached(
         context.storage.vectors, fingerprint, path, tokens, size, threads=context.cpus, advance=meter.add_bytes
     )
     try:
-        target.hardlink_to(kept)
+        target.hardlink_to(cached)
     except OSError:  # a file system without hard links
         with target.open("xb") as file:
             table.vectors.astype("<f4").tofile(file)
