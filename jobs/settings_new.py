@@ -1,0 +1,198 @@
+"""Typed settings: frozen dataclasses whose annotations say type, range, meaning, and what a setting is to a task's id.
+
+    @settings
+    class Training:
+        epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
+        smoothing: Annotated[float, Ge(0), Lt(1), Baseline(0.0), Doc("share of the target ...")] = 0.1
+
+A node builds them from stored JSON with ``sharedfs.typed_json.decode``, which checks types alone. The login node
+validates what a person wrote through the same annotations (``pipeline.manifest``), and makes the JSON schema and
+docs/manifest.md of them. Code reads attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from sharedfs.typed_json import decode, decoder
+
+S = TypeVar("S")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doc:
+    """What a setting does, in a line."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Baseline:
+    """The value that means what the code did before the setting existed; it never changes.
+
+    A setting that has it is left out of ids, so that a new setting gives no old result another id; one that is
+    missing from what an older version stored is taken to have it.
+    """
+
+    value: Any
+
+
+class Role(enum.Enum):
+    """What a setting without a baseline is to a task's id."""
+
+    ORIGINAL = "in every id: the setting is as old as the ids of its kind"
+    PLUMBING = "in no id: how, where or how often, never what"
+
+
+ORIGINAL, PLUMBING = Role.ORIGINAL, Role.PLUMBING
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting as its annotation describes it.
+
+    ``kind`` is its type without metadata, ``low`` and ``high`` inclusive bounds (of each item of a list of whole
+    numbers), ``above`` an exclusive lower one, ``items`` the least number of items.
+    """
+
+    name: str
+    annotation: Any
+    kind: Any
+    default: Any
+    doc: str
+    role: Role | Baseline
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    items: int = 0
+    choices: tuple[str, ...] = ()
+
+    @property
+    def plumbing(self) -> bool:
+        return self.role is PLUMBING
+
+    @property
+    def optional(self) -> bool:
+        """Whether none is a value of it."""
+        return type(None) in get_args(self.kind)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is one whole number."""
+        return self.kind is int or (self.optional and int in get_args(self.kind))
+
+    @property
+    def is_number(self) -> bool:
+        return self.whole or self.kind is float
+
+    def read(self, value: object) -> Any:
+        """A stored or drawn value in the setting's type; raises Undecodable."""
+        return decoder(self.annotation)(value)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[S]) -> type[S]:
+    """A frozen keyword dataclass of settings; raises TypeError for a field without a meaning or a role."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    described = describe(made)
+    # What a stored document lacks: see Baseline. One that lacks an original setting is damaged.
+    made.WHEN_MISSING = {  # type: ignore[attr-defined]
+        setting.name: setting.role.value if isinstance(setting.role, Baseline) else setting.default
+        for setting in described
+        if setting.role is not ORIGINAL
+    }
+    made.STRICT = True  # type: ignore[attr-defined]
+    return made
+
+
+@cache
+def describe(cls: Any) -> tuple[Setting, ...]:
+    """The settings of a class, in the order of its fields, those it inherits first."""
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple(_describe(cls, field, hints[field.name]) for field in dataclasses.fields(cls))
+
+
+def _describe(cls: type[Any], field: dataclasses.Field[Any], annotation: Any) -> Setting:
+    metadata = annotation.__metadata__ if get_origin(annotation) is Annotated else ()
+    roles = [each for each in metadata if isinstance(each, Role | Baseline)]
+    docs = [each.text for each in metadata if isinstance(each, Doc)]
+    if len(roles) != 1 or len(docs) != 1:
+        raise TypeError(
+            f"{cls.__qualname__}.{field.name}: say Doc(...) and one of ORIGINAL (for a class that is new), PLUMBING, "
+            "and Baseline(value): the value that means what the code did before this setting existed"
+        )
+    kind, bounds = _bare(annotation)
+    return Setting(
+        name=field.name,
+        annotation=annotation,
+        kind=kind,
+        default=field.default,
+        doc=docs[0],
+        role=roles[0],
+        low=_bound(bounds, Ge, "ge"),
+        above=_bound(bounds, Gt, "gt"),
+        high=_bound(bounds, Le, "le"),
+        items=next((each.min_length for each in bounds if isinstance(each, MinLen)), 0),
+        choices=get_args(kind) if get_origin(kind) is Literal else (),
+    )
+
+
+def _bound(metadata: list[Any], kind: type, name: str) -> float | None:
+    return next((float(getattr(each, name)) for each in metadata if isinstance(each, kind)), None)
+
+
+def _bare(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type without metadata, and all metadata found on it, its items and its members."""
+    if get_origin(annotation) is Annotated:
+        kind, *metadata = get_args(annotation)
+        bare, inner = _bare(kind)
+        return bare, [*metadata, *inner]
+    members = [_bare(member) for member in get_args(annotation) if get_origin(annotation) is not Literal]
+    if not members:
+        return annotation, []
+    metadata = [each for _, inner in members for each in inner]
+    kinds = tuple(kind for kind, _ in members)
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return tuple[kinds], metadata  # type: ignore[valid-type]
+    bare = kinds[0]
+    for kind in kinds[1:]:
+        bare = bare | kind
+    return bare, metadata
+
+
+def values(of: Any) -> dict[str, Any]:
+    """Settings by name, as they are stored."""
+    return {setting.name: getattr(of, setting.name) for setting in describe(type(of))}
+
+
+def deciding(of: Any) -> dict[str, Any]:
+    """The settings that are part of an id: no plumbing, and none that equals its baseline."""
+    return {
+        setting.name: getattr(of, setting.name)
+        for setting in describe(type(of))
+        if setting.role is ORIGINAL
+        or (isinstance(setting.role, Baseline) and getattr(of, setting.name) != setting.role.value)
+    }
+
+
+def plumbing(of: Any) -> dict[str, Any]:
+    """The settings that are part of no id."""
+    return {setting.name: getattr(of, setting.name) for setting in describe(type(of)) if setting.plumbing}
+
+
+def by_name(cls: Any) -> Mapping[str, Setting]:
+    """The settings of a class keyed by their names."""
+    return {setting.name: setting for setting in describe(cls)}
+
+
+__all__ = [
+    "ORIGINAL", "PLUMBING", "Baseline", "Doc", "Role", "Setting", "by_name", "decode", "deciding", "describe",
+    "plumbing", "settings", "values",
+]  # fmt: skip

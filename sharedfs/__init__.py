@@ -1,0 +1,1 @@
+"""What every package may use of a file system that many nodes share: whole files, locks, its clock, typed JSON."""

@@ -1,0 +1,180 @@
+"""Stored JSON to frozen dataclasses: the one way in which a document of ours is read, by its class's annotations.
+
+Types are checked, ranges are not: what is stored was checked before it was written. A whole number may stand for a
+float and a float without a fraction for a whole number, so that 0 and 0.0 are one value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Decode = Callable[[object], Any]
+
+
+class Undecodable(ValueError):  # noqa: N818 - said of a document, caught where its file is known
+    """A value that is not of the kind asked for; says where in the document and what it should be."""
+
+
+def decode(kind: type[T], document: object) -> T:
+    """The document as ``kind``, a dataclass or any type made of dataclasses, JSON values, tuples and mappings.
+
+    A key that is missing takes its field's default (of a class with ``WHEN_MISSING``, what that mapping says), a key
+    that no field has is ignored (of a class with ``STRICT = True``, an error). Raises Undecodable.
+    """
+    return cast(T, decoder(cast(Any, kind))(document))
+
+
+@cache
+def decoder(kind: Any) -> Decode:
+    """The function that decodes one type, built once from its annotations: a plan reads thousands of documents."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return decoder(arguments[0])
+    if kind is Any or kind is object:
+        return lambda value: value
+    if dataclasses.is_dataclass(kind):
+        return _of_dataclass(cast(type[Any], kind))
+    if origin in (Union, UnionType):
+        return _of_union(arguments)
+    if origin is Literal:
+        return _of_choices(arguments)
+    if origin is tuple:
+        return _of_tuple(arguments)
+    if origin is not None and issubclass(origin, Mapping):
+        return _of_mapping(decoder(arguments[1]))
+    if origin is not None and issubclass(origin, Sequence):
+        return _of_items(decoder(arguments[0]), list)
+    return _SCALARS[kind]
+
+
+def _of_dataclass(kind: type[Any]) -> Decode:
+    hints = get_type_hints(kind, include_extras=True)
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    decoders = {field.name: decoder(hints[field.name]) for field in fields}
+    missing: Mapping[str, object] | None = getattr(kind, "WHEN_MISSING", None)
+    strict: bool = getattr(kind, "STRICT", False)
+    optional = {
+        field.name
+        for field in fields
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    }
+
+    def read(value: object) -> Any:
+        if not isinstance(value, Mapping):
+            raise Undecodable(f"must be a mapping, not {value!r}")
+        if strict and (unknown := [key for key in value if key not in decoders]):
+            raise Undecodable(f"{unknown[0]}: unknown here, so written by a newer version")
+        given: dict[str, Any] = {}
+        for name, of_field in decoders.items():
+            if name in value:
+                given[name] = within(name, of_field, value[name])
+            elif missing is not None:
+                if name not in missing:
+                    raise Undecodable(f"{name}: is missing")
+                given[name] = missing[name]
+            elif name not in optional:
+                raise Undecodable(f"{name}: is missing")
+        return kind(**given)
+
+    return read
+
+
+def within(name: str | int, of_value: Decode, value: object) -> Any:
+    """A value below ``name``, which goes before whatever is wrong with it."""
+    try:
+        return of_value(value)
+    except Undecodable as error:
+        raise Undecodable(f"{name}{'.' if ':' in str(error) else ': '}{error}") from error
+
+
+def _of_union(members: tuple[Any, ...]) -> Decode:
+    decoders = [decoder(member) for member in members]
+
+    def read(value: object) -> Any:
+        problems = []
+        for of_member in decoders:
+            try:
+                return of_member(value)
+            except Undecodable as error:
+                problems.append(str(error))
+        raise Undecodable(problems[0])
+
+    return read
+
+
+def _of_choices(choices: tuple[Any, ...]) -> Decode:
+    def read(value: object) -> Any:
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise Undecodable(f"must be one of {', '.join(map(str, choices))}, not {value!r}")
+        return value
+
+    return read
+
+
+def _of_tuple(members: tuple[Any, ...]) -> Decode:
+    if len(members) == 2 and members[1] is Ellipsis:
+        return _of_items(decoder(members[0]), tuple)
+    decoders = [decoder(member) for member in members]
+
+    def read(value: object) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != len(decoders):
+            raise Undecodable(f"must be a list of {len(decoders)} items, not {value!r}")
+        return tuple(within(number, *pair) for number, pair in enumerate(zip(decoders, value, strict=True)))
+
+    return read
+
+
+def _of_items(of_item: Decode, make: Callable[[list[Any]], Any]) -> Decode:
+    def read(value: object) -> Any:
+        if not isinstance(value, list | tuple):
+            raise Undecodable(f"must be a list, not {value!r}")
+        return make([within(number, of_item, item) for number, item in enumerate(value)])
+
+    return read
+
+
+def _of_mapping(of_value: Decode) -> Decode:
+    def read(value: object) -> Any:
+        if not isinstance(value, Mapping):
+            raise Undecodable(f"must be a mapping, not {value!r}")
+        return {str(key): within(str(key), of_value, item) for key, item in value.items()}
+
+    return read
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise Undecodable(f"must be a whole number, not {value!r}")
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise Undecodable(f"must be a number, not {value!r}")
+
+
+def _exactly(kind: type, words: str) -> Decode:
+    def read(value: object) -> Any:
+        if not isinstance(value, kind):
+            raise Undecodable(f"must be {words}, not {value!r}")
+        return value
+
+    return read
+
+
+_SCALARS: Mapping[Any, Decode] = {
+    int: _whole,
+    float: _number,
+    bool: _exactly(bool, "true or false"),
+    str: _exactly(str, "text"),
+    NoneType: _exactly(NoneType, "null"),
+    None: _exactly(NoneType, "null"),
+}
