@@ -1,0 +1,127 @@
+"""The units of code that decide a result: their revisions, and digests of their source as a result was made.
+
+A unit is what somebody may change on purpose: preprocessing, a model, training, a search algorithm, a stopping rule,
+evaluation. Whoever changes what one of them gives raises its ``REVISION``, a line of its own in its module. Neither
+revision nor digest is part of an id: a result of earlier code stays a result, and ``plan``, ``status`` and ``report``
+say that it is one. The digest tells of an edit that nobody raised a revision for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent
+_REVISION = re.compile(r"^REVISION = (\d+)$", re.MULTILINE)
+_DIGITS = 16
+# By kind of unit: the file that holds REVISION, then what else decides its results; ``{name}`` is the unit's own.
+_FILES: Mapping[str, tuple[str, ...]] = {
+    "preprocess": ("data/__init__.py", "data/*.py", "stages/preprocess.py"),
+    "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
+    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py"),
+    "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
+    "algorithm": ("search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py"),
+    "stopping": ("search/stopping/{name}.py",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A unit as it was when a result was made.
+
+    ``source`` is a digest of its syntax trees without docstrings, which no comment and no line break changes;
+    ``content`` one of its files' bytes, to know without parsing that nothing changed.
+    """
+
+    revision: int
+    source: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unit:
+    """A unit by its kind and, where there are several of a kind, its name."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its source files, the one with REVISION first."""
+        first, *others = (pattern.format(name=self.name) for pattern in _FILES[self.kind])
+        found = {path: None for pattern in (first, *others) for path in sorted(HOME.glob(pattern))}
+        return tuple(found)
+
+
+def units(*, stage: str, architecture: str | None, algorithm: str | None, rule: str | None) -> tuple[Unit, ...]:
+    """The units that decide a task's result beside those of the tasks it needs."""
+    if stage == "preprocess":
+        return (Unit("preprocess"),)
+    model = () if architecture is None else (Unit("model", architecture),)
+    if stage == "evaluate":
+        return (*model, Unit("evaluate"))
+    searched = [Unit(kind, name) for kind, name in (("algorithm", algorithm), ("stopping", rule)) if name is not None]
+    return (*model, Unit("training"), *searched)
+
+
+def made(of: Iterable[Unit]) -> dict[str, Made]:
+    """Units as they are now, by name: what a record keeps."""
+    return {str(unit): Made(revision=revision(unit), source=source(unit), content=content(unit)) for unit in of}
+
+
+@cache
+def revision(unit: Unit) -> int:
+    """The revision of a unit, read and not imported: a model's network would bring torch."""
+    found = _REVISION.search(unit.files[0].read_text())
+    if found is None:
+        raise ValueError(f"{unit.files[0]}: a unit without a line `REVISION = n`")
+    return int(found[1])
+
+
+@cache
+def content(unit: Unit) -> str:
+    """A digest of the unit's files as they are."""
+    whole = hashlib.sha256()
+    for path in unit.files:
+        whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()[:_DIGITS]
+
+
+@cache
+def source(unit: Unit) -> str:
+    """A digest of what the unit's code does: its syntax trees, without docstrings, comments and layout."""
+    whole = hashlib.sha256()
+    for path in unit.files:
+        whole.update(path.name.encode() + b"\0" + source_digest(path.read_text()).encode())
+    return whole.hexdigest()[:_DIGITS]
+
+
+def source_digest(text: str) -> str:
+    """A digest of a module's syntax tree without docstrings; raises SyntaxError."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def difference(name: str, was: Made) -> str | None:
+    """What is to be said of a result that a unit made earlier; None where it is as it was."""
+    kind, _, own = name.partition(" ")
+    unit = Unit(kind, own)
+    if kind not in _FILES or not unit.files:
+        return f"made by {name}, which this version does not have"
+    if was.revision != revision(unit):
+        return f"made by revision {was.revision} of {name}, now {revision(unit)}"
+    if was.content != content(unit) and was.source != source(unit):
+        return f"made by other code of {name}, whose revision is {was.revision} as before"
+    return None
