@@ -14,7 +14,6 @@ from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data import DATASET_FORMAT
-from jobs.settings import resolve
 from jobs.storage import Storage, write_json
 from jobs.task import Task
 
@@ -61,12 +60,11 @@ def storage_with(train: int, validation: int = 2_000) -> Iterator[tuple[Storage,
         yield Storage(Path(root)), "made"
 
 
-def settings_of(architecture: str, **given: Any) -> dict[str, Any]:
+def recipe_of(architecture: str, **given: Any) -> Recipe:
     """The published shape of an architecture: 3 x 128 LSTM, 100 filters of 2, 3 and 4, hidden layers 256 and 128."""
     published = {"lstm_layers": 3, "lstm_features": 128, "filters_count": 100, "filters_length": [2, 3, 4]}
     own = {"hidden_layers": [128] if architecture == "cnn" else [256, 128]}
-    values = resolve(models.settings(architecture), published, own, given)
-    return {"architecture": architecture, "dataset": "made", **values}
+    return recipe_with(architecture, **{**published, **own, **given})
 
 
 def context_for(storage: Storage, cpus: int, **settings: Any) -> Context:

@@ -12,6 +12,7 @@ import orjson
 from jobs.storage import open_plain, read_plain, write_whole
 
 NAME = "metrics.jsonl"
+EpochMetrics = dict[str, Any]
 
 
 def encode(lines: Iterable[Mapping[str, Any]]) -> bytes:

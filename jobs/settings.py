@@ -1,166 +1,242 @@
-"""Settings of a run: what one is, which values it takes, and those that every network shares."""
+"""Typed settings: frozen dataclasses whose annotations say type, range, meaning, and what a setting is to a task's id.
+
+    @settings
+    class Training:
+        epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
+        smoothing: Annotated[float, Ge(0), Lt(1), Baseline(0.0), Doc("share of the target ...")] = 0.1
+
+A node builds them from stored JSON with ``sharedfs.typed_json.decode``, which checks types alone. The login node
+validates what a person wrote through the same annotations (``pipeline.manifest``), and makes the JSON schema and
+docs/manifest.md of them. Code reads attributes.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+import enum
+from collections.abc import Hashable
+from functools import cache
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from jobs.errors import InputError
+from annotated_types import Ge, Gt, Le, MinLen
 
-# What a model, a stage or an algorithm can be told: names, types, ranges and defaults, without torch.
+from sharedfs.typed_json import decode, decoder
+
+S = TypeVar("S")
+if TYPE_CHECKING:
+    Value = bool | int | float | str | None | tuple["Value", ...]  # of a setting
+else:
+    Value = Any  # decoded as it stands
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doc:
+    """What a setting does, in a line."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Baseline:
+    """The value that means what the code did before the setting existed; it never changes.
+
+    A setting that has it is left out of ids, so that a new setting gives no old result another id; one that is
+    missing from what an older version stored is taken to have it.
+    """
+
+    value: Any
+
+
+class Role(enum.Enum):
+    """What a setting without a baseline is to a task's id."""
+
+    ORIGINAL = "in every id: the setting is as old as the ids of its kind"
+    PLUMBING = "in no id: how, where or how often, never what"
+
+
+ORIGINAL, PLUMBING = Role.ORIGINAL, Role.PLUMBING
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting:
-    """One setting: ``ints`` is a list of at least ``items`` whole numbers (layer widths, filter lengths).
+    """One setting as its annotation describes it.
 
-    ``low`` and ``high`` are inclusive bounds, of each item for ``ints``; ``above`` is an exclusive lower one.
+    ``kind`` is its type without metadata, ``low`` and ``high`` inclusive bounds (of each item of a list of whole
+    numbers), ``above`` an exclusive lower one, ``items`` the least number of items.
     """
 
     name: str
-    type: str
+    annotation: Any
+    kind: Any
     default: Any
     doc: str
+    role: Role | Baseline
     low: float | None = None
     above: float | None = None
     high: float | None = None
-    items: int = 1
+    items: int = 0
     choices: tuple[str, ...] = ()
-    plumbing: bool = False  # how, where or how often, never what: not part of a task's id
+
+    @property
+    def plumbing(self) -> bool:
+        return self.role is PLUMBING
+
+    @property
+    def optional(self) -> bool:
+        """Whether none is a value of it."""
+        return type(None) in get_args(self.kind)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is one whole number."""
+        return self.kind is int or (self.optional and int in get_args(self.kind))
+
+    @property
+    def is_number(self) -> bool:
+        return self.whole or self.kind is float
 
     def read(self, value: object) -> Any:
-        """The value in this setting's type; raises ValueError saying what would be right.
-
-        None is a value only of a setting whose default is None.
-        """
-        if value is None and self.default is None:
-            return None
-        if self.type == "ints":
-            if not isinstance(value, list | tuple) or len(value) < self.items:
-                kind = "non-empty list" if self.items else "list"
-                raise InputError(f"must be a {kind} of whole numbers, not {value!r}")
-            return [self._number(item, whole=True) for item in value]
-        if self.type == "bool":
-            if not isinstance(value, bool):
-                raise InputError(f"must be true or false, not {value!r}")
-            return value
-        if self.type == "str":
-            if value not in self.choices:
-                raise InputError(f"must be one of {', '.join(self.choices)}, not {value!r}")
-            return value
-        return self._number(value, whole=self.type == "int")
-
-    def _number(self, value: object, *, whole: bool) -> int | float:
-        kind = "a whole number" if whole else "a number"
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"must be {kind}, not {value!r}")
-        if not math.isfinite(value) or (whole and value != int(value)):
-            raise InputError(f"must be {kind}, not {value!r}")
-        if self.low is not None and value < self.low:
-            raise InputError(f"must be at least {self.low:g}, not {value!r}")
-        if self.above is not None and value <= self.above:
-            raise InputError(f"must be above {self.above:g}, not {value!r}")
-        if self.high is not None and value > self.high:
-            raise InputError(f"must be at most {self.high:g}, not {value!r}")
-        return int(value) if whole else float(value)
+        """A stored or drawn value in the setting's type; raises Undecodable."""
+        return decoder(self.annotation)(value)
 
 
-def by_name(settings: Iterable[Setting]) -> dict[str, Setting]:
-    """Settings keyed by their names."""
-    return {setting.name: setting for setting in settings}
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[S]) -> type[S]:
+    """A frozen keyword dataclass of settings; raises TypeError for a field without a meaning or a role."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    described = describe(made)
+    # What a stored document lacks: see Baseline. One that lacks an original setting is damaged.
+    made.WHEN_MISSING = {  # type: ignore[attr-defined]
+        setting.name: setting.role.value if isinstance(setting.role, Baseline) else setting.default
+        for setting in described
+        if setting.role is not ORIGINAL
+    }
+    made.STRICT = True  # type: ignore[attr-defined]
+    return made
 
 
-def resolve(settings: Iterable[Setting], *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting's value: the last layer that names it wins, else its default; unknown keys are ignored.
-
-    Raises ValueError (``name: reason``) for a value of the wrong type or out of range.
-    """
-    values = {}
-    for setting in settings:
-        value = next((layer[setting.name] for layer in reversed(layers) if setting.name in layer), setting.default)
-        try:
-            values[setting.name] = setting.read(value)
-        except ValueError as error:
-            raise InputError(f"{setting.name}: {error}") from error
-    return values
+def describe(cls: type) -> tuple[Setting, ...]:
+    """The settings of a class, in the order of its fields, those it inherits first."""
+    return _described(cast(Hashable, cls))
 
 
-TRAINING = (
-    Setting(name="learning_rate", type="float", default=1e-3, above=0.0, high=10.0, doc="Adam's step size"),
-    Setting(name="weight_decay", type="float", default=0.0, low=0.0, high=10.0, doc="Adam's L2 coefficient"),
-    Setting(name="epochs", type="int", default=3, low=1, high=100_000, doc="passes over the training rows"),
-    Setting(name="batch_size", type="int", default=128, low=1, high=1_000_000, doc="titles a step"),
-    Setting(name="freeze_embeddings", type="bool", default=True, doc="keep the word vectors as they were read"),
-    Setting(
-        name="shuffle",
-        type="str",
-        default="full",
-        choices=("full", "buffer"),
-        doc="a true permutation an epoch, or the published pseudo-shuffle through a buffer",
-    ),
-    Setting(
-        name="random_buffer_size",
-        type="int",
-        default=2048,
-        low=1,
-        doc="titles in the buffer of `shuffle: buffer`",
-    ),
-    Setting(
-        name="logit_adjustment",
-        type="float",
-        default=0.0,
-        low=0.0,
-        high=10.0,
-        doc="1: train for balanced accuracy, by adding the log of each category's share to the logits of the loss",
-    ),
-    Setting(name="bucket_by_length", type="bool", default=False, doc="batches of titles of similar length"),
-    Setting(name="seed", type="int", default=0, low=0, high=2**31 - 1, doc="of initial weights, order and dropout"),
-    Setting(
-        name="keep",
-        type="str",
-        default="best",
-        choices=("best", "last"),
-        doc="evaluate the epoch best by validation balanced accuracy, or the last one as the published work did",
-    ),
-    Setting(
-        name="patience",
-        type="int",
-        default=None,
-        low=1,
-        doc="stop after so many epochs without a better validation balanced accuracy; none: never (early_stopping)",
-    ),
-    Setting(
-        name="patience_chance",
-        type="int",
-        default=3,
-        low=1,
-        doc="epochs at chance level before the run is stopped",
-    ),
-    Setting(
-        name="precision",
-        type="str",
-        default="float32",
-        choices=("float32", "bfloat16"),
-        doc="bfloat16: autocast of the matrix products, weights stay float32",
-    ),
-    Setting(name="compile", type="bool", default=False, doc="on a GPU: launch each step as one captured CUDA graph"),
-    Setting(name="deterministic", type="bool", default=True, doc="only deterministic algorithms"),
-    Setting(
-        name="device",
-        type="str",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        plumbing=True,
-        doc="auto: the GPU that the task was given, which must be usable; the CPU where it was given none",
-    ),
-    Setting(
-        name="checkpoint_min",
-        type="float",
-        default=10.0,
-        above=0.0,
-        plumbing=True,
-        doc="minutes between checkpoints inside an epoch",
-    ),
-)
+@cache
+def _described(cls: Any) -> tuple[Setting, ...]:
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple(_describe(cls, field, hints[field.name]) for field in dataclasses.fields(cls))
+
+
+def _describe(cls: type[Any], field: dataclasses.Field[Any], annotation: Any) -> Setting:
+    metadata = annotation.__metadata__ if get_origin(annotation) is Annotated else ()
+    roles = [each for each in metadata if isinstance(each, Role | Baseline)]
+    docs = [each.text for each in metadata if isinstance(each, Doc)]
+    if len(roles) != 1 or len(docs) != 1:
+        raise TypeError(
+            f"{cls.__qualname__}.{field.name}: say Doc(...) and one of ORIGINAL (for a class that is new), PLUMBING, "
+            "and Baseline(value): the value that means what the code did before this setting existed"
+        )
+    kind, bounds = _bare(annotation)
+    return Setting(
+        name=field.name,
+        annotation=annotation,
+        kind=kind,
+        default=field.default,
+        doc=docs[0],
+        role=roles[0],
+        low=_bound(bounds, Ge, "ge"),
+        above=_bound(bounds, Gt, "gt"),
+        high=_bound(bounds, Le, "le"),
+        items=next((each.min_length for each in bounds if isinstance(each, MinLen)), 0),
+        choices=get_args(kind) if get_origin(kind) is Literal else (),
+    )
+
+
+def _bound(metadata: list[Any], kind: type, name: str) -> float | None:
+    return next((float(getattr(each, name)) for each in metadata if isinstance(each, kind)), None)
+
+
+def _bare(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type without metadata, and all metadata found on it, its items and its members."""
+    if get_origin(annotation) is Annotated:
+        kind, *metadata = get_args(annotation)
+        bare, inner = _bare(kind)
+        return bare, [*metadata, *inner]
+    members = [_bare(member) for member in get_args(annotation) if get_origin(annotation) is not Literal]
+    if not members:
+        return annotation, []
+    metadata = [each for _, inner in members for each in inner]
+    kinds = tuple(kind for kind, _ in members)
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return tuple[kinds], metadata  # type: ignore[valid-type]
+    bare = kinds[0]
+    for kind in kinds[1:]:
+        bare = bare | kind
+    return bare, metadata
+
+
+@cache
+def _names(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Any], ...]]:
+    """Names of all settings of a class, of the original ones, and the others that count with their baselines."""
+    described = describe(cls)
+    return (
+        tuple(setting.name for setting in described),
+        tuple(setting.name for setting in described if setting.role is ORIGINAL),
+        tuple((setting.name, setting.role.value) for setting in described if isinstance(setting.role, Baseline)),
+    )
+
+
+def values(of: object) -> dict[str, Value]:
+    """Settings by name, as they are stored."""
+    names, _, _ = _names(cast(Hashable, type(of)))
+    return {name: getattr(of, name) for name in names}
+
+
+def deciding(of: object) -> dict[str, Value]:
+    """The settings that are part of an id: no plumbing, and none that equals its baseline."""
+    _, original, newer = _names(cast(Hashable, type(of)))
+    decide = {name: getattr(of, name) for name in original}
+    return decide | {name: getattr(of, name) for name, baseline in newer if getattr(of, name) != baseline}
+
+
+def beside(of: object) -> dict[str, Value]:
+    """The settings that are no part of an id: plumbing, and those that equal their baselines."""
+    decide = deciding(of)
+    return {name: value for name, value in values(of).items() if name not in decide}
+
+
+@settings
+class ModelSettings:
+    """The settings of an architecture, of which each has one class in its folder."""
+
+    def check(self, max_length: int) -> str | None:  # noqa: ARG002 - some architectures need it
+        """What is wrong between settings, as ``SETTING: what``, for titles of up to ``max_length`` tokens; or None."""
+        return None
+
+
+__all__ = [
+    "ORIGINAL",
+    "PLUMBING",
+    "Baseline",
+    "Doc",
+    "ModelSettings",
+    "Role",
+    "Setting",
+    "beside",
+    "deciding",
+    "decode",
+    "describe",
+    "settings",
+    "values",
+]  # fmt: skip

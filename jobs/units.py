@@ -19,6 +19,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent
 _REVISION = re.compile(r"^REVISION = (\d+)$", re.MULTILINE)
 _DIGITS = 16
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # By kind of unit: the file that holds REVISION, then what else decides its results; ``{name}`` is the unit's own.
 _FILES: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("data/__init__.py", "data/*.py", "stages/preprocess.py"),
@@ -108,9 +109,8 @@ def source_digest(text: str) -> str:
     """A digest of a module's syntax tree without docstrings; raises SyntaxError."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 

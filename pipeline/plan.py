@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs import models
 from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.errors import InputError
-from jobs.storage import digest
+from jobs.models import Recipe
+from jobs.search.study import Definition
+from jobs.settings import ModelSettings, Value, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
 
@@ -31,7 +32,7 @@ class Planned:
     run: str
     architecture: str | None = None
     seed: int | None = None
-    settings: Mapping[str, Any]
+    settings: ModelSettings | Data
     resources: Resources
     after: tuple[str, ...] = ()
 
@@ -55,12 +56,18 @@ class Row:
     run: str
     architecture: str
     seed: int
-    settings: Mapping[str, Any]
+    settings: ModelSettings
     dataset: str
     train: str | None
     evaluate: str
     reference: Mapping[str, float]
     search: str | None = None  # the id of the search that the row's settings come from
+    searched: frozenset[str] = frozenset()  # names of settings that the search decides
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        """The settings that the manifest itself decides."""
+        return {name: value for name, value in values(self.settings).items() if name not in self.searched}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +155,7 @@ class _PlanBuilder:
             settings, plumbing = self._identify(data)
             given = resources["preprocess"]
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": given.shards})
-            place: dict[str, Any] = {"group": DATA_GROUP, "settings": data.model_dump(), "resources": given}
+            place: dict[str, Any] = {"group": DATA_GROUP, "settings": data, "resources": given}
             name = data.language or "all"
             shards = shard_tasks(task, given.shards) if "sources" in settings else ()
             after = tuple(
@@ -169,7 +176,7 @@ class _PlanBuilder:
 
     def add_run(self, run: Run) -> None:
         dataset = self.add_dataset(run.data, run.resources)
-        train = _train_task(run.architecture, run.settings, dataset)
+        train = _train_task(Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings))
         place: dict[str, Any] = {
             "group": run.group,
             "run": run.name,
@@ -193,16 +200,16 @@ class _PlanBuilder:
     def add_search(self, search: Search) -> None:
         dataset = self.add_dataset(search.data, search.resources)
         definition = _definition(search, dataset)
-        search_id = digest(definition)
+        search_id = definition.id
         place: dict[str, Any] = {"group": search.name, "architecture": search.architecture}
         trials = tuple(
             self.add(
                 Planned(
                     task=Task(
                         stage="trial",
-                        settings={"search": definition, "number": number},
+                        settings={"search": definition.document, "number": number},
                         needs=(dataset,),
-                        plumbing=_plumbing(search.architecture, search.settings),
+                        plumbing=beside(search.settings),
                     ),
                     run=f"trial {number}",
                     seed=search.seed,
@@ -220,12 +227,11 @@ class _PlanBuilder:
             evaluate = Task(stage="evaluate", settings={**winner, "rank": rank}, needs=(dataset,))
             self._add_row(search, search_id, dataset, trials, evaluate, None, name, search.seed)
         for seed in search.refit_seeds:
-            plumbing = _plumbing(search.architecture, search.settings)
             train = Task(
                 stage="train",
                 settings={**winner, "dataset": dataset, "seed": seed},
                 needs=(dataset,),
-                plumbing=plumbing,
+                plumbing=beside(search.settings),
             )
             self.add(
                 Planned(
@@ -263,40 +269,28 @@ class _PlanBuilder:
                 evaluate=evaluate.id,
                 reference=search.reference,
                 search=search_id,
+                searched=search.searched,
                 **place,
             )
         )
 
 
-def _train_task(architecture: str, settings: Mapping[str, Any], dataset: str) -> Task:
-    plumbing = _plumbing(architecture, settings)
-    deciding = {name: value for name, value in settings.items() if name not in plumbing}
-    return Task(
-        stage="train",
-        settings={"architecture": architecture, "dataset": dataset, **deciding},
-        needs=(dataset,),
-        plumbing=plumbing,
+def _train_task(recipe: Recipe) -> Task:
+    return Task(stage="train", settings=recipe.identity, needs=(recipe.dataset,), plumbing=beside(recipe.settings))
+
+
+def _definition(search: Search, dataset: str) -> Definition:
+    fixed = deciding(search.settings)
+    return Definition(
+        architecture=search.architecture,
+        dataset=dataset,
+        algorithm=search.algorithm,
+        metric=search.metric,
+        space=search.space,
+        stopping=search.stopping,
+        seed=search.seed,
+        settings={name: value for name, value in fixed.items() if name not in search.searched},
     )
-
-
-def _plumbing(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    names = {setting.name for setting in models.settings(architecture) if setting.plumbing}
-    return {name: value for name, value in settings.items() if name in names}
-
-
-def _definition(search: Search, dataset: str) -> dict[str, Any]:
-    """What a search is: neither how many trials it has nor how many run at once."""
-    plumbing = _plumbing(search.architecture, search.settings)
-    return {
-        "architecture": search.architecture,
-        "dataset": dataset,
-        "algorithm": search.algorithm,
-        "metric": search.metric,
-        "space": search.space,
-        "stopping": search.stopping,
-        "seed": search.seed,
-        "settings": {name: value for name, value in search.settings.items() if name not in plumbing},
-    }
 
 
 def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:

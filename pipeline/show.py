@@ -10,7 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs.data.settings import Data
+from jobs.settings import ModelSettings, values
 from pipeline.plan import Plan, PlannedArray, make_arrays
+from sharedfs.typed_json import Json
 
 
 def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
                 "run": planned.run,
                 "architecture": planned.architecture,
                 "seed": planned.seed,
-                "settings": dict(planned.settings),
+                "settings": _plain(planned.settings),
                 "needs": list(planned.task.needs),
                 "done": planned.id in done,
             }
@@ -100,3 +103,7 @@ def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
+
+
+def _plain(settings: ModelSettings | Data) -> dict[str, Json]:
+    return settings.model_dump() if isinstance(settings, Data) else dict(values(settings))

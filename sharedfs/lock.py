@@ -46,9 +46,7 @@ class Holder:
 
 
 @contextmanager
-def hold(
-    folder: Path, *, say: Callable[[str], None] = lambda _message: None, clock: Clock = SYSTEM
-) -> Iterator[None]:
+def hold(folder: Path, *, say: Callable[[str], None] = lambda _message: None, clock: Clock = SYSTEM) -> Iterator[None]:
     """Hold the lock for the block, after whoever has it; ``say`` is told whom this waits for. Raises OSError."""
     began, told = clock.monotonic(), False
     while (token := _take(folder, clock)) is None:

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    Json = bool | int | float | str | None | Sequence["Json"] | Mapping[str, "Json"]
+else:
+    Json = Any  # decoded as it stands
 Decode = Callable[[object], Any]
 
 
 class Undecodable(ValueError):  # noqa: N818 - said of a document, caught where its file is known
-    """A value that is not of the kind asked for; says where in the document and what it should be."""
+    """A value that is not of the kind asked for: where in the document, and what would be right."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(f"{'.'.join(map(str, path))}: {message}" if path else message)
+        self.message, self.path = message, path
 
 
 def decode(kind: type[T], document: object) -> T:
@@ -39,6 +48,8 @@ def decoder(kind: Any) -> Decode:
         return lambda value: value
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(cast(type[Any], kind))
+    if set(arguments) == {int, float}:
+        return _any_number  # as it was written
     if origin in (Union, UnionType):
         return _of_union(arguments)
     if origin is Literal:
@@ -68,17 +79,17 @@ def _of_dataclass(kind: type[Any]) -> Decode:
         if not isinstance(value, Mapping):
             raise Undecodable(f"must be a mapping, not {value!r}")
         if strict and (unknown := [key for key in value if key not in decoders]):
-            raise Undecodable(f"{unknown[0]}: unknown here, so written by a newer version")
+            raise Undecodable("not known to this version: written by a newer one", (str(unknown[0]),))
         given: dict[str, Any] = {}
         for name, of_field in decoders.items():
             if name in value:
                 given[name] = within(name, of_field, value[name])
             elif missing is not None:
                 if name not in missing:
-                    raise Undecodable(f"{name}: is missing")
+                    raise Undecodable("is missing", (name,))
                 given[name] = missing[name]
             elif name not in optional:
-                raise Undecodable(f"{name}: is missing")
+                raise Undecodable("is missing", (name,))
         return kind(**given)
 
     return read
@@ -89,7 +100,7 @@ def within(name: str | int, of_value: Decode, value: object) -> Any:
     try:
         return of_value(value)
     except Undecodable as error:
-        raise Undecodable(f"{name}{'.' if ':' in str(error) else ': '}{error}") from error
+        raise Undecodable(error.message, (name, *error.path)) from error
 
 
 def _of_union(members: tuple[Any, ...]) -> Decode:
@@ -101,8 +112,8 @@ def _of_union(members: tuple[Any, ...]) -> Decode:
             try:
                 return of_member(value)
             except Undecodable as error:
-                problems.append(str(error))
-        raise Undecodable(problems[0])
+                problems.append(error)
+        raise problems[0]
 
     return read
 
@@ -157,7 +168,14 @@ def _whole(value: object) -> int:
 
 def _number(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):  # of a whole number that no float can hold
+            return float(value)
+    raise Undecodable(f"must be a number, not {value!r}")
+
+
+def _any_number(value: object) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
     raise Undecodable(f"must be a number, not {value!r}")
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from jobs import models
 from jobs.data.batches import Batch
-from jobs.settings import resolve
+from jobs.testing import settings_with
 
-NETWORKS = [name for name in models.names() if models.describe(name).KIND == "network"]
+NETWORKS = [name for name in models.names() if models.load(name).KIND == "network"]
 CPU = torch.device("cpu")
 VOCABULARY, SIZE, CLASSES = 300, 12, 7
 
@@ -35,7 +35,7 @@ def build(name: str, **changes: Any) -> nn.Module:
     torch.manual_seed(3)
     vectors = torch.randn(VOCABULARY, SIZE)
     vectors[0] = 0
-    settings = resolve(models.settings(name), changes)
+    settings = settings_with(name, **changes)
     network: nn.Module = import_module(f"jobs.models.{name}.network").build(settings, vectors=vectors, classes=CLASSES)
     return network
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from jobs import metrics_log, models
+from jobs import metrics_log
 from jobs.attempt import begin
 from jobs.data.settings import Data
-from jobs.settings import resolve
 from jobs.storage import Storage, write_json, write_whole
 from jobs.task import Record
+from jobs.testing import settings_with
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
@@ -64,7 +64,7 @@ def make_run(
     reference: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Run:
-    values = resolve(models.settings(architecture), settings)
+    values = settings_with(architecture, **settings)
     return Run(
         group=group,
         name=name,
@@ -91,7 +91,8 @@ def make_search(data: Data, *, name: str, space: Mapping[str, Any], trials: int,
         architecture=architecture,
         trials=trials,
         space=space,
-        settings=resolve(models.settings(architecture)),
+        settings=settings_with(architecture),
+        searched=frozenset(space),
         data=data,
         resources={stage: Resources() for stage in STAGES},
         **facts,

@@ -20,11 +20,13 @@ from typing import Any
 
 from jobs import attempt, entry, metrics_log
 from jobs.context import Context, TaskFailedError, TaskInterruptedError
+from jobs.models import Recipe
 from jobs.search.next_trial import StopAtRung
 from jobs.search.study import Study, Trial, open_study, read_trials
 from jobs.stages import trial as stage
 from jobs.storage import Storage, read_json, write_json
 from jobs.task import Record, Task
+from jobs.testing import definition_with
 
 SPACE: dict[str, Any] = {
     "learning_rate": {"loguniform": [1e-5, 1e-1]},
@@ -49,17 +51,8 @@ def make_study(
     dataset = Task(stage="preprocess", settings={"by": "hand"})
     dataset.write(storage)
     Record(id=dataset.id, stage="preprocess", state="done", started=0, ended=0, running_s=0, attempt=1).write(storage)
-    definition = {
-        "architecture": "mlp",
-        "dataset": dataset.id,
-        "algorithm": algorithm,
-        "metric": "validation_balanced_accuracy",
-        "space": SPACE,
-        "stopping": stopping,
-        "seed": seed,
-        "settings": {"epochs": epochs},
-        **more,
-    }
+    given = {"settings": {"epochs": epochs}, "space": SPACE, **more}
+    definition = definition_with("mlp", dataset.id, algorithm=algorithm, stopping=stopping, seed=seed, **given)
     study = Study(storage, definition)
     submit(study, trials)
     return study
@@ -70,18 +63,19 @@ def submit(study: Study, trials: int) -> list[Path]:
     return [study.task(number).write(study.storage) for number in range(trials)]
 
 
-def objective(settings: Mapping[str, Any], epoch: int) -> float:
+def objective(settings: Any, epoch: int) -> float:
     """A smooth figure in 0..1 that grows over epochs and is best near a learning rate of 1e-3 and little dropout."""
-    height = 1 - abs(math.log10(settings["learning_rate"]) + 3) / 3 - 0.3 * float(settings["dropout"])
+    height = 1 - abs(math.log10(settings.learning_rate) + 3) / 3 - 0.3 * float(settings.dropout)
     return max(0.0, height) * (1 - 0.5 ** (epoch / 2))
 
 
 def fake_train(
-    epoch_s: float = 0.0, check: Callable[[Mapping[str, Any], int], None] = lambda settings, epoch: None
+    epoch_s: float = 0.0, check: Callable[[Any, int], None] = lambda settings, epoch: None
 ) -> Callable[[Context, Mapping[str, Any], StopAtRung], Any]:
     """Training as the stage sees it; ``check`` may raise what an epoch ends with."""
 
-    def train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
+    def train(context: Context, recipe: Recipe, judge: StopAtRung) -> Any:
+        settings: Any = recipe.settings
         saved = context.folder / "checkpoint.json"
         lines: list[dict[str, Any]] = read_json(saved)["journal"] if saved.exists() else []
         context.attempt.check()
@@ -104,7 +98,7 @@ def fake_train(
             lines.append(line)
             stop = judge(lines)
             write_json(saved, {"journal": lines})
-            if stop is not None or epoch == settings["epochs"]:
+            if stop is not None or epoch == settings.epochs:
                 return _finish(context, lines, "stopped by the search" if stop else None)
 
     return train
@@ -158,9 +152,9 @@ def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
     os._exit(entry.run(folder))
 
 
-def diverge(settings: Mapping[str, Any], epoch: int) -> None:
+def diverge(settings: Any, epoch: int) -> None:
     """What happens with a large learning rate."""
-    if settings["learning_rate"] > 1e-2:
+    if settings.learning_rate > 1e-2:
         raise TaskFailedError("diverged", f"the training loss is NaN at epoch {epoch}")
 
 

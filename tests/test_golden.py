@@ -106,7 +106,7 @@ def test_every_architecture_is_there_with_its_first_steps() -> None:
     runs = json.loads(EXPECTED.read_text(encoding="utf-8"))["runs"]
     for architecture in models.names():
         of_it = [run for name, run in runs.items() if name.split("-")[0] == architecture]
-        steps = 20 if models.describe(architecture).KIND == "network" else 0
+        steps = 20 if models.load(architecture).KIND == "network" else 0
         assert len(of_it) >= 2 and all(len(run["losses"]) == steps for run in of_it), architecture
 
 

@@ -61,7 +61,7 @@ def test_the_twelve_fixed_runs_are_as_published(meli: Manifest, published: list[
         assert {key: runs[name].settings[key] for key in asked} == asked
         assert runs[name].architecture == row["architecture"]
         assert runs[name].reference == figures(row)
-        assert (runs[name].settings["keep"], runs[name].settings["shuffle"]) == ("last", "buffer")
+        assert (runs[name].settings.keep, runs[name].settings.shuffle) == ("last", "buffer")
 
 
 def test_the_three_searches_have_the_published_spaces(meli: Manifest, published: list[dict[str, str]]) -> None:
@@ -100,7 +100,7 @@ def test_the_three_searches_have_the_published_spaces(meli: Manifest, published:
         assert (search.architecture, search.algorithm, search.trials) == (search.name, "tpe", 10)
         assert search.space == every | {name: {"choice": options} for name, options in own[search.name].items()}
         assert search.reference == figures(rows[search.name])
-        assert search.settings["random_buffer_size"] == int(rows[search.name]["random_buffer_size"])
+        assert search.settings.random_buffer_size == int(rows[search.name]["random_buffer_size"])
 
 
 def test_the_published_settings_of_the_searches_lie_in_their_spaces(

@@ -79,8 +79,8 @@ def test_includes_are_merged_below_and_later_ones_win(tmp_path: Path) -> None:
     write(tmp_path, "brake_after: 2\ndefaults: {epochs: 2}\n", "two.yaml")
     manifest = load(write(tmp_path, "include: [one.yaml, two.yaml]\ncanary: true\n" + HEAD + RUN))
     assert (manifest.retries, manifest.brake_after, manifest.canary) == (1, 2, True)
-    assert manifest.runs[0].settings["epochs"] == 2
-    assert manifest.runs[0].settings["dropout"] == 0.1
+    assert manifest.runs[0].settings.epochs == 2
+    assert manifest.runs[0].settings.dropout == 0.1
 
 
 def test_a_problem_in_an_included_file_is_told_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_set_changes_values_adds_them_and_takes_yaml(tmp_path: Path) -> None:
     )
     manifest = read(tmp_path, RUN, sets)
     first, second = manifest.runs
-    assert (first.settings["epochs"], first.settings["hidden_layers"]) == (7, [9, 4])
+    assert (first.settings.epochs, first.settings.hidden_layers) == (7, (9, 4))
     assert second.architecture == "rnn"
     assert manifest.resources["train"].mem_gb == 10.0
     assert first.data.language == "no"
@@ -136,7 +136,7 @@ def test_set_changes_values_adds_them_and_takes_yaml(tmp_path: Path) -> None:
 def test_set_finds_names_with_dots_and_paths_beside_the_manifest(tmp_path: Path) -> None:
     below = "experiments:\n  v1.2:\n    runs:\n      a.b: {architecture: mlp}\n"
     manifest = read(tmp_path, below, ("experiments.v1.2.runs.a.b.epochs=9", "data.train=sub/x.csv"))
-    assert manifest.runs[0].settings["epochs"] == 9
+    assert manifest.runs[0].settings.epochs == 9
     assert manifest.runs[0].data.train == str(tmp_path / "sub/x.csv")
 
 

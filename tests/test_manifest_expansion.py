@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from manifest_fixture import read
 
 from jobs import models
+from jobs.settings import values
 from pipeline.manifest.expand_groups import name_of_values
 from pipeline.manifest.model import Manifest, Resources
 from pipeline.manifest.validation import name_problem
@@ -22,37 +23,37 @@ def group(folder: Path, text: str, above: str = "") -> Manifest:
 def test_every_setting_of_an_architecture_is_resolved(tmp_path: Path) -> None:
     manifest = group(tmp_path, "{runs: {A: {architecture: mlp}, B: {architecture: linear}}}")
     for run in manifest.runs:
-        known = {setting.name: setting for setting in models.settings(run.architecture)}
-        assert set(run.settings) == set(known)
-        assert all(run.settings[name] == setting.default for name, setting in known.items())
+        known = {setting.name: setting for setting in models.all_settings(run.architecture)}
+        assert set(values(run.settings)) == set(known)
+        assert all(getattr(run.settings, name) == setting.default for name, setting in known.items())
 
 
 def test_defaults_apply_where_the_architecture_has_them_and_the_nearest_layer_wins(tmp_path: Path) -> None:
     above = "defaults: {dropout: 0.1, epochs: 9, early_stopping: {patience: 4}}\n"
     text = "{dropout: 0.2, runs: {A: {architecture: mlp}, B: {architecture: mlp, dropout: 0.3, patience: null}}}"
     first, second = group(tmp_path, text, above).runs
-    assert (first.settings["dropout"], second.settings["dropout"]) == (0.2, 0.3)
-    assert first.settings["epochs"] == 9
-    assert (first.settings["patience"], second.settings["patience"]) == (4, None)
+    assert (first.settings.dropout, second.settings.dropout) == (0.2, 0.3)
+    assert first.settings.epochs == 9
+    assert (first.settings.patience, second.settings.patience) == (4, None)
     linear = group(tmp_path, "{runs: {L: {architecture: linear}}}", above).runs[0]
-    assert "epochs" not in linear.settings
+    assert not hasattr(linear.settings, "epochs")
 
 
 def test_numbers_are_in_their_settings_types(tmp_path: Path) -> None:
     run = group(tmp_path, "{runs: {A: {architecture: mlp, weight_decay: 0, epochs: 3.0}}}").runs[0]
-    assert repr(run.settings["weight_decay"]) == "0.0"
-    assert repr(run.settings["epochs"]) == "3"
+    assert repr(run.settings.weight_decay) == "0.0"
+    assert repr(run.settings.epochs) == "3"
 
 
 def test_a_grid_is_every_combination_in_order_and_named_by_it(tmp_path: Path) -> None:
-    manifest = group(tmp_path, "{architecture: mlp, grid: {hidden_layers: [[256, 8], [512]], dropout: [0.1, 0.3]}}")
+    manifest = group(tmp_path, "{architecture: mlp, grid: {hidden_layers: [[256, 8], (512,)], dropout: [0.1, 0.3]}}")
     assert [run.name for run in manifest.runs] == [
         "hidden_layers=256-8,dropout=0.1",
         "hidden_layers=256-8,dropout=0.3",
         "hidden_layers=512,dropout=0.1",
         "hidden_layers=512,dropout=0.3",
     ]
-    assert [run.settings["hidden_layers"] for run in manifest.runs] == [[256, 8], [256, 8], [512], [512]]
+    assert [run.settings.hidden_layers for run in manifest.runs] == [(256, 8), (256, 8), (512,), (512,)]
 
 
 def test_a_zip_pairs_its_lists(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_an_axis_may_be_the_architecture_or_a_key_of_data(tmp_path: Path) -> Non
 def test_a_run_per_seed_under_one_name(tmp_path: Path) -> None:
     text = "{architecture: mlp, seeds: [3, 1], runs: {A: {}, B: {seeds: [7]}}}"
     manifest = group(tmp_path, text)
-    assert [(run.name, run.seed, run.settings["seed"]) for run in manifest.runs] == [
+    assert [(run.name, run.seed, run.settings.seed) for run in manifest.runs] == [
         ("A", 3, 3),
         ("A", 1, 1),
         ("B", 7, 7),

@@ -32,7 +32,7 @@ WORDS = sorted(
         *Stage.model_fields,
         *Data.model_fields,
         *models.names(),
-        *(setting.name for name in models.names() for setting in models.settings(name)),
+        *(setting.name for name in models.names() for setting in models.all_settings(name)),
         "asha", "choice", "uniform", "loguniform", "quniform", "randint", "patience", "file", "size", "test_loss",
     }
 )  # fmt: skip

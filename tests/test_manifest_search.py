@@ -18,9 +18,9 @@ def test_a_search_keeps_what_is_fixed_apart_from_what_is_searched(tmp_path: Path
         "    epochs: 9\n    space: {dropout: {uniform: [0, 0.5]}, batch_size: {quniform: [128, 1024, 128]}}\n",
         "defaults: {dropout: 0.2, learning_rate: 1e-2}\n",
     )
-    assert found.settings["epochs"] == 9
-    assert found.settings["learning_rate"] == 0.01
-    assert not {"dropout", "batch_size"} & set(found.settings)
+    assert found.settings.epochs == 9
+    assert found.settings.learning_rate == 0.01
+    assert found.searched >= {"dropout", "batch_size"}
     assert found.space == {"dropout": {"uniform": [0.0, 0.5]}, "batch_size": {"quniform": [128, 1024, 128]}}
     assert [type(number) for number in found.space["batch_size"]["quniform"]] == [int] * 3
 
@@ -59,20 +59,20 @@ def test_all_that_a_search_can_be_told(tmp_path: Path) -> None:
       lstm:
         choice:
           - {hidden_layers: [64]}
-          - {hidden_layers: [512], dropout: {uniform: [0, 0.5]}, weight_decay: 0}
+          - {hidden_layers: (512,), dropout: {uniform: [0, 0.5]}, weight_decay: 0}
 """,
     )
     assert (found.algorithm, found.trials, found.parallel, found.metric) == ("random", 30, 16, "validation_loss")
-    assert (found.seed, found.settings["seed"], found.settings["patience"]) == (5, 5, 2)
+    assert (found.seed, found.settings.seed, found.settings.patience) == (5, 5, 2)
     assert (found.evaluate_best, found.refit_seeds, found.reference) == (3, (0, 1), {"test_loss": 1.0})
     assert found.data.max_length == 16
     assert found.stopping is not None
     assert found.stopping["asha"]["reduction"] == 4
     assert (found.resources["train"].throttle, found.resources["train"].mem_gb) == (2, 3.0)
     # What one way of a conditional choice leaves alone keeps its fixed value.
-    assert found.settings["dropout"] == 0.0
+    assert found.settings.dropout == 0.0
     assert found.space["lstm"]["choice"][1] == {
-        "hidden_layers": [512],
+        "hidden_layers": (512,),
         "dropout": {"uniform": [0.0, 0.5]},
         "weight_decay": 0.0,
     }

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from network_fixture import SIZE, build, draw_titles, make_batch, score
 from torch import Tensor, nn
 
-from jobs import models
 from jobs.data.batches import Batch
 from jobs.models.cnn.network import Packed
 from jobs.models.layers import Dropout
 from jobs.models.rnn.network import OVERHEAD, Groups, cheapest_groups, unsupported
-from jobs.settings import resolve
+from jobs.testing import settings_with
 
 
 def gradients(model: nn.Module, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -130,13 +129,13 @@ def test_embedding_scale_shrinks_the_start() -> None:
 
 
 def test_cnn_refuses_a_filter_longer_than_any_title() -> None:
-    settings = resolve(models.settings("cnn"), {"filters_length": [2, 9]})
-    assert "longer than max_length, 8" in str(models.describe("cnn").check(settings, 8))
-    assert models.describe("cnn").check(settings, 9) is None
+    settings = settings_with("cnn", filters_length=[2, 9])
+    assert "longer than max_length, 8" in str(settings.check(8))
+    assert settings.check(9) is None
 
 
 def test_cnn_refuses_a_length_named_twice() -> None:
-    assert "twice" in str(models.describe("cnn").check(resolve(models.settings("cnn"), {"filters_length": [2, 2]}), 8))
+    assert "twice" in str(settings_with("cnn", filters_length=[2, 2]).check(8))
 
 
 def test_packed_lays_titles_out_by_time_longest_first() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from jobs import models
 from jobs.data.dataset import Split
 from jobs.models.linear import estimator
 from jobs.models.linear.estimator import Terms
-from jobs.settings import resolve
+from jobs.testing import settings_with
 
 CLASSES = 5
 
@@ -51,7 +50,7 @@ def dataset(classes: int = CLASSES, seen: int = CLASSES) -> Any:
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return resolve(models.settings("linear"), changes)
+    return settings_with("linear", **changes)
 
 
 @pytest.mark.parametrize("changes", [{}, {"solver": "sgd", "loss": "log_loss"}, {"class_weights": "balanced"}])
@@ -125,4 +124,4 @@ def test_an_empty_vocabulary_says_what_to_change() -> None:
 
 
 def test_liblinear_refuses_a_loss_it_does_not_know() -> None:
-    assert "needs solver: sgd" in str(models.describe("linear").check(settings(loss="log_loss"), 32))
+    assert "needs solver: sgd" in str(settings(loss="log_loss").check(32))

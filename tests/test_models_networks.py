@@ -14,8 +14,9 @@ from torch import nn
 
 from jobs import models
 from jobs.data.batches import Batch
-from jobs.settings import resolve
+from jobs.testing import settings_with
 from jobs.training import optimiser
+from jobs.training.settings import TrainingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def _deterministic() -> Iterator[None]:
 
 
 def train(model: nn.Module, batch: Batch, steps: int, **settings: Any) -> optimiser.Optimiser:
-    adam = optimiser.make(model, {"learning_rate": 0.01, "weight_decay": 0.0, **settings}, CPU)
+    adam = optimiser.make(model, TrainingSettings(**{"learning_rate": 0.01, **settings}), CPU)
     model.train()
     for _ in range(steps):
         adam.zero_grad()
@@ -150,7 +151,7 @@ def test_prediction_without_padding_does_not_depend_on_what_lay_in_memory(
 
 def test_settings_are_read_without_torch_or_scikit_learn() -> None:
     code = (
-        "import sys; from jobs import models; [models.settings(name) for name in models.names()]; "
+        "import sys; from jobs import models; [models.all_settings(name) for name in models.names()]; "
         "sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -158,7 +159,7 @@ def test_settings_are_read_without_torch_or_scikit_learn() -> None:
 
 @pytest.mark.parametrize("name", models.names())
 def test_defaults_are_sound_and_documented(name: str) -> None:
-    settings = models.settings(name)
+    settings = models.all_settings(name)
     assert len({setting.name for setting in settings}) == len(settings)
     assert all(setting.doc for setting in settings)
-    assert models.describe(name).check(resolve(settings), 32) is None
+    assert settings_with(name).check(32) is None

@@ -90,5 +90,5 @@ def test_what_the_program_refuses_the_schema_refuses(place: tuple[str, ...], val
 def test_every_setting_of_every_architecture_is_described() -> None:
     properties = manifest_schema()["$defs"]["Run"]["properties"]
     for name in models.names():
-        for setting in models.settings(name):
+        for setting in models.all_settings(name):
             assert setting.doc in properties[setting.name]["description"] or setting.name in properties

@@ -24,8 +24,8 @@ CONDITIONAL: dict[str, Any] = {
     },
     "learning_rate": {"loguniform": [1e-5, 1e-1]},
 }
-FLAT = read_space(SPACE, models.settings("mlp"))
-NESTED = read_space(CONDITIONAL, models.settings("mlp"))
+FLAT = read_space(SPACE, models.all_settings("mlp"))
+NESTED = read_space(CONDITIONAL, models.all_settings("mlp"))
 
 
 def loss_of(space: Space, draws: Any) -> float:

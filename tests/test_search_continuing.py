@@ -78,7 +78,7 @@ def test_one_that_cannot_go_on_does_not_stand_in_the_way_of_the_others(risen: St
     poisoned = promoted[0]
 
     def check(settings: Mapping[str, Any], epoch: int) -> None:
-        if epoch > poisoned.epochs and settings["learning_rate"] == poisoned.point["learning_rate"]:
+        if epoch > poisoned.epochs and settings.learning_rate == poisoned.point["learning_rate"]:
             raise MemoryError
 
     assert run_inline(study, [11, 11], fake_train(check=check)) == [1, 1]
@@ -95,7 +95,7 @@ def test_a_trial_that_diverges_as_it_goes_on_has_failed_and_the_others_go_on(ris
     bad = promoted[0]
 
     def check(settings: Mapping[str, Any], epoch: int) -> None:
-        if settings["learning_rate"] == bad.point["learning_rate"]:
+        if settings.learning_rate == bad.point["learning_rate"]:
             raise TaskFailedError("diverged", f"the training loss is NaN at epoch {epoch}")
 
     assert run_inline(study, [11], fake_train(check=check)) == [0]

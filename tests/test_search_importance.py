@@ -16,7 +16,7 @@ from jobs.search.importance import importance, main_effects
 from jobs.search.space import Space, read_space
 from jobs.search.study import Trial
 
-FLAT = read_space(SPACE, models.settings("mlp"))
+FLAT = read_space(SPACE, models.all_settings("mlp"))
 
 
 def trials_of(space: Space, count: int, value: Callable[[Mapping[str, Any]], float]) -> list[Trial]:
@@ -59,7 +59,7 @@ def test_a_choice_counts_by_its_options_and_a_conditional_setting_where_it_exist
         "kind": {"choice": [{"hidden_layers": [64]}, {"hidden_layers": [128], "dropout": {"uniform": [0, 0.5]}}]},
         "learning_rate": {"loguniform": [1e-5, 1e-1]},
     }
-    space = read_space(document, models.settings("mlp"))
+    space = read_space(document, models.all_settings("mlp"))
     effects = main_effects(space, trials_of(space, 80, lambda point: 2 * point.get("dropout", 0.5)))
     assert effects["kind"] > 0.2 and effects["kind.1.dropout"] > 0.1 and effects["learning_rate"] < 0.05
 

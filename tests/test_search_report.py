@@ -134,7 +134,7 @@ def test_a_failed_trial_is_never_on_top_whatever_it_had_reached(tmp_path: Path) 
 def test_settings_inside_a_conditional_choice_have_columns_and_panels(tmp_path: Path) -> None:
     search = make_search(data_files(tmp_path / "data"), name="deep", space=CONDITIONAL, trials=12)
     made = make(tmp_path, searches=(search,))
-    space = read_space(CONDITIONAL, models.settings("mlp"))
+    space = read_space(CONDITIONAL, models.all_settings("mlp"))
     for number in range(12):
         finish_trial(made, 0, number, skill=0.3)
         _draw(made, number, random.propose(space, [], number), space.point(random.propose(space, [], number)))
@@ -150,7 +150,7 @@ def test_settings_inside_a_conditional_choice_have_columns_and_panels(tmp_path: 
 
 def test_curve_settings_and_importance_are_on_the_page_and_in_the_markdown(tmp_path: Path) -> None:
     made = _made(tmp_path, trials=14)
-    space = read_space(SPACE, models.settings("mlp"))
+    space = read_space(SPACE, models.all_settings("mlp"))
     for number in range(13):
         draws = random.propose(space, [], number)
         finish_trial(made, 0, number, skill=0.2 + draws["dropout"], stopped="asha" if number % 3 else None)

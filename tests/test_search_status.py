@@ -48,14 +48,14 @@ def test_json_has_a_search_with_its_best_its_states_and_its_epochs(made: Made) -
     assert deep["best"]["trial"] == 1 and deep["best"]["task"] == made.plan.searches[0].trials[1]
     assert set(deep["best"]["point"]) == set(SPACE) and 0.6 < deep["best"]["value"] < 0.9
     assert deep["states"] == {"stopped": 1, "failed": 1, "done": 2, "waiting": 2}
-    asked = made.plan.searches[0].search.settings["epochs"]
+    asked = made.plan.searches[0].search.settings.epochs
     assert deep["epochs_spent"] == 4 + 4 + 1 + 2 and deep["epochs_saved"] == asked - 1
     assert following["best"] is None and following["states"] == {"waiting": 2} and following["epochs_spent"] == 0
 
 
 def test_people_read_a_line_a_search(made: Made) -> None:
     text = _printed(made)
-    saved = made.plan.searches[0].search.settings["epochs"] - 1
+    saved = made.plan.searches[0].search.settings.epochs - 1
     assert "search deep: best validation_balanced_accuracy 0." in text and "(trial 1)" in text
     assert f"1 stopped, 1 failed, 2 done, 2 waiting; 11 epochs spent, {saved} saved by stopping" in text
     assert "search next: no result yet; trials: 2 waiting; 0 epochs spent" in text

@@ -15,6 +15,7 @@ from jobs.search.study import Study
 from jobs.search.summary import summary, winner
 from jobs.storage import Storage, read_json
 from jobs.task import Task, read_record
+from jobs.testing import definition_with
 
 TIMING = ("seconds", "titles_per_s", "ended", "attempt")
 TRIALS = 6
@@ -25,20 +26,18 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     """A finished search of six trials, one after the other."""
     storage = Storage(tmp_path_factory.mktemp("storage"))
     dataset = publish_dataset(storage)
-    definition = {
-        "architecture": "mlp",
-        "dataset": dataset,
-        "algorithm": "random",
-        "metric": "validation_balanced_accuracy",
-        "space": {
+    definition = definition_with(
+        "mlp",
+        dataset,
+        {
             "hidden_layers": {"choice": [[8], [16, 8]]},
             "dropout": {"uniform": [0.0, 0.5]},
             "learning_rate": {"loguniform": [1e-3, 1e-1]},
         },
-        "stopping": {"asha": {"grace_epochs": 1, "reduction": 3}},
-        "seed": 1,
-        "settings": {"epochs": 5, "patience_chance": 100, "freeze_embeddings": False},
-    }
+        stopping={"asha": {"grace_epochs": 1, "reduction": 3}},
+        seed=1,
+        settings={"epochs": 5, "patience_chance": 100, "freeze_embeddings": False},
+    )
     study = Study(storage, definition)
     kept = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
     folders = [study.task(number).write(storage) for number in range(TRIALS)]
@@ -65,15 +64,15 @@ def test_a_continued_trial_is_bit_for_bit_one_that_was_never_stopped(searched: S
     ]
     assert continued, "no trial was stopped and continued to its end: take another seed"
     for trial in continued:
-        settings = {**searched.definition["settings"], **trial.point}
-        plain = train_task("mlp", searched.definition["dataset"], **settings).write(searched.storage)
+        settings = {**searched.definition.settings, **trial.point}
+        plain = train_task("mlp", searched.definition.dataset, **settings).write(searched.storage)
         assert entry.run(plain) == entry.DONE
         assert timeless(metrics_log.read(trial.folder)) == timeless(metrics_log.read(plain))
         assert (trial.folder / "model.pt").read_bytes() == (plain / "model.pt").read_bytes()
 
 
 def test_the_winner_is_evaluated_and_trained_again(searched: Study) -> None:
-    dataset = searched.definition["dataset"]
+    dataset = searched.definition.dataset
     best = winner(searched.storage, searched.id, TRIALS, 1)
     place = {"search": searched.id, "trials": TRIALS}
     evaluate = Task(stage="evaluate", settings={**place, "rank": 1}, needs=(dataset,)).write(searched.storage)

@@ -18,7 +18,7 @@ from jobs.context import TaskFailedError
 from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
 from jobs.search.study import Study, best_so_far, read_trials
-from jobs.search.summary import NoWinnerError, summary, winner, winner_settings
+from jobs.search.summary import NoWinnerError, summary, winner, winner_recipe
 from jobs.storage import Storage, read_json
 from jobs.task import is_done, read_record
 from pipeline.manifest.load import load
@@ -65,10 +65,10 @@ def test_a_trial_says_what_it_came_to_and_where_its_run_is(tmp_path: Path) -> No
     assert [trial.value for trial in found] == pytest.approx(values)
     best = max(found, key=lambda trial: trial.value or 0)
     assert winner(study.storage, study.id, 3, 1) == best.folder == study.storage.run(study.task(best.number).id)
-    settings = winner_settings(study.storage, study.id, 3)
-    assert settings == study.settings(best.point)
-    assert settings["architecture"] == "mlp" and settings["dataset"] == study.definition["dataset"]
-    assert settings["epochs"] == 4 and settings.items() >= best.point.items()
+    recipe = winner_recipe(study.storage, study.id, 3, {})
+    assert recipe == study.recipe(best.point)
+    assert recipe.architecture == "mlp" and recipe.dataset == study.definition.dataset
+    assert recipe.settings.epochs == 4 and values(recipe.settings).items() >= best.point.items()
     glance = summary(study.storage, study.id)
     assert glance is not None and glance.best == best and glance.epochs_spent == 12 and glance.states == {"done": 3}
 
@@ -300,7 +300,7 @@ searches:
     plan = make_plan(load(tmp_path / "small.yaml"))
     (planned,) = plan.searches
     tasks = [plan.by_id()[task_id].task for task_id in planned.trials]
-    study = Study(Storage(tmp_path), tasks[0].settings["search"])
+    study = study_of(Storage(tmp_path), tasks[0])
     assert study.id == planned.id
     assert [study.task(number).id for number in range(4)] == [task.id for task in tasks]
     assert claim_point(study, 0).keys() == {"dropout", "batch_size"}

@@ -146,4 +146,4 @@ def test_a_run_that_was_trained_on_a_gpu_is_evaluated_by_what_the_evaluation_was
     monkeypatch.setenv("TANDA_GPUS", "0")
     assert entry.run(evaluate) == 0
     monkeypatch.delenv("TANDA_GPUS")
-    assert Trained.open(storage, folder).settings["device"] == "cuda"  # as for `tanda predict` in a shell
+    assert Trained.open(storage, folder).recipe.settings.device == "cuda"  # as for `tanda predict` in a shell

@@ -16,6 +16,7 @@ from jobs.data.dataset import Split
 from jobs.training import optimiser
 from jobs.training.cuda_graphs import Launch, Replayer
 from jobs.training.loop import MetricAccumulator, Stepper
+from jobs.training.settings import TrainingSettings
 
 SIZE = 16
 
@@ -44,7 +45,7 @@ class Training:
         self.batches = TrainBatches(split, batch_size=SIZE, seed=1, shuffle="buffer", random_buffer_size=SIZE)
         self.batches._maker = _DeviceMaker(split, CPU)
         self.model = build(name, **{"dropout": 0.3, **changes}).train()
-        self.adam = optimiser.make(self.model, {"learning_rate": 0.01, "weight_decay": 1e-4}, CPU)
+        self.adam = optimiser.make(self.model, TrainingSettings(learning_rate=0.01, weight_decay=1e-4), CPU)
         self.metrics = MetricAccumulator(CLASSES, CPU)
         self.stepper = Stepper(self.model, self.adam, self.metrics, device=CPU, precision="float32")
         self.messages: list[str] = []

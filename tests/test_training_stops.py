@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_core")
 def trained(storage: Storage, architecture: str, dataset: str, **settings: Any) -> run.TrainResult:
     context = context_of(train_task(architecture, dataset, **settings), storage)
     opened = Dataset.open(storage.dataset(dataset))
-    return run.train(context, settings=stage.resolved(storage, context.task), dataset=opened, folder=context.folder)
+    return run.train(context, recipe=stage.recipe_of(storage, context.task), dataset=opened, folder=context.folder)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_at_once(storage: Storage, dataset: str) -> None:
@@ -137,7 +137,7 @@ def test_a_search_can_stop_a_run_after_any_epoch(storage: Storage, dataset: str)
     context = context_of(train_task("mlp", dataset, epochs=9, seed=3), storage)
     result = run.train(
         context,
-        settings=stage.resolved(storage, context.task),
+        recipe=stage.recipe_of(storage, context.task),
         dataset=Dataset.open(storage.dataset(dataset)),
         folder=context.folder,
         stop_callback=lambda lines: "stop" if len(lines) == 2 else None,
@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped_when_the_search_changes_its_m
 ) -> None:
     context = context_of(train_task("mlp", dataset, epochs=4, seed=4, freeze_embeddings=False), storage)
     given: dict[str, Any] = {
-        "settings": stage.resolved(storage, context.task),
+        "recipe": stage.recipe_of(storage, context.task),
         "dataset": Dataset.open(storage.dataset(dataset)),
     }
     first = run.train(

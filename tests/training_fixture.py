@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data import DATASET_FORMAT
-from jobs.settings import resolve
+from jobs.settings import beside
 from jobs.storage import Storage, write_json
 from jobs.task import Record, Task
+from jobs.testing import recipe_with
 
 
 def write_dataset(
@@ -68,7 +68,6 @@ def publish_dataset(storage: Storage, **shape: Any) -> str:
 
 def train_task(architecture: str, dataset: str, **settings: Any) -> Task:
     """The train task of these settings, the others at their defaults."""
-    known = models.settings(architecture)
     small: dict[str, Any] = {
         "hidden_layers": [16],
         "learning_rate": 0.01,
@@ -76,18 +75,8 @@ def train_task(architecture: str, dataset: str, **settings: Any) -> Task:
         "lstm_layers": 1,
         "filters_count": 8,
     }
-    values = resolve(known, small, settings)
-    plumbing = {setting.name for setting in known if setting.plumbing}
-    return Task(
-        stage="train",
-        settings={
-            "architecture": architecture,
-            "dataset": dataset,
-            **{name: value for name, value in values.items() if name not in plumbing},
-        },
-        needs=(dataset,),
-        plumbing={name: value for name, value in values.items() if name in plumbing},
-    )
+    recipe = recipe_with(architecture, dataset, **{**small, **settings})
+    return Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(recipe.settings))
 
 
 def context_of(task: Task, storage: Storage, **more: Any) -> Context:

@@ -1,18 +1,52 @@
 """Architectures, each one folder here, found by its name; their settings are read without importing torch.
 
-A folder's ``__init__`` holds ``KIND`` (``network`` or ``estimator``), ``SETTINGS`` (its own) and
-``check(settings, max_length)``, which returns what is wrong between settings, or None. A network's ``network.py``
-holds ``build``, and may hold ``unsupported(device, precision)``, which returns why it can't be computed so on that
-device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
+A folder's ``__init__`` holds ``REVISION``, ``KIND`` (``network`` or ``estimator``) and ``Settings``, a class of
+settings whose ``check(max_length)`` may say what is wrong between them. A network's settings are ``NetworkSettings``,
+and its ``network.py`` holds ``build``, and may hold ``unsupported(device, precision)``, which returns why it can't be
+computed so on that device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
+from typing import Annotated, Any, cast
+
+from annotated_types import Ge, Gt, Le
 
 from jobs import load_module, module_names
-from jobs.settings import TRAINING, Setting
+from jobs.errors import DamagedFileError
+from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
+from jobs.training.settings import TrainingSettings
+from sharedfs.typed_json import Json, Undecodable
+
+Width = Annotated[int, Ge(1), Le(65_536)]
+Share = Annotated[float, Ge(0), Le(0.95)]
+
+
+@settings
+class NetworkSettings(TrainingSettings):
+    """What every network is told: how it is trained, its word vectors, and the layers after the pooled title."""
+
+    hidden_layers: Annotated[
+        tuple[Width, ...],
+        ORIGINAL,
+        Doc("widths of the hidden layers; [] for none: a linear classifier of the pooled title"),
+    ] = (256, 128)
+    dropout: Annotated[Share, ORIGINAL, Doc("share of each hidden layer dropped in training")] = 0.0
+    embedding_dropout: Annotated[
+        Share, ORIGINAL, Doc("share of what the hidden layers are given (the pooled title) dropped in training")
+    ] = 0.0
+    embedding_scale: Annotated[
+        float,
+        Gt(0),
+        Le(100),
+        ORIGINAL,
+        Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
+    ] = 1.0
+    word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
 
 
 @cache
@@ -21,57 +55,58 @@ def names() -> tuple[str, ...]:
     return module_names(__name__, folders_only=True)
 
 
-def describe(architecture: str) -> ModuleType:
-    """The torch-free description of an architecture; raises ValueError naming the legal ones."""
+def load(architecture: str) -> ModuleType:
+    """The torch-free module of an architecture; raises ValueError naming the legal ones."""
     return load_module(__name__, architecture, names(), kind="architecture")
 
 
+def settings_class(architecture: str) -> type[ModelSettings]:
+    """The class of an architecture's settings; raises ValueError naming the legal architectures."""
+    return cast(type[ModelSettings], load(architecture).Settings)
+
+
 @cache
-def settings(architecture: str) -> tuple[Setting, ...]:
-    """Every setting an architecture takes: its own, and for a network those of training."""
-    module = describe(architecture)
-    own: tuple[Setting, ...] = module.SETTINGS
-    return own + (TRAINING if module.KIND == "network" else ())
+def all_settings(architecture: str) -> tuple[Setting, ...]:
+    """Every setting that an architecture takes, those of training last."""
+    shared = {setting.name for setting in describe(TrainingSettings)}
+    return tuple(sorted(describe(settings_class(architecture)), key=lambda setting: setting.name in shared))
 
 
-# Settings that several architectures take.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a run is trained by: an architecture with its settings, and a data set by its id."""
 
-HIDDEN_LAYERS = Setting(
-    name="hidden_layers",
-    type="ints",
-    default=[256, 128],
-    items=0,
-    low=1,
-    high=65_536,
-    doc="widths of the hidden layers; [] for none: a linear classifier of the pooled title",
-)
-DROPOUT = Setting(
-    name="dropout", type="float", default=0.0, low=0.0, high=0.95, doc="share of each hidden layer dropped in training"
-)
-EMBEDDING_DROPOUT = Setting(
-    name="embedding_dropout",
-    type="float",
-    default=0.0,
-    low=0.0,
-    high=0.95,
-    doc="share of what the hidden layers are given (the pooled title) dropped in training",
-)
-WORD_DROPOUT = Setting(
-    name="word_dropout",
-    type="float",
-    default=0.0,
-    low=0.0,
-    high=0.95,
-    doc="share of a title's words hidden in training",
-)
-EMBEDDING_SCALE = Setting(
-    name="embedding_scale",
-    type="float",
-    default=1.0,
-    above=0.0,
-    high=100.0,
-    doc="the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one",
-)
+    architecture: str
+    dataset: str
+    settings: ModelSettings
 
-WORDS = (EMBEDDING_SCALE, WORD_DROPOUT)
-HEAD = (HIDDEN_LAYERS, DROPOUT, EMBEDDING_DROPOUT)
+    @property
+    def seed(self) -> int:
+        return int(getattr(self.settings, "seed", 0))
+
+    @property
+    def identity(self) -> dict[str, Value]:
+        """What decides the run's result."""
+        return {"architecture": self.architecture, "dataset": self.dataset, **deciding(self.settings)}
+
+    @property
+    def document(self) -> dict[str, Value]:
+        """All of it, as it is stored."""
+        return {"architecture": self.architecture, "dataset": self.dataset, **values(self.settings)}
+
+    def with_seed(self, seed: int) -> Recipe:
+        given: dict[str, Any] = {**values(self.settings), "seed": seed}
+        return replace(self, settings=type(self.settings)(**given))
+
+
+def read_recipe(document: Mapping[str, Json], where: object) -> Recipe:
+    """A stored recipe; raises DamagedFileError naming ``where`` it was. See ``Baseline`` for settings that it lacks."""
+    stored = dict(document)
+    architecture, dataset = stored.pop("architecture", None), stored.pop("dataset", None)
+    if not isinstance(architecture, str) or not isinstance(dataset, str):
+        raise DamagedFileError(f"{where}: not a run's settings: train it again")
+    try:
+        read = decode(settings_class(architecture), stored)
+    except Undecodable as error:
+        raise DamagedFileError(f"{where}: not settings of {architecture}: {error}") from error
+    return Recipe(architecture=architecture, dataset=dataset, settings=read)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+
+from jobs.models import NetworkSettings
 
 PER_WORD_MOST_BYTES = 1 << 30
 DROPOUT_LEVELS = 1 << 16
@@ -161,15 +163,15 @@ class Dropout(nn.Dropout):
 # The hidden layers and the output: the last part of every network.
 
 
-def build_head(settings: Mapping[str, Any], *, features: int, classes: int) -> nn.Sequential:
+def build_head(settings: NetworkSettings, *, features: int, classes: int) -> nn.Sequential:
     """Linear, ReLU and dropout for each of ``hidden_layers``, then the logits: (B, features) -> (B, classes)."""
     layers: list[nn.Module] = []
-    if settings["embedding_dropout"]:
-        layers.append(Dropout(settings["embedding_dropout"]))
-    for width in settings["hidden_layers"]:
+    if settings.embedding_dropout:
+        layers.append(Dropout(settings.embedding_dropout))
+    for width in settings.hidden_layers:
         layers += [Linear(features, width), nn.ReLU()]
-        if settings["dropout"]:
-            layers.append(Dropout(settings["dropout"]))
+        if settings.dropout:
+            layers.append(Dropout(settings.dropout))
         features = width
     layers.append(Linear(features, classes))
     return nn.Sequential(*layers)
@@ -205,13 +207,13 @@ class WordEmbedding(nn.Module):
             self.weight = nn.Parameter(weight)
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], vectors: Tensor) -> WordEmbedding:
+    def from_settings(cls, settings: NetworkSettings, vectors: Tensor) -> WordEmbedding:
         """The embedding of a data set's vectors (V, D), by the settings that every network takes."""
         return cls(
             vectors,
-            frozen=settings["freeze_embeddings"],
-            scale=settings["embedding_scale"],
-            dropout=settings["word_dropout"],
+            frozen=settings.freeze_embeddings,
+            scale=settings.embedding_scale,
+            dropout=settings.word_dropout,
         )
 
     @property

@@ -6,15 +6,16 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jobs.attempt import history, live, numbers
+from jobs.metrics_log import EpochMetrics
 from jobs.search import algorithms
 from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
-from jobs.search.study import Study, Trial, continued_by, read_point, read_trial, read_trials, value_of
+from jobs.search.study import Proposal, Study, Trial, continued_by, read_trial, read_trials, value_of
+from jobs.settings import ModelSettings
 from jobs.storage import digest, plain_folder, publish_folder, read_json, write_json
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")
@@ -38,8 +39,7 @@ def claim_point(study: Study, number: int) -> Point:
         temporary.mkdir()
         write_json(temporary / "point.json", _propose_point(study, number))
         publish_folder(temporary, home)
-    point: Point = read_point(study, number)["point"]
-    return point
+    return read_trial(study, number).point
 
 
 def observations_of(study: Study, trials: Iterable[Trial]) -> list[Observation]:
@@ -66,7 +66,7 @@ def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, 
     """
     others = [trial for trial in trials if trial.number != number]
     algorithm, space, past = (
-        algorithms.load(study.definition["algorithm"]),
+        algorithms.load(study.definition.algorithm),
         study.space(),
         observations_of(study, others),
     )
@@ -84,17 +84,17 @@ def seed_of(study: Study, number: int, turn: int) -> int:
     return int(digest({"search": study.id, "number": number, "turn": turn}), 16) % 2**32
 
 
-def _propose_point(study: Study, number: int) -> dict[str, Any]:
+def _propose_point(study: Study, number: int) -> Proposal:
     began = time.monotonic()
     draws, point = propose(study, number, read_trials(study))
-    return {
-        "number": number,
-        "task": study.task(number).id,
-        "draws": draws,
-        "point": point,
-        "proposed": time.time(),
-        "proposing_s": round(time.monotonic() - began, 4),
-    }
+    return Proposal(
+        number=number,
+        task=study.task(number).id,
+        draws=draws,
+        point=point,
+        proposed=time.time(),
+        proposing_s=round(time.monotonic() - began, 4),
+    )
 
 
 # Which trials go on at a milestone, decided from storage alone, and which stopped one has earned to be continued.
@@ -111,23 +111,22 @@ def _propose_point(study: Study, number: int) -> dict[str, Any]:
 class StopAtRung:
     """Asked after every epoch of one trial; ``stopped`` tells afterwards by which rule it was ended."""
 
-    def __init__(self, study: Study, number: int, settings: Mapping[str, Any]) -> None:
+    def __init__(self, study: Study, number: int, settings: ModelSettings) -> None:
         self._study, self._number, self._settings = study, number, settings
         self._stopping = study.stopping()
         self.stopped: str | None = None
 
-    def __call__(self, lines: Sequence[Mapping[str, Any]]) -> str | None:
+    def __call__(self, lines: Sequence[EpochMetrics]) -> str | None:
         """The verdict on a journal: "stop", or None to train on."""
         if self._stopping is None or not lines:
             return None
-        rule, given = self._stopping
         epochs = int(lines[-1]["epoch"])
-        if epochs not in rule.milestones(given, int(self._settings.get("epochs", 1))):
+        if epochs not in self._stopping.milestones(int(getattr(self._settings, "epochs", 1))):
             return None
         _write_rung(self._study, self._number, epochs, value_of(self._study, lines, self._settings))
         if Rungs(self._study).continues(self._number, epochs):
             return None
-        ((self.stopped, _),) = self._study.definition["stopping"].items()
+        ((self.stopped, _),) = (self._study.definition.stopping or {}).items()
         return "stop"
 
 
@@ -158,11 +157,10 @@ class Rungs:
 
     def _chosen(self, epochs: int, *, final: bool) -> set[int]:
         assert self._stopping is not None
-        rule, given = self._stopping
         if epochs not in self._rungs:
             self._rungs[epochs] = rung(self._study, epochs)
         if (epochs, final) not in self._promoted:
-            self._promoted[epochs, final] = rule.promoted(self._rungs[epochs], given, final=final)
+            self._promoted[epochs, final] = self._stopping.promoted(self._rungs[epochs], final=final)
         return self._promoted[epochs, final]
 
     def _at_its_end(self, besides: int) -> bool:

@@ -19,13 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.errors import InputError, KeyPath, did_you_mean
-from jobs.settings import Setting, by_name
+from jobs.errors import KeyPath
+from jobs.settings import Setting, Value
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
 
 Problem = tuple[KeyPath, str]
-Point = dict[str, Any]
+Point = dict[str, Value]
 Draws = dict[str, float]
 """What each distribution gave, by its label: the option's position for a choice, a raw number for a range."""
 
@@ -101,13 +101,8 @@ class Space:
 
 
 def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
-    """A checked space ready to be drawn from; raises ValueError with the first thing that is wrong."""
-    named = by_name(settings)
-    problems = validate_space(space, named.values())
-    if problems:
-        path, message = problems[0]
-        raise InputError(f"space.{'.'.join(map(str, path))}: {message}")
-    return Space(_dimensions(space, named, ""))
+    """A checked space ready to be drawn from."""
+    return Space(_dimensions(space, {setting.name: setting for setting in settings}, ""))
 
 
 def samples(space: Space) -> list[Point]:
@@ -215,151 +210,9 @@ def _sample(dimensions: Iterable[Dimension], turn: int, draws: Draws) -> None:
             _sample(dimension.options[position].dimensions, turn // len(dimension.options), draws)
 
 
-# What a space may say: every mistake found before anything is submitted, with where it is and what would be right.
-
-
-def validate_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> list[Problem]:
-    """Everything wrong with a space for an architecture's settings: (path below ``space``, what would be right)."""
-    if not isinstance(space, Mapping) or not space:
-        return [((), f"must map settings to distributions ({', '.join(DISTRIBUTIONS)})")]
-    return _check_mapping(space, by_name(settings), (), frozenset(), fixed_allowed=False)
-
-
 def is_distribution(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
 def is_conditional(options: object) -> bool:
     return isinstance(options, list | tuple) and any(isinstance(option, Mapping) for option in options)
-
-
-def _check_mapping(
-    space: Mapping[str, Any],
-    settings: Mapping[str, Setting],
-    where: KeyPath,
-    decided: frozenset[str],
-    *,
-    fixed_allowed: bool,
-) -> list[Problem]:
-    problems: list[Problem] = []
-    for name in space:
-        here = (*where, name)
-        spec = space[name]
-        if is_distribution(spec):
-            problems += _check_distribution(name, spec, settings, here, decided)
-        elif fixed_allowed:
-            problems += _check_setting(name, settings, here, decided) or _check_value(settings[name], spec, here)
-        else:
-            message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {spec!r}"
-            problems.append((here, message))
-        decided |= _settings_of(name, spec)
-    return problems
-
-
-def _settings_of(name: str, spec: object) -> set[str]:
-    """The settings that one entry of a space decides."""
-    options = spec.get("choice") if isinstance(spec, Mapping) else None
-    if not is_conditional(options):
-        return {name}
-    assert options is not None
-    entries = [item for option in options if isinstance(option, Mapping) for item in option.items()]
-    return set().union(*(_settings_of(inner, value) for inner, value in entries)) if entries else set()
-
-
-def _check_distribution(
-    name: str, spec: Mapping[str, Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
-) -> list[Problem]:
-    if len(spec) != 1:
-        named = ", ".join(map(str, spec)) or "none"
-        return [(here, f"must name exactly one distribution of {', '.join(DISTRIBUTIONS)}, not {named}")]
-    ((kind, arguments),) = spec.items()
-    if kind not in DISTRIBUTIONS:
-        return [((*here, kind), f"unknown distribution{did_you_mean(kind, DISTRIBUTIONS)}")]
-    if kind == "choice" and is_conditional(arguments):
-        return _check_branch(arguments, settings, (*here, kind), decided)
-    problems = _check_setting(name, settings, here, decided)
-    if problems:
-        return problems
-    if kind == "choice":
-        return _check_choice(settings[name], arguments, (*here, kind))
-    return _check_range(settings[name], kind, arguments, (*here, kind))
-
-
-def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]) -> list[Problem]:
-    if name not in settings:
-        return [(here, f"the architecture has no such setting{did_you_mean(name, settings)}")]
-    if settings[name].plumbing:
-        return [(here, "never changes a result, so there is nothing to search")]
-    if name in decided:
-        return [(here, "is already decided by another entry of the space")]
-    return []
-
-
-def _check_branch(
-    options: Sequence[Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
-) -> list[Problem]:
-    problems: list[Problem] = []
-    for position, option in enumerate(options):
-        place = (*here, position)
-        if not isinstance(option, Mapping) or not option:
-            problems.append((place, f"must map settings to values like the other options, not {option!r}"))
-        else:
-            problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
-    return problems
-
-
-def _check_value(setting: Setting, value: object, here: KeyPath) -> list[Problem]:
-    try:
-        setting.read(value)
-    except ValueError as error:
-        return [(here, str(error))]
-    return []
-
-
-def _check_choice(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
-    if not isinstance(options, list | tuple) or not options:
-        return [(here, f"must be a non-empty list of values, not {options!r}")]
-    return [
-        problem
-        for position, option in enumerate(options)
-        for problem in _check_value(setting, option, (*here, position))
-    ]
-
-
-def _check_range(setting: Setting, kind: str, arguments: object, here: KeyPath) -> list[Problem]:
-    if setting.type not in ("int", "float"):
-        return [(here, f"{setting.name} is not a number: use choice")]
-    if kind in ("uniform", "loguniform") and setting.type == "int":
-        return [(here, f"gives fractions and {setting.name} is a whole number: use q{kind} with a step, or randint")]
-    form = "[low, high, step]" if kind.startswith("q") else "[low, high]"
-    if not isinstance(arguments, list | tuple) or len(arguments) != len(form.split(",")):
-        return [(here, f"must be {form}, not {arguments!r}")]
-    whole = kind == "randint" or setting.type == "int"
-    problems = [
-        ((*here, position), f"must be a {'whole ' if whole else ''}number, not {number!r}")
-        for position, number in enumerate(arguments)
-        if not _is_number(number, whole=whole)
-    ]
-    return problems or _check_bounds(setting, kind, list(arguments), here)
-
-
-def _check_bounds(setting: Setting, kind: str, arguments: list[float], here: KeyPath) -> list[Problem]:
-    low, high, *step = arguments
-    if low >= high:
-        turned = " (low and high are the wrong way round)" if low > high else ""
-        return [(here, f"low must be below high, not {low!r} and {high!r}{turned}")]
-    if kind in ("loguniform", "qloguniform") and low <= 0:
-        return [((*here, 0), f"low must be above 0, not {low!r}: zero has no logarithm")]
-    if step and not 0 < step[0] <= high - low:
-        return [((*here, 2), f"step must be above 0 and at most high - low = {high - low:g}, not {step[0]!r}")]
-    return [
-        problem
-        for position, number in enumerate((low, high))
-        for problem in _check_value(setting, number, (*here, position))
-    ]
-
-
-def _is_number(value: object, *, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    return not whole or value == int(value)

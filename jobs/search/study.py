@@ -12,17 +12,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 from jobs import metrics_log, models
 from jobs.attempt import history, live, numbers
 from jobs.errors import DamagedFileError
+from jobs.metrics_log import EpochMetrics
+from jobs.models import Recipe, read_recipe
 from jobs.search import stopping
-from jobs.search.space import Space, read_space
-from jobs.search.stopping import Rule, read_stopping
-from jobs.settings import resolve
+from jobs.search.space import Point, Space, read_space
+from jobs.search.stopping import Rule, read_rule
+from jobs.settings import ModelSettings, Value
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 from jobs.task import Record, Task, read_record
+from sharedfs.typed_json import Json, Undecodable, decode
 
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
 """What a search may be judged by: never by the test split."""
@@ -43,16 +46,55 @@ def best_so_far(metric: str, values: Iterable[float | None]) -> Iterator[float |
         yield best
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a search is: neither how many trials it has nor how many run at once.
+
+    ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result.
+    """
+
+    architecture: str
+    dataset: str
+    algorithm: str
+    metric: str
+    space: Mapping[str, Json]
+    stopping: Mapping[str, Mapping[str, Value]] | None
+    seed: int
+    settings: Mapping[str, Json]
+
+    @property
+    def document(self) -> dict[str, Json]:
+        """The definition as it is stored, in its trials' tasks and in search.json."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def id(self) -> str:
+        return digest(self.document)
+
+
+def read_definition(document: Json, where: object) -> Definition:
+    """A stored definition; raises DamagedFileError naming ``where`` it was."""
+    try:
+        return decode(Definition, document)
+    except Undecodable as error:
+        raise DamagedFileError(f"{where}: not a search: {error}") from error
+
+
+def study_of(storage: Storage, task: Task) -> Study:
+    """The search of a trial's task; raises DamagedFileError for one whose settings are no search."""
+    return Study(storage, read_definition(task.settings.get("search"), storage.run(task.id) / "task.json"))
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """A search's definition, as in its trials' tasks, and its folder on a storage."""
 
     storage: Storage
-    definition: Mapping[str, Any]
+    definition: Definition
 
     @property
     def id(self) -> str:
-        return digest(self.definition)
+        return self.definition.id
 
     @property
     def folder(self) -> Path:
@@ -73,8 +115,8 @@ class Study:
         """The task that is a trial, as a plan makes it."""
         return Task(
             stage="trial",
-            settings={"search": self.definition, "number": number},
-            needs=(self.definition["dataset"],),
+            settings={"search": self.definition.document, "number": number},
+            needs=(self.definition.dataset,),
         )
 
     def submitted_count(self) -> int:
@@ -86,33 +128,34 @@ class Study:
 
     def space(self) -> Space:
         """The space to draw from."""
-        return read_space(self.definition["space"], models.settings(self.definition["architecture"]))
+        return read_space(self.definition.space, models.all_settings(self.definition.architecture))
 
-    def settings(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Every setting that a point trains with, ``architecture`` and ``dataset`` among them."""
-        architecture = self.definition["architecture"]
-        values = resolve(models.settings(architecture), self.definition["settings"], point)
-        return {"architecture": architecture, "dataset": self.definition["dataset"], **values}
+    def recipe(self, point: Mapping[str, Json], plumbing: Mapping[str, Json] = MappingProxyType({})) -> Recipe:
+        """What a point trains by; ``plumbing`` are settings that are part of no id."""
+        given: dict[str, Json] = {**plumbing, **self.definition.settings, **point}
+        whose = {"architecture": self.definition.architecture, "dataset": self.definition.dataset}
+        return read_recipe(given | whose, self.folder)
 
-    def stopping(self) -> tuple[Rule, dict[str, Any]] | None:
-        """The stopping rule and its settings, or None."""
-        return read_stopping(self.definition["stopping"])
+    def stopping(self) -> Rule | None:
+        """The stopping rule, or None."""
+        return read_rule(self.definition.stopping)
 
     def score(self, value: float) -> float:
         """A value of the search's metric, turned so that larger is better."""
-        return score(self.definition["metric"], value)
+        return score(self.definition.metric, value)
 
     def write(self) -> None:
         """Write search.json, unless it is there."""
         path = self.folder / "search.json"
         if not path.exists():
             plain_folder(plain_folder(self.folder) / "trials")
-            write_json(path, self.definition)
+            write_json(path, self.definition.document)
 
 
 def open_study(storage: Storage, search_id: str) -> Study:
     """A search that at least one trial has begun; raises FileNotFoundError, or ValueError for a damaged one."""
-    study = Study(storage, read_json(storage.search(search_id) / "search.json"))
+    path = storage.search(search_id) / "search.json"
+    study = Study(storage, read_definition(read_json(path), path))
     if study.id != search_id:
         raise DamagedFileError(
             f"{study.storage.search(search_id)}/search.json: its content digests to {study.id}, not to {search_id}"
@@ -133,7 +176,7 @@ class Trial:
     number: int
     task: str
     folder: Path
-    point: Mapping[str, Any]
+    point: Point
     draws: Mapping[str, float]
     state: str
     cause: str | None = None
@@ -155,40 +198,49 @@ def read_trials(study: Study) -> list[Trial]:
 
 def read_trial(study: Study, number: int) -> Trial:
     """One trial that has a point; raises FileNotFoundError when it has none."""
-    written = read_point(study, number)
-    folder = study.storage.run(written["task"])
-    settings = study.settings(written["point"])
+    proposal = read_point(study, number)
+    folder = study.storage.run(proposal.task)
+    settings = study.recipe(proposal.point).settings
     record = _record(folder)
     continued = continuation(folder, record)
     value, epochs = _reached(study, folder, None if continued else record, settings)
     return Trial(
         number=number,
-        task=written["task"],
+        task=proposal.task,
         folder=folder,
-        point=written["point"],
-        draws=written["draws"],
+        point={name: getattr(settings, name) for name in proposal.point},
+        draws=proposal.draws,
         state=continued or _state(folder, record),
         cause=record.cause if record else None,
         message=record.message if record else None,
         value=value,
         epochs=epochs,
-        epochs_asked=int(settings.get("epochs", 1)),
+        epochs_asked=int(getattr(settings, "epochs", 1)),
     )
 
 
-def read_point(study: Study, number: int) -> dict[str, Any]:
-    """A trial's point.json: ``task``, ``point``, ``draws``; raises ValueError naming a damaged one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A trial's point.json: the point that was proposed, the draws that it stands for, the task that trains it."""
+
+    number: int
+    task: str
+    point: Mapping[str, Json]
+    draws: Mapping[str, int | float]
+    proposed: float = 0.0
+    proposing_s: float = 0.0
+
+
+def read_point(study: Study, number: int) -> Proposal:
+    """What was proposed for a trial; raises FileNotFoundError, or ValueError naming a damaged file."""
     path = study.trial(number) / "point.json"
-    written = read_json(path)
-    kinds = {"task": str, "point": dict, "draws": dict}
-    if not isinstance(written, dict) or not all(isinstance(written.get(name), kind) for name, kind in kinds.items()):
-        raise DamagedFileError(f"{path}: not a trial's point: it is damaged")
-    return written
+    try:
+        return decode(Proposal, read_json(path))
+    except Undecodable as error:
+        raise DamagedFileError(f"{path}: not a trial's point: {error}") from error
 
 
-def _reached(
-    study: Study, folder: Path, record: Record | None, settings: Mapping[str, Any]
-) -> tuple[float | None, int]:
+def _reached(study: Study, folder: Path, record: Record | None, settings: ModelSettings) -> tuple[float | None, int]:
     """Value and epochs so far: from the record of a trial that ended well, else from its journal."""
     if record is not None and "value" in record.result:
         return record.result["value"], int(record.result["epochs_run"])
@@ -196,13 +248,13 @@ def _reached(
     return value_of(study, lines, settings), len(lines)
 
 
-def value_of(study: Study, lines: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> float | None:
+def value_of(study: Study, lines: Iterable[EpochMetrics], settings: ModelSettings) -> float | None:
     """The search's metric after some epochs: the last one's under ``keep: last``, else the best so far."""
-    values = [line.get(study.definition["metric"]) for line in lines]
+    values = [line.get(study.definition.metric) for line in lines]
     finite = [float(value) for value in values if value is not None and math.isfinite(value)]
     if not finite:
         return None
-    return finite[-1] if settings.get("keep") == "last" else max(finite, key=study.score)
+    return finite[-1] if getattr(settings, "keep", "best") == "last" else max(finite, key=study.score)
 
 
 def continuation(folder: Path, record: Record | None) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.context import TaskFailedError
 from jobs.errors import InputError
+from jobs.models import Recipe
 from jobs.search.study import Study, Trial, continuation, open_study, read_trials
 from jobs.storage import Storage
 from jobs.task import read_record
+from sharedfs.typed_json import Json
 
 
 class NoWinnerError(TaskFailedError, InputError):
@@ -44,10 +45,10 @@ def winner(storage: Storage, search_id: str, trials: int, rank: int = 1) -> Path
     return _ranked(_open(storage, search_id), trials, rank).folder
 
 
-def winner_settings(storage: Storage, search_id: str, trials: int) -> dict[str, Any]:
-    """Every setting of the winner, ``architecture`` and ``dataset`` among them: what a refit trains with."""
+def winner_recipe(storage: Storage, search_id: str, trials: int, plumbing: Mapping[str, Json]) -> Recipe:
+    """What the winner was trained by, but for the plumbing: what a refit trains by."""
     study = _open(storage, search_id)
-    return study.settings(_ranked(study, trials, 1).point)
+    return study.recipe(_ranked(study, trials, 1).point, plumbing)
 
 
 def ranking(study: Study, trials: Iterable[Trial]) -> list[Trial]:
@@ -65,7 +66,7 @@ def summary(storage: Storage, search_id: str) -> Summary | None:
     known = read_trials(study)
     leading = ranking(study, [trial for trial in known if trial.state != "failed"])
     return Summary(
-        metric=study.definition["metric"],
+        metric=study.definition.metric,
         best=leading[0] if leading else None,
         states={state: sum(trial.state == state for trial in known) for state in sorted({t.state for t in known})},
         epochs_spent=sum(trial.epochs for trial in known),

@@ -14,6 +14,7 @@ from jobs.task import Task
 from jobs.training.metrics import of_parts
 from jobs.training.run import Trained
 
+REVISION = 1
 SPLITS = ("validation", "test")
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jobs import models
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
-from jobs.settings import resolve
+from jobs.models import Recipe, read_recipe
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.run import train
@@ -15,19 +12,17 @@ from jobs.training.run import train
 
 def run(context: Context) -> Outcome:
     """Train as the task says; raises TaskFailedError (diverged, at chance) or TaskInterruptedError."""
-    settings = resolved(context.storage, context.task)
-    dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
-    result = train(context, settings=settings, dataset=dataset, folder=context.folder)
+    recipe = recipe_of(context.storage, context.task)
+    dataset = Dataset.open(context.storage.dataset(recipe.dataset))
+    result = train(context, recipe=recipe, dataset=dataset, folder=context.folder)
     return Outcome(files=result.files, result=result.figures)
 
 
-def resolved(storage: Storage, task: Task) -> dict[str, Any]:
-    """Every setting of a train task, with ``architecture`` and ``dataset``; a refit takes its search's winner's."""
-    given = {**task.plumbing, **task.settings}
-    if "search" in given:
-        from jobs.search.summary import winner_settings
+def recipe_of(storage: Storage, task: Task) -> Recipe:
+    """What a train task trains by; a refit takes its search's winner's settings, with a seed of its own."""
+    if "search" not in task.settings:
+        return read_recipe({**task.plumbing, **task.settings}, storage.run(task.id) / "task.json")
+    from jobs.search.summary import winner_recipe
 
-        given = {**winner_settings(storage, given["search"], given["trials"]), **given}
-    architecture = given["architecture"]
-    values = resolve(models.settings(architecture), given)
-    return {"architecture": architecture, "dataset": given["dataset"], **values}
+    winner: Recipe = winner_recipe(storage, task.settings["search"], task.settings["trials"], task.plumbing)
+    return winner.with_seed(task.settings["seed"])

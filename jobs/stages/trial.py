@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jobs import entry
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
+from jobs.models import Recipe
 from jobs.search.next_trial import StopAtRung, claim_point, next_promotable
-from jobs.search.study import Study, value_of
+from jobs.search.study import study_of, value_of
 from jobs.storage import Storage
 from jobs.task import Task, is_done
+
+if TYPE_CHECKING:
+    from jobs.training.run import TrainResult
 
 
 def run(context: Context) -> Outcome:
@@ -20,22 +24,21 @@ def run(context: Context) -> Outcome:
 
     Raises TaskFailedError (diverged, at chance) or TaskInterruptedError, as any training does.
     """
-    study = Study(context.storage, context.task.settings["search"])
+    study = study_of(context.storage, context.task)
     number = int(context.task.settings["number"])
     point = claim_point(study, number)
     context.log(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
-    settings = {**study.settings(point), **context.task.plumbing}
-    judge = StopAtRung(study, number, settings)
-    result = _train(context, settings, judge)
-    metric = study.definition["metric"]
+    recipe = study.recipe(point, context.task.plumbing)
+    judge = StopAtRung(study, number, recipe.settings)
+    result = _train(context, recipe, judge)
     return Outcome(
         files=result.files,
         result={
             **result.figures,
             "stopped": judge.stopped or result.figures.get("stopped"),
             "trial": number,
-            "metric": metric,
-            "value": value_of(study, result.lines, settings),
+            "metric": study.definition.metric,
+            "value": value_of(study, result.lines, recipe.settings),
         },
     )
 
@@ -46,7 +49,7 @@ def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) ->
     Where continuing one fails for a reason that is not the trial's own, this process ends as failed: whatever is
     broken on its node, its GPU say, would fail the next trial too, and these are the best there are.
     """
-    study = Study(storage, task.settings["search"])
+    study = study_of(storage, task)
     while (found := next_promotable(study, task.id)) is not None:
         if interrupted():
             return entry.PAUSED
@@ -58,9 +61,9 @@ def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) ->
     return entry.PAUSED if interrupted() else entry.DONE
 
 
-def _train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
+def _train(context: Context, recipe: Recipe, judge: StopAtRung) -> TrainResult:
     # Here: `afterwards` is asked of every finished trial, and torch takes a second to import.
     from jobs.training.run import train
 
-    dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
-    return train(context, settings=settings, dataset=dataset, folder=context.folder, stop_callback=judge)
+    dataset = Dataset.open(context.storage.dataset(recipe.dataset))
+    return train(context, recipe=recipe, dataset=dataset, folder=context.folder, stop_callback=judge)

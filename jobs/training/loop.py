@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
+from jobs.models import NetworkSettings, Recipe
 from jobs.training.device import UnusableError, autocast
 
 # Training for balanced accuracy where categories are of very different sizes.
@@ -41,20 +42,22 @@ def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.
 # An architecture's network over a data set's word vectors.
 
 
-def build_network(settings: Mapping[str, Any], dataset: Dataset, device: torch.device) -> nn.Module:
+def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.Module:
     """The network with its initial weights, the same for a seed on every device.
 
     Raises UnusableError where its own ``unsupported`` says why this device can't compute it with this precision.
     """
-    network = import_module(f"jobs.models.{settings['architecture']}.network")
-    problem = network.unsupported(device, settings["precision"]) if hasattr(network, "unsupported") else None
+    settings = recipe.settings
+    assert isinstance(settings, NetworkSettings)
+    network = import_module(f"jobs.models.{recipe.architecture}.network")
+    problem = network.unsupported(device, settings.precision) if hasattr(network, "unsupported") else None
     if problem is not None:
         raise UnusableError("error", problem)
     with warnings.catch_warnings():
         # The vectors are a read-only memory map shared by every task of the node; a network only reads them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         vectors = torch.from_numpy(dataset.vectors())
-    torch.manual_seed(settings["seed"])
+    torch.manual_seed(settings.seed)
     model: nn.Module = network.build(settings, vectors=vectors, classes=len(dataset.classes))
     return model.to(device)
 

@@ -14,6 +14,7 @@ from torch.optim.adam import adam
 
 from jobs.errors import InputError
 from jobs.models.layers import WordEmbedding
+from jobs.training.settings import TrainingSettings
 
 DECAY_STEPS = 400  # steps after which a factor below 0.91 a step has left float64's precision
 MEAN_AGE = 10  # steps that what is left of the momentum lasts, on average
@@ -126,11 +127,9 @@ class Optimiser:
                     tensor.copy_(value)
 
 
-def make(model: nn.Module, settings: Mapping[str, Any], device: torch.device) -> Optimiser:
+def make(model: nn.Module, settings: TrainingSettings, device: torch.device) -> Optimiser:
     """The optimiser of a network on a device, by ``learning_rate`` and ``weight_decay``."""
-    return Optimiser(
-        model, learning_rate=settings["learning_rate"], weight_decay=settings["weight_decay"], device=device
-    )
+    return Optimiser(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, device=device)
 
 
 class _Dense:

@@ -17,6 +17,8 @@ from jobs import metrics_log, models
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
 from jobs.errors import DamagedFileError
+from jobs.metrics_log import EpochMetrics
+from jobs.models import NetworkSettings, Recipe, read_recipe
 from jobs.storage import Storage, read_json, write_json
 from jobs.training.metrics import of_logits
 
@@ -25,8 +27,7 @@ BATCH_TITLES = 1024  # scored at once
 KEPT_FIGURES = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
-EpochMetrics = dict[str, Any]
-StopCallback = Callable[[Sequence[Mapping[str, Any]]], str | None]
+StopCallback = Callable[[Sequence[EpochMetrics]], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,44 +42,43 @@ class TrainResult:
     figures: Mapping[str, Any]
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any], dataset: Dataset) -> Path:
-    """Write beside the weights what is needed to use them; ``settings`` holds ``architecture``."""
-    write_json(folder / SETTINGS, {**settings, "dataset": dataset.folder.name})
+def write_recipe(folder: Path, recipe: Recipe) -> Path:
+    """Write beside the weights what is needed to use them."""
+    write_json(folder / SETTINGS, recipe.document)
     return folder / SETTINGS
 
 
 def train(
     context: Context,
     *,
-    settings: Mapping[str, Any],
+    recipe: Recipe,
     dataset: Dataset,
     folder: Path,
     stop_callback: StopCallback | None = None,
 ) -> TrainResult:
     """Train one architecture, or resume from the checkpoint in ``folder``.
 
-    ``settings`` holds ``architecture`` and a value for each of ``jobs.models.settings(architecture)``.
     ``stop_callback`` is called with the lines of the metrics log after every epoch; the run stops if it returns a
     reason. A run stopped so keeps its checkpoint, and goes on from there when it is called again and
     ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance) and TaskInterruptedError (saved,
     after the context was interrupted).
     """
-    if models.describe(settings["architecture"]).KIND == "estimator":
-        return _fit(context, settings=settings, dataset=dataset, folder=folder)
+    if models.load(recipe.architecture).KIND == "estimator":
+        return _fit(context, recipe=recipe, dataset=dataset, folder=folder)
     from jobs.training.trainer import Trainer
 
-    trainer = Trainer(context, settings, dataset, folder, stop_callback)
+    trainer = Trainer(context, recipe, dataset, folder, stop_callback)
     return trainer.finished() or trainer.go()
 
 
 # An architecture that is fitted in one go instead of stepping through epochs.
 
 
-def _fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> TrainResult:
+def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) -> TrainResult:
     """Fit, save and score on training and validation titles: a metrics log of one line."""
     began = time.monotonic()
-    estimator = import_module(f"jobs.models.{settings['architecture']}.estimator")
-    fitted = estimator.fit(dataset, settings, context)
+    estimator = import_module(f"jobs.models.{recipe.architecture}.estimator")
+    fitted = estimator.fit(dataset, recipe.settings, context)
     line: dict[str, Any] = {"epoch": 1, "step": 1}
     for part in ("train", "validation"):
         split = dataset.splits[part]
@@ -98,7 +98,7 @@ def _fit(context: Context, *, settings: Mapping[str, Any], dataset: Dataset, fol
     }
     context.attempt.check()
     files = _save(fitted, folder, context.attempt.number)
-    files = (*files, write_settings(folder, settings, dataset), folder / metrics_log.NAME)
+    files = (*files, write_recipe(folder, recipe), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
     figures = {
         **{name: line[name] for name in KEPT_FIGURES},
@@ -128,35 +128,34 @@ def _save(fitted: Any, folder: Path, attempt: int) -> tuple[Path, ...]:
 
 
 class Trained:
-    """A run's kept weights; ``settings`` are those it was trained with."""
+    """A run's kept weights; ``recipe`` is what it was trained by."""
 
-    def __init__(self, settings: Mapping[str, Any], dataset: Dataset, folder: Path) -> None:
-        self.settings = settings
+    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path) -> None:
+        self.recipe = recipe
         self.dataset = dataset
         self._folder = folder
-        self._estimator = models.describe(settings["architecture"]).KIND == "estimator"
+        self._estimator = models.load(recipe.architecture).KIND == "estimator"
         self._open()
 
     @classmethod
     def open(cls, storage: Storage, folder: Path) -> Trained:
         """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file."""
-        settings = read_json(folder / SETTINGS)
-        if not isinstance(settings, dict) or not {"architecture", "dataset"} <= settings.keys():
-            raise DamagedFileError(f"{folder / SETTINGS}: not a run's settings: train it again")
-        return cls(settings, Dataset.open(storage.dataset(settings["dataset"])), folder)
+        document = read_json(folder / SETTINGS)
+        recipe = read_recipe(document if isinstance(document, dict) else {}, folder / SETTINGS)
+        return cls(recipe, Dataset.open(storage.dataset(recipe.dataset)), folder)
 
     def _open(self) -> None:
-        name = self.settings["architecture"]
         if self._estimator:
+            name = self.recipe.architecture
             self._fitted = import_module(f"jobs.models.{name}.estimator").load(self._folder)
             return
         from jobs.training import checkpoint, device
         from jobs.training.loop import build_network
 
         # `cpu` was a choice; `cuda` only says what training ran on, and this process may have no GPU.
-        self._device = device.choose("cpu" if self.settings["device"] == "cpu" else "auto")
+        self._device = device.choose("cpu" if self._network.device == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
-        self._model = build_network(self.settings, self.dataset, self._device)
+        self._model = build_network(self.recipe, self.dataset, self._device)
         try:
             self._model.load_state_dict(weights)
         except RuntimeError as error:  # how torch says that names or shapes differ
@@ -164,6 +163,11 @@ class Trained:
             why = " ".join(str(error).split())
             raise DamagedFileError(f"{path}: not of these settings and this data set: train it again: {why}") from error
         self._model.eval()
+
+    @property
+    def _network(self) -> NetworkSettings:
+        assert isinstance(self.recipe.settings, NetworkSettings)
+        return self.recipe.settings
 
     def prepare(self, *, cpus: int) -> None:
         """Set this process up to compute as the run was trained."""
@@ -174,8 +178,8 @@ class Trained:
         device.prepare(
             self._device,
             cpus=cpus,
-            deterministic=self.settings["deterministic"],
-            precision=self.settings["precision"],
+            deterministic=self._network.deterministic,
+            precision=self._network.precision,
         )
 
     def logits(self, split: Split) -> Iterator[Part]:
@@ -190,5 +194,5 @@ class Trained:
 
         with torch.inference_mode():
             for batch in EvaluationBatches(split, BATCH_TITLES, self._device):
-                logits, _ = forward(self._model, batch, self._device, self.settings["precision"])
+                logits, _ = forward(self._model, batch, self._device, self._network.precision)
                 yield batch.rows.cpu().numpy(), logits.cpu().numpy(), batch.labels.cpu().numpy()

@@ -16,13 +16,14 @@ from jobs import metrics_log
 from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
-from jobs.settings import TRAINING
+from jobs.metrics_log import EpochMetrics
+from jobs.models import NetworkSettings, Recipe
 from jobs.storage import digest
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import KEPT_FIGURES, SETTINGS, EpochMetrics, StopCallback, TrainResult, write_settings
+from jobs.training.run import KEPT_FIGURES, SETTINGS, StopCallback, TrainResult, write_recipe
 
 GRAD_NORM_EVERY = 64  # steps
 POLL_S = 0.5
@@ -39,14 +40,15 @@ class Trainer:
     def __init__(
         self,
         context: Context,
-        settings: Mapping[str, Any],
+        recipe: Recipe,
         dataset: Dataset,
         folder: Path,
         stop_callback: StopCallback | None,
     ) -> None:
-        self.context, self.settings, self.folder, self.stop_callback = context, settings, folder, stop_callback
-        plumbing = {setting.name for setting in TRAINING if setting.plumbing}
-        self.identity = digest({name: value for name, value in settings.items() if name not in plumbing})
+        assert isinstance(recipe.settings, NetworkSettings)
+        self.context, self.folder, self.stop_callback = context, folder, stop_callback
+        self.recipe, self.settings = recipe, recipe.settings
+        self.identity = digest(recipe.identity)
         self.saved = checkpoint.load(folder, self.identity, context.log)
         self.dataset = dataset
         self.epoch = 0  # completed epochs, validation included
@@ -76,7 +78,7 @@ class Trainer:
     def go(self) -> TrainResult:
         """Train to the end; raises TaskFailedError or TaskInterruptedError."""
         self.prepare()
-        epochs = int(self.settings["epochs"])
+        epochs = self.settings.epochs
         # Killed between the search's decision and the record, or continued: the decision is asked for again.
         stopped = stops.SEARCH if self.lines and self.step == 0 and self._search_says_stop() else None
         while stopped is None and self.epoch < epochs:
@@ -89,17 +91,17 @@ class Trainer:
 
     def _build(self) -> None:
         settings, split = self.settings, self.dataset.splits
-        self.device = device.choose(settings["device"])
-        self.precision = settings["precision"]
+        self.device = device.choose(settings.device)
+        self.precision = settings.precision
         set_up = device.prepare(
             self.device,
             cpus=self.context.cpus,
-            deterministic=settings["deterministic"],
+            deterministic=settings.deterministic,
             precision=self.precision,
         )
-        self.context.log(f"{settings['architecture']} on {set_up}")
+        self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)
-        self.model = build_network(settings, self.dataset, self.device)
+        self.model = build_network(self.recipe, self.dataset, self.device)
         self.optimiser = optimiser.make(self.model, settings, self.device)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
@@ -107,15 +109,15 @@ class Trainer:
         self.validation_metrics = make_accumulator(classes, self.device)
         self.batches = TrainBatches(
             split["train"],
-            batch_size=settings["batch_size"],
-            seed=settings["seed"],
-            shuffle=settings["shuffle"],
-            random_buffer_size=settings["random_buffer_size"],
-            bucket_by_length=settings["bucket_by_length"],
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            shuffle=settings.shuffle,
+            random_buffer_size=settings.random_buffer_size,
+            bucket_by_length=settings.bucket_by_length,
             device=self.device,
             ahead=getattr(self.model, "ahead", None),
         )
-        size = max(EVALUATION_TITLES, settings["batch_size"])
+        size = max(EVALUATION_TITLES, settings.batch_size)
         self.validation = EvaluationBatches(split["validation"], size, self.device)
         self.stepper = Stepper(
             self.model,
@@ -123,10 +125,10 @@ class Trainer:
             self.train_metrics,
             device=self.device,
             precision=self.precision,
-            logit_adjustment=loop.logit_adjustment(self.train_support, settings["logit_adjustment"], self.device),
+            logit_adjustment=loop.logit_adjustment(self.train_support, settings.logit_adjustment, self.device),
         )
-        self.replayer = self._replayer() if settings["compile"] else None
-        self.saver = Saver(cadence_s=60 * settings["checkpoint_min"], say=self.context.log)
+        self.replayer = self._replayer() if settings.compile else None
+        self.saver = Saver(cadence_s=60 * settings.checkpoint_min, say=self.context.log)
 
     def _replayer(self) -> Replayer | None:
         if self.device.type != "cuda":
@@ -136,7 +138,7 @@ class Trainer:
         return Replayer(
             self.stepper,
             self.batches.make,
-            batch_size=self.settings["batch_size"],
+            batch_size=self.settings.batch_size,
             tensors=[*weights, *self.optimiser.tensors(), *self.train_metrics.tensors()],
             device=self.device,
             say=self.context.log,
@@ -156,7 +158,7 @@ class Trainer:
             self.saver.last_save_s = saved["save_s"]
             self.context.log(f"going on at epoch {self.epoch + 1}, step {self.step}")
         self.context.attempt.check()
-        write_settings(self.folder, self.settings, self.dataset)
+        write_recipe(self.folder, self.recipe)
         metrics_log.rewrite(self.folder, self.lines)
 
     def _train_epoch(self) -> None:
@@ -195,9 +197,9 @@ class Trainer:
         self.next_poll_at = time.monotonic() + min(POLL_S, self.saver.cadence_s)
 
     def _progress(self) -> None:
-        steps, epochs = self.batches.steps, int(self.settings["epochs"])
+        steps, epochs = self.batches.steps, self.settings.epochs
         spent = self._spent_s()
-        done = min(self.step * int(self.settings["batch_size"]), len(self.dataset.splits["train"]))
+        done = min(self.step * self.settings.batch_size, len(self.dataset.splits["train"]))
         left = steps - self.step + (epochs - self.epoch - 1) * steps
         self.context.progress(
             phase="train",
@@ -270,13 +272,13 @@ class Trainer:
         if self.best_epoch and score <= self.lines[self.best_epoch - 1]["validation_balanced_accuracy"]:
             return
         self.best_epoch = line["epoch"]
-        if self.settings["keep"] == "best":
+        if self.settings.keep == "best":
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _should_stop(self) -> str | None:
-        if stops.never_left_chance(self.lines, self.validation_support, self.settings["patience_chance"]):
+        if stops.never_left_chance(self.lines, self.validation_support, self.settings.patience_chance):
             raise stops.at_chance_error(self.lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
-        if stops.has_stalled(self.lines, self.settings["patience"]):
+        if stops.has_stalled(self.lines, self.settings.patience):
             return stops.EARLY
         return stops.SEARCH if self._search_says_stop() else None
 
@@ -310,8 +312,8 @@ class Trainer:
         checkpoint.save(self.folder, document)
 
     def _finish(self, stopped: str | None) -> TrainResult:
-        kept = self.best_epoch if self.settings["keep"] == "best" else self.epoch
-        weights = self.best if self.settings["keep"] == "best" else self.model.state_dict()
+        kept = self.best_epoch if self.settings.keep == "best" else self.epoch
+        weights = self.best if self.settings.keep == "best" else self.model.state_dict()
         assert weights is not None
         self.context.attempt.check()
         path = checkpoint.write_model(self.folder, weights)

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.data.settings import Data
 from jobs.errors import KeyPath, did_you_mean
+from jobs.settings import Value
 from jobs.storage import digest
 from pipeline.manifest.expansion import RUNS_MAX, Architecture, Expansion, Layer, merged
 from pipeline.manifest.model import Resources, Run
@@ -160,7 +161,7 @@ class _GroupExpansion:
         layers: dict[tuple[str, str, int], Layer],
     ) -> Layer:
         """What one combination sets; each value of each axis is read once, into ``layers``."""
-        settings: dict[str, Any] = {}
+        settings: dict[str, Value] = {}
         data: dict[str, Any] = {}
         for axis, position in zip(axes, point, strict=True):
             if axis == "architecture":
@@ -193,7 +194,7 @@ class _GroupExpansion:
         data = self._data(common, own, path)
         if data is None:
             return
-        self.expansion.check_settings(architecture, settings, data, path)
+        self.expansion.check_settings(architecture, architecture.settings_class(**settings), data, path)
         if seeds is not None and "seed" not in architecture.settings:
             self.findings.add((*self.path, "seeds"), f"{architecture.name} has no seed", key=True)
             return
@@ -207,7 +208,7 @@ class _GroupExpansion:
                     group=self.name,
                     name=name,
                     architecture=architecture.name,
-                    settings=variant,
+                    settings=architecture.settings_class(**variant),
                     data=data,
                     resources=resources or group_resources,
                     reference=reference,

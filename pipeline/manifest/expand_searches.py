@@ -7,14 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.data.settings import Data
-from jobs.errors import KeyPath, did_you_mean
+from jobs.errors import InputError, KeyPath, did_you_mean
 from jobs.search import algorithms
-from jobs.search.space import is_conditional, is_distribution, read_space, samples, validate_space
-from jobs.search.stopping import check_stopping, read_stopping
-from jobs.settings import Setting
+from jobs.search import stopping as rules
+from jobs.search.space import is_conditional, is_distribution, read_space, samples
+from jobs.settings import Setting, Value, deciding, describe
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
+from pipeline.manifest.space_validation import Problem, validate_space
+from pipeline.manifest.validation import read_value
+from sharedfs.typed_json import Json
 
 
 def expand_search(name: str, section: SearchSection, expansion: Expansion) -> Search | None:
@@ -63,12 +66,13 @@ def _search(
     if "seed" in space:
         message = "the seed is not searched: use refit_seeds to train the winner with several"
         expansion.findings.add((*path, "space", "seed"), message, key=True)
-    settings = {**architecture.base, **fixed.settings}
+    settings: dict[str, Any] = {**architecture.base, **fixed.settings}
     seed = int(settings.get("seed", 0)) if section.seed is None else section.seed
     if "seed" in settings:
         settings["seed"] = seed
     for point in samples(read_space(space, architecture.settings.values())):
-        expansion.check_settings(architecture, {**settings, **point}, data, (*path, "space"))
+        at_point = architecture.settings_class(**{**settings, **point})
+        expansion.check_settings(architecture, at_point, data, (*path, "space"))
     resources = dict(expansion.resources(architecture, section.resources))
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
     resources["train"] = replace(resources["train"], throttle=throttle)
@@ -82,8 +86,8 @@ def _search(
         space=space,
         stopping=_stopping(section.stopping),
         seed=seed,
-        # What every point decides is no part of what is fixed, nor of the search's id.
-        settings={key: value for key, value in settings.items() if key not in always},
+        settings=architecture.settings_class(**settings),
+        searched=frozenset(always),
         data=data,
         resources=resources,
         evaluate_best=section.evaluate_best,
@@ -92,10 +96,37 @@ def _search(
     )
 
 
-def _stopping(stopping: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A checked rule with all its settings: one left at its default is the same search as one that says so."""
-    rule = read_stopping(stopping)
-    return None if stopping is None or rule is None else {next(iter(stopping)): rule[1]}
+def check_stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> list[Problem]:
+    """Everything wrong with a search's ``stopping``: (path below it, what would be right)."""
+    if stopping is None:
+        return []
+    legal = ", ".join(rules.names())
+    if len(stopping) != 1:
+        return [((), f"must name one rule with its settings, such as {{asha: {{grace_epochs: 1}}}}: {legal}")]
+    ((name, settings),) = stopping.items()
+    if name not in rules.names():
+        return [((name,), f"unknown stopping rule{did_you_mean(name, rules.names())}")]
+    known = {setting.name: setting for setting in describe(rules.load(name))}
+    problems: list[Problem] = []
+    for key, value in (settings or {}).items():
+        if key not in known:
+            problems.append(((name, key), f"unknown setting{did_you_mean(key, known)}"))
+            continue
+        try:
+            read_value(known[key], value)
+        except InputError as error:
+            problems.append(((name, key), str(error)))
+    return problems
+
+
+def _stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> dict[str, dict[str, Value]] | None:
+    """A checked rule with its settings: one left at its default is the same search as one that says so."""
+    if stopping is None:
+        return None
+    ((name, settings),) = stopping.items()
+    known = {setting.name: setting for setting in describe(rules.load(name))}
+    rule = rules.load(name)(**{key: read_value(known[key], value) for key, value in (settings or {}).items()})
+    return {name: deciding(rule)}
 
 
 def canonical(space: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
@@ -108,7 +139,7 @@ def _canonical(name: str, value: Any, settings: Mapping[str, Setting]) -> Any:
         return settings[name].read(value)
     ((kind, arguments),) = value.items()
     if kind != "choice":
-        number = int if settings[name].type == "int" else float
+        number = int if settings[name].whole else float
         return {kind: [number(argument) for argument in arguments]}
     if is_conditional(arguments):
         return {kind: [canonical(option, settings) for option in arguments]}

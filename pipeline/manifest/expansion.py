@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from jobs import models
 from jobs.data.settings import SPLITS, Data
-from jobs.errors import KeyPath, did_you_mean
-from jobs.settings import Setting, by_name
+from jobs.errors import InputError, KeyPath, did_you_mean
+from jobs.settings import ModelSettings, Setting, Value
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import explicit, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
-from pipeline.manifest.validation import Findings, explain, name_problem, read, validate
+from pipeline.manifest.validation import Findings, explain, name_problem, read, read_value, validate
+from sharedfs.typed_json import Json
 
 RUNS_MAX = 100_000
 DATA_KEYS = tuple(Data.model_fields)
@@ -75,11 +76,9 @@ class Expansion:
             if name not in FIGURES:
                 self.findings.add((*path, name), f"unknown metric{did_you_mean(name, FIGURES)}", key=True)
 
-    def check_settings(
-        self, architecture: Architecture, settings: Mapping[str, Any], data: Data, path: KeyPath
-    ) -> None:
-        """Note what is wrong between settings, at the setting that the architecture's check names."""
-        problem = architecture.check(settings, data.max_length)
+    def check_settings(self, architecture: Architecture, settings: ModelSettings, data: Data, path: KeyPath) -> None:
+        """Note what is wrong between settings, at the setting that their check names."""
+        problem = settings.check(data.max_length)
         if problem is None:
             return
         name, colon, message = problem.partition(": ")
@@ -102,23 +101,23 @@ class Architecture:
     name: str
     kind: str
     settings: Mapping[str, Setting]
-    base: Mapping[str, Any]
-    check: Callable[[Mapping[str, Any], int], str | None]
+    settings_class: type[ModelSettings]
+    base: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """What one place of a manifest sets: settings in their types, and keys of `data` as written."""
 
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
+    settings: Mapping[str, Value]
+    data: Mapping[str, Json]
 
 
 def setting_owners() -> dict[str, dict[str, Setting]]:
     """Every setting by name, as each architecture that has it describes it."""
     owners: dict[str, dict[str, Setting]] = {}
     for architecture in models.names():
-        for setting in models.settings(architecture):
+        for setting in models.all_settings(architecture):
             owners.setdefault(setting.name, {})[architecture] = setting
     return owners
 
@@ -126,14 +125,14 @@ def setting_owners() -> dict[str, dict[str, Setting]]:
 class Architectures:
     """Every architecture, each described once, with the manifest's defaults in its base."""
 
-    def __init__(self, defaults: Mapping[str, Any], findings: Findings) -> None:
+    def __init__(self, defaults: Mapping[str, Json], findings: Findings) -> None:
         self._findings = findings
         self._described: dict[str, Architecture] = {}
         self._owners = setting_owners()
         self._defaults = self._read_defaults(defaults)
 
-    def _read_defaults(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        values = {}
+    def _read_defaults(self, defaults: Mapping[str, Json]) -> dict[str, Json]:
+        values: dict[str, Json] = {}
         for name, value in defaults.items():
             path = ("defaults", name)
             if name == "early_stopping":
@@ -167,13 +166,13 @@ class Architectures:
         return self._described[name]
 
     def _describe(self, name: str) -> Architecture:
-        settings = by_name(models.settings(name))
+        settings = {setting.name: setting for setting in models.all_settings(name)}
         base = {}
         for setting in settings.values():
             value = self._defaults.get(setting.name, setting.default)
             base[setting.name] = self.value_of(setting, value, ("defaults", setting.name))
-        description = models.describe(name)
-        return Architecture(name=name, kind=description.KIND, settings=settings, base=base, check=description.check)
+        kind, settings_class = models.load(name).KIND, models.settings_class(name)
+        return Architecture(name=name, kind=kind, settings=settings, settings_class=settings_class, base=base)
 
     def section_layer(self, architecture: Architecture, section: Run | Group | Search, path: KeyPath) -> Layer:
         """What a run, a group or a search sets for an architecture."""
@@ -190,11 +189,11 @@ class Architectures:
         return layer
 
     def layer(
-        self, architecture: Architecture, keys: Mapping[str, Any], path: KeyPath, *, also: Iterable[str]
+        self, architecture: Architecture, keys: Mapping[str, Json], path: KeyPath, *, also: Iterable[str]
     ) -> Layer:
         """One place's keys, each a setting of the architecture or a key of `data`; ``also`` are other legal ones."""
-        settings: dict[str, Any] = {}
-        data: dict[str, Any] = {}
+        settings: dict[str, Value] = {}
+        data: dict[str, Json] = {}
         for name, value in keys.items():
             if name in architecture.settings:
                 settings[name] = self.value_of(architecture.settings[name], value, (*path, name))
@@ -215,8 +214,8 @@ class Architectures:
     def value_of(self, setting: Setting, value: Any, path: KeyPath) -> Any:
         """A value in its setting's type; the setting's default with the problem noted."""
         try:
-            return setting.read(value)
-        except (ValueError, OverflowError) as error:
+            return read_value(setting, value)
+        except InputError as error:
             self._findings.add(path, str(error))
             return setting.default
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data.settings import Data
+from jobs.settings import ModelSettings, Value
+from sharedfs.typed_json import Json
 from slurm.array import Site
 
 
@@ -34,24 +36,27 @@ class Cluster(Site):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One fixed experiment: every setting of its architecture resolved, the seed among them."""
+    """One fixed experiment: every setting of its architecture, the seed among them."""
 
     group: str
     name: str  # as the manifest calls it; the same for all seeds of a run
     architecture: str
-    settings: Mapping[str, Any]
+    settings: ModelSettings
     data: Data
     resources: Mapping[str, Resources]  # by stage
     reference: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
-        return int(self.settings.get("seed", 0))
+        return int(getattr(self.settings, "seed", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A search: ``settings`` are the fixed ones, ``space`` the distributions of the others."""
+    """A search: ``settings`` are the fixed ones, but for those that ``searched`` names: every point has its own.
+
+    ``space`` has a distribution for each of these, and for those that depend on what was drawn.
+    """
 
     name: str
     architecture: str
@@ -59,10 +64,11 @@ class Search:
     trials: int
     parallel: int
     metric: str
-    space: Mapping[str, Any]
-    stopping: Mapping[str, Any] | None
+    space: Mapping[str, Json]
+    stopping: Mapping[str, Mapping[str, Value]] | None
     seed: int
-    settings: Mapping[str, Any]
+    settings: ModelSettings
+    searched: frozenset[str]
     data: Data
     resources: Mapping[str, Resources]
     evaluate_best: int = 1
@@ -76,7 +82,7 @@ class Manifest:
 
     name: str
     path: Path
-    document: Mapping[str, Any]  # after include and --set, before expansion: what a submission keeps
+    document: Mapping[str, Json]  # after include and --set, before expansion: what a submission keeps
     storage: Path
     cluster: Cluster
     runs: tuple[Run, ...]

@@ -7,22 +7,26 @@ tables are those schemas, its text is `reference.md.jinja`.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from jobs import models
 from jobs.data.settings import Data
 from jobs.search import algorithms, stopping
 from jobs.search.space import DISTRIBUTIONS
-from jobs.settings import TRAINING, Setting
+from jobs.settings import Setting, describe
+from jobs.training.settings import TrainingSettings
 from pipeline.manifest.expansion import FIGURES, setting_owners
 from pipeline.manifest.resources import DEFAULTS
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 _NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
 _EXACTLY_ONE: Schema = {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
 
@@ -102,14 +106,8 @@ def setting_schema(setting: Setting) -> Schema:
 
 
 def _values(setting: Setting) -> Schema:
-    if setting.type == "str":
-        return {"enum": list(setting.choices)}
-    bounds = {"minimum": setting.low, "exclusiveMinimum": setting.above, "maximum": setting.high}
-    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-    if setting.type == "ints":
-        return {"type": "array", "minItems": setting.items, "items": bounds | {"type": "integer"}}
-    schema = bounds | {"type": _TYPES[setting.type]}
-    return {"anyOf": [schema, {"type": "null"}]} if setting.default is None else schema
+    schema: Schema = TypeAdapter(setting.annotation).json_schema()
+    return schema
 
 
 def _settings(settings: Iterable[Setting]) -> Schema:
@@ -125,7 +123,7 @@ def _space(settings: Iterable[Setting]) -> Schema:
         if setting.plumbing:
             continue
         kinds = {"choice": {"type": "array", "minItems": 1, "items": _values(setting)}}
-        kinds |= ranges if setting.type in ("int", "float") else {}
+        kinds |= ranges if setting.is_number else {}
         properties[setting.name] = {"type": "object", "properties": kinds, **_EXACTLY_ONE}
     options = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
     conditional = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
@@ -133,7 +131,7 @@ def _space(settings: Iterable[Setting]) -> Schema:
 
 
 def _stopping() -> Schema:
-    rules = {name: _settings(stopping.load(name).SETTINGS) | {"type": ["object", "null"]} for name in stopping.names()}
+    rules = {name: _settings(describe(stopping.load(name))) | {"type": ["object", "null"]} for name in stopping.names()}
     return {"anyOf": [{"type": "object", "properties": rules, **_EXACTLY_ONE}, {"type": "null"}]}
 
 
@@ -168,20 +166,29 @@ def page() -> str:
         sections=sections,
         text=_text,
         table=_table,
-        training=_settings(TRAINING),
+        training=_settings(describe(TrainingSettings)),
         architectures=[
-            _described(name, description) | {"kind": description.KIND}
-            for name, description in ((name, models.describe(name)) for name in models.names())
+            _described(name, models.load(name), _own(name)) | {"kind": models.load(name).KIND}
+            for name in models.names()
         ],
-        stopping_rules=[_described(name, stopping.load(name)) for name in stopping.names()],
+        stopping_rules=[
+            _described(name, sys.modules[stopping.load(name).__module__], describe(stopping.load(name)))
+            for name in stopping.names()
+        ],
         default_resources=DEFAULTS,
         value=_value,
     )
 
 
-def _described(name: str, module: Any) -> dict[str, Any]:
+def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> dict[str, Any]:
     summary = (module.__doc__ or "").partition("\n")[0]
-    return {"name": name, "summary": summary, "settings": _settings(module.SETTINGS)}
+    return {"name": name, "summary": summary, "settings": _settings(settings)}
+
+
+def _own(architecture: str) -> list[Setting]:
+    """The settings of an architecture that are not those of training."""
+    shared = {setting.name for setting in describe(TrainingSettings)}
+    return [setting for setting in models.all_settings(architecture) if setting.name not in shared]
 
 
 def _text(section: Schema) -> str:

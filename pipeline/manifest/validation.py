@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from jobs.errors import KeyPath, did_you_mean
+from jobs.errors import InputError, KeyPath, did_you_mean
+from jobs.settings import Setting
 from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
+from sharedfs.typed_json import Undecodable
 
 Model = TypeVar("Model", bound=BaseModel)
 NAME_LENGTH_MAX = 100
@@ -85,6 +88,21 @@ def read(model: type[Model], value: Mapping[str, Any]) -> Model:
     """A section read strictly; raises pydantic's ValidationError."""
     # Through JSON: strict there still takes a list for a tuple and a whole number for a float.
     return model.model_validate_json(json.dumps(value), strict=True)
+
+
+@cache
+def _adapter(setting: Setting) -> TypeAdapter[Any]:
+    return TypeAdapter(setting.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def read_value(setting: Setting, value: object) -> Any:
+    """What a person wrote for a setting, in its type and range; raises InputError saying what would be right."""
+    try:
+        return _adapter(setting).validate_python(setting.read(value))
+    except Undecodable as error:
+        raise InputError(error.message) from error
+    except ValidationError as error:
+        raise InputError(_message(error.errors(include_url=False)[0], (), BaseModel)) from error
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> list[tuple[KeyPath, str, bool]]:

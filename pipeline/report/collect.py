@@ -12,6 +12,7 @@ import orjson
 from jobs import models
 from jobs.search.importance import importance
 from jobs.search.summary import winner
+from jobs.settings import values
 from jobs.storage import Storage
 from jobs.training.run import SETTINGS
 from pipeline.decisions.task_state import TaskState
@@ -188,7 +189,7 @@ def result_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str,
 
 @cache
 def _plumbing(architecture: str) -> frozenset[str]:
-    return frozenset(setting.name for setting in models.settings(architecture) if setting.plumbing)
+    return frozenset(setting.name for setting in models.all_settings(architecture) if setting.plumbing)
 
 
 @dataclass(slots=True)
@@ -258,10 +259,10 @@ class _Reader:
     def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
         trial = self.trials.get(train_id or "")
         if trial is not None:
-            return {**row.settings, **trial.settings}, trial.epochs
+            return {**row.fixed, **trial.settings}, trial.epochs
+        settings = row.fixed
         if train_id is None:
-            return row.settings, ()
-        settings = row.settings
+            return settings, ()
         if row.search is not None:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
@@ -329,18 +330,19 @@ def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskS
 
 def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, given: TaskState) -> Trial:
     part = _part(storage, task_id, given)
-    point = _point(storage, planned.id, number)
+    point, search = _point(storage, planned.id, number), planned.search
     figures = records.figures(part.result)
     if "value" in figures:
         figures[planned.search.metric] = figures["value"]
     stopped = part.result.get("stopped")
+    fixed = {name: value for name, value in values(search.settings).items() if name not in search.searched}
     return Trial(
         id=task_id,
         number=number,
         state=part.state,
         cause=part.cause,
         point=point,
-        settings={**planned.search.settings, **point},
+        settings={**fixed, **point},
         figures=figures,
         epochs=records.read_epochs(f"{storage.runs}/{task_id}"),
         gpu_hours=given.gpu_hours,

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Annotated
 
-from jobs.models import DROPOUT, EMBEDDING_DROPOUT, HIDDEN_LAYERS, WORDS
-from jobs.settings import Setting
+from annotated_types import Ge, Le, MinLen
+
+from jobs.models import NetworkSettings, Width
+from jobs.settings import ORIGINAL, Doc, settings
 
 KIND = "network"
-SETTINGS = (
-    replace(HIDDEN_LAYERS, default=[128]),
-    DROPOUT,
-    EMBEDDING_DROPOUT,
-    Setting(name="filters_count", type="int", default=100, low=1, high=65_536, doc="filters of each length"),
-    Setting(
-        name="filters_length", type="ints", default=[2, 3, 4], low=1, high=1_024, doc="lengths of the filters, in words"
-    ),
-    *WORDS,
-)
+REVISION = 1
 
 
-def check(settings: Mapping[str, Any], max_length: int) -> str | None:
-    """A filter longer than any title, or the same length twice."""
-    lengths = settings["filters_length"]
-    if max(lengths) > max_length:
-        return f"filters_length: a filter of {max(lengths)} words is longer than max_length, {max_length}"
-    if len(set(lengths)) < len(lengths):
-        return f"filters_length: {lengths} names a length twice"
-    return None
+@settings
+class Settings(NetworkSettings):
+    """Those of every network, and the filters'."""
+
+    hidden_layers: Annotated[
+        tuple[Width, ...],
+        ORIGINAL,
+        Doc("widths of the hidden layers; [] for none: a linear classifier of the pooled title"),
+    ] = (128,)
+    filters_count: Annotated[Width, ORIGINAL, Doc("filters of each length")] = 100
+    filters_length: Annotated[
+        tuple[Annotated[int, Ge(1), Le(1_024)], ...], MinLen(1), ORIGINAL, Doc("lengths of the filters, in words")
+    ] = (2, 3, 4)
+
+    def check(self, max_length: int) -> str | None:
+        """A filter longer than any title, or the same length twice."""
+        lengths = self.filters_length
+        if max(lengths) > max_length:
+            return f"filters_length: a filter of {max(lengths)} words is longer than max_length, {max_length}"
+        if len(set(lengths)) < len(lengths):
+            return f"filters_length: {list(lengths)} names a length twice"
+        return None

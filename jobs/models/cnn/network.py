@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from jobs.models.layers import Projection, WordEmbedding, build_head, per_word_p
 
 if TYPE_CHECKING:
     from jobs.data.batches import Batch
+    from jobs.models.cnn import Settings
 
 
 # Titles laid out by time, longest first, without padding: all first words, then all second words, and so on. Sorted so,
@@ -235,8 +236,8 @@ class Cnn(nn.Module):
         return self.head(self.relu(maxima + self.bias))  # type: ignore[no-any-return]
 
 
-def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
     """A CNN over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
-    filters = Filters(tuple(settings["filters_length"]), settings["filters_count"])
+    filters = Filters(settings.filters_length, settings.filters_count)
     return Cnn(words, build_head(settings, features=len(filters.lengths) * filters.count, classes=classes), filters)

@@ -20,6 +20,7 @@ from jobs.storage import open_plain
 if TYPE_CHECKING:
     from jobs.context import Context
     from jobs.data.dataset import Dataset, Split
+    from jobs.models.linear import Settings
 
 FILE = "model.npz"
 ROWS = 65_536  # titles scored at once
@@ -152,7 +153,7 @@ def load(folder: Path) -> Linear:
         )
 
 
-def fit(dataset: Dataset, settings: Mapping[str, Any], context: Context | None = None) -> Linear:
+def fit(dataset: Dataset, settings: Settings, context: Context | None = None) -> Linear:
     """Fit on the training split; only the scale of the logits is chosen on the validation split.
 
     The loss of a softmax over ``scale`` x decision values (temperature scaling: Guo and others, 2017) is least on
@@ -162,13 +163,13 @@ def fit(dataset: Dataset, settings: Mapping[str, Any], context: Context | None =
     terms = Terms.fit(
         train,
         vocabulary=dataset.vocabulary_size,
-        longest=settings["ngrams"],
-        min_count=settings["min_count"],
-        sublinear=settings["sublinear"],
+        longest=settings.ngrams,
+        min_count=settings.min_count,
+        sublinear=settings.sublinear,
     )
     labels = np.asarray(train.labels, dtype=np.int64)
     if context is not None:
-        context.log(f"linear: {len(train)} titles, {terms.size} n-grams, {settings['solver']}")
+        context.log(f"linear: {len(train)} titles, {terms.size} n-grams, {settings.solver}")
         context.progress(force=True, phase="fitting", done=0, total=len(train), unit="titles")
     classifier = _classifier(settings)
     classifier.fit(terms.transform(train, 0, len(train)), labels)
@@ -177,12 +178,12 @@ def fit(dataset: Dataset, settings: Mapping[str, Any], context: Context | None =
     return Linear(terms=terms, weights=weights, bias=bias, scale=_scale(fitted, dataset.splits["validation"]))
 
 
-def _classifier(settings: Mapping[str, Any]) -> Any:
-    weights = "balanced" if settings["class_weights"] == "balanced" else None
-    shared = {"loss": settings["loss"], "max_iter": settings["max_passes"], "random_state": settings["seed"]}
-    if settings["solver"] == "liblinear":
-        return LinearSVC(C=settings["c"], class_weight=weights, **shared)
-    return SGDClassifier(alpha=settings["alpha"], class_weight=weights, **shared)
+def _classifier(settings: Settings) -> Any:
+    weights = "balanced" if settings.class_weights == "balanced" else None
+    shared = {"loss": settings.loss, "max_iter": settings.max_passes, "random_state": settings.seed}
+    if settings.solver == "liblinear":
+        return LinearSVC(C=settings.c, class_weight=weights, **shared)
+    return SGDClassifier(alpha=settings.alpha, class_weight=weights, **shared)
 
 
 def _complete(classifier: Any, *, classes: int, features: int) -> tuple[np.ndarray, np.ndarray]:

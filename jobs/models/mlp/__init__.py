@@ -1,16 +1,12 @@
 """MLP: the mean of a title's word vectors, then hidden layers."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-from jobs.models import HEAD, WORDS
+from jobs.models import NetworkSettings
+from jobs.settings import settings
 
 KIND = "network"
-SETTINGS = (*HEAD, *WORDS)
+REVISION = 1
 
 
-def check(_settings: Mapping[str, Any], _max_length: int) -> str | None:
-    """Nothing that its settings can get wrong between them."""
-    return None
+@settings
+class Settings(NetworkSettings):
+    """Those of every network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from jobs.models.layers import PAD, WordEmbedding, build_head
 
 if TYPE_CHECKING:
     from jobs.data.batches import Ahead, Batch
+    from jobs.models.mlp import Settings
 
 
 class Mlp(nn.Module):
@@ -82,7 +82,7 @@ class _Mean(Function):
         return rows, None, None, None
 
 
-def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
     """An MLP over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
     return Mlp(words, build_head(settings, features=words.size, classes=classes))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from jobs.models import HEAD, WORDS
-from jobs.settings import Setting
+from annotated_types import Ge, Le
+
+from jobs.models import NetworkSettings, Width
+from jobs.settings import ORIGINAL, Doc, settings
 
 KIND = "network"
-SETTINGS = (
-    *HEAD,
-    Setting(name="lstm_layers", type="int", default=1, low=1, high=64, doc="LSTMs on top of each other"),
-    Setting(name="lstm_features", type="int", default=128, low=1, high=65_536, doc="size of an LSTM's state"),
-    *WORDS,
-)
+REVISION = 1
 
 
-def check(_settings: Mapping[str, Any], _max_length: int) -> str | None:
-    """Nothing that its settings can get wrong between them."""
-    return None
+@settings
+class Settings(NetworkSettings):
+    """Those of every network, and the LSTM's."""
+
+    lstm_layers: Annotated[int, Ge(1), Le(64), ORIGINAL, Doc("LSTMs on top of each other")] = 1
+    lstm_features: Annotated[Width, ORIGINAL, Doc("size of an LSTM's state")] = 128

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from jobs.models.layers import WordEmbedding, build_head, per_word_path
 
 if TYPE_CHECKING:
     from jobs.data.batches import Batch
+    from jobs.models.rnn import Settings
 
 
 OVERHEAD = 32  # what a group costs at each time step on top of its titles, in the work of so many titles
@@ -140,8 +141,8 @@ def unsupported(device: torch.device, precision: str) -> str | None:
     return None
 
 
-def build(settings: Mapping[str, Any], *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
     """An RNN over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
-    layers, features = settings["lstm_layers"], settings["lstm_features"]
+    layers, features = settings.lstm_layers, settings.lstm_features
     return Rnn(words, build_head(settings, features=features, classes=classes), layers=layers, features=features)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from jobs.search.algorithms import Observation
 from jobs.search.space import Choice, Dimension, Draws, Range, Space
 
+REVISION = 1
+
 
 def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:  # noqa: ARG001 - what every algorithm is given
     """Draws that depend on the seed alone."""

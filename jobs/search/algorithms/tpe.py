@@ -9,6 +9,7 @@ from typing import Any
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Choice, Dimension, Draws, Range, Space, labels
 
+REVISION = 1
 STARTUP = 10
 """Trials with a result before the estimator is asked; hyperopt's own 20 would leave a search of 30 mostly random."""
 

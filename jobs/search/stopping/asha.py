@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from jobs.settings import Setting
+from annotated_types import Ge, Le
 
-SETTINGS = (
-    Setting(name="grace_epochs", type="int", default=1, low=1, high=100_000, doc="epochs every trial is given"),
-    Setting(name="reduction", type="int", default=3, low=2, high=1000, doc="one trial in so many goes on at each rung"),
-)
+from jobs.settings import ORIGINAL, Doc, settings
 
-
-def milestones(settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
-    """Rungs: grace, grace * reduction, grace * reduction^2, ... below a trial's last epoch."""
-    rungs = []
-    rung = int(settings["grace_epochs"])
-    while rung < epochs:
-        rungs.append(rung)
-        rung *= int(settings["reduction"])
-    return tuple(rungs)
+REVISION = 1
 
 
-def promoted(values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
-    """The trials in the top 1/reduction of those that reached a rung; of equals the earlier one is better.
+@settings
+class Rule:
+    """Successive halving over the epochs of a trial."""
 
-    With fewer than ``reduction`` trials at a rung the top is empty until the search is over; then it is the best
-    one, so that a search's winner has trained to its last epoch.
-    """
-    places = len(values) // int(settings["reduction"])
-    if final:
-        places = max(1, places)
-    return set(sorted(values, key=lambda number: (-values[number], number))[:places])
+    grace_epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("epochs every trial is given")] = 1
+    reduction: Annotated[int, Ge(2), Le(1000), ORIGINAL, Doc("one trial in so many goes on at each rung")] = 3
+
+    def milestones(self, epochs: int) -> tuple[int, ...]:
+        """Rungs: grace, grace * reduction, grace * reduction^2, ... below a trial's last epoch."""
+        rungs = []
+        rung = self.grace_epochs
+        while rung < epochs:
+            rungs.append(rung)
+            rung *= self.reduction
+        return tuple(rungs)
+
+    def promoted(self, values: Mapping[int, float], *, final: bool) -> set[int]:
+        """The trials in the top 1/reduction of those that reached a rung; of equals the earlier one is better.
+
+        With fewer than ``reduction`` trials at a rung the top is empty until the search is over; then it is the best
+        one, so that a search's winner has trained to its last epoch.
+        """
+        places = len(values) // self.reduction
+        if final:
+            places = max(1, places)
+        return set(sorted(values, key=lambda number: (-values[number], number))[:places])

@@ -1,0 +1,32 @@
+"""What tests of models need: settings and recipes made of a few values, the others at their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs import models
+from jobs.models import Recipe
+from jobs.search.study import METRICS, Definition
+from jobs.settings import ModelSettings, deciding
+from sharedfs.typed_json import Json
+
+
+def settings_with(architecture: str, **given: object) -> ModelSettings:
+    """An architecture's settings: those given that it has, typed and unchecked, the others at their defaults."""
+    known = models.all_settings(architecture)
+    typed = {setting.name: setting.read(given[setting.name]) for setting in known if setting.name in given}
+    return models.settings_class(architecture)(**typed)
+
+
+def recipe_with(architecture: str, dataset: str = "made", **given: object) -> Recipe:
+    """A recipe with ``settings_with`` these."""
+    return Recipe(architecture=architecture, dataset=dataset, settings=settings_with(architecture, **given))
+
+
+def definition_with(architecture: str, dataset: str, space: Mapping[str, Json], **given: Any) -> Definition:
+    """A search's definition as a plan makes it; ``given`` are its other fields, with ``settings`` of a few values."""
+    decide = deciding(settings_with(architecture, **given.pop("settings", {})))
+    fixed = {name: value for name, value in decide.items() if name not in space}
+    usual: dict[str, Any] = {"algorithm": "random", "metric": METRICS[0], "stopping": None, "seed": 0}
+    return Definition(architecture=architecture, dataset=dataset, space=space, settings=fixed, **{**usual, **given})
