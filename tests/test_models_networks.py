@@ -161,4 +161,5 @@ def test_defaults_are_sound_and_documented(name: str) -> None:
     settings = models.settings(name)
     assert len({setting.name for setting in settings}) == len(settings)
     assert all(setting.doc for setting in settings)
-    assert models.describe(name).check(resolve(settings), 32) is None
+    check = getattr(models.describe(name), "check", None)
+    assert check is None or check(resolve(settings), 32) is None

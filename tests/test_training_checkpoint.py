@@ -117,7 +117,7 @@ def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: p
     monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setenv("TANDA_WARNING_S", "20")
     said: list[str] = []
-    saver = Saver(cadence_s=600, say=said.append)
+    saver = Saver(cadence_s=600, log=said.append)
 
     def slow() -> None:
         clock[0] += 15
@@ -139,7 +139,7 @@ def test_epochs_too_short_to_be_worth_a_save_share_one(monkeypatch: pytest.Monke
         clock[0] += 0.1
         saves.append(clock[0])
 
-    saver = Saver(cadence_s=600, say=print)
+    saver = Saver(cadence_s=600, log=print)
     for _ in range(100):
         clock[0] += 1.0
         saver.on_epoch_end(save)

@@ -1,9 +1,9 @@
 """Architectures, each one folder here, found by its name; their settings are read without importing torch.
 
-A folder's ``__init__`` holds ``KIND`` (``network`` or ``estimator``), ``SETTINGS`` (its own) and
+A folder's ``__init__`` holds ``KIND`` (``network`` or ``estimator``) and ``SETTINGS`` (its own), and may hold
 ``check(settings, max_length)``, which returns what is wrong between settings, or None. A network's ``network.py``
-holds ``build``, and may hold ``unsupported(device, precision)``, which returns why it can't be computed so on that
-device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
+holds ``build``, and may hold ``unsupported(device, precision)``, which returns why that device can't compute it with
+that precision, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ class Architectures:
             value = self._defaults.get(setting.name, setting.default)
             base[setting.name] = self.value_of(setting, value, ("defaults", setting.name))
         description = models.describe(name)
-        return Architecture(name=name, kind=description.KIND, settings=settings, base=base, check=description.check)
+        check = getattr(description, "check", lambda _settings, _max_length: None)
+        return Architecture(name=name, kind=description.KIND, settings=settings, base=base, check=check)
 
     def section_layer(self, architecture: Architecture, section: Run | Group | Search, path: KeyPath) -> Layer:
         """What a run, a group or a search sets for an architecture."""

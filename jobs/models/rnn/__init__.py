@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from jobs.models import HEAD, WORDS
 from jobs.settings import Setting
 
@@ -15,8 +12,3 @@ SETTINGS = (
     Setting(name="lstm_features", type="int", default=128, low=1, high=65_536, doc="size of an LSTM's state"),
     *WORDS,
 )
-
-
-def check(_settings: Mapping[str, Any], _max_length: int) -> str | None:
-    """Nothing that its settings can get wrong between them."""
-    return None
