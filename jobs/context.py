@@ -90,7 +90,7 @@ def allotted_cpus() -> int:
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The GPUs that CUDA_VISIBLE_DEVICES names, by index or id; CUDA reads it up to the first that is none.
 
-    Its twin is ``slurm.machine.visible_gpus``: these two packages know nothing of each other.
+    Its twin is ``slurm.element.visible_gpus``: these two packages know nothing of each other.
     """
     names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
     # NoDevFiles is Slurm's word for none; a negative index is CUDA's.

@@ -17,9 +17,8 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from pipeline.status import done_ids
 from pipeline.submission import commit, snapshot, write_source
-from slurm.array import Array, Dependency, Resources
+from slurm.array import Array, Dependency, Resources, array_id
 from slurm.executors.slurm import SlurmArrays
-from slurm.job_ids import base
 from slurm.owned import owner_writes
 
 Packs = tuple[tuple[Planned, ...], ...]
@@ -229,7 +228,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     paths: list[Path] = []
     for number, array in enumerate(_arrays(plan, folder), start=1):
         written = slurm.write_scripts(_without_dependencies(array), folder)
-        after = sorted({int(base(job)) for way in array.after for job in way.jobs if job})
+        after = sorted({int(array_id(job)) for way in array.after for job in way.jobs if job})
         option = f"--dependency=afterany:{':'.join(f'$job{job}' for job in after)} " if after else ""
         calls = [f"$(sbatch --parsable {option}{shlex.quote(str(path))})" for path in written]
         lines.append(f"job{number}={':'.join(calls)}")

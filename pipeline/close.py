@@ -25,7 +25,7 @@ from pipeline.report import build
 from pipeline.status import summary_line, task_states
 from pipeline.submission import SOURCE, Submission
 from pipeline.submit import submit_plan
-from slurm.array import SubmitError
+from slurm.errors import SubmitError
 from slurm.owned import check_own
 
 

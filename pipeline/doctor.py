@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from jobs.storage import claim, publish_folder, write_whole
-from slurm.commands import SlurmError
+from slurm.errors import SlurmError
 from slurm.limits import Limits, read
 
 CLAIMANTS = 4

@@ -29,7 +29,7 @@ from pipeline.decisions.task_state import (
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
-from slurm.query import GONE, RUNNING, UNKNOWN, WAITING
+from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
 TRIAL_STATES = ("running", "paused", "lost", "stopped", "failed", "done", "waiting")

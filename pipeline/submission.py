@@ -21,7 +21,8 @@ from jobs.errors import DamagedFileError
 from jobs.storage import OWNER_WRITES, Storage, claim, read_json, write_json, write_whole
 from pipeline.lock import Lock, exclusive
 from pipeline.plan import Plan
-from slurm.output import Sent, warn_once
+from slurm.commands import warn_once
+from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
@@ -70,9 +71,11 @@ class Submission:
         path = storage.submissions / self.name / "submission.json"
         write_json(path, asdict(self), permissions=OWNER_WRITES)
 
-    def sent(self, array: Queued) -> Sent:
+    def sent(self, array: Queued) -> JobIdentity:
         """What the scheduler must show of the jobs of an array, if it shows anything."""
-        return Sent(time=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster)
+        return JobIdentity(
+            submitted=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster
+        )
 
     def with_array(self, array: Queued) -> Submission:
         return replace(self, arrays=(*self.arrays, array))

@@ -24,7 +24,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
 from slurm.executors.recording import Recording
-from slurm.query import JobState
+from slurm.job_state import JobState
 
 
 class Stored:

@@ -18,7 +18,7 @@ from pipeline.doctor import examine
 from pipeline.gc import find_unreferenced, remove
 from pipeline.manifest import load
 from pipeline.plan import make_plan
-from slurm.commands import SlurmError
+from slurm.errors import SlurmError
 
 CHECKS = (
     "exclusive folders", "exclusive files", "rename replaces a file", "rename refuses a full folder",

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, judged, queue_of
 
-from slurm import accounting
-from slurm.commands import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
+from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
+from slurm.job_state import CAUSES, STATES, JobIdentity
 from slurm.limits import parse_config, parse_minutes, parse_partitions
-from slurm.output import Sent
-from slurm.query import CAUSES, STATES, states
+from slurm.query import parse_accounting, states
 from slurm.reasons import explain, is_launch_held
 
 __all__ = ["fake_slurm"]
@@ -67,11 +66,11 @@ def test_every_start_is_counted() -> None:
     assert (found.restarts, found.elapsed_s, found.node) == (1, 40, "n1")
     assert found.gpu_hours == pytest.approx(40 / 3600)
     assert found.waited_s == 1 + 20
-    assert (found.max_rss_mb, found.mem_mb) == (2048, 1024)
+    assert found.max_rss_mb == 2048
 
 
 def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
-    rows = accounting.parse(accounted(SACCT)).rows
+    rows = parse_accounting(accounted(SACCT)).rows
     assert [row.state for id_ in ("1_1", "1_2", "1_3") for row in rows[id_]] == ["PENDING"] * 3
     assert (rows["1_0"][0].max_rss_mb, rows["1_0"][0].gpus, rows["1_0"][0].node) == (3100 / 1024, 2, "n1")
 
@@ -126,7 +125,7 @@ def test_without_accounting_a_forgotten_job_is_gone(fake_slurm: Path) -> None:
 def test_an_id_that_was_used_before_is_not_confused(fake_slurm: Path) -> None:
     (fake_slurm / "sacct.txt").write_text(accounted(SACCT))
     assert states(["5"])["5"].state == "failed"
-    later = states(["5"], sent={"5": Sent(time=1795460790 + 3600)})["5"]
+    later = states(["5"], sent={"5": JobIdentity(submitted=1795460790 + 3600)})["5"]
     assert (later.state, later.reason) == ("gone", "under its number Slurm has a job submitted before ours")
 
 
@@ -170,12 +169,11 @@ def test_limits_as_slurm_prints_them() -> None:
     assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
         None, 2880, 270, 30, None,
     ]  # fmt: skip
-    text = "gpu*|up|1-00:00:00|2|gpu:a100:4(S:0-1)\ngpu*|up|1-00:00:00|1|gpu:v100:2\ncpu|down|infinite|3|(null)\n"
-    gpu, cpu = parse_partitions(text)
-    assert (gpu.name, gpu.default, gpu.nodes, gpu.gpus, gpu.time_limit_min) == (
-        "gpu", True, 3, {"a100": 8, "v100": 2}, 1440,
-    )  # fmt: skip
-    assert (cpu.up, cpu.gpus, cpu.time_limit_min) == (False, {}, None)
+    text = "gpu*|1-00:00:00|2|gpu:a100:4(S:0-1)\ngpu*|1-00:00:00|1|gpu:v100:2\ncpu|infinite|3|(null)\n"
+    gpu, cpu, old = parse_partitions(text + "old|30:00|2|gpu:1\n")
+    assert (gpu.name, gpu.gpus, gpu.time_limit_min) == ("gpu", {"a100": 8, "v100": 2}, 1440)
+    assert (cpu.name, cpu.gpus, cpu.time_limit_min) == ("cpu", {}, None)
+    assert (old.name, old.gpus, old.time_limit_min) == ("old", {"gpu": 2}, 30)
 
 
 @pytest.mark.parametrize(

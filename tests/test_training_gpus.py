@@ -14,7 +14,7 @@ from jobs.storage import Storage, read_json, write_json
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
-from slurm.machine import visible_gpus
+from slurm.element import visible_gpus
 
 WORDS = "The NVIDIA driver on your system is too old (found version 12040)."
 

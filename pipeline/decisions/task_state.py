@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.task import Record
-    from slurm.query import JobState
+    from slurm.job_state import JobState
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
