@@ -165,7 +165,7 @@ def test_what_slurm_holds_since_a_start_failed_is_released(stored: Stored, monke
         states = {planned.id: replace(waiting, id=planned.id, reason=reason) for planned in stored.made.plan.tasks}
         monkeypatch.setattr(submit, "task_states", lambda _plan, states=states: states)
         assert submit.submit_plan(stored.made.plan, executor="slurm").released == released
-    assert recorder.submitted_count == [("release", ("7_0",))]
+    assert recorder.orders == [("release", ("7_0",))]
 
 
 # The closing job.
