@@ -26,8 +26,12 @@ def recall(support: NDArray[np.int64], correct: NDArray[np.int64]) -> NDArray[np
 
 def balanced_accuracy(support: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
     """Mean recall over the categories that have titles: scikit-learn's ``balanced_accuracy_score``."""
-    present = support > 0
-    return float(np.mean(correct[present] / support[present]))
+    return mean_recall(recall(support, correct))
+
+
+def mean_recall(recalls: NDArray[np.float64]) -> float:
+    """Balanced accuracy from recalls (C,), of which those of categories without titles are NaN."""
+    return float(np.mean(recalls[np.isfinite(recalls)]))
 
 
 def accuracy(support: NDArray[np.int64], correct: NDArray[np.int64]) -> float:

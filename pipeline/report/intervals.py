@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jobs.training.metrics import mean_recall
 from pipeline.report.records import Split
 
 Z_95 = 1.959963984540054
@@ -19,7 +20,7 @@ CHUNK = 512  # splits in one array: bounds the memory that thousands of runs tak
 
 def balanced_accuracy(split: Split) -> float:
     """Mean recall over the categories that have titles, as scikit-learn's ``balanced_accuracy_score``."""
-    return float(np.nanmean(split.recall)) if np.isfinite(split.recall).any() else math.nan
+    return mean_recall(split.recall) if np.isfinite(split.recall).any() else math.nan
 
 
 def intervals(splits: Sequence[Split]) -> np.ndarray:

@@ -137,33 +137,32 @@ def _bounds(collected: Collected, top: Entry, others: Iterable[Entry], split: st
     """Upper bounds of the p values from recalls alone; 1 where the titles are not the same."""
     bounds = {entry.position: 1.0 for entry in others}
     mine = recall(collected, top, split)
-    theirs = {
-        entry.position: found
-        for entry in others
-        if entry.first.row.dataset == top.first.row.dataset and (found := recall(collected, entry, split)) is not None
-    }
-    if mine is None or not theirs:
+    if mine is None:
         return bounds
-    same = {position: found for position, found in theirs.items() if np.array_equal(found.support, mine.support)}
+    same: dict[int, np.ndarray] = {}
+    for entry in others:
+        theirs = recall(collected, entry, split) if entry.first.row.dataset == top.first.row.dataset else None
+        if theirs is not None and np.array_equal(theirs.support, mine.support):
+            same[entry.position] = theirs.recall
     if not same:
         return bounds
-    rows = np.stack([found.recall for found in same.values()])
-    gaps = np.nanmean(mine.recall) - np.nanmean(rows, axis=1)
+    rows = np.stack(list(same.values()))
+    gaps = balanced_accuracy(mine) - np.nanmean(rows, axis=1)
     values = greatest_p(gaps, rows, mine.recall, mine.support)
     return bounds | {position: float(value) for position, value in zip(same, values, strict=True)}
 
 
 def recall(collected: Collected, entry: Entry, split: str) -> Split | None:
     """An entry's mean recall over its finished seeds."""
-    found = [evaluation[split] for result in entry.done if split in (evaluation := collected.evaluation(result))]
-    if not found:
+    splits = [evaluation[split] for result in entry.done if split in (evaluation := collected.evaluation(result))]
+    if not splits:
         return None
-    if len(found) == 1:
-        return found[0]
-    if any(len(one.recall) != len(found[0].recall) for one in found):
+    if len(splits) == 1:
+        return splits[0]
+    if any(len(one.recall) != len(splits[0].recall) for one in splits):
         return None
-    mean = sum(one.recall for one in found) / len(found)
-    return Split(recall=np.asarray(mean), support=found[0].support)
+    mean = sum(one.recall for one in splits) / len(splits)
+    return Split(recall=np.asarray(mean), support=splits[0].support)
 
 
 def compare(collected: Collected, first: Entry, second: Entry, split: str) -> float:

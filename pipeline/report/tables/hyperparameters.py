@@ -26,7 +26,7 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
     )
     rows = tuple(
         (
-            Cell(entry.run, entry=entry.position),
+            Cell(entry.run, position=entry.position),
             Cell(entry.architecture),
             *(setting(values.get(name)) for name in names),
         )
