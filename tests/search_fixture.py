@@ -81,12 +81,12 @@ def fake_train(
 ) -> Callable[[Context, Mapping[str, Any], StopAtRung], Any]:
     """Training as the stage sees it; ``check`` may raise what an epoch ends with."""
 
-    def train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
+    def train(context: Context, settings: Mapping[str, Any], stop_at_rung: StopAtRung) -> Any:
         saved = context.folder / "checkpoint.json"
         lines: list[dict[str, Any]] = read_json(saved)["journal"] if saved.exists() else []
         context.attempt.check()
         metrics_log.rewrite(context.folder, lines)
-        if lines and judge(lines) is not None:
+        if lines and stop_at_rung(lines) is not None:
             return _finish(context, lines, "stopped by the search")
         while True:
             epoch = len(lines) + 1
@@ -102,7 +102,7 @@ def fake_train(
             context.attempt.check()
             metrics_log.append(context.folder, line)
             lines.append(line)
-            stop = judge(lines)
+            stop = stop_at_rung(lines)
             write_json(saved, {"journal": lines})
             if stop is not None or epoch == settings["epochs"]:
                 return _finish(context, lines, "stopped by the search" if stop else None)

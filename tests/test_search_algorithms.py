@@ -13,7 +13,7 @@ from search_fixture import SPACE, objective
 from jobs import models
 from jobs.search import algorithms
 from jobs.search.algorithms import Observation
-from jobs.search.space import Range, Space, labels, read_space
+from jobs.search.space import Range, Space, all_dimensions, read_space
 
 CONDITIONAL: dict[str, Any] = {
     "depth": {
@@ -58,7 +58,7 @@ def test_draws_are_legal_json_and_make_a_point(name: str, space: Space) -> None:
     ranges = {dimension.label: dimension for dimension in space.dimensions if isinstance(dimension, Range)}
     for past in search(name, space, 25):
         assert json.loads(json.dumps(past.draws)) == past.draws
-        assert set(past.draws) <= set(labels(space.dimensions))
+        assert set(past.draws) <= {dimension.label for dimension in all_dimensions(space.dimensions)}
         assert all(ranges[label].low <= past.draws[label] <= ranges[label].high for label in ranges)
         assert space.point(past.draws)
 

@@ -1,9 +1,9 @@
-"""A search as it lies on storage: its definition, its folder, what has been observed.
+"""A search as its files tell of it: its definition, its folder, its trials; readable at any moment, by any number.
 
 searches/<id>/search.json                  the definition, whose digest is the id
 searches/<id>/trials/0007/point.json       published with its folder, whole, before training begins
-searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once
-runs/<task id>/                            the trial's own run: journal, checkpoint, model, record
+searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once (``jobs.search.next_trial``)
+runs/<task id>/                            the trial's own run: metrics log, checkpoint, model, record
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Study:
         )
 
     def submitted_count(self) -> int:
-        """How many trials have been submitted: their tasks are written before any of them starts."""
+        """How many trials have been submitted; their tasks are written before any of them starts."""
         number = 0
         while (self.storage.run(self.task(number).id) / "task.json").exists():
             number += 1
@@ -98,8 +98,8 @@ class Study:
         """The stopping rule and its settings, or None."""
         return read_stopping(self.definition["stopping"])
 
-    def score(self, value: float) -> float:
-        """A value of the search's metric, turned so that larger is better."""
+    def score(self, value: float | None) -> float:
+        """A value of the search's metric, turned so that larger is better; none is worse than any."""
         return score(self.definition["metric"], value)
 
     def write(self) -> None:
@@ -124,10 +124,10 @@ def open_study(storage: Storage, search_id: str) -> Study:
 class Trial:
     """A trial that has a point.
 
-    ``state``: running; paused (saved, waits to be started again); lost (no sign of life, and its newest attempt has
-    no end); stopped early; done; failed, with its ``cause``. A stopped trial that is being continued is running,
+    ``state``: running; paused (saved, waits to be started again); lost (its newest attempt is stale, and
+    has no end); stopped early; done; failed, with its ``cause``. A stopped trial that is being continued is running,
     paused or lost, although it has a record. ``value`` is that of the search's metric, the best epoch's or the
-    last one's as ``keep`` says; ``folder`` is the run's, with journal and model.
+    last one's as ``keep`` says; ``folder`` is the run's, with metrics log and model.
     """
 
     number: int
@@ -155,18 +155,18 @@ def read_trials(study: Study) -> list[Trial]:
 
 def read_trial(study: Study, number: int) -> Trial:
     """One trial that has a point; raises FileNotFoundError when it has none."""
-    written = read_point(study, number)
-    folder = study.storage.run(written["task"])
-    settings = study.settings(written["point"])
-    record = _record(folder)
+    stored = read_point(study, number)
+    folder = study.storage.run(stored["task"])
+    settings = study.settings(stored["point"])
+    record = _read_sound_record(folder)
     continued = continuation(folder, record)
-    value, epochs = _reached(study, folder, None if continued else record, settings)
+    value, epochs = _progress_of(study, folder, None if continued else record, settings)
     return Trial(
         number=number,
-        task=written["task"],
+        task=stored["task"],
         folder=folder,
-        point=written["point"],
-        draws=written["draws"],
+        point=stored["point"],
+        draws=stored["draws"],
         state=continued or _state(folder, record),
         cause=record.cause if record else None,
         message=record.message if record else None,
@@ -179,17 +179,17 @@ def read_trial(study: Study, number: int) -> Trial:
 def read_point(study: Study, number: int) -> dict[str, Any]:
     """A trial's point.json: ``task``, ``point``, ``draws``; raises ValueError naming a damaged one."""
     path = study.trial(number) / "point.json"
-    written = read_json(path)
+    stored = read_json(path)
     kinds = {"task": str, "point": dict, "draws": dict}
-    if not isinstance(written, dict) or not all(isinstance(written.get(name), kind) for name, kind in kinds.items()):
+    if not isinstance(stored, dict) or not all(isinstance(stored.get(name), kind) for name, kind in kinds.items()):
         raise DamagedFileError(f"{path}: not a trial's point: it is damaged")
-    return written
+    return stored
 
 
-def _reached(
+def _progress_of(
     study: Study, folder: Path, record: Record | None, settings: Mapping[str, Any]
 ) -> tuple[float | None, int]:
-    """Value and epochs so far: from the record of a trial that ended well, else from its journal."""
+    """Value and epochs so far: from the record of a trial that succeeded, else from its metrics log."""
     if record is not None and "value" in record.result:
         return record.result["value"], int(record.result["epochs_run"])
     lines = metrics_log.read(folder)
@@ -210,12 +210,12 @@ def continuation(folder: Path, record: Record | None) -> str | None:
 
     None where there is no such attempt, and where it failed: then the record holds.
     """
-    # Of most records nothing but this is asked: the rules are looked up in a folder.
+    # First what is cheap: most records name no rule, and the rules are found by listing a folder.
     stopped = None if record is None else record.result.get("stopped")
     if record is None or stopped is None or stopped not in stopping.names():
         return None
-    begun = numbers(folder)
-    if not begun or begun[-1] <= record.attempt:
+    attempts = numbers(folder)
+    if not attempts or attempts[-1] <= record.attempt:
         return None
     if live(folder):
         return "running"
@@ -223,11 +223,11 @@ def continuation(folder: Path, record: Record | None) -> str | None:
 
 
 def is_continued(folder: Path) -> bool:
-    """Whether an attempt goes on, or was cut short going on, past the record of a stopped trial."""
+    """Whether an attempt continues a stopped trial past its record, or did until it was cut short."""
     try:
         return continuation(folder, read_record(folder)) is not None
     except ValueError:
-        return False  # damaged: there is no record to go on from
+        return False  # damaged: there is no record to continue from
 
 
 def continued_by(folder: Path) -> str | None:
@@ -237,11 +237,11 @@ def continued_by(folder: Path) -> str | None:
     return by
 
 
-def _record(folder: Path) -> Record | None:
+def _read_sound_record(folder: Path) -> Record | None:
     try:
         return read_record(folder)
     except ValueError:
-        # Damaged: the run is as good as without one, and is trained on from its checkpoint.
+        # Damaged: the run counts as one without a record, and is trained on from its checkpoint.
         return None
 
 

@@ -23,11 +23,11 @@ def run(context: Context) -> Outcome:
 
 def resolved(storage: Storage, task: Task) -> dict[str, Any]:
     """Every setting of a train task, with ``architecture`` and ``dataset``; a refit takes its search's winner's."""
-    given = {**task.plumbing, **task.settings}
-    if "search" in given:
+    stated = {**task.plumbing, **task.settings}
+    if "search" in stated:
         from jobs.search.summary import winner_settings
 
-        given = {**winner_settings(storage, given["search"], given["trials"]), **given}
-    architecture = given["architecture"]
-    values = resolve(models.settings(architecture), given)
-    return {"architecture": architecture, "dataset": given["dataset"], **values}
+        stated = {**winner_settings(storage, stated["search"], stated["trials"]), **stated}
+    architecture = stated["architecture"]
+    values = resolve(models.settings(architecture), stated)
+    return {"architecture": architecture, "dataset": stated["dataset"], **values}

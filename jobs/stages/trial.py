@@ -1,4 +1,4 @@
-"""Stage trial: one point of a search, proposed, written down, trained and judged."""
+"""Stage trial: one point of a search, proposed, stored, trained, and compared with others at each rung."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def run(context: Context) -> Outcome:
     point = claim_point(study, number)
     context.log(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
     settings = {**study.settings(point), **context.task.plumbing}
-    judge = StopAtRung(study, number, settings)
-    result = _train(context, settings, judge)
+    stop_at_rung = StopAtRung(study, number, settings)
+    result = _train(context, settings, stop_at_rung)
     metric = study.definition["metric"]
     return Outcome(
         files=result.files,
         result={
             **result.figures,
-            "stopped": judge.stopped or result.figures.get("stopped"),
+            "stopped": stop_at_rung.stopped or result.figures.get("stopped"),
             "trial": number,
             "metric": metric,
             "value": value_of(study, result.lines, settings),
@@ -40,17 +40,18 @@ def run(context: Context) -> Outcome:
     )
 
 
-def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
-    """Continue stopped trials that have risen into the share that goes on, until there is none; an exit status.
+def after_done(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
+    """Continue stopped trials that have been promoted since, until there is none; returns an exit status.
 
-    Where continuing one fails for a reason that is not the trial's own, this process ends as failed: whatever is
-    broken on its node, its GPU say, would fail the next trial too, and these are the best there are.
+    See ``jobs.search.next_trial`` for the protocol. Where continuing one fails for a reason that is not the trial's
+    own, this process ends as failed: whatever is broken on its node, its GPU say, would fail the next trial too, and
+    these are the best there are.
     """
     study = Study(storage, task.settings["search"])
-    while (found := next_promotable(study, task.id)) is not None:
+    while (promotable := next_promotable(study, task.id)) is not None:
         if interrupted():
             return entry.PAUSED
-        trial, attempt = found
+        trial, attempt = promotable
         print(f"trial {trial.number} goes on after epoch {trial.epochs}", file=sys.stderr, flush=True)
         status = entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
         if status == entry.FAILED and is_done(storage, trial.task):
@@ -58,9 +59,9 @@ def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) ->
     return entry.PAUSED if interrupted() else entry.DONE
 
 
-def _train(context: Context, settings: Mapping[str, Any], judge: StopAtRung) -> Any:
-    # Here: `afterwards` is asked of every finished trial, and torch takes a second to import.
+def _train(context: Context, settings: Mapping[str, Any], stop_at_rung: StopAtRung) -> Any:
+    # Here: `after_done` is called for every finished trial, and torch takes a second to import.
     from jobs.training.run import train
 
     dataset = Dataset.open(context.storage.dataset(settings["dataset"]))
-    return train(context, settings=settings, dataset=dataset, folder=context.folder, stop_callback=judge)
+    return train(context, settings=settings, dataset=dataset, folder=context.folder, stop_callback=stop_at_rung)

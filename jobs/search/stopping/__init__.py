@@ -1,8 +1,8 @@
 """Rules that stop a trial early, each one file here, found by its name.
 
-A file holds ``SETTINGS``, ``milestones(settings, epochs)``, the epochs after which a trial is judged, and
+A file holds ``SETTINGS``, ``milestones(settings, epochs)``, the epochs of its rungs, at which trials are compared, and
 ``promoted(values, settings, final)``, the numbers of the trials that train on, given the values (larger is better)
-of all that reached the same milestone.
+of all that reached the same rung.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Rule(Protocol):
     SETTINGS: tuple[Setting, ...]
 
     def milestones(self, settings: Mapping[str, Any], epochs: int) -> tuple[int, ...]:
-        """Epochs, rising and below ``epochs``, after which a trial is judged."""
+        """The epochs of the rungs, rising and below ``epochs``."""
 
     def promoted(self, values: Mapping[int, float], settings: Mapping[str, Any], *, final: bool) -> set[int]:
-        """The trials that train on past a milestone; ``final``: all trials asked for have come to an end."""
+        """The trials that train on past a rung; ``final``: every trial submitted has ended."""
 
 
 def names() -> tuple[str, ...]:
