@@ -154,7 +154,7 @@ def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
     sys.stderr = os.fdopen(log, "a", buffering=1)
     stage._train = train
     # Killed just after it claimed its attempt, a process left no pid to look up: only silence tells.
-    entry.WAIT_S, attempt.STALE_S = 0.05, 1.0
+    entry.POLL_S, attempt.STALE_S = 0.05, 1.0
     os._exit(entry.run(folder))
 
 
