@@ -268,7 +268,7 @@ def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_pa
     assert lost.folder in others and lost.epochs > 2 and lost.value is not None
     former = read_record(lost.folder)
     assert former is not None and is_done(study.storage, lost.task) and former.result["epochs_run"] == 1
-    with pytest.raises(NoWinnerError, match=rf"1 of 3 trials have not come to an end \({lost.number}\)"):
+    with pytest.raises(NoWinnerError, match=rf"1 of 3 trials have not ended \({lost.number}\)"):
         winner(study.storage, study.id, 3)
     assert run_inline(study, [lost.number], fake_train()) == [0]
     assert {trial.state for trial in trials(study.storage, study.id)} == {"stopped", "done"}
