@@ -68,7 +68,7 @@ def publish_dataset(storage: Storage, **shape: Any) -> str:
 
 def train_task(architecture: str, dataset: str, **settings: Any) -> Task:
     """The train task of these settings, the others at their defaults."""
-    known = models.settings(architecture)
+    accepted = models.settings(architecture)
     small: dict[str, Any] = {
         "hidden_layers": [16],
         "learning_rate": 0.01,
@@ -76,8 +76,8 @@ def train_task(architecture: str, dataset: str, **settings: Any) -> Task:
         "lstm_layers": 1,
         "filters_count": 8,
     }
-    values = resolve(known, small, settings)
-    plumbing = {setting.name for setting in known if setting.plumbing}
+    values = resolve(accepted, small, settings)
+    plumbing = {setting.name for setting in accepted if setting.plumbing}
     return Task(
         stage="train",
         settings={

@@ -79,6 +79,7 @@ class MetricAccumulator:
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:
+        # The keys are the checkpoint's; "looks" counts the gradient norms added to "norm".
         self._sums = {
             "loss": torch.zeros((), dtype=torch.float64, device=device),
             "norm": torch.zeros((), dtype=torch.float64, device=device),
