@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slurm.element import Element
+
 WAYS = ("afterany", "afterok", "aftercorr")
 
 
-# A site's ways: what sbatch is told there besides what a task asks for, none of which changes a result.
+# A site's options: what sbatch is told there besides what a task asks for, none of which changes a result.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one element is given. ``warn_s`` is how long before its time limit it is told (SIGUSR2)."""
+    """What one element is given. ``warn_s`` is how long before its time limit it is warned (SIGUSR2)."""
 
     cpus: int = 1
     gpus: int = 0
@@ -104,6 +106,16 @@ class Array:
                 )
         if self.throttle is not None and self.throttle < 1:
             raise ValueError(f"array {self.name!r}: throttle {self.throttle}; must be at least 1")
+
+    def element(self, index: int) -> Element:
+        """What the element of that index does."""
+        return Element(
+            paths=tuple(str(path) for path in self.elements[index]),
+            command=self.command,
+            cpus=self.resources.cpus,
+            gpus=self.resources.gpus,
+            warn_s=self.resources.warning_s,
+        )
 
     @property
     def command_lines(self) -> str:
@@ -173,7 +185,7 @@ def expand_ids(job_id: str) -> list[str]:
 
 
 def compress_ids(ids: Iterable[str]) -> list[str]:
-    """The same jobs in as few words as Slurm understands: 12_0, 12_1, 12_2, 13 -> ``12_[0-2]``, ``13``."""
+    """The same jobs in as few ids as Slurm understands: 12_0, 12_1, 12_2, 13 -> ``12_[0-2]``, ``13``."""
     arrays: dict[str, list[int]] = {}
     plain: list[str] = []
     for id_ in dict.fromkeys(ids):

@@ -87,7 +87,7 @@ def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A row that cannot be read: Slurm knows the job, but not what it printed of it can be told."""
+    """A row that cannot be read: Slurm knows the job, but its state there is unknown."""
 
     program: str
     text: str
@@ -139,7 +139,7 @@ def _readable_ids(job: str) -> list[str]:
 
 
 def read_text(text: str) -> str:
-    """A text that Slurm shows, empty where it prints one of its words for none."""
+    """A text that Slurm shows, empty where it prints a placeholder for none."""
     return "" if text.strip() in _NO_TEXT else text.strip()
 
 

@@ -28,7 +28,7 @@ SLURM_ENDED = frozenset(
     {"COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "CANCELLED", "REVOKED",
      "PREEMPTED", "LAUNCH_FAILED", "RECONFIG_FAIL"}
 )  # fmt: skip
-SLURM_STATES = SLURM_WAITING | SLURM_RUNNING | SLURM_ENDED
+_SLURM_STATES = SLURM_WAITING | SLURM_RUNNING | SLURM_ENDED
 _CAUSE = {
     "TIMEOUT": "time limit",
     "DEADLINE": "time limit",
@@ -139,6 +139,14 @@ class JobRow:
     max_rss_mb: float | None = None
     steps: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.state not in _SLURM_STATES:
+            raise ValueError(f"{self.state!r}: no state of a job")
+
+    @property
+    def over(self) -> bool:
+        return self.state in SLURM_ENDED
+
     @property
     def gpu_hours(self) -> float:
         return self.elapsed_s * self.gpus / 3600
@@ -149,7 +157,7 @@ def merge_sources(id_: str, queue: JobRow | None, history: list[JobRow], *, outa
 
     ``outage`` is why the accounting did not answer.
     """
-    if queue is not None and queue.state not in SLURM_ENDED:
+    if queue is not None and not queue.over:
         return _live(id_, queue, history)
     newest = history[-1] if history else None
     if queue is not None and (newest is None or (newest.state, newest.started) != (queue.state, queue.started)):

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+from typing import Any
 
 from slurm.array import Array, array_id, element_index
 from slurm.commands import scrubbed
-from slurm.element import AGAIN, IDLE, Element, visible_gpus, write_elements
+from slurm.element import AGAIN, IDLE, visible_gpus, write_elements
 from slurm.executors.local import LocalQueue, import_path
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 from slurm.owned import OTHERS_WRITE, READABLE, check_own, open_plain, own_folder
@@ -177,32 +178,29 @@ class Supervisor:
     def _account(self, id_: str, run: _Running, code: int, peak_mb: float | None) -> None:
         elapsed_s = time.time() - run.began
         before = self.states[id_]
-        self.states[id_] = replace(
-            before,
-            elapsed_s=before.elapsed_s + elapsed_s,
-            gpu_hours=before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
-            max_rss_mb=max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
-        )
+        sums: dict[str, Any] = {
+            "elapsed_s": before.elapsed_s + elapsed_s,
+            "gpu_hours": before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
+            "max_rss_mb": max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
+        }
         if run.process is None:
-            self._finish(id_, GONE, reason="its supervisor was killed: how it ended is not known")
+            self._finish(id_, GONE, **sums, reason="its supervisor was killed: how it ended is not known")
         elif code == AGAIN and run.stopping is None:
-            self.states[id_] = replace(self.states[id_], state=WAITING, restarts=before.restarts + 1)
+            self._update(id_, **sums, state=WAITING, restarts=before.restarts + 1)
             self._waiting.setdefault(int(array_id(id_)), {})[element_index(id_) or 0] = None
         elif code == 0:
-            self._finish(id_, DONE, exit_code=0)
+            self._finish(id_, DONE, **sums, exit_code=0)
         else:
             cause = run.stopping or ("killed" if code < 0 else "time limit" if code == IDLE else "error")
-            how = {"signal": -code} if code < 0 else {"exit_code": code}
-            self._finish(id_, FAILED, cause=cause, **how)
+            how: dict[str, Any] = {"signal": -code} if code < 0 else {"exit_code": code}
+            self._finish(id_, FAILED, **sums, cause=cause, **how)
 
-    def _finish(self, id_: str, state: str, **facts: object) -> None:
-        self.states[id_] = replace(
-            self.states[id_],
-            state=state,
-            ended=time.time(),
-            **{"reason": None, **facts},  # type: ignore[arg-type]
-        )
+    def _finish(self, id_: str, state: str, *, reason: str | None = None, **facts: Any) -> None:
+        self._update(id_, state=state, ended=time.time(), reason=reason, **facts)
         self._no_longer_waits(id_)
+
+    def _update(self, id_: str, **facts: Any) -> None:
+        self.states[id_] = replace(self.states[id_], **facts)
 
     def _no_longer_waits(self, id_: str) -> None:
         number = int(array_id(id_))
@@ -224,19 +222,15 @@ class Supervisor:
             if own == NEVER:
                 self._finish(id_, FAILED, cause="cancelled", reason=NEVER)
             elif own is not None:
-                self._set_reason(id_, own)
+                self._update(id_, reason=own)
             elif (reason := self._no_room(array, number)) is None:
                 self._try_start(id_, array, index)
             else:
                 break
         if reason is not None and reason != self._reasons.get(number):
             for index in self._waiting.get(number, ()):
-                self._set_reason(f"{number}_{index}", reason)
+                self._update(f"{number}_{index}", reason=reason)
         self._reasons[number] = reason
-
-    def _set_reason(self, id_: str, reason: str) -> None:
-        if self.states[id_].reason != reason:
-            self.states[id_] = replace(self.states[id_], reason=reason)
 
     def _array_waits(self, array: Array, number: int) -> str | None:
         """Slurm's word for why no element of an array can start now, or None."""
@@ -307,10 +301,8 @@ class Supervisor:
         self._no_longer_waits(id_)
         before = self.states[id_]
         waited_s = now - (before.submitted or now) if not before.restarts else before.waited_s
-        self.states[id_] = replace(
-            before, state=RUNNING, reason=None, node=os.uname().nodename, gpus=gpus,
-            started=now, waited_s=waited_s,
-        )  # fmt: skip
+        node = os.uname().nodename
+        self._update(id_, state=RUNNING, reason=None, node=node, gpus=gpus, started=now, waited_s=waited_s)
 
     def _documents(self, array: Array, number: int, cpus: int, gpus: int) -> Path:
         """The array's elements as the element program reads them, written once; raises PermissionError where
@@ -321,14 +313,8 @@ class Supervisor:
 
         file = folder / "elements.json"
         if not file.exists():
-            elements = tuple(
-                Element(
-                    paths=tuple(map(str, paths)), command=array.command, cpus=cpus, gpus=gpus,
-                    warn_s=array.resources.warning_s,
-                )
-                for paths in array.elements
-            )  # fmt: skip
-            write_elements(file, elements)
+            elements = (array.element(index) for index in range(len(array.elements)))
+            write_elements(file, tuple(replace(element, cpus=cpus, gpus=gpus) for element in elements))
         return file
 
 

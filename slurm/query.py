@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from slurm.array import array_id
 from slurm.commands import (
@@ -23,7 +24,6 @@ from slurm.job_state import (
     GONE,
     NEVER_STARTED,
     SLURM_ENDED,
-    SLURM_STATES,
     UNKNOWN,
     JobIdentity,
     JobRow,
@@ -31,7 +31,7 @@ from slurm.job_state import (
     merge_sources,
 )
 
-# What each program calls a field, by our name for it. A name and a comment are anybody's words: they come last, where
+# What each program calls a field, by our name for it. A name and a comment are free text: they come last, where
 # a separator in them does no harm. Each field of squeue's has a width, which cuts it.
 SACCT_FIELDS = {
     "id": "JobID", "raw_id": "JobIDRaw", "state": "State", "exit": "ExitCode", "derived_exit": "DerivedExitCode",
@@ -112,7 +112,7 @@ def _state_of(
 
 
 def _unreadable(id_: str, queue: Answer, history: Answer, live: list[JobRow], past: list[JobRow]) -> Unreadable | None:
-    """The row for want of which nothing can be said of a job."""
+    """The unreadable row without which a job's state cannot be known."""
     if id_ in queue.unreadable:
         return queue.unreadable[id_]
     if not live and id_ in history.unreadable:
@@ -190,9 +190,14 @@ def _with_step(row: JobRow, step: JobRow) -> JobRow:
 
 
 def _queue_row(values: Mapping[str, str]) -> JobRow:
-    row = _row(values, _queue_exit)
-    elapsed_s = row.ended - row.started if row.ended and row.started and row.state in SLURM_ENDED else 0.0
-    return replace(row, worst_signal=row.signal, elapsed_s=max(0.0, elapsed_s), restarts=int(values["restarts"] or 0))
+    code, signal = _queue_exit(values["exit"])
+    started, ended = read_time(values["started"]), read_time(values["ended"])
+    # The end of what still runs is the one that its time limit allows.
+    elapsed_s = ended - started if started and ended and values["state"] in SLURM_ENDED else 0.0
+    return _row(
+        values, _tres(values), exit_code=code, signal=signal, worst_signal=signal, elapsed_s=max(0.0, elapsed_s),
+        restarts=int(values["restarts"] or 0),
+    )  # fmt: skip
 
 
 def _queue_exit(text: str) -> tuple[int, int]:
@@ -203,29 +208,21 @@ def _queue_exit(text: str) -> tuple[int, int]:
 
 
 def _accounting_row(values: Mapping[str, str]) -> JobRow:
-    return replace(
-        _row(values, read_exit),
-        worst_signal=read_exit(values["derived_exit"])[1],
-        elapsed_s=float(values["elapsed_s"] or 0),
-        memory_mb=_mb(_tres(values).get("mem", "")),
+    code, signal = read_exit(values["exit"])
+    tres = _tres(values)
+    return _row(
+        values, tres, exit_code=code, signal=signal, worst_signal=read_exit(values["derived_exit"])[1],
+        elapsed_s=float(values["elapsed_s"] or 0), memory_mb=_mb(tres.get("mem", "")),
         max_rss_mb=_mb(values["max_rss"]),
-    )
+    )  # fmt: skip
 
 
-def _row(values: Mapping[str, str], read_status: Callable[[str], tuple[int, int]]) -> JobRow:
-    """What both programs print of a job. Raises ValueError for what cannot be read."""
-    exit_code, signal = read_status(values["exit"])
-    state = values["state"].split(" ")[0]  # CANCELLED by 1000
-    if state not in SLURM_STATES:
-        raise ValueError(f"{state!r}: no state of a job")
+def _row(values: Mapping[str, str], tres: Mapping[str, str], **facts: Any) -> JobRow:
+    """What both programs print alike, and ``facts``. Raises ValueError for what cannot be read."""
     submitted, uid = read_time(values["submitted"]), read_text(values["uid"])
     return JobRow(
-        state=state,
-        exit_code=exit_code,
-        signal=signal,
-        worst_signal=0,
-        elapsed_s=0.0,
-        gpus=int(_tres(values).get("gres/gpu", 0)),
+        state=values["state"].split(" ")[0],  # CANCELLED by 1000
+        gpus=int(tres.get("gres/gpu", 0)),
         reason=values["reason"] if values["reason"] not in ("", "None") else None,
         node=values["node"] if values["node"] not in ("", "None assigned") else None,
         submitted=submitted,
@@ -238,6 +235,7 @@ def _row(values: Mapping[str, str], read_status: Callable[[str], tuple[int, int]
             uid=int(uid) if uid else None,
             cluster=read_text(values["cluster"]),
         ),
+        **facts,
     )
 
 

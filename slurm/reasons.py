@@ -1,4 +1,4 @@
-"""Why a job waits: Slurm's reasons in plain words, and what to change. The words are in ``reasons.toml``."""
+"""Why a job waits: Slurm's reasons in plain words, and what to change. The texts are in ``reasons.toml``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def is_waiting_reason(reason: str | None) -> bool:
 
 
 def explain(reason: str | None) -> Reason:
-    """A pending reason in words; one that is not in the list is given back as it is.
+    """A pending reason in words; one that is not in the table is repeated as it is.
 
     >>> explain("QOSMaxCpuPerUserLimit").meaning
     'the QOS allows no more CPUs at present'

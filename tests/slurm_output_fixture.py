@@ -61,7 +61,7 @@ def queue_of(
     return queue_line(id_, state, exit_code, reason, "n1", "1", "1795460821", "1795460841", "NONE", tres, whose=whose)
 
 
-def judged(id_: str, queue: str = "") -> JobState:
+def merged_state(id_: str, queue: str = "") -> JobState:
     history = parse_accounting(accounted(SACCT))
     assert not history.unreadable
     (row,) = parse_queue(queue).rows.get(id_, [None])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_output_fixture import SACCT, WHOSE, accounted, fake_slurm, judged, queue_of
+from slurm_output_fixture import SACCT, WHOSE, accounted, fake_slurm, merged_state, queue_of
 
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
@@ -21,9 +21,9 @@ __all__ = ["fake_slurm"]
      ("0:0", 0, None), ("3:0", 3, None), ("0:9", None, 9), ("137:0", None, 9)],  # 24.11
 )  # fmt: skip
 def test_how_a_job_ended_is_read_as_either_slurm_prints_it(printed: str, exit_code: int, signal: int) -> None:
-    ended = judged("99", queue_of("COMPLETED" if printed[0] == "0" else "FAILED", printed, id_="99"))
+    ended = merged_state("99", queue_of("COMPLETED" if printed[0] == "0" else "FAILED", printed, id_="99"))
     assert (ended.exit_code, ended.signal) == (exit_code, signal)
-    assert judged("99", queue_of("PENDING", printed, id_="99")).state == "waiting"
+    assert merged_state("99", queue_of("PENDING", printed, id_="99")).state == "waiting"
 
 
 BROKEN_QUEUE = {

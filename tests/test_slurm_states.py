@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, judged, queue_of
+from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_state, queue_of
 
 from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
 from slurm.job_state import CAUSES, STATES, JobIdentity
@@ -41,28 +41,28 @@ __all__ = ["fake_slurm"]
     ],
 )
 def test_how_a_job_ended(id_: str, state: str, cause: str | None, exit_code: int | None, signal: int | None) -> None:
-    found = judged(id_)
+    found = merged_state(id_)
     assert (found.state, found.cause, found.exit_code, found.signal) == (state, cause, exit_code, signal)
     assert found.state in STATES and (found.cause is None or found.cause in CAUSES)
 
 
 def test_live_in_the_queue_is_not_finished_whatever_the_accounting_says() -> None:
-    waiting = judged("15", queue_of("PENDING", id_="15", reason="BeginTime"))
+    waiting = merged_state("15", queue_of("PENDING", id_="15", reason="BeginTime"))
     assert (waiting.state, waiting.cause, waiting.reason, waiting.started) == ("waiting", None, "BeginTime", None)
-    assert judged("15", queue_of("COMPLETING", id_="15")).state == "running"
-    assert judged("13", queue_of("RUNNING", id_="13")).state == "running"
+    assert merged_state("15", queue_of("COMPLETING", id_="15")).state == "running"
+    assert merged_state("13", queue_of("RUNNING", id_="13")).state == "running"
 
 
 def test_an_end_that_the_accounting_has_not_heard_of_yet() -> None:
-    found = judged("19", queue_of("FAILED", str(3 << 8), id_="19"))
+    found = merged_state("19", queue_of("FAILED", str(3 << 8), id_="19"))
     assert (found.state, found.cause, found.exit_code, found.restarts) == ("failed", "error", 3, 1)
-    assert judged("99", queue_of("FAILED", str(137 << 8), id_="99")).signal == 9
-    assert judged("99", queue_of("FAILED", "9", id_="99")).cause == "killed"
-    assert judged("99", queue_of("COMPLETED", id_="99")).state == "done"
+    assert merged_state("99", queue_of("FAILED", str(137 << 8), id_="99")).signal == 9
+    assert merged_state("99", queue_of("FAILED", "9", id_="99")).cause == "killed"
+    assert merged_state("99", queue_of("COMPLETED", id_="99")).state == "done"
 
 
 def test_every_start_is_counted() -> None:
-    found = judged("14")
+    found = merged_state("14")
     assert (found.restarts, found.elapsed_s, found.node) == (1, 40, "n1")
     assert found.gpu_hours == pytest.approx(40 / 3600)
     assert found.waited_s == 1 + 20
@@ -154,7 +154,7 @@ def test_another_element_shown_under_the_arrays_id_is_not_taken_for_this_one(fak
 
 
 def test_the_end_of_an_earlier_start_is_not_taken_for_this_one() -> None:
-    found = judged("5", queue_of("FAILED", "9", id_="5"))
+    found = merged_state("5", queue_of("FAILED", "9", id_="5"))
     assert (found.cause, found.signal, found.started) == ("killed", 9, 1795460841)
 
 
@@ -202,9 +202,9 @@ def test_the_recorded_widths_are_those_asked_for(fake_slurm: Path) -> None:
 
 
 def test_why_it_last_waited_does_not_tell_how_it_ended() -> None:
-    assert judged("14").reason is None
-    assert judged("7", queue_of("FAILED", "9", "7", "BeginTime")).reason is None
-    assert judged("7", queue_of("FAILED", "9", "7", "JobLaunchFailure")).reason == "JobLaunchFailure"
+    assert merged_state("14").reason is None
+    assert merged_state("7", queue_of("FAILED", "9", "7", "BeginTime")).reason is None
+    assert merged_state("7", queue_of("FAILED", "9", "7", "JobLaunchFailure")).reason == "JobLaunchFailure"
 
 
 def test_a_job_held_after_a_start_that_failed_is_known_however_it_is_spelt() -> None:

@@ -1,4 +1,4 @@
-"""Where arrays are run; one file each, found by its name, all under the same contract tests."""
+"""Where arrays run: one file for each executor, found by its name, all under the same contract tests."""
 
 from __future__ import annotations
 

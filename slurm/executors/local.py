@@ -167,8 +167,8 @@ class LocalQueue:
             return {}, {}
         pids = {id_: facts["pid"] for id_, facts in document.items() if facts["pid"] is not None}
         # Earlier versions kept more of each.
-        known = {id_: {name: facts[name] for name in _STATE_FIELDS} for id_, facts in document.items()}
-        return {id_: JobState(**facts) for id_, facts in known.items()}, pids
+        states = {id_: JobState(**{name: facts[name] for name in _STATE_FIELDS}) for id_, facts in document.items()}
+        return states, pids
 
     def write_states(self, states: Mapping[str, JobState], pids: Mapping[str, int]) -> None:
         """Replace the states; only the supervisor may."""

@@ -170,7 +170,7 @@ class SlurmArrays:
         for number, chunk in enumerate(chunks):
             stem = array.name if len(chunks) == 1 else f"{array.name}.{number}"
             elements = folder / f"{stem}.json"
-            write_elements(elements, tuple(_element(array, index) for index in chunk.indices))
+            write_elements(elements, tuple(array.element(index) for index in chunk.indices))
             command = f"{self._python} -u -m slurm.element {shlex.quote(str(elements))}"
             path = folder / f"{stem}.sbatch"
             with owner_writes():
@@ -184,9 +184,9 @@ class SlurmArrays:
         folder = _fresh_folder(array)
         executor = _Submitit(folder, self._script(array, chunk, folder, ahead), array.resources.time_min)
         try:
-            # submitit prints what sbatch said of a refusal, and raises it: once is enough.
+            # submitit prints sbatch's refusal and raises it, too: once is enough.
             with owner_writes(), scrubbed_process(), redirect_stderr(StringIO()):
-                sent = executor.send([_element(array, index) for index in chunk.indices])
+                sent = executor.send([array.element(index) for index in chunk.indices])
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             # submitit leaves the pickles of a refused submission behind.
             shutil.rmtree(folder)
@@ -233,16 +233,6 @@ class SlurmArrays:
                 call([*command, ",".join(part)] if comma_separated else [*command, *part])
             except UnknownJobError:
                 continue
-
-
-def _element(array: Array, index: int) -> Element:
-    return Element(
-        paths=tuple(str(path) for path in array.elements[index]),
-        command=array.command,
-        cpus=array.resources.cpus,
-        gpus=array.resources.gpus,
-        warn_s=array.resources.warning_s,
-    )
 
 
 def _fresh_folder(array: Array) -> Path:
