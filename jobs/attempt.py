@@ -46,29 +46,29 @@ class SupersededError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at the task in ``folder``; its own files are in ``home``, which is ``attempts/<n>``."""
+    """One attempt at the task in ``folder``; its own files are in ``path``, ``attempts/<n>``."""
 
     folder: Path
     number: int
 
     @property
-    def home(self) -> Path:
+    def path(self) -> Path:
         return self.folder / "attempts" / f"{self.number:04d}"
 
     def check(self) -> None:
         """Raise SupersededError when a newer attempt has begun."""
-        if Attempt(self.folder, self.number + 1).home.exists():
+        if Attempt(self.folder, self.number + 1).path.exists():
             raise SupersededError(f"attempt {self.number + 1} has taken over from attempt {self.number}")
 
     def end(self, **facts: Any) -> None:
         """Write how the attempt ended."""
-        write_json(self.home / "end.json", {"ended": time.time(), **facts})
+        write_json(self.path / "end.json", {"ended": time.time(), **facts})
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
         """Touch ``alive`` every 10 s from a thread, for as long as the block runs."""
         stop = threading.Event()
-        alive = self.home / "alive"
+        alive = self.path / "alive"
 
         def touch_until_stopped() -> None:
             while not stop.is_set():
@@ -98,7 +98,7 @@ def begin(folder: Path, facts: Mapping[str, Any]) -> Attempt:
 def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt | None:
     """Begin the attempt next to ``after``; None when another process has begun it."""
     attempt = Attempt(folder, after + 1)
-    if not claim(attempt.home):
+    if not claim(attempt.path):
         return None
     start = {
         "number": attempt.number,
@@ -108,10 +108,10 @@ def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt |
         **facts,
     }
     try:
-        write_json(attempt.home / "start.json", start)
+        write_json(attempt.path / "start.json", start)
     except OSError:
         # Left behind, a number that nobody began would keep others from going on.
-        shutil.rmtree(attempt.home, ignore_errors=True)
+        shutil.rmtree(attempt.path, ignore_errors=True)
         raise
     return attempt
 
@@ -119,7 +119,7 @@ def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt |
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
     try:
-        return sorted(int(home.name) for home in (folder / "attempts").iterdir() if home.name.isdigit())
+        return sorted(int(path.name) for path in (folder / "attempts").iterdir() if path.name.isdigit())
     except FileNotFoundError:
         return []
 
@@ -131,16 +131,22 @@ def history(folder: Path) -> list[dict[str, Any]]:
     """
     attempts = []
     for number in numbers(folder):
-        home = Attempt(folder, number).home
+        path = Attempt(folder, number).path
         facts: dict[str, Any] = {"number": number}
         for name in ("start.json", "end.json"):
-            facts.update(_read_facts(home / name))
+            facts.update(_read_facts(path / name))
         try:
-            facts["last_sign"] = (home / "alive").stat().st_mtime
+            facts["last_sign"] = (path / "alive").stat().st_mtime
         except FileNotFoundError:
             facts["last_sign"] = facts.get("started")
         attempts.append(facts)
     return attempts
+
+
+def newest(folder: Path) -> dict[str, Any]:
+    """The newest attempt, as in ``history``; empty when none has begun."""
+    attempts = history(folder)
+    return attempts[-1] if attempts else {}
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -160,16 +166,16 @@ def live(folder: Path) -> bool:
     begun = numbers(folder)
     if not begun:
         return False
-    home = Attempt(folder, begun[-1]).home
-    if (home / "end.json").exists():
+    path = Attempt(folder, begun[-1]).path
+    if (path / "end.json").exists():
         return False
-    start = _read_facts(home / "start.json")
+    start = _read_facts(path / "start.json")
     if start.get("host") == socket.gethostname() and "pid" in start:
         return start["pid"] != os.getpid() and Path(f"/proc/{start['pid']}").exists() and _same_process(start)
     try:
-        heartbeat = (home / "alive").stat().st_mtime
+        heartbeat = (path / "alive").stat().st_mtime
     except FileNotFoundError:
-        heartbeat = home.stat().st_mtime
+        heartbeat = path.stat().st_mtime
     return _storage_now(folder) - heartbeat < STALE_S
 
 

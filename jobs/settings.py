@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.errors import InputError
 
-# What a model, a stage or an algorithm can be told: names, types, ranges and defaults, without torch.
+# What a model, a stage or an algorithm can be set to: names, types, ranges and defaults, without torch.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

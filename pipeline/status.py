@@ -82,7 +82,7 @@ def _read_record(storage: Storage, planned: Planned) -> Evidence:
         record = read_record(storage.run(planned.id))
     except ValueError as error:
         return replace(evidence, record_error=str(error))
-    intact = record is not None and record.state == "done" and record.whole(storage)
+    intact = record is not None and record.state == "done" and record.files_intact(storage)
     continued = continuation(storage.run(planned.id), record) if record is not None else None
     return replace(evidence, record=record, files_intact=intact, continued=continued)
 

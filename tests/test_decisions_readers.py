@@ -55,8 +55,8 @@ class Stored:
 
     def begin(self, *, heartbeat: float, started: float | None = None) -> None:
         attempt = begin(self.folder, {"gpus": 1, **({} if started is None else {"started": started})})
-        (attempt.home / "alive").touch()
-        os.utime(attempt.home / "alive", (heartbeat, heartbeat))
+        (attempt.path / "alive").touch()
+        os.utime(attempt.path / "alive", (heartbeat, heartbeat))
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_a_stopped_trial_is_done_with_its_record_and_checkpoint(tmp_path: Path) 
     run_inline(study, [0], fake_train())
     folder = study.storage.run(study.task(0).id)
     record = read_record(folder)
-    assert record is not None and record.state == "done" and record.whole(study.storage)
+    assert record is not None and record.state == "done" and record.files_intact(study.storage)
     assert {name: record.result[name] for name in ("stopped", "epochs_run", "trial")} == {
         "stopped": "asha",
         "epochs_run": 1,

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.attempt import history, live, numbers
+from jobs.attempt import live, newest, numbers
 from jobs.search import algorithms
 from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
-from jobs.search.study import Study, Trial, continued_by, read_point, read_trial, read_trials, value_of
+from jobs.search.study import Study, Trial, read_point, read_trial, read_trials, value_of
 from jobs.storage import digest, plain_folder, publish_folder, read_json, write_json
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")
@@ -200,7 +200,9 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
         return None
     rungs = Rungs(study)
     candidates = [trial for trial in rungs.trials if _is_continuable(rungs, trial, task_id)]
-    for trial in sorted(candidates, key=lambda trial: (_has_failed(trial.folder), -trial.epochs, trial.number)):
+    for trial in sorted(
+        candidates, key=lambda trial: (newest(trial.folder).get("state") == "failed", -trial.epochs, trial.number)
+    ):
         # Read again, after its attempts: whoever has taken it over since has begun a newer one.
         attempts = numbers(trial.folder)
         again = read_trial(study, trial.number)
@@ -211,13 +213,9 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
 
 def _is_continuable(rungs: Rungs, trial: Trial, task_id: str) -> bool:
     if trial.state in ("paused", "lost"):
-        by = continued_by(trial.folder)
+        by = newest(trial.folder).get("by")
         return by is not None and task_id in (by, trial.task)
     return trial.state == "stopped" and rungs.continues(trial.number, trial.epochs) and not live(trial.folder)
-
-
-def _has_failed(folder: Path) -> bool:
-    return history(folder)[-1].get("state") == "failed"
 
 
 def _rung_file(study: Study, number: int, epochs: int) -> Path:

@@ -298,11 +298,11 @@ def _check_branch(
 ) -> list[Problem]:
     problems: list[Problem] = []
     for position, option in enumerate(options):
-        place = (*here, position)
+        option_path = (*here, position)
         if not isinstance(option, Mapping) or not option:
-            problems.append((place, f"must map settings to values like the other options, not {option!r}"))
+            problems.append((option_path, f"must map settings to values like the other options, not {option!r}"))
         else:
-            problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
+            problems += _check_mapping(option, settings, option_path, decided, fixed_allowed=True)
     return problems
 
 

@@ -1,4 +1,4 @@
-"""A search as its files tell of it: its definition, its folder, its trials; readable at any moment, by any number.
+"""A search as its files tell of it: its definition, its folder, its trials; readable at any moment by anybody.
 
 searches/<id>/search.json                  the definition, whose digest is the id
 searches/<id>/trials/0007/point.json       published with its folder, whole, before training begins
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import metrics_log, models
-from jobs.attempt import history, live, numbers
+from jobs.attempt import live, newest, numbers
 from jobs.errors import DamagedFileError
 from jobs.search import stopping
 from jobs.search.space import Space, read_space
@@ -39,7 +39,7 @@ def best_so_far(metric: str, values: Iterable[float | None]) -> Iterator[float |
     """For each value the best of those up to it; None until there is one."""
     best = None
     for value in values:
-        best = max(best, value, key=lambda known: score(metric, known))
+        best = max(best, value, key=lambda candidate: score(metric, candidate))
         yield best
 
 
@@ -65,7 +65,7 @@ class Study:
     def numbers(self) -> list[int]:
         """The numbers of all trials that have a point, in order."""
         try:
-            return sorted(int(home.name) for home in (self.folder / "trials").iterdir() if home.name.isdigit())
+            return sorted(int(trial.name) for trial in (self.folder / "trials").iterdir() if trial.name.isdigit())
         except FileNotFoundError:
             return []
 
@@ -219,7 +219,7 @@ def continuation(folder: Path, record: Record | None) -> str | None:
         return None
     if live(folder):
         return "running"
-    return {None: "lost", "paused": "paused"}.get(history(folder)[-1].get("state"))
+    return {None: "lost", "paused": "paused"}.get(newest(folder).get("state"))
 
 
 def is_continued(folder: Path) -> bool:
@@ -228,13 +228,6 @@ def is_continued(folder: Path) -> bool:
         return continuation(folder, read_record(folder)) is not None
     except ValueError:
         return False  # damaged: there is no record to continue from
-
-
-def continued_by(folder: Path) -> str | None:
-    """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.next_trial``."""
-    attempts = history(folder)
-    by: str | None = attempts[-1].get("by") if attempts else None
-    return by
 
 
 def _read_sound_record(folder: Path) -> Record | None:
@@ -252,5 +245,4 @@ def _state(folder: Path, record: Record | None) -> str:
         return "stopped" if record.result.get("stopped") in stopping.names() else "done"
     if live(folder):
         return "running"
-    attempts = history(folder)
-    return "paused" if attempts and attempts[-1].get("state") == "paused" else "lost"
+    return "paused" if newest(folder).get("state") == "paused" else "lost"

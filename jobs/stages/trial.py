@@ -52,7 +52,7 @@ def after_done(task: Task, storage: Storage, interrupted: Callable[[], bool]) ->
         if interrupted():
             return entry.PAUSED
         trial, attempt = promotable
-        print(f"trial {trial.number} goes on after epoch {trial.epochs}", file=sys.stderr, flush=True)
+        print(f"trial {trial.number} is continued after epoch {trial.epochs}", file=sys.stderr, flush=True)
         status = entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
         if status == entry.FAILED and is_done(storage, trial.task):
             return entry.FAILED
