@@ -42,11 +42,11 @@ class DataProfile:
     categories: int
     rare_categories: int  # with a single row: they can't be split
     languages: dict[str, int]  # rows by language, the most frequent first
-    longest: int  # words of the longest title but for one in a hundred
+    longest: int  # words of a title, at the 99th percentile
 
 
 def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
-    """Look at the start of a data file; ``quotes`` is what ``data.quotes`` says.
+    """Look at the start of a data file; ``quotes`` is the manifest's ``data.quotes``.
 
     Raises ValueError when no text or label column can be made out, and where reading it would.
     """

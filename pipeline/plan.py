@@ -21,7 +21,7 @@ DATA_GROUP = "data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A task with its place in the manifest, which is no part of its identity.
+    """A task and where the manifest asks for it, which is no part of its identity.
 
     ``after`` are tasks that must have ended, done or not; the task's own ``needs`` must be done.
     """
@@ -88,7 +88,7 @@ class PlannedArray:
 class Plan:
     """Everything a manifest asks for, done or not: each task once, needs before what needs them.
 
-    ``missing`` says which data files are not there; ids that build on them are provisional.
+    ``missing`` are the data files that do not exist; ids that build on them are provisional.
     """
 
     manifest: Manifest
@@ -137,9 +137,9 @@ class _PlanBuilder:
         self._provisional = provisional
         self._datasets: dict[str, str] = {}
 
-    def _add(self, task: Task, resources: Resources, *, after: tuple[str, ...] = (), **place: Any) -> str:
-        """Plan a task; ``place`` are the fields of `Planned` that say where it is in the manifest."""
-        self.tasks.setdefault(task.id, Planned(task=task, resources=resources, after=after, **place))
+    def _add(self, task: Task, resources: Resources, *, after: tuple[str, ...] = (), **labels: Any) -> str:
+        """Plan a task; ``labels`` are the fields of `Planned` that say where the manifest asks for it."""
+        self.tasks.setdefault(task.id, Planned(task=task, resources=resources, after=after, **labels))
         return task.id
 
     def _add_row(
@@ -151,12 +151,12 @@ class _PlanBuilder:
         train: str | None,
         search: str | None = None,
         after: tuple[str, ...] = (),
-        **place: Any,
+        **labels: Any,
     ) -> None:
         """Plan the evaluation of a run, and its row in the tables."""
-        self._add(evaluate, section.resources["evaluate"], after=after, **place)
+        self._add(evaluate, section.resources["evaluate"], after=after, **labels)
         row = Row(
-            dataset=dataset, train=train, evaluate=evaluate.id, reference=section.reference, search=search, **place
+            dataset=dataset, train=train, evaluate=evaluate.id, reference=section.reference, search=search, **labels
         )
         self.rows.append(row)
 
@@ -166,14 +166,14 @@ class _PlanBuilder:
         if key not in self._datasets:
             settings, plumbing = self._identify(data)
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": resources.shards})
-            place: dict[str, Any] = {"group": DATA_GROUP, "settings": data.model_dump()}
+            labels: dict[str, Any] = {"group": DATA_GROUP, "settings": data.model_dump()}
             name = data.language or "all"
             shards = shard_tasks(task, resources.shards) if "sources" in settings else ()
             after = tuple(
-                self._add(shard, resources, run=f"{name} shard {number}", **place)
+                self._add(shard, resources, run=f"{name} shard {number}", **labels)
                 for number, shard in enumerate(shards)
             )
-            self._datasets[key] = self._add(task, resources, run=name, after=after, **place)
+            self._datasets[key] = self._add(task, resources, run=name, after=after, **labels)
         return self._datasets[key]
 
     def _identify(self, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,7 +187,7 @@ class _PlanBuilder:
 
     def add_run(self, run: Run) -> None:
         dataset = self._add_dataset(run.data, run.resources["preprocess"])
-        place: dict[str, Any] = {
+        labels: dict[str, Any] = {
             "group": run.group,
             "run": run.name,
             "architecture": run.architecture,
@@ -201,8 +201,8 @@ class _PlanBuilder:
             needs=(dataset,),
             plumbing=plumbing,
         )
-        self._add(train, run.resources["train"], **place)
-        self._add_row(_evaluation(train, dataset), run, dataset=dataset, train=train.id, **place)
+        self._add(train, run.resources["train"], **labels)
+        self._add_row(_evaluation(train, dataset), run, dataset=dataset, train=train.id, **labels)
 
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
@@ -219,31 +219,31 @@ class _PlanBuilder:
             "settings": settings,
         }
         search_id = digest(definition)
-        place: dict[str, Any] = {
+        labels: dict[str, Any] = {
             "group": search.name,
             "architecture": search.architecture,
             "settings": search.settings,
         }
         trials = []
         for number in range(search.trials):
-            stated = {"search": definition, "number": number}
-            trial = Task(stage="trial", settings=stated, needs=(dataset,), plumbing=plumbing)
-            trials.append(self._add(trial, search.resources["train"], run=f"trial {number}", seed=search.seed, **place))
+            settings = {"search": definition, "number": number}
+            trial = Task(stage="trial", settings=settings, needs=(dataset,), plumbing=plumbing)
+            labels |= {"run": f"trial {number}", "seed": search.seed}
+            trials.append(self._add(trial, search.resources["train"], **labels))
         after = tuple(trials)
         self.searches.append(PlannedSearch(id=search_id, search=search, dataset=dataset, trials=after))
         winner = {"search": search_id, "trials": search.trials}
         for rank in range(1, search.evaluate_best + 1):
             evaluate = Task(stage="evaluate", settings={**winner, "rank": rank}, needs=(dataset,))
-            name = "winner" if rank == 1 else f"rank {rank}"
-            place |= {"run": name, "seed": search.seed}
-            self._add_row(evaluate, search, dataset=dataset, train=None, search=search_id, after=after, **place)
+            labels |= {"run": "winner" if rank == 1 else f"rank {rank}", "seed": search.seed}
+            self._add_row(evaluate, search, dataset=dataset, train=None, search=search_id, after=after, **labels)
         for seed in search.refit_seeds:
-            stated = {**winner, "dataset": dataset, "seed": seed}
-            train = Task(stage="train", settings=stated, needs=(dataset,), plumbing=plumbing)
-            place |= {"run": "refit", "seed": seed}
-            self._add(train, search.resources["train"], after=after, **place)
+            settings = {**winner, "dataset": dataset, "seed": seed}
+            train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
+            labels |= {"run": "refit", "seed": seed}
+            self._add(train, search.resources["train"], after=after, **labels)
             evaluate = _evaluation(train, dataset)
-            self._add_row(evaluate, search, dataset=dataset, train=train.id, search=search_id, **place)
+            self._add_row(evaluate, search, dataset=dataset, train=train.id, search=search_id, **labels)
 
 
 def _evaluation(train: Task, dataset: str) -> Task:

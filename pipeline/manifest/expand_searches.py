@@ -93,7 +93,7 @@ def _search(
 
 
 def _stopping(stopping: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A checked rule with all its settings: one left at its default is the same search as one that says so."""
+    """A checked rule with all its settings: leaving one at its default is the same search as naming it."""
     rule = read_stopping(stopping)
     return None if stopping is None or rule is None else {next(iter(stopping)): rule[1]}
 
