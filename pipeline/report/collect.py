@@ -28,7 +28,7 @@ WAITING = TaskState(id="", state="waiting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One row with all that is known of it now; ``epochs`` are the journal's lines, ``figures`` the final ones.
+    """A row of the plan and its state; ``epochs`` are the lines of its metrics log, ``figures`` the final ones.
 
     ``id`` is the train task (a search's winner: its trial), None as long as no trial has won.
     """
@@ -277,7 +277,7 @@ class _Reader:
 
 
 def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = None) -> _Part:
-    """A task as its record tells it; ``state`` stands where a record doesn't contradict it."""
+    """A task according to its record; ``state`` stands where a record doesn't contradict it."""
     part = _Part(state.state, state.cause, state.message)
     try:
         record = records.read_record(f"{runs or storage.runs}/{task_id}")
@@ -308,7 +308,7 @@ def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
 
 
 def _deciding_task(train: _Part | None, evaluate: _Part) -> _Part:
-    """Which of a row's two tasks tells its state: the training until it is done, then the evaluation."""
+    """Which of a row's two tasks decides its state: the training until it is done, then the evaluation."""
     if train is not None and train.state != "done":
         return train
     waits = train is not None and evaluate.state == "waiting"

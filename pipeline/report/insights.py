@@ -1,4 +1,4 @@
-"""What a reader should notice, computed and worded with its numbers."""
+"""Observations: sentences on what a reader should notice, each with its numbers."""
 
 from __future__ import annotations
 

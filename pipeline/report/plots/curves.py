@@ -187,7 +187,7 @@ def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str
         return None
     for index in _best_runs(runs):
         runs[index]["shown"] = True
-    return {"runs": runs, "panels": _panels(messages), "words": _labels(messages)}
+    return {"runs": runs, "panels": _panels(messages), "labels": _labels(messages)}
 
 
 def _panels(messages: Messages) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What each run was told: a column a hyperparameter, equal ones in the caption."""
+"""Each run's hyperparameters: a column each, those that are equal everywhere in the caption."""
 
 from __future__ import annotations
 
