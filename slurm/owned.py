@@ -102,7 +102,7 @@ def seal(folder: Path) -> None:
 
 
 def make_sticky(folder: Path) -> bool:
-    """Let nobody rename or remove what others have in a folder; False where only its owner could."""
+    """Let nobody rename or remove what others have in a folder; False where others still can: only its owner may."""
     facts = folder.stat()
     if facts.st_mode & stat.S_ISVTX:
         return True
