@@ -108,7 +108,7 @@ class ArrayBuilder:
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
-        """The closing job, after everything of its submission, whatever its fate."""
+        """The closing job, after everything of its submission, however it ended."""
         given = self.manifest.resources["close"]
         return Array(
             name=f"{self.manifest.name}-close",
@@ -127,7 +127,7 @@ class ArrayBuilder:
         return self.manifest.cluster.python or sys.executable
 
     def _sidecar(self, stage: str) -> dict[str, str]:
-        """What tells a tracking server of the epochs while tasks train."""
+        """The command of the process that sends epochs to a tracking server while tasks train."""
         uri = self.manifest.tracking_uri
         if uri is None or stage not in ("train", "trial"):
             return {}
@@ -136,7 +136,7 @@ class ArrayBuilder:
 
     @property
     def _umask(self) -> int:
-        """Of what tasks write: said to each of them, since what is queued is written under a stricter one."""
+        """Of what tasks write: passed to each of them: what is queued is written under a stricter one."""
         if self.manifest.umask is not None:
             return self.manifest.umask
         now = os.umask(0o077)
@@ -155,9 +155,9 @@ class ArrayBuilder:
 
 
 def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:
-    """What an array waits for: each element for its own training where they match, else all, whatever their fate.
+    """What an array waits for: each element for its own training where they match, else all, however they end.
 
-    A task asks the storage itself whether its needs are done, so a dependency only has to say when to look.
+    A task asks the storage itself whether its needs are done, so a dependency only decides when to look.
     """
     waits = [[element_ids[need] for need in _needs(pack) if need in element_ids] for pack in request.packs]
     every = tuple(dict.fromkeys([job for jobs in waits for job in jobs]))

@@ -1,4 +1,4 @@
-"""The closing job: tries again what deserves it, then rebuilds the report. Nothing runs on the login node."""
+"""The closing job: retries what can succeed, then rebuilds the report. Nothing runs on the login node."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def close_submission(folder: Path) -> int:
     for trial in actions.lost_trials:
         record_lost_trial(storage, states[trial])
     for task, retry in actions.retries.items():
-        print(f"again: {task} ({retry.reason})", file=sys.stderr, flush=True)
+        print(f"retry: {task} ({retry.reason})", file=sys.stderr, flush=True)
     if actions.retries:
         _submit(plan, mine.executor, actions.retries)
     build(plan, task_states(plan))
@@ -77,18 +77,18 @@ def _progressed(folder: Path) -> bool:
 
 
 def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
-    """Queue what is tried again; when nothing can be queued, the report still says how all stands."""
+    """Queue what is tried again; when nothing can be queued, the report is built all the same."""
     try:
         report = submit_plan(plan, executor=executor, changes=changes)
     except SubmitError as error:
-        print(f"not queued, tanda submit again will: {error}", file=sys.stderr, flush=True)
+        print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return
     for reason, count in Counter(report.held.values()).items():
         print(f"{count} not queued: {reason}", file=sys.stderr, flush=True)
 
 
 def _clear_away(folder: Path, manifest: str) -> None:
-    """Remove submitit's own files of a submission that ended well, but for those of closing jobs: one is this one."""
+    """Remove submitit's own files of a submission that is done, except closing jobs': this process is one."""
     for leftover in folder.glob(f"{manifest}-*.*"):
         if leftover.is_dir() and not leftover.name.startswith(f"{manifest}-close."):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -111,7 +111,7 @@ def _is_recorded(storage: Storage, trial: str) -> bool:
 
 
 def record_lost_trial(storage: Storage, state: TaskState) -> None:
-    """Record a trial that could not say its end as failed.
+    """Record a trial as failed that left no record.
 
     A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
     stopped trial was being continued, that attempt is ended, and the trial's record holds.
@@ -121,7 +121,7 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
     now = time.time()
     if is_done(storage, state.id):
         last = Attempt(folder, int(attempts[-1]["number"]))
-        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="cut short, and was given up")
+        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="interrupted, and given up")
         return
     Record(
         id=state.id,

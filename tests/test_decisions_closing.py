@@ -204,7 +204,7 @@ UPSTREAM = stands("failed", "upstream failed")
 
 
 def again(name: str) -> Retry:
-    return Retry(reason=f"{RUNS.id(name)} is tried again")
+    return Retry(reason=f"{RUNS.id(name)} is retried")
 
 
 UPSTREAM_TABLE: dict[str, tuple[Mapping[str, TaskState], dict[str, Retry]]] = {

@@ -37,5 +37,5 @@ def test_each_attempt_says_where_and_how_it_ended() -> None:
     assert lines[1:-1] == [
         "attempt 1 on n1: failed (error)",
         "attempt 2 on n2: paused",
-        "attempt 3 on ?: no word of its end",
+        "attempt 3 on ?: ended without a record",
     ]

@@ -84,7 +84,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     assert (deep["best"]["trial"], deep["best"]["value"]) == (2, 0.95)
     os.utime(attempt.path / "alive", (0, 0))  # no sign of life
     lost = task_states(made.plan)[task]
-    assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was cut short")
+    assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was interrupted")
     # Submitted again it goes on from what it has: the record is not set aside.
     manifest = replace(made.plan.manifest, resources={"close": Resources()})
     submit_plan(replace(made.plan, manifest=manifest), executor="recording", changes={task: Retry(reason="lost")})

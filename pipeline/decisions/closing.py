@@ -96,7 +96,7 @@ def _retry(planned: Planned, evidence: ClosingEvidence, changes: Mapping[str, Re
     upstream = [need for need in (*planned.task.needs, *planned.after) if need in changes]
     ready = all(states[need].state == "done" for need in planned.task.needs if need in states)
     if upstream and state.state != "done":
-        return Retry(reason=f"{upstream[0]} is tried again")
+        return Retry(reason=f"{upstream[0]} is retried")
     if state.cause == "upstream failed" and not ready:
         return None
     return retry_of(
@@ -120,7 +120,7 @@ def resumable(states: Mapping[str, TaskState]) -> tuple[str, ...]:
 
 
 def lost_candidates(tasks: Iterable[Planned], states: Mapping[str, TaskState]) -> tuple[str, ...]:
-    """The trials that ended without a result: those of them that have no record could not say how."""
+    """The trials that ended without a result: those of them that have no record left none."""
     return tuple(
         planned.id for planned in tasks if planned.stage == "trial" and states[planned.id].state in ("failed", "lost")
     )
