@@ -143,6 +143,12 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return attempts
 
 
+def ran_s(facts: Mapping[str, Any]) -> float:
+    """How long an attempt of ``history`` ran: until its end, or its last heartbeat where it left none."""
+    started, ended = facts.get("started"), facts.get("ended") or facts.get("last_sign")
+    return max(0.0, float(ended) - float(started)) if started and ended else 0.0
+
+
 def newest(folder: Path) -> dict[str, Any]:
     """The newest attempt, as in ``history``; empty when none has begun."""
     attempts = history(folder)

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from jobs import circuit_breaker
-from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
+from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live, ran_s
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, visible_gpus
 from jobs.errors import TandaError
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
@@ -219,15 +219,10 @@ def _record(
         files=context.storage.sizes(outcome.files),
         started=past[0].get("started", context.started) if past else context.started,
         ended=now,
-        running_s=now - context.started + sum(_ran_s(attempt) for attempt in past),
+        running_s=now - context.started + sum(ran_s(attempt) for attempt in past),
         attempt=context.attempt.number,
         about={**_provenance(), "peak_mb": _peak_mb()},
     ).write(context.storage)
-
-
-def _ran_s(attempt: dict[str, Any]) -> float:
-    started, ended = attempt.get("started"), attempt.get("ended") or attempt.get("last_sign")
-    return max(0.0, float(ended) - float(started)) if started and ended else 0.0
 
 
 def _end(context: Context, **facts: Any) -> None:

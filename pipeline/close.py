@@ -8,9 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from jobs.attempt import Attempt, history
+from jobs.attempt import Attempt, history, ran_s
 from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
@@ -131,10 +130,6 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
         message=state.message or "it ended without a record, and was given up",
         started=float(attempts[0].get("started", now)) if attempts else now,
         ended=now,
-        running_s=sum(_ran_s(attempt) for attempt in attempts),
+        running_s=sum(ran_s(attempt) for attempt in attempts),
         attempt=int(attempts[-1]["number"]) if attempts else 0,
     ).write(storage)
-
-
-def _ran_s(attempt: Mapping[str, Any]) -> float:
-    return max(0.0, float(attempt.get("last_sign") or 0.0) - float(attempt.get("started") or 0.0))

@@ -24,7 +24,7 @@ def test_a_remedy_names_the_stage_to_change() -> None:
 
 def test_a_lost_task_is_submitted_again() -> None:
     lines = failure_lines("train", TaskState(id="t", state="lost", message="gone"), [])
-    assert lines == ["cause: unknown: gone", "what to do: submit again: what was saved is used"]
+    assert lines == ["cause: unknown: gone", "what to do: submit again: it resumes from what was saved"]
 
 
 def test_each_attempt_says_where_and_how_it_ended() -> None:

@@ -65,7 +65,7 @@ def to_submit(
 def stale_dependents(
     tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, submitted: Iterable[Planned]
 ) -> frozenset[str]:
-    """Queued tasks whose dependency can no longer be met, or was: on an element that is submitted again, or on what is done.
+    """Queued tasks whose dependency can no longer be met, or was: on what is submitted again, or done.
 
     Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
     that Slurm started again after its task was done, and holds.
