@@ -33,31 +33,31 @@ def close_submission(folder: Path) -> int:
     # A manifest may hold shell lines for the jobs that are submitted next.
     for path in (folder, folder / SOURCE):
         check_own(path)
-    mine = submission.read(folder)
+    own = submission.read(folder)
     plan = make_plan(load(folder / SOURCE))
     storage = Storage(plan.manifest.storage)
     states = task_states(plan)
-    print(f"{mine.name}: {summary_line(states)}", file=sys.stderr, flush=True)
-    actions = closing_actions(_collect(plan, storage, states, mine))
+    print(f"{own.name}: {summary_line(states)}", file=sys.stderr, flush=True)
+    actions = closing_actions(_collect(plan, storage, states, own))
     for trial in actions.lost_trials:
         record_lost_trial(storage, states[trial])
     for task, retry in actions.retries.items():
         print(f"retry: {task} ({retry.reason})", file=sys.stderr, flush=True)
     if actions.retries:
-        _submit(plan, mine.executor, actions.retries)
+        _submit(plan, own.executor, actions.retries)
     build(plan, task_states(plan))
     for name in actions.finished:
         _clear_away(storage.submissions / name, plan.manifest.name)
     return actions.exit_status
 
 
-def _collect(plan: Plan, storage: Storage, states: Mapping[str, TaskState], mine: Submission) -> ClosingEvidence:
+def _collect(plan: Plan, storage: Storage, states: Mapping[str, TaskState], own: Submission) -> ClosingEvidence:
     submissions = submission.read_all(storage)
     return ClosingEvidence(
         tasks=plan.tasks,
         states=states,
         retries=plan.manifest.retries,
-        submission=mine,
+        submission=own,
         submissions=submissions,
         queue_history=queue_history(submissions, states.keys()),
         progressed=frozenset(task for task in resumable(states) if _progressed(storage.run(task))),

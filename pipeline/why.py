@@ -35,9 +35,9 @@ REMEDIES = {
 }
 
 
-def explain(plan: Plan, words: str) -> str:
-    """Everything known of one task's state; raises ValueError when the words name none or several."""
-    planned = find_task(plan, words)
+def explain(plan: Plan, query: str) -> str:
+    """Everything known of one task's state; raises ValueError when the query names none or several."""
+    planned = find_task(plan, query)
     states = task_states(plan)
     state = states[planned.id]
     body = {
@@ -61,8 +61,10 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
     if not state.queued:
         lines.append(f"{state.reason or 'it is not queued'}: `tanda submit` queues it")
     elif state.reason:
-        said = explain_reason(state.reason)
-        lines.append(f"job {state.job}: {state.reason}: {said.meaning}" + (f"; {said.advice}" if said.advice else ""))
+        reason = explain_reason(state.reason)
+        lines.append(
+            f"job {state.job}: {state.reason}: {reason.meaning}" + (f"; {reason.advice}" if reason.advice else "")
+        )
     for need in (*planned.task.needs, *planned.after):
         if need in states and states[need].state != "done":
             other = plan.by_id()[need]
@@ -112,9 +114,9 @@ def tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def print_log(plan: Plan, words: str, *, follow: bool) -> None:
+def print_log(plan: Plan, query: str, *, follow: bool) -> None:
     """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
-    planned = find_task(plan, words)
+    planned = find_task(plan, query)
     path = log_path(plan, planned.id)
     if not path.exists() and not follow:
         state = task_states(plan)[planned.id]

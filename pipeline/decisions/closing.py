@@ -74,14 +74,14 @@ def retries(evidence: ClosingEvidence) -> dict[str, Retry]:
     What a limit of the site kept from the queue before is tried too: there may be room for it now. A task that a
     later submission has taken over is left to that one.
     """
-    mine, states = evidence.submission, evidence.states
+    own, states = evidence.submission, evidence.states
     changes: dict[str, Retry] = {}
     for planned in evidence.tasks:
         elements, state = evidence.queue_history.get(planned.id, ()), states[planned.id]
-        if elements and elements[-1].time > mine.time:
+        if elements and elements[-1].time > own.time:
             continue
-        if planned.id in mine.held and not state.queued and state.state != "done":
-            changes[planned.id] = Retry(reason=f"not queued before: {mine.held[planned.id]}")
+        if planned.id in own.held and not state.queued and state.state != "done":
+            changes[planned.id] = Retry(reason=f"not queued before: {own.held[planned.id]}")
         if planned.id in changes or not _is_newest(planned.id, evidence):
             continue
         change = _retry(planned, evidence, changes)

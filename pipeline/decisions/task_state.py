@@ -58,8 +58,8 @@ class AttemptEvidence:
     @property
     def gpu_s(self) -> float:
         """GPU-seconds until its end, or until its last heartbeat where it has none."""
-        over = self.ended or self.last_heartbeat
-        return self.gpus * max(0.0, over - self.started) if self.started is not None and over else 0.0
+        ended = self.ended or self.last_heartbeat
+        return self.gpus * max(0.0, ended - self.started) if self.started is not None and ended else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
