@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data import DATASET_FORMAT

@@ -26,12 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from cluster_fixture import machine_to_ourselves, running  # noqa: E402
 from rig import Rig  # noqa: E402
 
-from slurm.array import (  # noqa: E402
-    Array,
-    Resources,
-    Site,
-    Submitted,
-)
+from slurm.array import Array, Resources, Site, Submitted  # noqa: E402
 from slurm.executors.slurm import SlurmArrays  # noqa: E402
 from slurm.query import states  # noqa: E402
 

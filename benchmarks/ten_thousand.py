@@ -22,7 +22,7 @@ from jobs.task import Record
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, begin
-from slurm.query import _WIDTHS
+from slurm.query import SQUEUE_FIELDS
 
 MANIFEST = """
 name: many
@@ -78,7 +78,7 @@ def _fill(plan: Plan) -> None:
             id=planned.id, stage=planned.stage, state="done", started=1.0, ended=2.0, running_s=1.0, attempt=1
         )
         record.write(storage)
-    elements = {f"7_{place}": (planned.id,) for place, planned in enumerate(plan.tasks[half:])}
+    elements = {f"7_{index}": (planned.id,) for index, planned in enumerate(plan.tasks[half:])}
     queued = Queued(stage="train", group="grid", job_ids=("7",), elements=elements, mem_gb=8.0)
     submission = begin(storage, manifest="many", executor="slurm", git_commit=None)
     submission.with_array(queued).write(storage)
@@ -88,9 +88,10 @@ def _stand_ins(folder: Path, plan: Plan) -> None:
     programs = folder / "bin"
     programs.mkdir()
     rows = []
-    for place in range(len(plan.tasks) - len(plan.tasks) // 2):
-        values = {"JobArrayID": f"7_{place}", "State": "PENDING", "Reason": "Priority", "SubmitTime": str(time.time())}
-        rows.append("".join(values.get(name, "").split(".")[0].ljust(width) for name, width in _WIDTHS.items()))
+    for index in range(len(plan.tasks) - len(plan.tasks) // 2):
+        values = {"JobArrayID": f"7_{index}", "State": "PENDING", "Reason": "Priority", "SubmitTime": str(time.time())}
+        fields = (values.get(name, "").split(".")[0].ljust(width) for name, width in SQUEUE_FIELDS.values())
+        rows.append("".join(f"{field}|" for field in fields))
     (folder / "queue.txt").write_text("\n".join(rows) + "\n")
     for name, body in (("squeue", f"cat {folder}/queue.txt"), ("sacct", "true"), ("scontrol", "true")):
         program = programs / name

@@ -1,7 +1,19 @@
-"""Canary and brake: a task is held where the same error has shown itself in its neighbours already.
+"""The circuit breaker: a task is held where the same error has already ended several others of its group.
 
-Failures are noted as empty files under the submission's folder, one writer each: ``failures/<group>/<error>/<id>``.
-A later submission has a folder of its own, and so begins with a clean slate.
+The protocol, whole. A group's tasks run on many nodes without a server, so each looks for itself, before it begins an
+attempt, at what the others left on the storage:
+
+- A task that failed by an ``error`` leaves an empty file of its name in ``failures/<group>/<error>/`` of its
+  submission's folder. ``<error>`` is a digest of the message without what differs between tasks; error.json there
+  holds the message as the first of them had it. No two tasks write the same file, so the number of files is the count.
+- A task is held when some error's count has reached TANDA_BRAKE_AFTER, or when one of TANDA_CANARIES (a training of
+  each architecture, which runs before the others) has failed and is of the same architecture.
+- A held task begins no attempt: it writes ``held.json`` with the reason into its run's folder and exits with 1.
+  ``tanda status`` shows that reason. The next submission, or the next start that is not held, removes it.
+- A later submission has a folder of its own, and so counts from zero.
+
+A mistake in a manifest then costs a few tasks in place of all. Two tasks that look at the same moment may both begin:
+the limit is passed by no more than what runs at once.
 """
 
 from __future__ import annotations
@@ -17,42 +29,52 @@ HELD = "held.json"
 
 
 def note_failure(task_id: str, cause: str, message: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Note that a task of this submission failed, under the error's own name."""
-    home = _home(environment)
-    if home is None:
+    """Count a failed task of this submission under its error."""
+    group = _group_folder(environment)
+    if group is None:
         return
-    folder = home / digest([cause, _normalise_error(message)])
+    error = group / digest([cause, _normalise_error(message)])
     # Within a submission, where nobody else may write: not even as much as the umask would let them.
-    for part in (home.parent, home, folder):
-        part.mkdir(mode=0o755, exist_ok=True)
-    if not (folder / "error.json").exists():
-        write_json(folder / "error.json", {"cause": cause, "message": message}, permissions=OWNER_WRITES)
-    (folder / task_id).touch(mode=OWNER_WRITES)
+    for folder in (group.parent, group, error):
+        folder.mkdir(mode=0o755, exist_ok=True)
+    if not (error / "error.json").exists():
+        write_json(error / "error.json", {"cause": cause, "message": message}, permissions=OWNER_WRITES)
+    (error / task_id).touch(mode=OWNER_WRITES)
 
 
-def held(task: Task, storage: Storage, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why the task should not start, or None: a canary of its architecture failed, or one error repeats."""
+def hold(task: Task, storage: Storage, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Why the task must not start, which is then in its held.json too; None when it may."""
+    reason = _failed_canary(task, storage, environment) or _repeated_error(environment)
+    note = storage.run(task.id) / HELD
+    if reason is None:
+        note.unlink(missing_ok=True)
+    else:
+        write_json(note, {"reason": reason})
+    return reason
+
+
+def _failed_canary(task: Task, storage: Storage, environment: Mapping[str, str]) -> str | None:
     for canary in filter(None, environment.get("TANDA_CANARIES", "").split(",")):
         record = read_record(storage.run(canary))
         same = Task.read(storage.run(canary)).settings.get("architecture") == task.settings.get("architecture")
         if record is not None and record.state == "failed" and same and canary != task.id:
             return f"the canary {canary} failed ({record.cause}): {record.message}"
-    return _repeated(environment)
-
-
-def _repeated(environment: Mapping[str, str]) -> str | None:
-    home, limit = _home(environment), environment.get("TANDA_BRAKE_AFTER", "")
-    if home is None or not limit.isdigit() or not home.is_dir():
-        return None
-    for folder in sorted(home.iterdir()):
-        count = sum(entry.name != "error.json" for entry in folder.iterdir() if not entry.name.startswith("."))
-        if count >= int(limit) > 0:
-            error = (folder / "error.json").read_text(encoding="utf-8")
-            return f"the same error ended {count} tasks of this group: {' '.join(error.split())}"
     return None
 
 
-def _home(environment: Mapping[str, str]) -> Path | None:
+def _repeated_error(environment: Mapping[str, str]) -> str | None:
+    group, limit = _group_folder(environment), environment.get("TANDA_BRAKE_AFTER", "")
+    if group is None or not limit.isdigit() or not group.is_dir():
+        return None
+    for error in sorted(group.iterdir()):
+        count = sum(entry.name != "error.json" for entry in error.iterdir() if not entry.name.startswith("."))
+        if count >= int(limit) > 0:
+            message = (error / "error.json").read_text(encoding="utf-8")
+            return f"the same error ended {count} tasks of this group: {' '.join(message.split())}"
+    return None
+
+
+def _group_folder(environment: Mapping[str, str]) -> Path | None:
     submission, group = environment.get("TANDA_SUBMISSION"), environment.get("TANDA_GROUP")
     return Path(submission) / "failures" / group if submission and group else None
 

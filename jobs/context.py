@@ -44,7 +44,10 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """Handed to every stage. ``interrupted`` turns true when Slurm (or a person) wants the task to stop."""
+    """Handed to every stage.
+
+    ``interrupted`` turns true when Slurm (or a person) wants the task to stop; ``started`` is when this attempt did.
+    """
 
     task: Task
     storage: Storage
@@ -52,6 +55,7 @@ class Context:
     attempt: Attempt
     interrupted: Callable[[], bool] = lambda: False
     cpus: int = 1
+    started: float = field(default_factory=time.time)
     _written: float = field(default=0.0, init=False)
 
     def progress(self, *, force: bool = False, **facts: Any) -> None:
@@ -90,18 +94,18 @@ def allotted_cpus() -> int:
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The GPUs that CUDA_VISIBLE_DEVICES names, by index or id; CUDA reads it up to the first that is none.
 
-    Its twin is ``slurm.machine.visible_gpus``: these two packages know nothing of each other.
+    Its twin is ``slurm.element.visible_gpus``: these two packages know nothing of each other.
     """
     names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    # NoDevFiles is Slurm's word for none; a negative index is CUDA's.
+    # NoDevFiles is Slurm's name for none; a negative index is CUDA's.
     return list(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 
 
 def allotted_gpus(environment: Mapping[str, str] = os.environ) -> int | None:
-    """How many GPUs this process was allotted; None where nobody has said, as in a shell.
+    """How many GPUs this process was allotted; None where nothing says so, as in a shell.
 
-    TANDA_GPUS is what the task's element was given. A site that allots GPUs by an option of its own leaves it at 0 and
-    names them in CUDA_VISIBLE_DEVICES.
+    TANDA_GPUS is what the task's element was allotted. A site that allots GPUs by an option of its own leaves it at
+    0 and names them in CUDA_VISIBLE_DEVICES.
     """
     counts = [int(count)] if (count := environment.get("TANDA_GPUS", "")).isdigit() else []
     if "CUDA_VISIBLE_DEVICES" in environment:

@@ -1,4 +1,7 @@
-"""Runs one task in this process and writes down how it ended: the edge where errors are caught."""
+"""Runs one task in this process and records how it ended: the edge where errors are caught.
+
+Its exit status is read by the element that started it: see ``slurm.element``.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from types import FrameType
 from typing import Any
 
 from jobs import circuit_breaker
-from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
+from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live, ran_s
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, visible_gpus
 from jobs.errors import TandaError
-from jobs.storage import Storage, WaitBudget, describe_error, is_transient, write_json
+from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import VERDICTS, Record, Task, is_done
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
-WAIT_S = 2.0
+POLL_S = 2.0
 
 
 def run(folder: Path) -> int:
@@ -33,31 +36,29 @@ def run(folder: Path) -> int:
     folder = folder.resolve()
     task = Task.read(folder)
     storage = Storage(folder.parent.parent)
-    flag = InterruptFlag()
+    interrupted = InterruptFlag()
     while True:
         if is_done(storage, task.id):
-            return _post_stage(task, storage, flag)
+            return _post_stage(task, storage, interrupted)
         if not live(folder):
             break
-        # Another process is at it (two people submitted, or a node came back): let it finish.
-        if flag():
+        # Another process runs it (two people submitted, or a node came back): let it finish (``jobs.attempt``).
+        if interrupted():
             return PAUSED
-        time.sleep(WAIT_S)
-    reason = circuit_breaker.held(task, storage)
+        time.sleep(POLL_S)
+    reason = circuit_breaker.hold(task, storage)
     if reason is not None:
-        write_json(folder / circuit_breaker.HELD, {"reason": reason})
         print(f"held: {reason}", file=sys.stderr, flush=True)
         return FAILED
-    (folder / circuit_breaker.HELD).unlink(missing_ok=True)
-    attempt = _begin(folder, flag)
-    status = PAUSED if attempt is None else _work(task, storage, attempt, flag)
-    return _post_stage(task, storage, flag) if status == DONE else status
+    attempt = _begin(folder, interrupted)
+    status = PAUSED if attempt is None else _work(task, storage, attempt, interrupted)
+    return _post_stage(task, storage, interrupted) if status == DONE else status
 
 
 def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bool]) -> int | None:
-    """Go on with another task, in this process, as the attempt that follows ``after``; returns an exit status.
+    """Continue another task, in this process, as the attempt that follows ``after``; returns an exit status.
 
-    None when somebody else was first. ``by`` is the id of the task whose process this is, kept in start.json. The
+    None when another process was first. ``by`` is the id of the task whose process this is, kept in start.json. The
     task's record holds until this attempt has one of its own to put in its place.
     """
     attempt = begin_after(folder, after, {**_provenance(), "by": by})
@@ -95,7 +96,7 @@ def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
 
 
 def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
-    """Attempt the task; when the storage is full, wait for room and go on as the next attempt."""
+    """Attempt the task; when the storage is full, wait for room and continue as the next attempt."""
     budget = WaitBudget(interrupted)
     while True:
         context = Context(
@@ -117,37 +118,36 @@ def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[
 
 
 def _post_stage(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
-    """What a stage wants done once its task is: also when the task is found done, in case it was cut short."""
+    """Call the stage's ``after_done``, if it has one: also for a task already done, as the call may be cut short."""
     try:
-        act = getattr(import_module(f"jobs.stages.{task.stage}"), "afterwards", None)
-        return DONE if act is None else act(task, storage, interrupted)
+        after_done = getattr(import_module(f"jobs.stages.{task.stage}"), "after_done", None)
+        return DONE if after_done is None else after_done(task, storage, interrupted)
     except Exception as error:  # noqa: BLE001 - the edge: this task's record holds, what came after it failed
         traceback.print_exception(error)
         return FAILED
 
 
 def _attempt(context: Context, budget: WaitBudget) -> int | None:
-    """An exit status; None when the storage took nothing more for a while and does again."""
-    started = time.time()
+    """An exit status; None when the storage was full for a while and has room again."""
     try:
         _check_needs(context)
         stage = import_module(f"jobs.stages.{context.task.stage}")
         outcome: Outcome = stage.run(context)
         context.attempt.check()
-        _record(context, started, state="done", outcome=outcome)
+        _record(context, state="done", outcome=outcome)
     except TaskInterruptedError as pause:
         context.log(f"paused: {pause}")
-        _end(context.attempt, started, state="paused", message=str(pause))
+        _end(context, state="paused", message=str(pause))
         return PAUSED
     except SupersededError as error:
         context.log(f"stopped: {error}")
-        _end(context.attempt, started, state="superseded", message=str(error))
+        _end(context, state="superseded", message=str(error))
         return PAUSED
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
         if is_transient(error):
-            return _wait_for_space(context, started, error, budget)
-        return _failed(context, started, error)
-    _end(context.attempt, started, state="done")
+            return _wait_for_space(context, error, budget)
+        return _failed(context, error)
+    _end(context, state="done")
     return DONE
 
 
@@ -157,36 +157,36 @@ def _check_needs(context: Context) -> None:
         raise TaskFailedError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
 
 
-def _wait_for_space(context: Context, started: float, error: Exception, budget: WaitBudget) -> int | None:
+def _wait_for_space(context: Context, error: Exception, budget: WaitBudget) -> int | None:
     """Wait for room on the storage: None once there is some, else an exit status."""
     reason = describe_error(error, context.storage.root)
     context.log(f"waiting for room: {reason}")
     there_is_room = budget.wait(context.folder)
     if not there_is_room and not context.interrupted():
-        return _failed(context, started, error)
-    _end(context.attempt, started, state="paused", message=reason)
+        return _failed(context, error)
+    _end(context, state="paused", message=reason)
     return None if there_is_room else PAUSED
 
 
-def _failed(context: Context, started: float, error: Exception) -> int:
-    known = describe_error(error, context.storage.root)
-    cause, message, details = ("error", known, {}) if known else _cause(error)
-    if cause == "error" and not known and not isinstance(error, TaskFailedError):
+def _failed(context: Context, error: Exception) -> int:
+    of_storage = describe_error(error, context.storage.root)
+    cause, message, details = ("error", of_storage, {}) if of_storage else _cause(error)
+    if cause == "error" and not of_storage and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.log(f"failed ({cause}): {message}")
     if cause not in VERDICTS and is_done(context.storage, context.task.id):
         # A task that was done and is continued, say on a GPU that has died since: it still has its result.
         context.log("the result that it had before holds")
-        _end(context.attempt, started, state="failed", cause=cause, message=message)
+        _end(context, state="failed", cause=cause, message=message)
         return FAILED
     outcome = Outcome(files=(), result=details)
     try:
-        _record(context, started, state="failed", outcome=outcome, cause=cause, message=message)
-        _end(context.attempt, started, state="failed", cause=cause, message=message)
+        _record(context, state="failed", outcome=outcome, cause=cause, message=message)
+        _end(context, state="failed", cause=cause, message=message)
         if cause == "error":
             circuit_breaker.note_failure(context.task.id, cause, message)
     except OSError as fault:
-        # The storage is full or away: the log and the exit status are all that is left to say it with.
+        # The storage is full or away: the log and the exit status are all that is left.
         context.log(f"could not write the record: {fault}")
     return FAILED
 
@@ -194,7 +194,7 @@ def _failed(context: Context, started: float, error: Exception) -> int:
 def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
     if isinstance(error, TaskFailedError):
         return error.cause, str(error), dict(error.details)
-    # What a person can mend is said as it stands; the name of its class would tell them nothing.
+    # What a person can fix is shown as it is; the name of its class would tell them nothing.
     text = str(error) if isinstance(error, TandaError) else f"{type(error).__name__}: {error}"
     # By name: a task that never imports torch must not import it to fail.
     if type(error).__name__ == "OutOfMemoryError":
@@ -205,13 +205,7 @@ def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
 
 
 def _record(
-    context: Context,
-    started: float,
-    *,
-    state: str,
-    outcome: Outcome,
-    cause: str | None = None,
-    message: str | None = None,
+    context: Context, *, state: str, outcome: Outcome, cause: str | None = None, message: str | None = None
 ) -> None:
     now = time.time()
     past = [attempt for attempt in history(context.folder) if attempt["number"] < context.attempt.number]
@@ -223,24 +217,18 @@ def _record(
         message=message,
         result=outcome.result,
         files=context.storage.sizes(outcome.files),
-        started=past[0].get("started", started) if past else started,
+        started=past[0].get("started", context.started) if past else context.started,
         ended=now,
-        running_s=now - started + sum(_ran_s(attempt) for attempt in past),
+        running_s=now - context.started + sum(ran_s(attempt) for attempt in past),
         attempt=context.attempt.number,
         about={**_provenance(), "peak_mb": _peak_mb()},
     ).write(context.storage)
 
 
-def _ran_s(attempt: dict[str, Any]) -> float:
-    begun = attempt.get("started")
-    over = attempt.get("ended") or attempt.get("last_sign")
-    return max(0.0, float(over) - float(begun)) if begun and over else 0.0
-
-
-def _end(attempt: Attempt, started: float, **facts: Any) -> None:
-    # On a full storage the end stays untold: what the attempt came to does not depend on it.
+def _end(context: Context, **facts: Any) -> None:
+    # On a full storage this is left out: the attempt's outcome does not depend on it.
     with suppress(OSError):
-        attempt.end(running_s=time.time() - started, peak_mb=_peak_mb(), **facts)
+        context.attempt.end(running_s=time.time() - context.started, peak_mb=_peak_mb(), **facts)
 
 
 def _peak_mb() -> float:
@@ -262,7 +250,7 @@ def _provenance() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "cpus": allotted_cpus(),  # sums of floats come out otherwise on another number of threads
+        "cpus": allotted_cpus(),  # sums of floats differ with the number of threads
         "git_commit": os.environ.get("TANDA_COMMIT"),
         "gpus": len(visible_gpus()),
         "slurm": slurm,

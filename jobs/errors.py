@@ -28,10 +28,11 @@ class DamagedFileError(TandaError, ValueError):
     """A file on the storage is not what this program wrote there: damaged, edited, or of another version."""
 
 
-def did_you_mean(key: object, legal: Iterable[str]) -> str:
-    """The end of a message about an unknown key: the nearest legal one, else all of them."""
+def did_you_mean(key: object, legal: Iterable[str], *, listed_max: int = 100) -> str:
+    """The end of a message about an unknown key: the nearest legal one, else all of them, if they are not too many."""
     keys = sorted(set(legal))
     near = get_close_matches(str(key), keys, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; must be one of {', '.join(keys)}" if keys else ""
+    more = ", ..." if len(keys) > listed_max else ""
+    return f"; must be one of {', '.join(keys[:listed_max])}{more}" if keys else ""

@@ -28,7 +28,7 @@ def append(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def rewrite(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Replace the journal whole: what a resumed run does with the epochs its checkpoint knows."""
+    """Replace the log whole, as a resumed run does: it keeps the epochs that its checkpoint has."""
     write_whole(folder / NAME, encode(lines))
 
 

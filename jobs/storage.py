@@ -72,7 +72,7 @@ def check_plain(path: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Make a file if it is missing, and say that it was written now."""
+    """Make a file if it is missing, and set its time to now."""
     with open_plain(path, "ab") as file:
         os.utime(file.fileno())
 
@@ -90,7 +90,7 @@ def write_whole(path: Path, *parts: bytes, permissions: int = 0o666) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # Of a write that failed, the system says what but not where, or names the temporary file.
+        # The system's error for a write that failed names no file, or the temporary one.
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
@@ -132,7 +132,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def publish_folder(temporary: Path, final: Path) -> bool:
-    """Rename a finished folder into place; False when another writer was first, and its folder stands."""
+    """Rename a finished folder into place; False when another writer was first, and its folder stays."""
     for path in temporary.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -209,11 +209,11 @@ class Storage:
         return self.searches / search_id
 
     def sizes(self, files: Iterable[Path]) -> dict[str, int]:
-        """What a record says of its files: path relative to the storage -> size in bytes."""
+        """Files as a record lists them: path relative to the storage -> size in bytes."""
         return {str(path.relative_to(self.root)): path.stat().st_size for path in files}
 
 
-# When the storage takes nothing more: which errors those are, what to say of them, and waiting until it does again.
+# When the storage is full or read-only: which errors those are, their message, and waiting for room.
 
 
 def is_transient(error: BaseException) -> bool:
@@ -263,7 +263,7 @@ class WaitBudget:
 def _errno(error: BaseException) -> int | None:
     for fault in (error, error.__cause__):
         if isinstance(fault, OSError):
-            # numpy tells of a full disk in words alone.
+            # numpy reports a full disk by its message alone, without an errno.
             short = fault.errno is None and " requested and " in str(fault) and str(fault).endswith("written")
             return errno.ENOSPC if short else fault.errno
     return None

@@ -106,10 +106,10 @@ class Record:
     def write(self, storage: Storage) -> None:
         write_json(storage.run(self.id) / "record.json", asdict(self))
 
-    def whole(self, storage: Storage) -> bool:
-        """Whether every file that the record names is there with its size; a journal may be longer by now.
+    def files_intact(self, storage: Storage) -> bool:
+        """Whether every file that the record names is there with its size; a metrics log may be longer by now.
 
-        A stopped trial that is continued appends epochs to its journal, and its former record holds meanwhile.
+        A stopped trial that is continued appends epochs to its log, and its former record holds meanwhile.
         """
         try:
             return all(_has_size(storage.root / name, size) for name, size in self.files.items())
@@ -152,4 +152,4 @@ def is_done(storage: Storage, task_id: str) -> bool:
         record = read_record(storage.run(task_id))
     except ValueError:
         return False
-    return record is not None and record.state == "done" and record.whole(storage)
+    return record is not None and record.state == "done" and record.files_intact(storage)

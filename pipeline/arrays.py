@@ -17,9 +17,8 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from pipeline.status import done_ids
 from pipeline.submission import commit, snapshot, write_source
-from slurm.array import Array, Dependency, Resources
+from slurm.array import Array, Dependency, Resources, array_id
 from slurm.executors.slurm import SlurmArrays
-from slurm.job_ids import base
 from slurm.owned import owner_writes
 
 Packs = tuple[tuple[Planned, ...], ...]
@@ -109,7 +108,7 @@ class ArrayBuilder:
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
-        """The closing job, after everything of its submission, whatever its fate."""
+        """The closing job, after everything of its submission, however it ended."""
         given = self.manifest.resources["close"]
         return Array(
             name=f"{self.manifest.name}-close",
@@ -128,7 +127,7 @@ class ArrayBuilder:
         return self.manifest.cluster.python or sys.executable
 
     def _sidecar(self, stage: str) -> dict[str, str]:
-        """What tells a tracking server of the epochs while tasks train."""
+        """The command of the process that sends epochs to a tracking server while tasks train."""
         uri = self.manifest.tracking_uri
         if uri is None or stage not in ("train", "trial"):
             return {}
@@ -137,7 +136,7 @@ class ArrayBuilder:
 
     @property
     def _umask(self) -> int:
-        """Of what tasks write: said to each of them, since what is queued is written under a stricter one."""
+        """Of what tasks write: passed to each of them: what is queued is written under a stricter one."""
         if self.manifest.umask is not None:
             return self.manifest.umask
         now = os.umask(0o077)
@@ -156,9 +155,9 @@ class ArrayBuilder:
 
 
 def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:
-    """What an array waits for: each element for its own training where they match, else all, whatever their fate.
+    """What an array waits for: each element for its own training where they match, else all, however they end.
 
-    A task asks the storage itself whether its needs are done, so a dependency only has to say when to look.
+    A task asks the storage itself whether its needs are done, so a dependency only decides when to look.
     """
     waits = [[element_ids[need] for need in _needs(pack) if need in element_ids] for pack in request.packs]
     every = tuple(dict.fromkeys([job for jobs in waits for job in jobs]))
@@ -229,7 +228,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     paths: list[Path] = []
     for number, array in enumerate(_arrays(plan, folder), start=1):
         written = slurm.write_scripts(_without_dependencies(array), folder)
-        after = sorted({int(base(job)) for way in array.after for job in way.jobs if job})
+        after = sorted({int(array_id(job)) for way in array.after for job in way.jobs if job})
         option = f"--dependency=afterany:{':'.join(f'$job{job}' for job in after)} " if after else ""
         calls = [f"$(sbatch --parsable {option}{shlex.quote(str(path))})" for path in written]
         lines.append(f"job{number}={':'.join(calls)}")

@@ -163,10 +163,10 @@ def status(
     manifest: ManifestPath,
     sets: Sets = None,
     only: Only = None,
-    watching: Annotated[bool, typer.Option("--watch", help="until all is over")] = False,
+    watching: Annotated[bool, typer.Option("--watch", help="until all tasks have ended")] = False,
     json: Json = False,
 ) -> None:
-    """Say of every task: waiting, running (how far), done, failed and why, GPU-hours."""
+    """Show the state of every task: waiting, running (how far), done, failed and why, GPU-hours."""
     from pipeline.live import watch
     from pipeline.status import print_states, states_document, task_states
 
@@ -186,7 +186,7 @@ def logs(
     manifest: ManifestPath,
     task: TaskName,
     sets: Sets = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the task is over")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="until the task has ended")] = False,
 ) -> None:
     """Print a task's log."""
     from pipeline.why import print_log
@@ -202,13 +202,13 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
     count, unknown = cancel_plan(_plan(manifest, sets, None, only))
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
     if unknown:
-        print(f"{unknown} not cancelled: where they stand is unknown (`tanda status`); try again", file=sys.stderr)
+        print(f"{unknown} not cancelled: their state is unknown (`tanda status`); try again", file=sys.stderr)
         raise typer.Exit(1)
 
 
 @app.command()
 def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
-    """Say why a task waits or failed, and what to do about it."""
+    """Explain why a task waits or failed, and what to do about it."""
     from pipeline.why import explain
 
     print(explain(_plan(manifest, sets), task))
@@ -268,10 +268,10 @@ def predict(
 
 @app.command()
 def doctor(
-    storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="the shared storage, or where it is to be")],
+    storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="the shared storage; made if missing")],
     json: Json = False,
 ) -> None:
-    """Check versions, Slurm, GPUs, what the storage's file system promises, and free space."""
+    """Check versions, Slurm, GPUs, the guarantees of the storage's file system, and free space."""
     from dataclasses import asdict
 
     from rich.markup import escape
@@ -282,7 +282,7 @@ def doctor(
     for finding in examine(storage):
         findings.append(finding)
         if not json:
-            line = f"{'[green]ok [/]' if finding.ok else '[red]no [/]'} {finding.name}: {escape(finding.reason)}"
+            line = f"{'[green]ok  [/]' if finding.ok else '[red]FAIL[/]'} {finding.name}: {escape(finding.reason)}"
             _console().print(line, soft_wrap=True)
     if json:
         _print_json([asdict(finding) for finding in findings])
@@ -294,7 +294,7 @@ def gc(
     manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="what these refer to is kept")],
     yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
 ) -> None:
-    """Show what on the storage none of these manifests refers to, with sizes, and remove it if you say so."""
+    """Show what on the storage none of these manifests refers to, with sizes, and remove it if you confirm."""
     from jobs.storage import Storage
     from pipeline.gc import find_unreferenced, remove
     from pipeline.live import progress_bar
@@ -318,7 +318,7 @@ def repro(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
     check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
 ) -> None:
-    """Say how a run came about: commit, settings, data digests, the exact command."""
+    """Print how a run was made: commit, settings, data digests, the exact command."""
     from pipeline import repro as reproduction
 
     _print_json(reproduction.describe(run))
@@ -326,7 +326,7 @@ def repro(
         differences = reproduction.check(run)
         for difference in differences:
             print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
-        print("tanda: the same bits" if not differences else "tanda: it came out otherwise", file=sys.stderr)
+        print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
         raise typer.Exit(int(bool(differences)))
 
 
@@ -335,7 +335,7 @@ def init(
     data_file: Annotated[Path, typer.Argument(metavar="DATA", help="a csv, tsv, jsonl or parquet file of titles")],
     target: Annotated[Path, typer.Argument(metavar="MANIFEST", help="the manifest to write; must not exist yet")],
     quotes: Annotated[
-        Quotes, typer.Option(metavar="checked|double|none", help="csv, tsv: what quotes are, as data.quotes says")
+        Quotes, typer.Option(metavar="checked|double|none", help="csv, tsv: how quotes are read, as in data.quotes")
     ] = "checked",
 ) -> None:
     """Write a starting manifest from a data file: its columns, languages, categories and sizes."""
@@ -384,7 +384,7 @@ def sample(
 
 @app.command(hidden=True)
 def close(submission: Annotated[Path, typer.Argument(metavar="SUBMISSION")]) -> None:
-    """The closing job of a submission: retry what deserves it, then rebuild the report."""
+    """The closing job of a submission: retry what can succeed, then rebuild the report."""
     from pipeline.close import close_submission
 
     raise typer.Exit(close_submission(submission))

@@ -1,4 +1,4 @@
-"""The closing job: tries again what deserves it, then rebuilds the report. Nothing runs on the login node."""
+"""The closing job: retries what can succeed, then rebuilds the report. Nothing runs on the login node."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from jobs.attempt import Attempt, history
+from jobs.attempt import Attempt, history, ran_s
 from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
@@ -25,7 +24,7 @@ from pipeline.report import build
 from pipeline.status import summary_line, task_states
 from pipeline.submission import SOURCE, Submission
 from pipeline.submit import submit_plan
-from slurm.array import SubmitError
+from slurm.errors import SubmitError
 from slurm.owned import check_own
 
 
@@ -34,31 +33,31 @@ def close_submission(folder: Path) -> int:
     # A manifest may hold shell lines for the jobs that are submitted next.
     for path in (folder, folder / SOURCE):
         check_own(path)
-    mine = submission.read(folder)
+    own = submission.read(folder)
     plan = make_plan(load(folder / SOURCE))
     storage = Storage(plan.manifest.storage)
     states = task_states(plan)
-    print(f"{mine.name}: {summary_line(states)}", file=sys.stderr, flush=True)
-    actions = closing_actions(_collect(plan, storage, states, mine))
+    print(f"{own.name}: {summary_line(states)}", file=sys.stderr, flush=True)
+    actions = closing_actions(_collect(plan, storage, states, own))
     for trial in actions.lost_trials:
         record_lost_trial(storage, states[trial])
     for task, retry in actions.retries.items():
-        print(f"again: {task} ({retry.reason})", file=sys.stderr, flush=True)
+        print(f"retry: {task} ({retry.reason})", file=sys.stderr, flush=True)
     if actions.retries:
-        _submit(plan, mine.executor, actions.retries)
+        _submit(plan, own.executor, actions.retries)
     build(plan, task_states(plan))
     for name in actions.finished:
         _clear_away(storage.submissions / name, plan.manifest.name)
     return actions.exit_status
 
 
-def _collect(plan: Plan, storage: Storage, states: Mapping[str, TaskState], mine: Submission) -> ClosingEvidence:
+def _collect(plan: Plan, storage: Storage, states: Mapping[str, TaskState], own: Submission) -> ClosingEvidence:
     submissions = submission.read_all(storage)
     return ClosingEvidence(
         tasks=plan.tasks,
         states=states,
         retries=plan.manifest.retries,
-        submission=mine,
+        submission=own,
         submissions=submissions,
         queue_history=queue_history(submissions, states.keys()),
         progressed=frozenset(task for task in resumable(states) if _progressed(storage.run(task))),
@@ -77,18 +76,18 @@ def _progressed(folder: Path) -> bool:
 
 
 def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
-    """Queue what is tried again; when nothing can be queued, the report still says how all stands."""
+    """Queue what is tried again; when nothing can be queued, the report is built all the same."""
     try:
         report = submit_plan(plan, executor=executor, changes=changes)
     except SubmitError as error:
-        print(f"not queued, tanda submit again will: {error}", file=sys.stderr, flush=True)
+        print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return
     for reason, count in Counter(report.held.values()).items():
         print(f"{count} not queued: {reason}", file=sys.stderr, flush=True)
 
 
 def _clear_away(folder: Path, manifest: str) -> None:
-    """Remove submitit's own files of a submission that ended well, but for those of closing jobs: one is this one."""
+    """Remove submitit's own files of a submission that is done, except closing jobs': this process is one."""
     for leftover in folder.glob(f"{manifest}-*.*"):
         if leftover.is_dir() and not leftover.name.startswith(f"{manifest}-close."):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -111,7 +110,7 @@ def _is_recorded(storage: Storage, trial: str) -> bool:
 
 
 def record_lost_trial(storage: Storage, state: TaskState) -> None:
-    """Record a trial that could not say its end as failed.
+    """Record a trial as failed that left no record.
 
     A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
     stopped trial was being continued, that attempt is ended, and the trial's record holds.
@@ -121,7 +120,7 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
     now = time.time()
     if is_done(storage, state.id):
         last = Attempt(folder, int(attempts[-1]["number"]))
-        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="cut short, and was given up")
+        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="interrupted, and given up")
         return
     Record(
         id=state.id,
@@ -131,10 +130,6 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
         message=state.message or "it ended without a record, and was given up",
         started=float(attempts[0].get("started", now)) if attempts else now,
         ended=now,
-        running_s=sum(_ran_s(attempt) for attempt in attempts),
+        running_s=sum(ran_s(attempt) for attempt in attempts),
         attempt=int(attempts[-1]["number"]) if attempts else 0,
     ).write(storage)
-
-
-def _ran_s(attempt: Mapping[str, Any]) -> float:
-    return max(0.0, float(attempt.get("last_sign") or 0.0) - float(attempt.get("started") or 0.0))

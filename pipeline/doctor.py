@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from jobs.storage import claim, publish_folder, write_whole
-from slurm.commands import SlurmError
+from slurm.errors import SlurmError
 from slurm.limits import Limits, read
 
 CLAIMANTS = 4
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "numpy", "polars", "pandas", "scikit-learn", "mlflow", "hyp
 LEAST_FREE_GB = 10.0
 
 
-# What the storage's file system promises: the few things that everything else here is built on.
+# What the storage's file system promises: the few guarantees that everything else is built on.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +124,9 @@ def _rename_folder(folder: Path) -> str:
 
 
 def _fsync(folder: Path) -> str:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     write_whole(folder / "synced", b"x")
-    return f"one whole write takes {1000 * (time.perf_counter() - begun):.0f} ms"
+    return f"one whole write takes {1000 * (time.perf_counter() - started):.0f} ms"
 
 
 def _fresh_name(folder: Path) -> str:
@@ -144,11 +144,11 @@ def _clock(folder: Path) -> str:
     return f"{skew_s:+.1f} s from this machine's"
 
 
-# Looks at what tanda stands on: versions, Slurm, GPUs, the storage's promises and its free space.
+# What tanda depends on: versions, Slurm, GPUs, the storage's guarantees and its free space.
 
 
 def examine(storage: Path) -> Iterator[Finding]:
-    """Every finding as it is made, in the order in which they would be mended; makes a missing storage's folder."""
+    """Every finding as it is made, in the order in which to fix them; makes a missing storage's folder."""
     yield _versions()
     yield from _slurm()
     yield from check_filesystem(storage)
@@ -179,9 +179,9 @@ def _slurm() -> list[Finding]:
     return [_cluster(limits), _accounting(limits), _gpus(limits)]
 
 
-def _last_line(said: str) -> str:
-    """What a Slurm program ended on, without its own name: the lines before it tell what it tried."""
-    lines = [line for line in said.splitlines() if line.strip()] or ["no reason given"]
+def _last_line(output: str) -> str:
+    """The last line of a Slurm program's output, without its name: lines before it say what it tried."""
+    lines = [line for line in output.splitlines() if line.strip()] or ["no reason given"]
     return re.sub(r"^(\w+: )?(error|fatal): ", "", lines[-1].strip()).rstrip(".")
 
 
@@ -215,5 +215,5 @@ def _free(storage: Path) -> Finding:
     free_gb = shutil.disk_usage(storage).free / 1e9
     reason = f"{free_gb:.0f} GB free on {storage}"
     if free_gb < LEAST_FREE_GB:
-        return Finding(name="free space", ok=False, reason=f"{reason}: `tanda gc` shows what can go")
+        return Finding(name="free space", ok=False, reason=f"{reason}: `tanda gc` shows what can be removed")
     return Finding(name="free space", ok=True, reason=reason)

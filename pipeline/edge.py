@@ -16,7 +16,7 @@ from slurm.errors import SchedulerError
 
 BAD_USAGE = 2
 INTERRUPTED = 130
-# What a person can cause, and mend, with the paths that they give: any other OSError is a fault of the program.
+# What a person can cause, and fix, with the paths that they give: any other OSError is a fault of the program.
 _OF_PATHS = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
@@ -30,7 +30,7 @@ _OF_STORAGE = frozenset(
 
 
 def one_line(error: Exception) -> str | None:
-    """What to say of an error that a person can mend; None for one of the program's own."""
+    """The line for an error that a person can fix; None for one of the program's own."""
     if isinstance(error, TandaError | SchedulerError):
         return str(error)
     if not isinstance(error, OSError) or not error.strerror:
@@ -75,10 +75,10 @@ class Edge(TyperGroup):
             _to_nowhere(1)
             ctx.exit(0)
         except Exception as error:
-            told = one_line(error)
-            if told is None or ctx.params["traceback"]:
+            line = one_line(error)
+            if line is None or ctx.params["traceback"]:
                 raise
-            print(f"tanda: {told}", file=sys.stderr)
+            print(f"tanda: {line}", file=sys.stderr)
             ctx.exit(BAD_USAGE)
 
 

@@ -14,24 +14,23 @@ from jobs.storage import Storage
 from pipeline.plan import Plan
 
 LEFTOVER_S = 24 * 3600.0
-Tell = Callable[[str, int, int], None]  # what is done, how many of them, out of how many
+Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreferenced:
-    """A folder or file that can go, and why; ``size`` in bytes."""
+    """A folder or file that can be removed, and why; ``size`` in bytes."""
 
     path: Path
     why: str
     size: int
 
 
-def find_unreferenced(storage: Storage, plans: Sequence[Plan], tell: Tell | None = None) -> list[Unreferenced]:
+def find_unreferenced(storage: Storage, plans: Sequence[Plan], progress: Progress | None = None) -> list[Unreferenced]:
     """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
 
-    What gives signs of life is never in it, nor a folder with a name that is not an id of ours. Raises ValueError
-    when a plan is on another storage: its references would not protect anything here. ``tell`` is told of every
-    folder that was looked through.
+    What has a fresh heartbeat is never in it. Raises ValueError when a plan is on another storage: its references
+    would not protect anything here. ``progress`` is called for every folder that was searched.
     """
     for plan in plans:
         if plan.manifest.storage.resolve() != storage.root.resolve():
@@ -39,38 +38,38 @@ def find_unreferenced(storage: Storage, plans: Sequence[Plan], tell: Tell | None
     kept = {planned.id for plan in plans for planned in plan.tasks}
     kept_searches = {search.id for plan in plans for search in plan.searches}
     waste = [
-        *_unreferenced(storage.runs, kept, "a run of no manifest", tell),
-        *_unreferenced(storage.datasets, kept, "a data set of no manifest", tell),
-        *_unreferenced(storage.searches, kept_searches, "a search of no manifest", tell),
+        *_unreferenced(storage.runs, kept, "a run of no manifest", progress),
+        *_unreferenced(storage.datasets, kept, "a data set of no manifest", progress),
+        *_unreferenced(storage.searches, kept_searches, "a search of no manifest", progress),
         *_leftovers(storage),
     ]
     return [found for found in waste if not _is_alive(found.path)]
 
 
-def remove(waste: Sequence[Unreferenced], tell: Tell | None = None) -> int:
+def remove(waste: Sequence[Unreferenced], progress: Progress | None = None) -> int:
     """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used."""
-    freed = 0
+    removed_bytes = 0
     for number, found in enumerate(waste, 1):
         if found.path.is_dir():
-            going = found.path.with_name(f".going-{found.path.name}")
-            found.path.rename(going)
-            shutil.rmtree(going)
+            removing = found.path.with_name(f".going-{found.path.name}")
+            found.path.rename(removing)
+            shutil.rmtree(removing)
         else:
             found.path.unlink(missing_ok=True)
-        freed += found.size
-        if tell is not None:
-            tell("removing", number, len(waste))
-    return freed
+        removed_bytes += found.size
+        if progress is not None:
+            progress("removing", number, len(waste))
+    return removed_bytes
 
 
-def _unreferenced(folder: Path, kept: set[str], why: str, tell: Tell | None) -> list[Unreferenced]:
+def _unreferenced(folder: Path, kept: set[str], why: str, progress: Progress | None) -> list[Unreferenced]:
     found = []
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     for number, path in enumerate(paths, 1):
         if path.is_dir() and not path.name.startswith(".") and path.name not in kept:
             found.append(Unreferenced(path=path, why=why, size=_size(path)))
-        if tell is not None:
-            tell(f"looking through {folder.name}", number, len(paths))
+        if progress is not None:
+            progress(f"looking through {folder.name}", number, len(paths))
     return found
 
 

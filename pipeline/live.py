@@ -34,7 +34,7 @@ POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Yields what is to be told (what is done, how many of them, out of how many), or None off a terminal.
+    """Yields a function to call with what is being done, how many are done and out of how many; None off a terminal.
 
     The bar comes once two seconds have gone by, and goes without a trace.
     """
@@ -43,18 +43,18 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] |
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True)
-    began, shown = time.monotonic(), dict[str, TaskID]()
+    started, bars = time.monotonic(), dict[str, TaskID]()
 
-    def tell(name: str, done: int, total: int) -> None:
-        if time.monotonic() - began < SHOWN_AFTER_S:
+    def update(name: str, done: int, total: int) -> None:
+        if time.monotonic() - started < SHOWN_AFTER_S:
             return
-        if name not in shown:
-            shown[name] = bar.add_task(TITLES.get(name, name), total=total)
+        if name not in bars:
+            bars[name] = bar.add_task(TITLES.get(name, name), total=total)
             bar.start()
-        bar.update(shown[name], completed=done, total=total)
+        bar.update(bars[name], completed=done, total=total)
 
     try:
-        yield tell
+        yield update
     finally:
         bar.stop()
 
@@ -63,7 +63,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] |
 
 
 def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping[str, TaskState]:
-    """Show states until every task is over, and with ``closing_too`` the closing job, which may try some again.
+    """Show states until every task has ended, and with ``closing_too`` the closing job, which may retry some.
 
     A person who presses Ctrl-C stops the display alone.
     """
@@ -86,13 +86,13 @@ def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping
 
 
 def _lines(plan: Plan, console: Console, finished: Callable[[Mapping[str, TaskState]], bool]) -> dict[str, TaskState]:
-    said = ""
+    shown = ""
     while True:
         states = task_states(plan)
         line = summary_line(states)
-        if line != said:
+        if line != shown:
             console.print(line)
-            said = line
+            shown = line
         if finished(states):
             return states
         time.sleep(_pause_s(states))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
-from jobs.errors import InputError
+from jobs.errors import InputError, did_you_mean
 from jobs.models import Recipe
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, Value, beside, deciding, values
@@ -22,9 +22,9 @@ DATA_GROUP = "data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A task with its place in the manifest, which is no part of its identity.
+    """A task and where the manifest asks for it, which is no part of its identity.
 
-    ``after`` are tasks that must be over, whatever their fate; the task's own ``needs`` must be done.
+    ``after`` are tasks that must have ended, done or not; the task's own ``needs`` must be done.
     """
 
     task: Task
@@ -95,7 +95,7 @@ class PlannedArray:
 class Plan:
     """Everything a manifest asks for, done or not: each task once, needs before what needs them.
 
-    ``missing`` says which data files are not there; ids that build on them are provisional.
+    ``missing`` are the data files that do not exist; ids that build on them are provisional.
     """
 
     manifest: Manifest
@@ -114,10 +114,10 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     Reads the data files' fingerprints and nothing else. Raises FileNotFoundError for a data file that is not
     there, unless a ``provisional`` plan will do; ValueError for a group that the manifest lacks.
     """
-    names = dict.fromkeys([*(run.group for run in manifest.runs), *(search.name for search in manifest.searches)])
+    names = {run.group for run in manifest.runs} | {search.name for search in manifest.searches}
     if only is not None and only not in names:
-        raise InputError(f"{manifest.path}: no group or search {only!r}: must be one of {', '.join(names)}")
-    builder = _PlanBuilder(manifest, provisional=provisional)
+        raise InputError(f"{manifest.path}: no group or search {only!r}{did_you_mean(only, names)}")
+    builder = _PlanBuilder(provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):
             builder.add_run(run)
@@ -136,33 +136,57 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
 class _PlanBuilder:
     """Collects tasks by id: what two runs share is planned once, under the first that asks for it."""
 
-    def __init__(self, manifest: Manifest, *, provisional: bool) -> None:
-        self.manifest = manifest
-        self.missing: list[str] = []
-        self._provisional = provisional
+    def __init__(self, *, provisional: bool) -> None:
         self.tasks: dict[str, Planned] = {}
         self.rows: list[Row] = []
         self.searches: list[PlannedSearch] = []
+        self.missing: list[str] = []
+        self._provisional = provisional
         self._datasets: dict[str, str] = {}
 
-    def add(self, planned: Planned) -> str:
-        return self.tasks.setdefault(planned.id, planned).id
+    def _add(self, task: Task, resources: Resources, *, after: tuple[str, ...] = (), **labels: Any) -> str:
+        """Plan a task; ``labels`` are the fields of `Planned` that say where the manifest asks for it."""
+        self.tasks.setdefault(task.id, Planned(task=task, resources=resources, after=after, **labels))
+        return task.id
 
-    def add_dataset(self, data: Data, resources: Mapping[str, Resources]) -> str:
+    def _add_row(
+        self,
+        evaluate: Task,
+        section: Run | Search,
+        *,
+        dataset: str,
+        train: str | None,
+        search: str | None = None,
+        after: tuple[str, ...] = (),
+        **labels: Any,
+    ) -> None:
+        """Plan the evaluation of a run, and its row in the tables."""
+        self._add(evaluate, section.resources["evaluate"], after=after, **labels)
+        row = Row(
+            dataset=dataset,
+            train=train,
+            evaluate=evaluate.id,
+            reference=section.reference,
+            search=search,
+            searched=section.searched if isinstance(section, Search) else frozenset(),
+            **labels,
+        )
+        self.rows.append(row)
+
+    def _add_dataset(self, data: Data, resources: Resources) -> str:
         # The same for hundreds of runs: fingerprints of its files are taken once.
         key = data.model_dump_json()
         if key not in self._datasets:
             settings, plumbing = self._identify(data)
-            given = resources["preprocess"]
-            task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": given.shards})
-            place: dict[str, Any] = {"group": DATA_GROUP, "settings": data, "resources": given}
+            task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": resources.shards})
+            labels: dict[str, Any] = {"group": DATA_GROUP, "settings": data}
             name = data.language or "all"
-            shards = shard_tasks(task, given.shards) if "sources" in settings else ()
+            shards = shard_tasks(task, resources.shards) if "sources" in settings else ()
             after = tuple(
-                self.add(Planned(task=shard, run=f"{name} shard {number}", **place))
+                self._add(shard, resources, run=f"{name} shard {number}", **labels)
                 for number, shard in enumerate(shards)
             )
-            self._datasets[key] = self.add(Planned(task=task, run=name, after=after, **place))
+            self._datasets[key] = self._add(task, resources, run=name, after=after, **labels)
         return self._datasets[key]
 
     def _identify(self, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -175,112 +199,56 @@ class _PlanBuilder:
             return {"provisional": data.model_dump()}, {}
 
     def add_run(self, run: Run) -> None:
-        dataset = self.add_dataset(run.data, run.resources)
-        train = _train_task(Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings))
-        place: dict[str, Any] = {
+        dataset = self._add_dataset(run.data, run.resources["preprocess"])
+        labels: dict[str, Any] = {
             "group": run.group,
             "run": run.name,
             "architecture": run.architecture,
             "seed": run.seed,
+            "settings": run.settings,
         }
-        self.add(Planned(task=train, settings=run.settings, resources=run.resources["train"], **place))
-        evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
-        self.add(Planned(task=evaluate, settings=run.settings, resources=run.resources["evaluate"], **place))
-        self.rows.append(
-            Row(
-                settings=run.settings,
-                dataset=dataset,
-                train=train.id,
-                evaluate=evaluate.id,
-                reference=run.reference,
-                **place,
-            )
-        )
+        recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings)
+        train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(run.settings))
+        self._add(train, run.resources["train"], **labels)
+        self._add_row(_evaluation(train, dataset), run, dataset=dataset, train=train.id, **labels)
 
     def add_search(self, search: Search) -> None:
-        dataset = self.add_dataset(search.data, search.resources)
+        dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = _definition(search, dataset)
-        search_id = definition.id
-        place: dict[str, Any] = {"group": search.name, "architecture": search.architecture}
-        trials = tuple(
-            self.add(
-                Planned(
-                    task=Task(
-                        stage="trial",
-                        settings={"search": definition.document, "number": number},
-                        needs=(dataset,),
-                        plumbing=beside(search.settings),
-                    ),
-                    run=f"trial {number}",
-                    seed=search.seed,
-                    settings=search.settings,
-                    resources=search.resources["train"],
-                    **place,
-                )
+        search_id, document, plumbing = definition.id, definition.document, beside(search.settings)
+        labels: dict[str, Any] = {
+            "group": search.name,
+            "architecture": search.architecture,
+            "settings": search.settings,
+        }
+        trials = []
+        for number in range(search.trials):
+            trial = Task(
+                stage="trial", settings={"search": document, "number": number}, needs=(dataset,), plumbing=plumbing
             )
-            for number in range(search.trials)
-        )
-        self.searches.append(PlannedSearch(id=search_id, search=search, dataset=dataset, trials=trials))
+            labels |= {"run": f"trial {number}", "seed": search.seed}
+            trials.append(self._add(trial, search.resources["train"], **labels))
+        after = tuple(trials)
+        self.searches.append(PlannedSearch(id=search_id, search=search, dataset=dataset, trials=after))
         winner = {"search": search_id, "trials": search.trials}
         for rank in range(1, search.evaluate_best + 1):
-            name = "winner" if rank == 1 else f"rank {rank}"
             evaluate = Task(stage="evaluate", settings={**winner, "rank": rank}, needs=(dataset,))
-            self._add_row(search, search_id, dataset, trials, evaluate, None, name, search.seed)
+            labels |= {"run": "winner" if rank == 1 else f"rank {rank}", "seed": search.seed}
+            self._add_row(evaluate, search, dataset=dataset, train=None, search=search_id, after=after, **labels)
         for seed in search.refit_seeds:
-            train = Task(
-                stage="train",
-                settings={**winner, "dataset": dataset, "seed": seed},
-                needs=(dataset,),
-                plumbing=beside(search.settings),
-            )
-            self.add(
-                Planned(
-                    task=train,
-                    run="refit",
-                    seed=seed,
-                    settings=search.settings,
-                    resources=search.resources["train"],
-                    after=trials,
-                    **place,
-                )
-            )
-            evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
-            self._add_row(search, search_id, dataset, (), evaluate, train.id, "refit", seed)
-
-    def _add_row(
-        self,
-        search: Search,
-        search_id: str,
-        dataset: str,
-        after: tuple[str, ...],
-        evaluate: Task,
-        train: str | None,
-        name: str,
-        seed: int,
-    ) -> None:
-        place: dict[str, Any] = {"group": search.name, "run": name, "architecture": search.architecture, "seed": seed}
-        resources = search.resources["evaluate"]
-        self.add(Planned(task=evaluate, settings=search.settings, resources=resources, after=after, **place))
-        self.rows.append(
-            Row(
-                settings=search.settings,
-                dataset=dataset,
-                train=train,
-                evaluate=evaluate.id,
-                reference=search.reference,
-                search=search_id,
-                searched=search.searched,
-                **place,
-            )
-        )
+            settings = {**winner, "dataset": dataset, "seed": seed}
+            train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
+            labels |= {"run": "refit", "seed": seed}
+            self._add(train, search.resources["train"], after=after, **labels)
+            evaluate = _evaluation(train, dataset)
+            self._add_row(evaluate, search, dataset=dataset, train=train.id, search=search_id, **labels)
 
 
-def _train_task(recipe: Recipe) -> Task:
-    return Task(stage="train", settings=recipe.identity, needs=(recipe.dataset,), plumbing=beside(recipe.settings))
+def _evaluation(train: Task, dataset: str) -> Task:
+    return Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
 
 
 def _definition(search: Search, dataset: str) -> Definition:
-    fixed = deciding(search.settings)
     return Definition(
         architecture=search.architecture,
         dataset=dataset,
@@ -289,7 +257,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         space=search.space,
         stopping=search.stopping,
         seed=search.seed,
-        settings={name: value for name, value in fixed.items() if name not in search.searched},
+        settings={name: value for name, value in deciding(search.settings).items() if name not in search.searched},
     )
 
 
@@ -300,59 +268,60 @@ def make_arrays(tasks: Iterable[Planned]) -> tuple[PlannedArray, ...]:
         # A refit waits for its search: it must not hold up the group's other training tasks.
         key = (planned.stage, planned.group, planned.resources, bool(planned.after))
         kinds.setdefault(key, []).append(planned)
-    where = {planned.id: position for position, members in enumerate(kinds.values()) for planned in members}
-    order = _topological(len(kinds), lambda position: _waits(list(kinds.values())[position], where) - {position})
-    place = {old: new for new, old in enumerate(order)}
-    members = list(kinds.values())
+    groups = list(kinds.values())
+    array_of = {planned.id: position for position, members in enumerate(groups) for planned in members}
+    waits = [
+        # A need that is met already is in no array.
+        {array_of[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in array_of}
+        - {position}
+        for position, members in enumerate(groups)
+    ]
+    order = _topological(waits)
+    rank = {position: number for number, position in enumerate(order)}
     return tuple(
         PlannedArray(
-            stage=members[old][0].stage,
-            group=members[old][0].group,
-            tasks=tuple(members[old]),
-            resources=members[old][0].resources,
-            after=tuple(sorted(place[other] for other in _waits(members[old], where) - {old})),
+            stage=groups[position][0].stage,
+            group=groups[position][0].group,
+            tasks=tuple(groups[position]),
+            resources=groups[position][0].resources,
+            after=tuple(sorted(rank[other] for other in waits[position])),
         )
-        for old in order
+        for position in order
     )
 
 
-def _waits(members: Iterable[Planned], where: Mapping[str, int]) -> set[int]:
-    """Positions of the arrays that hold what these tasks wait for; a need that is met is in none."""
-    return {where[need] for planned in members for need in (*planned.task.needs, *planned.after) if need in where}
-
-
-def _topological(count: int, before: Callable[[int], set[int]]) -> list[int]:
+def _topological(waits: Iterable[set[int]]) -> list[int]:
+    """Positions, each after those it waits for; among those that could come next, the first in the plan comes first."""
+    sorter = TopologicalSorter(dict(enumerate(waits)))
+    sorter.prepare()
     order: list[int] = []
-    waiting = list(range(count))
-    while waiting:
-        ready = [position for position in waiting if before(position) <= set(order)]
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        sorter.done(*ready)
         order += ready
-        waiting = [position for position in waiting if position not in ready]
     return order
 
 
 # Which task a person means: by id, by the start of an id, or by GROUP/RUN/STAGE.
 
 
-def find_task(plan: Plan, words: str) -> Planned:
-    """The one task that ``words`` name: an id or its start, RUN, GROUP/RUN or GROUP/RUN/STAGE.
+def find_task(plan: Plan, query: str) -> Planned:
+    """The one task that ``query`` names: an id or its start, RUN, GROUP/RUN or GROUP/RUN/STAGE.
 
     A run names its training (or trial) rather than its evaluation. Raises ValueError, with what would be right,
     where no task or more than one is meant.
     """
-    found = [planned for planned in plan.tasks if planned.id.startswith(words)] if len(words) >= 4 else []
-    if not found:
-        found = [planned for planned in plan.tasks if words in _names(planned)]
-    trained = [planned for planned in found if planned.stage != "evaluate"]
-    if len(trained or found) == 1:
-        return (trained or found)[0]
-    if found:
-        options = ", ".join(f"{planned.group}/{planned.run}/{planned.stage} {planned.id}" for planned in found[:8])
-        raise InputError(f"{words!r} names {len(found)} tasks: {options}")
-    known = sorted({name for planned in plan.tasks for name in _names(planned)})
-    near = difflib.get_close_matches(words, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; runs: {', '.join(known[:12])}"
-    raise InputError(f"no task {words!r} in {plan.manifest.path}{hint}")
+    matches = [planned for planned in plan.tasks if planned.id.startswith(query)] if len(query) >= 4 else []
+    if not matches:
+        matches = [planned for planned in plan.tasks if query in _names(planned)]
+    trained = [planned for planned in matches if planned.stage != "evaluate"]
+    if len(trained or matches) == 1:
+        return (trained or matches)[0]
+    if matches:
+        options = ", ".join(f"{planned.group}/{planned.run}/{planned.stage} {planned.id}" for planned in matches[:8])
+        raise InputError(f"{query!r} names {len(matches)} tasks: {options}")
+    hint = did_you_mean(query, (name for planned in plan.tasks for name in _names(planned)), listed_max=12)
+    raise InputError(f"no task {query!r} in {plan.manifest.path}{hint}")
 
 
 def _names(planned: Planned) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from jobs.storage import Storage
 from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
 from pipeline.submission import Submission, read_all
+from slurm.commands import warn_once
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
-from slurm.output import Sent, warn_once
+from slurm.job_state import GONE, UNKNOWN, JobIdentity, JobState
 from slurm.owned import check_own
-from slurm.query import GONE, UNKNOWN, JobState
 
 
 def make_executor(name: str, manifest: Manifest) -> Executor:
@@ -26,7 +26,7 @@ def make_executor(name: str, manifest: Manifest) -> Executor:
     return make(name, folder=folder, site=manifest.cluster, entry=_run_here)
 
 
-def observe(storage: Storage, name: str, sent: Mapping[str, Sent], uid: int | None) -> Mapping[str, JobState]:
+def observe(storage: Storage, name: str, sent: Mapping[str, JobIdentity], uid: int | None) -> Mapping[str, JobState]:
     """What an executor shows of the elements that the user ``uid`` sent to it.
 
     None stands for a submission of an earlier version, which had one local queue for all users.
@@ -65,7 +65,7 @@ class QueuedAs:
     time: float
     mem_gb: float
     packed: int
-    sent: Sent
+    sent: JobIdentity
 
     @property
     def queue(self) -> tuple[str, int | None]:
@@ -92,7 +92,7 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
 
 
 def _observe_or_unknown(
-    storage: Storage, executor: str, uid: int | None, sent: Mapping[str, Sent]
+    storage: Storage, executor: str, uid: int | None, sent: Mapping[str, JobIdentity]
 ) -> Mapping[str, JobState]:
     try:
         return observe(storage, executor, sent, uid)

@@ -1,4 +1,4 @@
-"""How a run came about, and whether it comes out the same again."""
+"""How a run was made, and whether running it again gives the same bits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from jobs.storage import Storage, digest, read_json
 from jobs.task import Record, Task, read_record
 from pipeline.submission import HOME
 
-# What a journal's line and a record say of time and place differs between equal runs.
+# In a metrics log's line: times and places, which differ between equal runs.
 VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A file that came out otherwise: ``why`` says missing, or which digests."""
+    """A file that was not reproduced: ``why`` says missing, or which digests."""
 
     file: str
     why: str
@@ -85,7 +85,7 @@ def _finished(folder: Path) -> tuple[Task, Record]:
         raise InputError(f"{folder}: not a task's folder: give STORAGE/runs/ID")
     record = read_record(folder)
     if record is None or record.state != "done":
-        raise InputError(f"{folder}: has not ended well: there is nothing to compare with")
+        raise InputError(f"{folder}: has not succeeded: there is nothing to compare with")
     return Task.read(folder), record
 
 

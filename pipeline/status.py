@@ -29,7 +29,7 @@ from pipeline.decisions.task_state import (
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
-from slurm.query import GONE, RUNNING, UNKNOWN, WAITING
+from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
 TRIAL_STATES = ("running", "paused", "lost", "stopped", "failed", "done", "waiting")
@@ -82,7 +82,7 @@ def _read_record(storage: Storage, planned: Planned) -> Evidence:
         record = read_record(storage.run(planned.id))
     except ValueError as error:
         return replace(evidence, record_error=str(error))
-    intact = record is not None and record.state == "done" and record.whole(storage)
+    intact = record is not None and record.state == "done" and record.files_intact(storage)
     continued = continuation(storage.run(planned.id), record) if record is not None else None
     return replace(evidence, record=record, files_intact=intact, continued=continued)
 

@@ -21,7 +21,8 @@ from jobs.errors import DamagedFileError
 from jobs.storage import OWNER_WRITES, Storage, claim, read_json, write_json, write_whole
 from pipeline.lock import Lock, exclusive
 from pipeline.plan import Plan
-from slurm.output import Sent, warn_once
+from slurm.commands import warn_once
+from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
@@ -39,7 +40,7 @@ HOME = Path(__file__).resolve().parents[1]
 class Queued:
     """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it.
 
-    ``name``, ``comment`` and ``cluster`` are what the scheduler shows of its jobs, None where nobody wrote it down.
+    ``name``, ``comment`` and ``cluster`` are what the scheduler shows of its jobs, None where it is not recorded.
     """
 
     stage: str
@@ -70,18 +71,20 @@ class Submission:
         path = storage.submissions / self.name / "submission.json"
         write_json(path, asdict(self), permissions=OWNER_WRITES)
 
-    def sent(self, array: Queued) -> Sent:
+    def sent(self, array: Queued) -> JobIdentity:
         """What the scheduler must show of the jobs of an array, if it shows anything."""
-        return Sent(time=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster)
+        return JobIdentity(
+            submitted=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster
+        )
 
     def with_array(self, array: Queued) -> Submission:
         return replace(self, arrays=(*self.arrays, array))
 
 
 def guard(storage: Storage) -> list[Path]:
-    """Let nobody rename or remove what another has where code is queued; the folders whose owner has to see to it.
+    """Make the folders that hold queued code sticky; returns those whose owner has to do it.
 
-    There a folder of ours could be swapped for another. The jobs look for that themselves, a moment before they use it.
+    Without the sticky bit another user could swap a folder of ours. The jobs check that too, just before they use it.
     """
     machine = storage.local / socket.gethostname()
     for folder in (storage.submissions, machine):
@@ -137,7 +140,7 @@ def _queued(document: dict[str, Any]) -> Queued:
 
 
 def read_all(storage: Storage) -> list[Submission]:
-    """Every submission, oldest first; one being written at this moment is not there yet, one damaged is said once."""
+    """Every submission, oldest first; one being written has no file yet, a damaged one is ignored with a warning."""
     found = []
     if storage.submissions.is_dir():
         for folder in sorted(storage.submissions.iterdir()):
@@ -146,8 +149,8 @@ def read_all(storage: Storage) -> list[Submission]:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except DamagedFileError as error:
-                # Its jobs are nobody's now: that must not go unsaid, nor hide all the others.
-                warn_once(f"{error}; passed over")
+                # Nobody sees its jobs any more: worth a warning, but it must not hide all the others.
+                warn_once(f"{error}; ignored")
     return sorted(found, key=lambda submission: submission.time)
 
 

@@ -54,7 +54,8 @@ from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.status import task_states
 from pipeline.submission import Queued, Submission, commit, snapshot, write_source
-from slurm.array import Array, SubmitError, Submitted
+from slurm.array import Array, Submitted
+from slurm.errors import SubmitError
 from slurm.executors import Executor
 
 CLOSE = "close"

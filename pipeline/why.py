@@ -19,32 +19,32 @@ from slurm.reasons import explain as explain_reason
 LOG_LINES = 12
 
 REMEDIES = {
-    "error": "an error in code or settings is not tried again: mend it and submit again",
-    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; it had 1.5 times the memory at the last try",
+    "error": "an error in code or settings is not retried: fix it and submit again",
+    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; the last try had 1.5 times that",
     "GPU out of memory": "a smaller batch_size, or a GPU with more memory (`constraint` or `gres_type` in the profile)",
-    "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again goes on from the checkpoint",
-    "preempted too often": "submit again, or use a partition that is not preempted; it goes on from the checkpoint",
-    "node failure": "submit again; it goes on from the checkpoint",
+    "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again resumes from the checkpoint",
+    "preempted too often": "submit again, or use a partition that is not preempted; it resumes from the checkpoint",
+    "node failure": "submit again; it resumes from the checkpoint",
     "no GPU": "look at that node's driver (nvidia-smi), and whether this torch is built for it; "
     "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
-    "cancelled": "somebody cancelled it; submit again to go on from the checkpoint",
+    "cancelled": "it was cancelled; submit again to resume from the checkpoint",
     "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
     "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",
     "upstream failed": "see why the task it needs failed",
-    "killed": "something outside ended the process; submit again to go on from the checkpoint",
+    "killed": "something outside ended the process; submit again to resume from the checkpoint",
 }
 
 
-def explain(plan: Plan, words: str) -> str:
-    """Everything known of one task's state; raises ValueError when the words name none or several."""
-    planned = find_task(plan, words)
+def explain(plan: Plan, query: str) -> str:
+    """Everything known of one task's state; raises ValueError when the query names none or several."""
+    planned = find_task(plan, query)
     states = task_states(plan)
     state = states[planned.id]
     body = {
-        "done": lambda: [f"ended well after {state.attempts} attempt{'s' * (state.attempts != 1)}"],
+        "done": lambda: [f"succeeded after {state.attempts} attempt{'s' * (state.attempts != 1)}"],
         "running": lambda: _running(state),
         "waiting": lambda: _waiting(plan, planned, states),
-        "unknown": lambda: [f"job {state.job}: {state.reason}", "it is left alone until Slurm says more"],
+        "unknown": lambda: [f"job {state.job}: {state.reason}", "it is left alone until Slurm reports its state"],
         "failed": lambda: _failed(plan, planned, state),
         "lost": lambda: _failed(plan, planned, state),
     }[state.state]()
@@ -52,7 +52,7 @@ def explain(plan: Plan, words: str) -> str:
 
 
 def _running(state: TaskState) -> list[str]:
-    return [f"job {state.job} on {state.node}: {progress_words(state.progress or {}) or 'no progress told yet'}"]
+    return [f"job {state.job} on {state.node}: {progress_words(state.progress or {}) or 'no progress reported yet'}"]
 
 
 def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> list[str]:
@@ -61,8 +61,10 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
     if not state.queued:
         lines.append(f"{state.reason or 'it is not queued'}: `tanda submit` queues it")
     elif state.reason:
-        said = explain_reason(state.reason)
-        lines.append(f"job {state.job}: {state.reason}: {said.meaning}" + (f"; {said.advice}" if said.advice else ""))
+        reason = explain_reason(state.reason)
+        lines.append(
+            f"job {state.job}: {state.reason}: {reason.meaning}" + (f"; {reason.advice}" if reason.advice else "")
+        )
     for need in (*planned.task.needs, *planned.after):
         if need in states and states[need].state != "done":
             other = plan.by_id()[need]
@@ -84,10 +86,10 @@ def failure_lines(stage: str, state: TaskState, attempts: Sequence[Mapping[str, 
     """Why a task failed, how each attempt ended, and what to do about it."""
     lines = [f"cause: {state.cause or 'unknown'}" + (f": {state.message}" if state.message else "")]
     for attempt in attempts:
-        ended = attempt.get("state", "no word of its end")
+        ended = attempt.get("state", "ended without a record")
         cause = f" ({attempt['cause']})" if attempt.get("cause") else ""
         lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
-    remedy = REMEDIES.get(state.cause or "", "submit again: what was saved is used").replace("STAGE", stage)
+    remedy = REMEDIES.get(state.cause or "", "submit again: it resumes from what was saved").replace("STAGE", stage)
     return [*lines, f"what to do: {remedy}"]
 
 
@@ -112,9 +114,9 @@ def tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def print_log(plan: Plan, words: str, *, follow: bool) -> None:
+def print_log(plan: Plan, query: str, *, follow: bool) -> None:
     """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
-    planned = find_task(plan, words)
+    planned = find_task(plan, query)
     path = log_path(plan, planned.id)
     if not path.exists() and not follow:
         state = task_states(plan)[planned.id]

@@ -1,21 +1,18 @@
-"""What is submitted: an array of elements, what each is given, the site's options, and what came of it."""
+"""What is submitted: an array of elements, what each is given, the site's options, what came of it, and job ids."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import SchedulerError
-from slurm.job_ids import base
+from slurm.element import Element
 
 WAYS = ("afterany", "afterok", "aftercorr")
-# What a child rewrites when it gets on: a run asks to be started again only while one of these changes.
-PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
 
 
-# A site's ways: what sbatch is told there besides what a task asks for, none of which changes a result.
+# A site's options: what sbatch is told there besides what a task asks for, none of which changes a result.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one element is given. ``warn_s`` is how long before its time limit it is told (SIGUSR2)."""
+    """What one element is given. ``warn_s`` is how long before its time limit it is warned (SIGUSR2)."""
 
     cpus: int = 1
     gpus: int = 0
@@ -65,7 +62,7 @@ class Dependency:
 
     ``afterany`` waits until all of them are over, ``afterok`` until all are done; with ``aftercorr`` element i
     waits for ``jobs[i]`` to be done, and is cancelled when that one fails (there is one job for each element, None
-    for one that waits for nothing). Where the places in the two arrays can't be brought to agree, ``aftercorr``
+    for one that waits for nothing). Where the indices in the two arrays can't be brought to agree, ``aftercorr``
     becomes ``afterany`` over the other array: the task itself must check that what it needs is done.
     """
 
@@ -96,7 +93,6 @@ class Array:
     code: Path | None = None
     comment: str | None = None
     exclude: tuple[str, ...] = ()
-    signs: tuple[str, ...] = PROGRESS_FILES
     held: bool = False
 
     def __post_init__(self) -> None:
@@ -110,6 +106,22 @@ class Array:
                 )
         if self.throttle is not None and self.throttle < 1:
             raise ValueError(f"array {self.name!r}: throttle {self.throttle}; must be at least 1")
+
+    def element(self, index: int) -> Element:
+        """What the element of that index does."""
+        return Element(
+            paths=tuple(str(path) for path in self.elements[index]),
+            command=self.command,
+            cpus=self.resources.cpus,
+            gpus=self.resources.gpus,
+            warn_s=self.resources.warning_s,
+        )
+
+    @property
+    def command_lines(self) -> str:
+        """The commands that it runs, a line for each path."""
+        lines = [" ".join([*self.command, str(path)]) for paths in self.elements for path in paths]
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +147,61 @@ class Submitted:
     @property
     def jobs(self) -> tuple[str, ...]:
         """The ids of the scheduler's arrays, in order: ``12_0`` and ``12_1`` are both in ``12``."""
-        return tuple(dict.fromkeys(base(id_) for id_ in self.queued))
+        return tuple(dict.fromkeys(array_id(id_) for id_ in self.queued))
 
 
-class SubmitError(SchedulerError):
-    """Nothing of an array was queued, for a reason that waiting will not mend; the text is the scheduler's."""
+# Slurm's job ids: ``12`` a plain job or a whole array, ``12_3`` one element, ``12_[0-3,7%2]`` several.
+
+
+def array_id(job_id: str) -> str:
+    """The array's id of an element's id: ``12_3`` -> ``12``; a plain job's is its own."""
+    return job_id.split("_", 1)[0]
+
+
+def element_index(job_id: str) -> int | None:
+    """An element's index in its array: ``12_3`` -> 3; None for a plain job."""
+    _, _, number = job_id.partition("_")
+    return int(number) if number.isdigit() else None
+
+
+def expand_ids(job_id: str) -> list[str]:
+    """Every element that an id stands for: ``12_[0-2,7%2]`` -> 12_0, 12_1, 12_2, 12_7.
+
+    Raises ValueError for a list that Slurm cut short (``...``): SLURM_BITSTR_LEN=0 makes it whole.
+    """
+    array, _, rest = job_id.partition("_")
+    if not rest.startswith("["):
+        return [job_id]
+    if not rest.endswith("]"):
+        raise ValueError(f"{job_id}: a list of array elements that was cut short")
+    indices: list[int] = []
+    for part in rest.strip("[]").split("%")[0].split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"{job_id}: not a list of array elements")
+        indices += range(int(first), int(last or first) + 1, int(step or 1))
+    return [f"{array}_{index}" for index in indices]
+
+
+def compress_ids(ids: Iterable[str]) -> list[str]:
+    """The same jobs in as few ids as Slurm understands: 12_0, 12_1, 12_2, 13 -> ``12_[0-2]``, ``13``."""
+    arrays: dict[str, list[int]] = {}
+    plain: list[str] = []
+    for id_ in dict.fromkeys(ids):
+        index = element_index(id_)
+        if index is None:
+            plain.append(id_)
+        else:
+            arrays.setdefault(array_id(id_), []).append(index)
+    return [f"{array}_[{_spans(sorted(indices))}]" for array, indices in arrays.items()] + plain
+
+
+def _spans(indices: list[int]) -> str:
+    spans: list[list[int]] = []
+    for index in indices:
+        if spans and index == spans[-1][1] + 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

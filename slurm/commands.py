@@ -1,14 +1,24 @@
-"""Slurm's own programs: run with a clean environment, and told apart when they fail."""
+"""Slurm's own programs: called with a clean environment, and what they print read by name.
+
+A row that cannot be read is handed on as it was printed, never dropped: its job is then unknown, not gone.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
-from slurm.errors import SchedulerError
+from slurm.array import array_id, expand_ids
+from slurm.errors import SlurmError, UnreachableError, classify_error
 
+T = TypeVar("T")
 TIMEOUT_S = 60.0
 # What a job's environment says of that job alone; a job submitted from inside it must not inherit any.
 _OURS = (
@@ -22,22 +32,13 @@ _OURS = (
     "GPU_DEVICE_ORDINAL",
 )
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
-
-
-class SlurmError(SchedulerError):
-    """A Slurm program failed; the text is what it said."""
-
-
-class UnreachableError(SlurmError):
-    """The controller or the accounting did not answer: what was asked about is unknown, not gone."""
-
-
-class NoAccountingError(SlurmError):
-    """This site keeps no accounting."""
-
-
-class UnknownJobError(SlurmError):
-    """The job is over, or the controller has forgotten it or never knew it."""
+# How times and lists of elements have to be printed for ``read_rows``: in seconds, and whole.
+PRINT_WHOLE = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+SEPARATOR = "|"
+# How a row begins: a job's id. What does not is no row of a job (a banner, the second line of a comment).
+_ID = re.compile(r"\d+(_\d+|_\[[^\]|]*\]?)?([.+][^|]*)? *\|")
+_NO_TIME = ("", "0", "N/A", "NONE", "None", "Unknown")
+_NO_TEXT = ("", "(null)", "N/A", "None")
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,24 +85,79 @@ def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None
     return done.stdout
 
 
-def classify_error(said: str) -> SlurmError:
-    """The error that Slurm's words stand for."""
-    low = said.lower()
-    if "storage is disabled" in low or "accounting_storage/none" in low:
-        return NoAccountingError(said)
-    if any(words in low for words in ("invalid job id", "already finished", "already completing or completed")):
-        return UnknownJobError(said)
-    return (UnreachableError if any(words in low for words in _UNREACHABLE) else SlurmError)(said)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A row that cannot be read: Slurm knows the job, but its state there is unknown."""
+
+    program: str
+    text: str
+
+    @property
+    def reason(self) -> str:
+        return f"{self.program} printed what cannot be read: {self.text!r}"
 
 
-_UNREACHABLE = (
-    "unable to contact slurm controller",
-    "unable to connect to",
-    "connection refused",
-    "socket timed out",
-    "problem talking to the database",
-    "communication connection failure",
-    "connection timed out",
-    "zero bytes were transmitted",
-    "sending persistconninit",
-)
+def read_rows(
+    program: str, text: str, fields: Sequence[str], parse: Callable[[dict[str, str]], T]
+) -> Iterator[tuple[list[str], str, T | Unreadable]]:
+    """Each row that a program printed: the jobs that it is about, the step (empty for a job's own), and its content.
+
+    ``parse`` makes something of its fields by name, and raises ValueError for what it cannot read; such a row is
+    given as it was printed, as is one of another number of fields. Of a list of elements that was cut short the array
+    alone is known. The last field may hold separators and line breaks. A line that belongs to no job is warned of once.
+    """
+    rows: list[str] = []
+    for line in text.split("\n"):
+        if _ID.match(line):
+            rows.append(line)
+        elif rows:
+            rows[-1] += f"\n{line}"
+        elif line.strip():
+            warn_once(f"{program} printed a line that is no job's: {line!r}")
+    for row in rows:
+        *values, last = row.split(SEPARATOR, len(fields) - 1)
+        values = [*(value.strip() for value in values), _last_field(last)]
+        job, _, step = values[0].partition(".")
+        try:
+            yield expand_ids(job), step, parse(dict(zip(fields, values, strict=True)))
+        except ValueError:
+            yield _readable_ids(job), step, Unreadable(program=program, text=SEPARATOR.join(values))
+
+
+def _last_field(text: str) -> str:
+    first, *more = text.split("\n")
+    first = read_text(first.strip().removesuffix(SEPARATOR))
+    # A line after a row that ends without a comment is a notice of the site's, and proves nothing.
+    return "\n".join([first, *more]).rstrip().removesuffix(SEPARATOR).rstrip() if first else ""
+
+
+def _readable_ids(job: str) -> list[str]:
+    try:
+        return expand_ids(job)
+    except ValueError:
+        return [array_id(job)]
+
+
+def read_text(text: str) -> str:
+    """A text that Slurm shows, empty where it prints a placeholder for none."""
+    return "" if text.strip() in _NO_TEXT else text.strip()
+
+
+def read_time(text: str) -> float | None:
+    """Seconds since the epoch from a time that Slurm printed with SLURM_TIME_FORMAT=%s; None where there is none yet.
+
+    Raises ValueError for anything else.
+    """
+    return None if text in _NO_TIME else float(text)
+
+
+def read_exit(text: str) -> tuple[int, int]:
+    """Exit code and signal from ``3:0``, as the accounting and the queue of 24.11 print them. Raises ValueError."""
+    code, _, signal = text.partition(":")
+    return int(code or 0), int(signal or 0)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Print a warning to standard error, once in the life of this process."""
+    print(f"tanda: {message}", file=sys.stderr, flush=True)

@@ -1,14 +1,25 @@
 """What one element of an array does: a child process for each of its paths, side by side, watched to the end.
 
 Nothing but the standard library is imported here and in ``slurm.owned``: it is on the way of every task's start.
-
-A child's exit status: 0 done, 1 failed and recorded, 75 saved and wants to be started again; any other end is
-written to ``<path>/exits/<element>-<restart>.json``. SIGUSR2 (time is nearly up, or preempted) and SIGTERM are passed
-on to the children. ``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
-
-``TANDA_BESIDE``, a command as a JSON list, is started once beside the children with their paths added to it. It gets
-SIGTERM when they are over, and is gone some seconds later; whatever becomes of it changes nothing for them.
+``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
 """
+
+# The protocol between an element and its children, whole:
+#
+# - A child is ``[*command, path]``, its output appended to ``<path>/log.txt`` under a header for each start. It is told
+#   TANDA_CPUS and TANDA_GPUS, what it was given of the element's; with several GPUs for several children also which.
+# - SIGUSR2 (time is nearly up, or preempted) and SIGTERM (cancelled, or the end of the grace time) that reach the
+#   element are passed on to the children at once. A child that hears one saves and exits with 75.
+# - A child's exit status: 0 done, 1 failed and recorded by itself, 75 saved and wants to be started again. Any other
+#   end the child could not record: the element writes it to ``<path>/exits/<element>-<restart>.json``.
+# - After SIGUSR2 a child that does not save is killed when most of the time is gone, if any other did save: the
+#   element must not reach the limit with it.
+# - The element asks for another start (75; on a node of Slurm's it requeues itself) if a child wants one that has not
+#   yet had ``idle_restarts`` starts in a row without progress, which is a change of its progress files; if all that
+#   want one have, it ends with 74. The count is kept in ``<path>/restarts.json``. After SIGTERM it never asks: what
+#   comes is for Slurm to decide, and a cancelled job must not come back.
+# - TANDA_BESIDE, a command as a JSON list, is the sidecar: started once beside the children with their paths added to
+#   it, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of it changes nothing for them.
 
 from __future__ import annotations
 
@@ -22,34 +33,35 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from slurm.machine import visible_gpus
 from slurm.owned import READABLE, check_not_link, open_plain, read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 SIDECAR = "TANDA_BESIDE"
 UMASK = "TANDA_UMASK"
-SIDECAR_S = 5.0  # for the last words of what runs beside the children
+SIDECAR_S = 5.0  # in which the sidecar may send what it still has
+PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Element:
     """``cpus`` and ``gpus`` are what it was given, shared among the paths.
 
-    ``signs`` are files in a path that change when its child gets on.
-    After ``idle_restarts`` starts in a row that were cut short and changed no sign, it no longer asks for another.
-    ``warn_s`` is how long after SIGUSR2 the time limit comes.
+    ``progress_files`` are files in a path that its child rewrites when it makes progress. ``idle_restarts`` is after
+    how many starts in a row without progress it no longer asks for another. ``warn_s`` is how long after SIGUSR2 the
+    time limit comes.
     """
 
     paths: tuple[str, ...]
     command: tuple[str, ...]
     cpus: int = 1
     gpus: int = 0
-    signs: tuple[str, ...] = ()
+    progress_files: tuple[str, ...] = PROGRESS_FILES
     idle_restarts: int = 3
     warn_s: int = 120
 
@@ -57,14 +69,14 @@ class Element:
 @dataclass(slots=True)
 class _Child:
     path: Path
-    signs: dict[str, int]
+    progress: dict[str, int]  # when each progress file was last written before the start
     process: subprocess.Popen[bytes] | None = None
     code: int | None = None  # negative: the signal that ended it
     peak_mb: float | None = None
 
 
 def run(element: Element) -> int:
-    """Run the element to its end; 0 all well, 1 a child failed, 75 wants another start, 74 has got no further.
+    """Run the element to its end; 0 all well, 1 a child failed, 75 wants another start, 74 made no progress.
 
     A child that dies leaves the others alone. Must be called in the main thread: it takes the signals.
     """
@@ -72,21 +84,20 @@ def run(element: Element) -> int:
         # What is ours alone was made under a stricter one; what the tasks write is for everybody here.
         os.umask(int(os.environ[UMASK], 8))
     watch = _Watch()
-    children = [_Child(Path(path), _progress_times(Path(path), element.signs)) for path in element.paths]
+    children = [_Child(Path(path), _progress_times(Path(path), element.progress_files)) for path in element.paths]
     watch.children = children
-    for place, child in enumerate(children):
-        _start(child, place, element, watch)
-    beside = _start_sidecar(children)
+    for index, child in enumerate(children):
+        _start(child, index, element, watch)
+    sidecar = _start_sidecar(children)
     _wait(children, element, watch)
     for child in children:
         _write_exit(child)
-    if beside is not None:
-        _end_sidecar(beside, SIDECAR_S if watch.warned_at is None else min(SIDECAR_S, 0.1 * element.warn_s))
+    if sidecar is not None:
+        _end_sidecar(sidecar, SIDECAR_S if watch.warned_at is None else min(SIDECAR_S, 0.1 * element.warn_s))
     again = [child for child in children if _wants_another(child, watch)]
-    # After SIGTERM it is for Slurm to say what comes: a cancelled job must not come back.
     if again and not watch.stopped:
-        getting_on = [_made_progress(child, element) for child in again]  # each keeps its own count
-        return AGAIN if any(getting_on) else IDLE
+        progress = [_made_progress(child, element) for child in again]  # a list: each keeps its own count
+        return AGAIN if any(progress) else IDLE
     return FAILED if any(child.code != OK for child in children) else OK
 
 
@@ -117,7 +128,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
+def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
     if watch.warned_at is not None or watch.stopped:
         child.code = AGAIN
         return
@@ -128,20 +139,20 @@ def _start(child: _Child, place: int, element: Element, watch: _Watch) -> None:
             log.flush()
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, place),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, index),
             )  # fmt: skip
     except OSError as error:
-        # The storage is away, or the program is: the other paths may fare better.
+        # The storage or the program is missing: the other paths may still run.
         print(f"{child.path}: not started: {error}", file=sys.stderr, flush=True)
         child.code = FAILED
 
 
 def _start_sidecar(children: list[_Child]) -> subprocess.Popen[bytes] | None:
-    given = os.environ.get(SIDECAR)
-    if not given or all(child.process is None for child in children):
+    sidecar = os.environ.get(SIDECAR)
+    if not sidecar or all(child.process is None for child in children):
         return None
     try:
-        command = [*json.loads(given), *(str(child.path) for child in children)]
+        command = [*json.loads(sidecar), *(str(child.path) for child in children)]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     except (OSError, ValueError) as error:
         print(f"not started beside the tasks: {error}", file=sys.stderr, flush=True)
@@ -157,7 +168,7 @@ def _end_sidecar(process: subprocess.Popen[bytes], limit_s: float) -> None:
         process.wait()
 
 
-def _environment(element: Element, place: int) -> dict[str, str]:
+def _environment(element: Element, index: int) -> dict[str, str]:
     count = len(element.paths)
     cpus = str(max(1, element.cpus // count))
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
@@ -167,7 +178,7 @@ def _environment(element: Element, place: int) -> dict[str, str]:
     devices = visible_gpus(os.environ)
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.
-        dealt = devices[place::count] or [devices[place % len(devices)]]
+        dealt = devices[index::count] or [devices[index % len(devices)]]
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(dealt)
     return environment
 
@@ -191,6 +202,12 @@ def element_id(environment: Mapping[str, str] = os.environ) -> str:
 def restart(environment: Mapping[str, str] = os.environ) -> int:
     """How many times this element was started before."""
     return int(environment.get("TANDA_RESTART") or environment.get("SLURM_RESTART_COUNT") or 0)
+
+
+def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, up to the first that is none, as ``jobs.context.visible_gpus`` does."""
+    names = (name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    return tuple(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 
 
 def _host() -> str:
@@ -220,7 +237,7 @@ def _reap(child: _Child) -> None:
 
 
 def _give_up(children: list[_Child]) -> None:
-    # One that saved must not be lost because its neighbour does not listen; if none did, all go on to the limit.
+    # If none saved, nothing is won by killing: all go on to the limit.
     if not any(child.code == AGAIN for child in children):
         return
     for child in children:
@@ -237,7 +254,7 @@ def _wants_another(child: _Child, watch: _Watch) -> bool:
 
 
 def _write_exit(child: _Child) -> None:
-    """Leave word of an end that the child can't have told of itself."""
+    """Record an exit that the child could not record."""
     if child.process is None or child.code in (OK, FAILED, AGAIN):
         return
     facts = {
@@ -252,20 +269,20 @@ def _write_exit(child: _Child) -> None:
 
 
 def _progress_times(path: Path, names: tuple[str, ...]) -> dict[str, int]:
-    seen = {}
+    times = {}
     for name in names:
         try:
-            seen[name] = (path / name).stat().st_mtime_ns
+            times[name] = (path / name).stat().st_mtime_ns
         except OSError:
             continue
-    return seen
+    return times
 
 
 def _made_progress(child: _Child, element: Element) -> bool:
-    """Whether another start is worth it; counts starts in a row that got no further in ``<path>/restarts.json``."""
+    """Whether another start is worth it: too few in a row were without progress; counts them."""
     file = child.path / "restarts.json"
     idle = 0
-    if _progress_times(child.path, element.signs) == child.signs:
+    if _progress_times(child.path, element.progress_files) == child.progress:
         try:
             with open_plain(file) as before:
                 idle = int(json.load(before)["idle"]) + 1
@@ -308,7 +325,7 @@ def requeue() -> bool:
 
 
 def run_on_node(element: Element) -> int:
-    """Run the element on a node of Slurm's and see to another start if it wants one; the exit status."""
+    """Run the element on a node of Slurm's, requeue it if it wants another start; the exit status."""
     code = run(element)
     if code == AGAIN:
         requeue()
@@ -317,20 +334,24 @@ def run_on_node(element: Element) -> int:
 
 def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
     """Write elements as a JSON document that ``python -m slurm.element`` takes."""
-    _write(file, {"elements": [asdict(element) for element in elements]}, permissions=READABLE)
+    documents = [asdict(element) for element in elements]
+    for document in documents:
+        document["signs"] = document.pop("progress_files")  # its name on disk
+    _write(file, {"elements": documents}, permissions=READABLE)
 
 
-def read_element(file: Path, place: int) -> Element:
-    """The element at a place of such a document; raises OSError for one that others made or can change."""
-    document = json.loads(read_own(file))["elements"][place]
+def read_element(file: Path, index: int) -> Element:
+    """The element of that index in such a document; raises OSError for one that others made or can change."""
+    document = json.loads(read_own(file))["elements"][index]
+    document["progress_files"] = document.pop("signs")
     document.update({name: tuple(value) for name, value in document.items() if isinstance(value, list)})
     return Element(**document)
 
 
 def main() -> int:
-    """``python -m slurm.element FILE [PLACE]``.
+    """``python -m slurm.element FILE [INDEX]``.
 
-    Without PLACE it is the index in Slurm's array. With it, whoever started us sees to another start.
+    Without INDEX it is Slurm's index in the array. With it, the process that started this one starts it again.
     """
     if len(sys.argv) > 2:
         return run(read_element(Path(sys.argv[1]), int(sys.argv[2])))

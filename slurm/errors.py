@@ -1,4 +1,4 @@
-"""What a scheduler refuses: one line at the edge, as ``jobs.errors.TandaError`` is."""
+"""What can go wrong with a scheduler: one line at the edge, as ``jobs.errors.TandaError`` is."""
 
 from __future__ import annotations
 
@@ -9,3 +9,46 @@ class SchedulerError(RuntimeError):
 
 class UnknownExecutorError(SchedulerError, ValueError):
     """There is no executor of that name."""
+
+
+class SubmitError(SchedulerError):
+    """Nothing of an array was queued: permanently refused; the text is the scheduler's."""
+
+
+class SlurmError(SchedulerError):
+    """A Slurm program failed; the text is what it printed."""
+
+
+class UnreachableError(SlurmError):
+    """The controller or the accounting did not answer: what was asked about is unknown, not gone."""
+
+
+class NoAccountingError(SlurmError):
+    """This site keeps no accounting."""
+
+
+class UnknownJobError(SlurmError):
+    """The job is over, or the controller has forgotten it or never knew it."""
+
+
+_UNREACHABLE = (
+    "unable to contact slurm controller",
+    "unable to connect to",
+    "connection refused",
+    "socket timed out",
+    "problem talking to the database",
+    "communication connection failure",
+    "connection timed out",
+    "zero bytes were transmitted",
+    "sending persistconninit",
+)
+
+
+def classify_error(message: str) -> SlurmError:
+    """The error that a message of a Slurm program stands for."""
+    text = message.lower()
+    if "storage is disabled" in text or "accounting_storage/none" in text:
+        return NoAccountingError(message)
+    if any(part in text for part in ("invalid job id", "already finished", "already completing or completed")):
+        return UnknownJobError(message)
+    return (UnreachableError if any(part in text for part in _UNREACHABLE) else SlurmError)(message)

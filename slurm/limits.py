@@ -1,4 +1,4 @@
-"""What this Slurm allows, as it says itself: sizes, counts, partitions, accounting."""
+"""What this Slurm allows, by its own commands: sizes, counts, partitions, accounting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from slurm.commands import SlurmError, call
+from slurm.commands import call
+from slurm.errors import SlurmError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +16,7 @@ class Partition:
     """``time_limit_min`` is None where there is none; ``gpus`` counts those of all its nodes, by type."""
 
     name: str
-    default: bool
-    up: bool
     time_limit_min: int | None
-    nodes: int
     gpus: dict[str, int]
 
 
@@ -45,7 +43,7 @@ def read() -> Limits:
         max_array_size=int(config.get("MaxArraySize", "1001")),
         accounting=accounting,
         max_submit_jobs=_max_submit_jobs() if accounting else None,
-        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%a|%l|%D|%G"])),
+        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%l|%D|%G"])),
     )
 
 
@@ -61,31 +59,23 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
-    """Partitions from ``sinfo -h -o '%P|%a|%l|%D|%G'``: a line for each kind of node in each."""
-    found: dict[str, Partition] = {}
+    """Partitions from ``sinfo -h -o '%P|%l|%D|%G'``: a line for each kind of node in each."""
+    partitions: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, up, limit, nodes, gres = line.split("|")
-        plain = name.rstrip("*")
-        before = found.get(plain)
-        gpus = dict(before.gpus) if before else {}
+        name, limit, nodes, gres = line.split("|")
+        name = name.rstrip("*")  # marks the default
+        gpus = dict(partitions[name].gpus) if name in partitions else {}
         for kind, count in _gpus(gres):
             gpus[kind] = gpus.get(kind, 0) + count * int(nodes)
-        found[plain] = Partition(
-            name=plain,
-            default=name.endswith("*"),
-            up=up == "up",
-            time_limit_min=parse_minutes(limit),
-            nodes=int(nodes) + (before.nodes if before else 0),
-            gpus=gpus,
-        )
-    return tuple(found.values())
+        partitions[name] = Partition(name=name, time_limit_min=parse_minutes(limit), gpus=gpus)
+    return tuple(partitions.values())
 
 
 def _gpus(gres: str) -> Iterable[tuple[str, int]]:
     for part in re.sub(r"\([^)]*\)", "", gres).split(","):
-        words = part.split(":")
-        if words[0] == "gpu":
-            yield (words[1] if len(words) > 2 else "gpu", int(words[-1]) if words[-1].isdigit() else 1)
+        kind, *counts = part.split(":")
+        if kind == "gpu":
+            yield (counts[0] if len(counts) > 1 else "gpu", int(counts[-1]) if counts and counts[-1].isdigit() else 1)
 
 
 def parse_minutes(limit: str) -> int | None:
@@ -111,7 +101,7 @@ def _max_submit_jobs() -> int | None:
         ["sacctmgr", "-n", "-P", "show", "qos", "format=MaxSubmitJobsPerUser,GrpSubmitJobs"],
     )
     try:
-        words = [word for query in queries for line in call(query).splitlines() for word in line.split("|")]
+        values = [value for query in queries for line in call(query).splitlines() for value in line.split("|")]
     except SlurmError:
         return None
-    return min((int(word) for word in words if word.isdigit()), default=None)
+    return min((int(value) for value in values if value.isdigit()), default=None)

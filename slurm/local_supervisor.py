@@ -1,6 +1,7 @@
 """Runs the local queue's elements, as many at once as the machine carries, until nothing is left.
 
 ``python -m slurm.local_supervisor FOLDER LOCK`` is started by the queue itself, detached: it outlives who submitted.
+The protocol with those who submit, and what happens when one was killed, is told in ``slurm.executors.local``.
 """
 
 from __future__ import annotations
@@ -9,30 +10,64 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
-from slurm.array import Array
+from slurm.array import Array, array_id, element_index
 from slurm.commands import scrubbed
-from slurm.element import AGAIN, IDLE, Element, write_elements
-from slurm.job_ids import base, index
-from slurm.local_queue import LocalQueue, import_path
-from slurm.machine import Machine, this_machine
+from slurm.element import AGAIN, IDLE, visible_gpus, write_elements
+from slurm.executors.local import LocalQueue, import_path
+from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 from slurm.owned import OTHERS_WRITE, READABLE, check_own, open_plain, own_folder
-from slurm.query import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 
 POLL_S = 0.1
 KILL_AFTER_S = 10.0
 KEEP_S = 7 * 86400.0
 NEVER = "DependencyNeverSatisfied"
+SPARE_MEMORY = 0.1  # of the machine, for everything else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Cores this process may use, memory in GB, GPUs by the number that CUDA_VISIBLE_DEVICES takes."""
+
+    cpus: int
+    mem_gb: float
+    gpus: tuple[str, ...]
+
+
+def this_machine() -> Machine:
+    """The machine as this process may use it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    mem_gb = _memory_limit(total) * (1 - SPARE_MEMORY) / 1024**3
+    return Machine(cpus=len(os.sched_getaffinity(0)), mem_gb=mem_gb, gpus=_gpus())
+
+
+def _memory_limit(total: int) -> int:
+    # In a container the limit of its control group counts, not the machine's memory.
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            return min(total, int(text))
+    return total
+
+
+def _gpus() -> tuple[str, ...]:
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return visible_gpus(os.environ)
+    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(sorted(devices, key=int))
 
 
 @dataclass(slots=True)
 class _Running:
-    """A started element; ``stopping`` is the cause that its end will have, if somebody ends it."""
+    """A started element; ``stopping`` is the cause of its end, if it was told to stop."""
 
     process: Popen[bytes] | None  # None: started by a supervisor that is gone
     pid: int
@@ -47,7 +82,7 @@ class _Running:
 
 @dataclass(slots=True)
 class Supervisor:
-    """One pass of ``turn`` does everything there is to do now."""
+    """One ``step`` does everything there is to do now."""
 
     queue: LocalQueue
     machine: Machine = field(default_factory=this_machine)
@@ -60,25 +95,21 @@ class Supervisor:
     _written: dict[str, JobState] = field(default_factory=dict)
 
     def recover(self) -> None:
-        """Go on where the last supervisor left off, killed or not; what ended long ago is forgotten."""
-        known = self.queue.states()
-        kept = {int(base(id_)) for id_, facts in known.items() if _recent(facts)}
-        # Never the newest: its number must not be given a second time.
-        old = {int(base(id_)) for id_ in known} - kept - set(self.queue.numbers()[-1:])
+        """Take over from the last supervisor, killed or not; what ended long ago is forgotten."""
+        states, pids = self.queue.states()
+        kept = {int(array_id(id_)) for id_, state in states.items() if _is_recent(state)}
+        old = {int(array_id(id_)) for id_ in states} - kept - set(self.queue.numbers()[-1:])
         self.queue.forget(old)
-        for id_, facts in known.items():
-            if int(base(id_)) in old:
-                continue
-            pid = facts.pop("pid")
-            self.states[id_] = JobState(**facts)
-            if self.states[id_].state == RUNNING and pid:
-                self.running[id_] = _Running(None, pid, facts["started"], 0, 0.0, ())
+        self.states = {id_: state for id_, state in states.items() if int(array_id(id_)) not in old}
+        for id_, state in self.states.items():
+            if state.state == RUNNING and id_ in pids:
+                self.running[id_] = _Running(None, pids[id_], state.started or time.time(), 0, 0.0, ())
 
-    def turn(self) -> bool:
-        """Take what is new, see to what runs, start what can; whether anything is left to do."""
+    def step(self) -> bool:
+        """Take what is new, watch what runs, start what fits; whether anything is left to do."""
         self._take_arrays()
-        for what, ids in self.queue.take_orders():
-            self._apply_order(what, ids)
+        for order, ids in self.queue.take_orders():
+            self._apply_order(order, ids)
         for id_ in list(self.running):
             self._watch(id_)
         for number in list(self._waiting):
@@ -93,35 +124,35 @@ class Supervisor:
             if number in self.arrays:
                 continue
             array = self.arrays[number] = self.queue.array(number)
-            submitted = (self.queue.folder / "arrays" / f"{number}.json").stat().st_mtime
-            for place in range(len(array.elements)):
-                id_ = f"{number}_{place}"
+            submitted = self.queue.submitted(number)
+            for index in range(len(array.elements)):
+                id_ = f"{number}_{index}"
                 if array.held:
                     self.held.add(id_)
-                self.states.setdefault(id_, JobState(id=id_, state=WAITING, said="PENDING", submitted=submitted))
+                self.states.setdefault(id_, JobState(id=id_, state=WAITING, submitted=submitted))
                 if self.states[id_].state == WAITING:
-                    self._waiting.setdefault(number, {})[place] = None
+                    self._waiting.setdefault(number, {})[index] = None
 
-    def _apply_order(self, what: str, ids: Iterable[str]) -> None:
-        for id_ in [element for asked in ids for element in self._elements(asked)]:
-            if what == "hold":
+    def _apply_order(self, order: str, ids: Iterable[str]) -> None:
+        for id_ in [element for job in ids for element in self._elements(job)]:
+            if order == "hold":
                 self.held.add(id_)
-            elif what == "release":
+            elif order == "release":
                 self.held.discard(id_)
             elif id_ in self.running:
                 self._stop(id_, "cancelled")
             elif self.states[id_].state == WAITING:
-                self._finish(id_, FAILED, cause="cancelled", said="CANCELLED")
+                self._finish(id_, FAILED, cause="cancelled")
 
     def _elements(self, id_: str) -> list[str]:
         """The elements that an id stands for: itself, or a whole array's; none for one that is unknown."""
-        if index(id_) is not None:
+        if element_index(id_) is not None:
             return [id_] if id_ in self.states else []
         array = self.arrays.get(int(id_))
-        return [f"{id_}_{place}" for place in range(len(array.elements))] if array else []
+        return [f"{id_}_{index}" for index in range(len(array.elements))] if array else []
 
     def _watch(self, id_: str) -> None:
-        run, array = self.running[id_], self.arrays[int(base(id_))]
+        run, array = self.running[id_], self.arrays[int(array_id(id_))]
         end = _ended(run)
         if end is not None:
             _kill_group(run.pid)
@@ -147,78 +178,72 @@ class Supervisor:
     def _account(self, id_: str, run: _Running, code: int, peak_mb: float | None) -> None:
         elapsed_s = time.time() - run.began
         before = self.states[id_]
-        self.states[id_] = replace(
-            before,
-            elapsed_s=before.elapsed_s + elapsed_s,
-            gpu_hours=before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
-            max_rss_mb=max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
-        )
+        sums: dict[str, Any] = {
+            "elapsed_s": before.elapsed_s + elapsed_s,
+            "gpu_hours": before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
+            "max_rss_mb": max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
+        }
         if run.process is None:
-            reason = "its supervisor was killed: how it ended is not known"
-            self._finish(id_, GONE, reason=reason)
+            self._finish(id_, GONE, **sums, reason="its supervisor was killed: how it ended is not known")
         elif code == AGAIN and run.stopping is None:
-            self.states[id_] = replace(self.states[id_], state=WAITING, said="REQUEUED", restarts=before.restarts + 1)
-            self._waiting.setdefault(int(base(id_)), {})[index(id_) or 0] = None
+            self._update(id_, **sums, state=WAITING, restarts=before.restarts + 1)
+            self._waiting.setdefault(int(array_id(id_)), {})[element_index(id_) or 0] = None
         elif code == 0:
-            self._finish(id_, DONE, said="COMPLETED", exit_code=0)
+            self._finish(id_, DONE, **sums, exit_code=0)
         else:
             cause = run.stopping or ("killed" if code < 0 else "time limit" if code == IDLE else "error")
-            said = {"cancelled": "CANCELLED", "time limit": "TIMEOUT"}.get(cause, "FAILED")
-            self._finish(
-                id_, FAILED, cause=cause, said=said, exit_code=code if code >= 0 else None,
-                signal=-code if code < 0 else None,
-            )  # fmt: skip
+            how: dict[str, Any] = {"signal": -code} if code < 0 else {"exit_code": code}
+            self._finish(id_, FAILED, **sums, cause=cause, **how)
 
-    def _finish(self, id_: str, state: str, **facts: object) -> None:
-        self.states[id_] = replace(
-            self.states[id_],
-            state=state,
-            ended=time.time(),
-            **{"reason": None, **facts},  # type: ignore[arg-type]
-        )
-        number = int(base(id_))
-        places = self._waiting.get(number, {})
-        places.pop(index(id_) or 0, None)
-        if not places:
+    def _finish(self, id_: str, state: str, *, reason: str | None = None, **facts: Any) -> None:
+        self._update(id_, state=state, ended=time.time(), reason=reason, **facts)
+        self._no_longer_waits(id_)
+
+    def _update(self, id_: str, **facts: Any) -> None:
+        self.states[id_] = replace(self.states[id_], **facts)
+
+    def _no_longer_waits(self, id_: str) -> None:
+        number = int(array_id(id_))
+        indices = self._waiting.get(number, {})
+        indices.pop(element_index(id_) or 0, None)
+        if not indices:
             self._waiting.pop(number, None)
 
     def _start_array(self, number: int) -> None:
         array = self.arrays[number]
         reason = self._array_waits(array, number)
         if reason == NEVER:
-            for place in list(self._waiting[number]):
-                self._finish(f"{number}_{place}", FAILED, cause="cancelled", said="CANCELLED", reason=NEVER)
+            for index in list(self._waiting[number]):
+                self._finish(f"{number}_{index}", FAILED, cause="cancelled", reason=NEVER)
             return
-        for place in list(self._waiting[number]) if reason is None else ():
-            id_ = f"{number}_{place}"
-            own = self._element_waits(array, place, id_)
+        for index in list(self._waiting[number]) if reason is None else ():
+            id_ = f"{number}_{index}"
+            own = self._element_waits(array, index, id_)
             if own == NEVER:
-                self._finish(id_, FAILED, cause="cancelled", said="CANCELLED", reason=NEVER)
+                self._finish(id_, FAILED, cause="cancelled", reason=NEVER)
             elif own is not None:
-                self._say(id_, own)
+                self._update(id_, reason=own)
             elif (reason := self._no_room(array, number)) is None:
-                self._try_start(id_, array, place)
+                self._try_start(id_, array, index)
             else:
                 break
         if reason is not None and reason != self._reasons.get(number):
-            for place in self._waiting.get(number, ()):
-                self._say(f"{number}_{place}", reason)
+            for index in self._waiting.get(number, ()):
+                self._update(f"{number}_{index}", reason=reason)
         self._reasons[number] = reason
-
-    def _say(self, id_: str, reason: str) -> None:
-        if self.states[id_].reason != reason:
-            self.states[id_] = replace(self.states[id_], reason=reason)
 
     def _array_waits(self, array: Array, number: int) -> str | None:
         """Slurm's word for why no element of an array can start now, or None."""
-        words = [self._unmet(after.way, after.jobs) for after in array.after if after.way != "aftercorr"]
-        return next((word for word in sorted(filter(None, words), reverse=True)), None) or self._no_room(array, number)
+        reasons = [self._unmet(after.way, after.jobs) for after in array.after if after.way != "aftercorr"]
+        if NEVER in reasons:
+            return NEVER
+        return next(filter(None, reasons), None) or self._no_room(array, number)
 
-    def _element_waits(self, array: Array, place: int, id_: str) -> str | None:
+    def _element_waits(self, array: Array, index: int, id_: str) -> str | None:
         if id_ in self.held:
             return "JobHeldUser"
         own = (
-            self._unmet(after.way, after.jobs[place : place + 1]) for after in array.after if after.way == "aftercorr"
+            self._unmet(after.way, after.jobs[index : index + 1]) for after in array.after if after.way == "aftercorr"
         )
         return next(filter(None, own), None)
 
@@ -229,7 +254,7 @@ class Supervisor:
         return None if all(state.over for state in waited) else "Dependency"
 
     def _no_room(self, array: Array, number: int) -> str | None:
-        at_once = sum(1 for id_ in self.running if base(id_) == str(number))
+        at_once = sum(1 for id_ in self.running if array_id(id_) == str(number))
         if array.throttle is not None and at_once >= array.throttle:
             return "JobArrayTaskLimit"
         cpus = self.machine.cpus - sum(run.cpus for run in self.running.values())
@@ -248,15 +273,15 @@ class Supervisor:
         taken = {gpu for run in self.running.values() for gpu in run.gpus}
         return [gpu for gpu in self.machine.gpus if gpu not in taken]
 
-    def _try_start(self, id_: str, array: Array, place: int) -> None:
+    def _try_start(self, id_: str, array: Array, index: int) -> None:
         try:
-            self._start(id_, array, place)
+            self._start(id_, array, index)
         except OSError as error:
-            self._finish(id_, FAILED, cause="error", said="FAILED", reason=f"not started: {error}")
+            self._finish(id_, FAILED, cause="error", reason=f"not started: {error}")
 
-    def _start(self, id_: str, array: Array, place: int) -> None:
+    def _start(self, id_: str, array: Array, index: int) -> None:
         cpus, mem_gb, gpus = self._allocation(array)
-        file = self._documents(array, int(base(id_)), cpus, gpus)
+        file = self._documents(array, int(array_id(id_)), cpus, gpus)
         devices = tuple(self._free_gpus()[:gpus])
         environment = {
             **scrubbed(os.environ),
@@ -268,21 +293,16 @@ class Supervisor:
         }
         with open_plain(file.parent / f"{id_}.log", "ab", permissions=READABLE) as log:
             process = Popen(
-                [sys.executable, "-m", "slurm.element", str(file), str(place)],
+                [sys.executable, "-m", "slurm.element", str(file), str(index)],
                 env=environment, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         now = time.time()
         self.running[id_] = _Running(process, process.pid, now, cpus, mem_gb, devices)
-        places = self._waiting[int(base(id_))]
-        del places[place]
-        if not places:
-            del self._waiting[int(base(id_))]
+        self._no_longer_waits(id_)
         before = self.states[id_]
         waited_s = now - (before.submitted or now) if not before.restarts else before.waited_s
-        self.states[id_] = replace(
-            before, state=RUNNING, said="RUNNING", reason=None, node=os.uname().nodename, gpus=gpus,
-            started=now, waited_s=waited_s, mem_mb=mem_gb * 1024,
-        )  # fmt: skip
+        node = os.uname().nodename
+        self._update(id_, state=RUNNING, reason=None, node=node, gpus=gpus, started=now, waited_s=waited_s)
 
     def _documents(self, array: Array, number: int, cpus: int, gpus: int) -> Path:
         """The array's elements as the element program reads them, written once; raises PermissionError where
@@ -293,24 +313,17 @@ class Supervisor:
 
         file = folder / "elements.json"
         if not file.exists():
-            given = array.resources
-            elements = tuple(
-                Element(
-                    paths=tuple(map(str, paths)), command=array.command, cpus=cpus, gpus=gpus,
-                    signs=array.signs, warn_s=given.warning_s,
-                )
-                for paths in array.elements
-            )  # fmt: skip
-            write_elements(file, elements)
+            elements = (array.element(index) for index in range(len(array.elements)))
+            write_elements(file, tuple(replace(element, cpus=cpus, gpus=gpus) for element in elements))
         return file
 
 
-def _recent(facts: Mapping[str, Any]) -> bool:
-    return not facts["ended"] or facts["ended"] > time.time() - KEEP_S
+def _is_recent(state: JobState) -> bool:
+    return not state.ended or state.ended > time.time() - KEEP_S
 
 
 def _ended(run: _Running) -> tuple[int, float | None] | None:
-    """Exit status (negative: a signal) and peak memory in MB of an element that is over."""
+    """Exit status (negative: a signal) and peak memory in MB of an element that has ended."""
     if run.process is None:
         return None if Path(f"/proc/{run.pid}").exists() else (1, None)
     pid, status, used = os.wait4(run.pid, os.WNOHANG)
@@ -328,30 +341,30 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _kill_group(pid: int) -> None:
-    # What an element left behind when it was killed: its children must not go on unwatched.
+    # An element that was killed leaves its children running, and nobody would watch them.
     _signal_group(pid, signal.SIGKILL)
 
 
 def supervise(folder: Path, lock: int) -> None:
-    """Turn until nothing is left, then give up the lock with the queue held, so that no array is overlooked."""
+    """Step until nothing is left, then give up the lock with the queue locked, so that no array is overlooked."""
     os.umask(os.umask(0o077) | OTHERS_WRITE)  # an element sets its tasks' own
     queue = LocalQueue(folder)
     supervisor = Supervisor(queue)
     supervisor.recover()
     while True:
-        while _turn(supervisor):
+        while _step(supervisor):
             time.sleep(POLL_S)
         with queue.locked():
-            if not supervisor.turn():
+            if not supervisor.step():
                 os.close(lock)
                 return
 
 
-def _turn(supervisor: Supervisor) -> bool:
+def _step(supervisor: Supervisor) -> bool:
     try:
-        return supervisor.turn()
+        return supervisor.step()
     except OSError as error:
-        # The disk is full or the storage away: what runs goes on, and the next turn tries again.
+        # The disk is full or the storage away: what runs goes on, and the next step tries again.
         print(f"{time.ctime()} {error}", file=sys.stderr, flush=True)
         return True
 

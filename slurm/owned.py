@@ -36,7 +36,7 @@ def open_plain(path: Path, mode: str = "rb", *, permissions: int = 0o666) -> IO[
 
 
 def check_not_link(folder: Path) -> None:
-    """Raise OSError for a link in the place of a folder; nothing for what is not there."""
+    """Raise OSError for a link where a folder should be; nothing is raised for a missing path."""
     if folder.is_symlink():
         raise OSError(errno.ELOOP, _LINK, str(folder))
 
@@ -102,7 +102,7 @@ def seal(folder: Path) -> None:
 
 
 def make_sticky(folder: Path) -> bool:
-    """Let nobody rename or remove what others have in a folder; False where others can, and it is not ours to mend."""
+    """Let nobody rename or remove what others have in a folder; False where others still can: only its owner may."""
     facts = folder.stat()
     if facts.st_mode & stat.S_ISVTX:
         return True

@@ -74,13 +74,13 @@ def fake_train(
 ) -> Callable[[Context, Mapping[str, Any], StopAtRung], Any]:
     """Training as the stage sees it; ``check`` may raise what an epoch ends with."""
 
-    def train(context: Context, recipe: Recipe, judge: StopAtRung) -> Any:
+    def train(context: Context, recipe: Recipe, stop_at_rung: StopAtRung) -> Any:
         settings: Any = recipe.settings
         saved = context.folder / "checkpoint.json"
         lines: list[dict[str, Any]] = read_json(saved)["journal"] if saved.exists() else []
         context.attempt.check()
         metrics_log.rewrite(context.folder, lines)
-        if lines and judge(lines) is not None:
+        if lines and stop_at_rung(lines) is not None:
             return _finish(context, lines, "stopped by the search")
         while True:
             epoch = len(lines) + 1
@@ -96,7 +96,7 @@ def fake_train(
             context.attempt.check()
             metrics_log.append(context.folder, line)
             lines.append(line)
-            stop = judge(lines)
+            stop = stop_at_rung(lines)
             write_json(saved, {"journal": lines})
             if stop is not None or epoch == settings.epochs:
                 return _finish(context, lines, "stopped by the search" if stop else None)
@@ -148,7 +148,7 @@ def _child(study: Study, number: int, train: Callable[..., Any]) -> None:
     sys.stderr = os.fdopen(log, "a", buffering=1)
     stage._train = train
     # Killed just after it claimed its attempt, a process left no pid to look up: only silence tells.
-    entry.WAIT_S, attempt.STALE_S = 0.05, 1.0
+    entry.POLL_S, attempt.STALE_S = 0.05, 1.0
     os._exit(entry.run(folder))
 
 

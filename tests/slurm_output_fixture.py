@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import accounting
-from slurm.query import JobState, merge_sources, parse_queue
+from slurm.job_state import JobState, merge_sources
+from slurm.query import parse_accounting, parse_queue
 
 SACCT = """\
 1_0|2|COMPLETED|0:0|0:0|3|billing=1,cpu=1,gres/gpu=2,mem=256M,node=1||None|n1|1795460771|1795460772|1795460775
@@ -61,10 +61,11 @@ def queue_of(
     return queue_line(id_, state, exit_code, reason, "n1", "1", "1795460821", "1795460841", "NONE", tres, whose=whose)
 
 
-def judged(id_: str, queue: str = "") -> JobState:
-    history = accounting.parse(accounted(SACCT))
+def merged_state(id_: str, queue: str = "") -> JobState:
+    history = parse_accounting(accounted(SACCT))
     assert not history.unreadable
-    return merge_sources(id_, parse_queue(queue).rows.get(id_), history.rows.get(id_, []))
+    (row,) = parse_queue(queue).rows.get(id_, [None])
+    return merge_sources(id_, row, history.rows.get(id_, []))
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def check(batch: Batch, split: Split) -> None:
         assert tokens.tolist() == expected + [0] * (len(tokens) - len(expected))
         assert int(length) == len(expected)
         assert int(label) == split.labels[row]
-    if batch.words is not None:
-        assert torch.equal(batch.words, batch.tokens[batch.tokens != 0])
+    if batch.flat_tokens is not None:
+        assert torch.equal(batch.flat_tokens, batch.tokens[batch.tokens != 0])
 
 
 _LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=60)
@@ -95,8 +95,8 @@ def test_features_made_ahead_are_those_of_their_own_titles(
     start = data.draw(st.integers(0, batches.steps))
     for batch in batches.epoch(2, start):
         assert batch.features is not None
-        assert batch.words is not None
-        assert torch.equal(batch.features, ahead(batch.words, batch.lengths))
+        assert batch.flat_tokens is not None
+        assert torch.equal(batch.features, ahead(batch.flat_tokens, batch.lengths))
     assert all(batch.features is None for batch in TrainBatches(split_of(lengths), **ways).epoch(2))
 
 

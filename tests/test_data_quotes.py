@@ -254,5 +254,5 @@ def test_init_cuts_a_large_file_between_rows(tmp_path: Path, monkeypatch: pytest
     pl.DataFrame({"title": ["uno\ndos"] * 999, "category": ["A", "B", "C"] * 333}).write_csv(path)
     path.write_bytes(path.read_bytes() + b'"never,A\n')
     seen = profile_data(path)
-    assert (seen.whole, seen.categories) == (False, 3)
+    assert (seen.complete, seen.categories) == (False, 3)
     assert seen.rows < 999

@@ -24,7 +24,7 @@ from pipeline.decisions.retry import FINAL, RESUMED, Retry, made_progress
 from pipeline.decisions.task_state import STATES, TaskState
 from pipeline.queue import QueuedAs
 from pipeline.submission import Queued, Submission
-from slurm.output import Sent
+from slurm.job_state import JobIdentity
 
 RUNS, SEARCH = runs(), search()
 TIMES = {"earlier": 100.0, "mine": 200.0, "later": 300.0}
@@ -48,7 +48,7 @@ def submission(name: str, *tasks: str, manifest: str = "m", held: Mapping[str, s
 def element(submission: str, mem_gb: float = 8.0) -> QueuedAs:
     return QueuedAs(
         submission=submission, executor="slurm", element="7_0", time=TIMES[submission], mem_gb=mem_gb, packed=1,
-        sent=Sent(),
+        sent=JobIdentity(),
     )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ UPSTREAM = stands("failed", "upstream failed")
 
 
 def again(name: str) -> Retry:
-    return Retry(reason=f"{RUNS.id(name)} is tried again")
+    return Retry(reason=f"{RUNS.id(name)} is retried")
 
 
 UPSTREAM_TABLE: dict[str, tuple[Mapping[str, TaskState], dict[str, Retry]]] = {

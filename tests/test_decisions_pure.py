@@ -14,6 +14,8 @@ DECISIONS = sorted(Path(pipeline.decisions.__path__[0]).glob("*.py"))
 # Values and words alone; these keep to the same rule.
 OURS = {"pipeline.decisions.retry", "pipeline.decisions.task_state", "slurm.reasons"}
 STANDARD = {"__future__", "collections", "collections.abc", "dataclasses", "typing"}
+# What ``slurm.reasons`` explains is in a file of its own beside it, which no decision reads.
+TABLE = {"functools", "pathlib", "tomllib"}
 
 
 def _imports(node: ast.AST) -> set[str]:
@@ -27,9 +29,19 @@ def _imports(node: ast.AST) -> set[str]:
     return set().union(*map(_imports, ast.iter_child_nodes(node)))
 
 
-@pytest.mark.parametrize("path", [*DECISIONS, Path(reasons.__file__)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
 def test_only_values_are_imported(path: Path) -> None:
     assert _imports(ast.parse(path.read_text())) <= OURS | STANDARD
+
+
+def test_reasons_import_values_and_their_own_table() -> None:
+    assert _imports(ast.parse(Path(reasons.__file__).read_text())) <= STANDARD | TABLE
+
+
+def test_telling_that_a_launch_is_held_reads_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons._reasons.cache_clear()
+    monkeypatch.setattr(Path, "read_text", lambda path: pytest.fail(f"{path} was read"))
+    assert reasons.is_launch_held("(launch failed requeued held)") and not reasons.is_launch_held("Priority")
 
 
 def test_there_are_decisions() -> None:

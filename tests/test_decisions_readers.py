@@ -24,7 +24,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
 from slurm.executors.recording import Recording
-from slurm.query import JobState
+from slurm.job_state import JobState
 
 
 class Stored:
@@ -55,8 +55,8 @@ class Stored:
 
     def begin(self, *, heartbeat: float, started: float | None = None) -> None:
         attempt = begin(self.folder, {"gpus": 1, **({} if started is None else {"started": started})})
-        (attempt.home / "alive").touch()
-        os.utime(attempt.home / "alive", (heartbeat, heartbeat))
+        (attempt.path / "alive").touch()
+        os.utime(attempt.path / "alive", (heartbeat, heartbeat))
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_what_slurm_holds_since_a_start_failed_is_released(stored: Stored, monke
         states = {planned.id: replace(waiting, id=planned.id, reason=reason) for planned in stored.made.plan.tasks}
         monkeypatch.setattr(submit, "task_states", lambda _plan, states=states: states)
         assert submit.submit_plan(stored.made.plan, executor="slurm").released == released
-    assert recorder.submitted_count == [("release", ("7_0",))]
+    assert recorder.orders == [("release", ("7_0",))]
 
 
 # The closing job.

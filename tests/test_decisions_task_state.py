@@ -18,9 +18,9 @@ from pipeline.decisions.task_state import (
     decide,
     with_upstream_cause,
 )
-from slurm.query import CAUSES as JOB_CAUSES
-from slurm.query import STATES as JOB_STATES
-from slurm.query import JobState
+from slurm.job_state import CAUSES as JOB_CAUSES
+from slurm.job_state import STATES as JOB_STATES
+from slurm.job_state import JobState
 
 STALE_S = 60.0
 BROKEN = "runs/t/record.json: not a record"

@@ -24,7 +24,7 @@ def test_a_remedy_names_the_stage_to_change() -> None:
 
 def test_a_lost_task_is_submitted_again() -> None:
     lines = failure_lines("train", TaskState(id="t", state="lost", message="gone"), [])
-    assert lines == ["cause: unknown: gone", "what to do: submit again: what was saved is used"]
+    assert lines == ["cause: unknown: gone", "what to do: submit again: it resumes from what was saved"]
 
 
 def test_each_attempt_says_where_and_how_it_ended() -> None:
@@ -37,5 +37,5 @@ def test_each_attempt_says_where_and_how_it_ended() -> None:
     assert lines[1:-1] == [
         "attempt 1 on n1: failed (error)",
         "attempt 2 on n2: paused",
-        "attempt 3 on ?: no word of its end",
+        "attempt 3 on ?: ended without a record",
     ]

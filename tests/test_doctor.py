@@ -18,7 +18,7 @@ from pipeline.doctor import examine
 from pipeline.gc import find_unreferenced, remove
 from pipeline.manifest import load
 from pipeline.plan import make_plan
-from slurm.commands import SlurmError
+from slurm.errors import SlurmError
 
 CHECKS = (
     "exclusive folders", "exclusive files", "rename replaces a file", "rename refuses a full folder",
@@ -58,9 +58,9 @@ def test_a_promise_that_is_broken_is_told_with_what_follows(tmp_path: Path, monk
 
 def test_one_line_a_finding_on_the_command_line(tmp_path: Path) -> None:
     printed = tanda("doctor", tmp_path / "s", status=None).splitlines()
-    assert all(line.startswith(("ok ", "no ")) for line in printed)
+    assert all(line.startswith(("ok  ", "FAIL ")) for line in printed)
     assert [entry["name"] for entry in json.loads(tanda("doctor", tmp_path / "s", "--json", status=None))] == [
-        line[4:].partition(":")[0] for line in printed
+        line[5:].partition(":")[0] for line in printed
     ]
 
 

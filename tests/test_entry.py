@@ -120,15 +120,15 @@ def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tup
 def _start(folder: Path, **facts: object) -> attempt.Attempt:
     begun = attempt.begin(folder, {})
     document = {"number": begun.number, "started": time.time(), "host": "elsewhere", "pid": 1, **facts}
-    write_json(begun.home / "start.json", document)
+    write_json(begun.path / "start.json", document)
     return begun
 
 
 def test_an_attempt_on_another_host_lives_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     begun = _start(tmp_path)
-    (begun.home / "alive").touch()
+    (begun.path / "alive").touch()
     assert attempt.live(tmp_path)
-    os.utime(begun.home / "alive", (1, 1))
+    os.utime(begun.path / "alive", (1, 1))
     assert not attempt.live(tmp_path)
 
 
@@ -153,6 +153,6 @@ def test_a_task_waits_for_a_live_attempt_elsewhere(
     play(_fail(TaskInterruptedError("saved")))
     asked = iter([True, True, False])
     monkeypatch.setattr(entry, "live", lambda _: next(asked))
-    monkeypatch.setattr(entry, "WAIT_S", 0.01)
+    monkeypatch.setattr(entry, "POLL_S", 0.01)
     assert play(_good)[0] == 0
     assert next(asked, "all asked") == "all asked"

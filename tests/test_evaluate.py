@@ -104,8 +104,8 @@ def dataset(storage: Storage) -> str:
     return publish_dataset(storage, rows=500, classes=8, words=100)
 
 
-def evaluated(storage: Storage, dataset: str, architecture: str, **given: Any) -> tuple[Path, Record]:
-    train = train_task(architecture, dataset, **given)
+def evaluated(storage: Storage, dataset: str, architecture: str, **changes: Any) -> tuple[Path, Record]:
+    train = train_task(architecture, dataset, **changes)
     assert entry.run(train.write(storage)) == 0
     folder = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id)).write(storage)
     assert entry.run(folder) == 0

@@ -130,6 +130,13 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    section = (ROOT / "docs/architecture.md").read_text().split("## Where is ...?")[1].split("\n## ")[0]
+    files = re.findall(r"`((?:jobs|pipeline|slurm)/[\w/.]+)`", section)
+    assert len(files) >= 20
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
 def test_no_test_package_can_shadow_ours() -> None:
     assert not [path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name in PACKAGES]
 

@@ -25,7 +25,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
     path.write_text(csv_text("nombre,categoria,precio"))
     seen = profile_data(path)
     assert seen.columns == {"text": "nombre", "label": "categoria"}
-    assert (seen.rows, seen.whole, seen.categories, seen.rare_categories, seen.longest) == (70, True, 7, 0, 4)
+    assert (seen.rows, seen.complete, seen.categories, seen.rare_categories, seen.longest) == (70, True, 7, 0, 4)
 
 
 def test_columns_are_found_by_what_they_hold(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_manifest_loads_and_plans(tmp_path: Path) -> None:
     assert manifest.runs[0].data.columns.text == "nombre"
     assert {run.architecture for run in manifest.runs} == {"linear", "mlp", "cnn", "rnn"}
     assert make_plan(manifest).tasks
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         write_starting_manifest(data, target)
 
 
@@ -64,6 +64,13 @@ def test_three_files_of_a_split_are_taken_together(tmp_path: Path) -> None:
     assert data.validation == str(tmp_path / "spanish.validation.jsonl")
     assert data.language == "spanish"
     assert "columns" not in text
+
+
+def test_names_that_are_no_plain_yaml_are_quoted(tmp_path: Path) -> None:
+    lines = [f'"{title}",{category},"es # {number % 3}"' for number, (title, category) in enumerate(rows(70))]
+    (tmp_path / "x.csv").write_text("\n".join(['"uno, dos: tres",clase,lang', *lines]))
+    data = load(write_starting_manifest(tmp_path / "x.csv", tmp_path / "m.yaml")).runs[0].data
+    assert (data.columns.text, data.columns.label, data.language) == ("uno, dos: tres", "clase", "es # 0")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_two_people_submit_at_once_and_everything_is_queued_once(tmp_path: Path)
 
 def test_logs_why_repro_and_predict(ran: Path) -> None:
     assert "epoch 2" in tanda("logs", ran, "architectures/MLP")
-    assert "ended well" in tanda("why", ran, "MLP")
+    assert "succeeded" in tanda("why", ran, "MLP")
     assert "did you mean 'MLP'" in tanda("why", ran, "MPL", status=2)
     folder = ran.parent / "storage" / "runs" / str(_plan(ran)["CNN/train"]["id"])
     described = json.loads(tanda("repro", folder, "--check"))

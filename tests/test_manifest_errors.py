@@ -199,7 +199,7 @@ WRONG = {
     ),
     "patience twice": (
         RUN % ", early_stopping: {patience: 2}, patience: 2",
-        "7:61: experiments.g.runs.A.patience: early_stopping says so too: give one",
+        "7:61: experiments.g.runs.A.patience: early_stopping sets it too: give one",
     ),
     "nothing asked for": ("", "1:1: asks for nothing: give it experiments or searches"),
     "a tag": (

@@ -46,7 +46,7 @@ def test_numbers_are_in_their_settings_types(tmp_path: Path) -> None:
 
 
 def test_a_grid_is_every_combination_in_order_and_named_by_it(tmp_path: Path) -> None:
-    manifest = group(tmp_path, "{architecture: mlp, grid: {hidden_layers: [[256, 8], (512,)], dropout: [0.1, 0.3]}}")
+    manifest = group(tmp_path, "{architecture: mlp, grid: {hidden_layers: [[256, 8], [512]], dropout: [0.1, 0.3]}}")
     assert [run.name for run in manifest.runs] == [
         "hidden_layers=256-8,dropout=0.1",
         "hidden_layers=256-8,dropout=0.3",

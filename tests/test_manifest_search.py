@@ -59,7 +59,7 @@ def test_all_that_a_search_can_be_told(tmp_path: Path) -> None:
       lstm:
         choice:
           - {hidden_layers: [64]}
-          - {hidden_layers: (512,), dropout: {uniform: [0, 0.5]}, weight_decay: 0}
+          - {hidden_layers: [512], dropout: {uniform: [0, 0.5]}, weight_decay: 0}
 """,
     )
     assert (found.algorithm, found.trials, found.parallel, found.metric) == ("random", 30, 16, "validation_loss")

@@ -169,9 +169,9 @@ def test_groups_have_every_title_once_whole_and_by_time() -> None:
     batch = make_batch(draw_titles(200))
     groups = Groups.of(batch.lengths)
     assert len(groups.counts) > 1
-    found = [column for piece in groups.tokens(batch.tokens) for column in piece.t().tolist()]
-    for place, title in zip(groups.rank.tolist(), batch.tokens.tolist(), strict=True):
-        assert [token for token in found[place] if token] == [token for token in title if token]
+    columns = [column for piece in groups.tokens(batch.tokens) for column in piece.t().tolist()]
+    for position, title in zip(groups.rank.tolist(), batch.tokens.tolist(), strict=True):
+        assert [token for token in columns[position] if token] == [token for token in title if token]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -77,7 +77,7 @@ def test_ends_where_dense_adam_does(steps: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_settles_to_the_same_place_whenever_it_is_settled() -> None:
+def test_flush_ends_at_the_same_vectors_however_often_it_is_called() -> None:
     model, adam = lazy()
     other, often = lazy()
     run(model, adam, range(150))
@@ -88,7 +88,7 @@ def test_settles_to_the_same_place_whenever_it_is_settled() -> None:
     torch.testing.assert_close(model.words.weight, other.words.weight, rtol=0, atol=1e-5)
 
 
-def test_settling_twice_changes_nothing() -> None:
+def test_flushing_twice_changes_nothing() -> None:
     model, adam = lazy()
     run(model, adam, range(50))
     adam.flush()

@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_unknown_left_alone_and_said(slurm: Path, plan: P
     assert (state.state, state.queued) == ("unknown", True)
     assert "54|PENDING|half|" in (state.reason or "")
     done = CliRunner().invoke(app, ["cancel", str(plan.manifest.path)])
-    assert done.exit_code == 1 and "1 not cancelled: where they stand is unknown" in done.output
+    assert done.exit_code == 1 and "1 not cancelled: their state is unknown" in done.output
     assert "scancel" not in calls(slurm)
 
 

@@ -228,9 +228,9 @@ def test_every_page_opens_without_a_word(seen: Seen, report: Path) -> None:
 
 def test_a_failed_run_says_why_and_shows_what_there_is(seen: Seen, report: Path) -> None:
     page = seen.open(report / "index.html")
-    assert "1 of 20 runs have no final figures yet (1 out of memory)" in page.locator(".standing").inner_text()
+    assert "1 of 20 runs have no final figures yet (1 out of memory)" in page.locator(".completion").inner_text()
     page.locator("a", has_text="late").first.click()
-    assert page.locator(".standing").inner_text() == f"out of memory: killed {EVIL}"
+    assert page.locator(".completion").inner_text() == f"out of memory: killed {EVIL}"
     assert page.locator("figure.curves .panels path").count() == 4
 
 
@@ -241,7 +241,7 @@ def test_no_sideways_scrolling_and_enough_contrast(browser: Browser, report: Pat
     try:
         page = seen.open(report / "index.html")
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        for selector in ("p.standing", "main a", "td", "caption", ".notes", ".legend button", "thead button"):
+        for selector in ("p.completion", "main a", "td", "caption", ".notes", ".legend button", "thead button"):
             assert page.evaluate(CONTRAST, selector) >= 4.5, (selector, scheme)
         page.locator("a", has_text="MLP").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from search_fixture import SPACE, objective
 from jobs import models
 from jobs.search import algorithms
 from jobs.search.algorithms import Observation
-from jobs.search.space import Range, Space, labels, read_space
+from jobs.search.space import Range, Space, all_dimensions, read_space
 
 CONDITIONAL: dict[str, Any] = {
     "depth": {
@@ -30,7 +31,7 @@ NESTED = read_space(CONDITIONAL, models.all_settings("mlp"))
 
 def loss_of(space: Space, draws: Any) -> float:
     point = {"dropout": 0.0, **space.point(draws)}
-    return -objective(point, 9)
+    return -objective(SimpleNamespace(**point), 9)
 
 
 def search(name: str, space: Space, trials: int, seed: int = 0) -> list[Observation]:
@@ -58,7 +59,7 @@ def test_draws_are_legal_json_and_make_a_point(name: str, space: Space) -> None:
     ranges = {dimension.label: dimension for dimension in space.dimensions if isinstance(dimension, Range)}
     for past in search(name, space, 25):
         assert json.loads(json.dumps(past.draws)) == past.draws
-        assert set(past.draws) <= set(labels(space.dimensions))
+        assert set(past.draws) <= {dimension.label for dimension in all_dimensions(space.dimensions)}
         assert all(ranges[label].low <= past.draws[label] <= ranges[label].high for label in ranges)
         assert space.point(past.draws)
 

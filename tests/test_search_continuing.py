@@ -27,7 +27,7 @@ def risen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """Twelve trials of which the last waits; four of the others were stopped early and are among the best by now."""
     study = make_study(tmp_path, 12, epochs=9, stopping=ASHA, algorithm="random", seed=3)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "afterwards", lambda *_: 0)
+        patch.setattr(stage, "after_done", lambda *_: 0)
         run_inline(study, range(11), fake_train())
     return study
 

@@ -51,7 +51,7 @@ def release(made: Made, mine: Collection[str]) -> dict[str, Retry]:
 
 def test_no_trial_has_won_while_one_may_still_come(made: Made) -> None:
     search = made.plan.searches[0]
-    with pytest.raises(NoWinnerError, match=r"2 of 4 trials have not come to an end \(2, 3\)"):
+    with pytest.raises(NoWinnerError, match=r"2 of 4 trials have not ended \(2, 3\)"):
         winner(made.storage, search.id, 4)
     assert winner(made.storage, search.id, 2).name == search.trials[1]
 
@@ -85,7 +85,7 @@ def test_a_trial_whose_continuation_is_given_up_keeps_the_result_that_it_had(mad
     folder = made.storage.run(best)
     begin(folder, {"by": search.trials[0]})  # and its process is no more
     made.state(best, "lost", attempts=2)
-    with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not come to an end \(1\)"):
+    with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not ended \(1\)"):
         winner(made.storage, search.id, 4)
     freed = release(made, search.trials)
     assert set(freed) == {task for row in made.plan.rows for task in (row.train, row.evaluate) if task}

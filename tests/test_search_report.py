@@ -20,7 +20,7 @@ from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
 from pipeline.report.plots import search as plot
-from pipeline.report.search_summary import axes, by_score, spent
+from pipeline.report.search_summary import axes, by_score, search_progress
 from pipeline.report.tables import build_all
 
 SPACE: dict[str, Any] = {
@@ -92,12 +92,12 @@ def test_the_curve_counts_every_epoch_in_the_order_in_which_they_ended(tmp_path:
             folder, [{**line, "ended": 100.0 * number + line["epoch"]} for line in metrics_log.read(folder)]
         )
     search = _search(made)
-    cost = spent(search)
-    assert cost.ends == {0: 4, 1: 5, 2: 9, 3: 11}
-    assert [epochs for epochs, _ in cost.best] == list(range(1, 12))
+    progress = search_progress(search)
+    assert progress.ended_after == {0: 4, 1: 5, 2: 9, 3: 11}
+    assert [epochs for epochs, _ in progress.best] == list(range(1, 12))
     values = [line[metric] for trial in search.trials for line in trial.epochs]
     better = min if metric.endswith("loss") else max
-    assert [value for _, value in cost.best] == [better(values[: count + 1]) for count in range(11)]
+    assert [value for _, value in progress.best] == [better(values[: count + 1]) for count in range(11)]
 
 
 def test_a_search_by_loss_has_its_lowest_trial_on_top(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_failed_trial_is_never_on_top_whatever_it_had_reached(tmp_path: Path) 
     assert [trial.number for trial in by_score(_search(made))] == [1, 2, 0]
     collected = collect(made.plan, made.states)
     (data,) = plot.build(make_groups(collected)[0], collected, make_messages("en"))
-    assert [trial.fate for trial in data.trials] == ["failed", "trial", "trial"]
+    assert [trial.outcome for trial in data.trials] == ["failed", "trial", "trial"]
 
 
 def test_settings_inside_a_conditional_choice_have_columns_and_panels(tmp_path: Path) -> None:

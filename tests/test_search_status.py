@@ -75,16 +75,16 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     record = (folder / "record.json").read_bytes()
     monkeypatch.setattr("jobs.attempt.socket.gethostname", lambda: "elsewhere")
     attempt = begin(folder, {"by": made.plan.searches[0].trials[0]})
-    (attempt.home / "alive").touch()
+    (attempt.path / "alive").touch()
     monkeypatch.undo()
     metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
     assert task_states(made.plan)[task].state == "running" and task not in done_ids(made.plan)
     deep = states_document(made.plan, made.states)["searches"][0]
     assert deep["states"]["running"] == 1 and "stopped" not in deep["states"]
     assert (deep["best"]["trial"], deep["best"]["value"]) == (2, 0.95)
-    os.utime(attempt.home / "alive", (0, 0))  # no sign of life
+    os.utime(attempt.path / "alive", (0, 0))  # no sign of life
     lost = task_states(made.plan)[task]
-    assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was cut short")
+    assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was interrupted")
     # Submitted again it goes on from what it has: the record is not set aside.
     manifest = replace(made.plan.manifest, resources={"close": Resources()})
     submit_plan(replace(made.plan, manifest=manifest), executor="recording", changes={task: Retry(reason="lost")})

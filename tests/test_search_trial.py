@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from jobs import attempt, metrics_log
 from jobs.context import TaskFailedError
 from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
-from jobs.search.study import Study, best_so_far, read_trials
+from jobs.search.study import Study, best_so_far, read_trials, study_of
 from jobs.search.summary import NoWinnerError, summary, winner, winner_recipe
 from jobs.storage import Storage, read_json
 from jobs.task import is_done, read_record
@@ -61,7 +62,7 @@ def test_a_trial_says_what_it_came_to_and_where_its_run_is(tmp_path: Path) -> No
     assert [(trial.number, trial.state, trial.epochs, trial.epochs_asked) for trial in found] == [
         (number, "done", 4, 4) for number in range(3)
     ]
-    values = [objective({"dropout": 0.0, **trial.point}, 4) for trial in found]
+    values = [objective(SimpleNamespace(**{"dropout": 0.0, **trial.point}), 4) for trial in found]
     assert [trial.value for trial in found] == pytest.approx(values)
     best = max(found, key=lambda trial: trial.value or 0)
     assert winner(study.storage, study.id, 3, 1) == best.folder == study.storage.run(study.task(best.number).id)
@@ -213,7 +214,7 @@ def test_a_stopped_trial_is_done_with_its_record_and_checkpoint(tmp_path: Path) 
     run_inline(study, [0], fake_train())
     folder = study.storage.run(study.task(0).id)
     record = read_record(folder)
-    assert record is not None and record.state == "done" and record.whole(study.storage)
+    assert record is not None and record.state == "done" and record.files_intact(study.storage)
     assert {name: record.result[name] for name in ("stopped", "epochs_run", "trial")} == {
         "stopped": "asha",
         "epochs_run": 1,
@@ -268,7 +269,7 @@ def test_a_trial_lost_while_another_continued_it_can_be_started_as_itself(tmp_pa
     assert lost.folder in others and lost.epochs > 2 and lost.value is not None
     former = read_record(lost.folder)
     assert former is not None and is_done(study.storage, lost.task) and former.result["epochs_run"] == 1
-    with pytest.raises(NoWinnerError, match=rf"1 of 3 trials have not come to an end \({lost.number}\)"):
+    with pytest.raises(NoWinnerError, match=rf"1 of 3 trials have not ended \({lost.number}\)"):
         winner(study.storage, study.id, 3)
     assert run_inline(study, [lost.number], fake_train()) == [0]
     assert {trial.state for trial in trials(study.storage, study.id)} == {"stopped", "done"}

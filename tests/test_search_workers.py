@@ -26,7 +26,7 @@ def check_results(study: Study, count: int) -> None:
     assert len({trial.task for trial in found}) == count
     for trial in found:
         record = read_record(trial.folder)
-        assert record is not None and record.id == trial.task and record.whole(study.storage)
+        assert record is not None and record.id == trial.task and record.files_intact(study.storage)
         lines = metrics_log.read(trial.folder)
         assert [line["epoch"] for line in lines] == list(range(1, trial.epochs + 1))
         assert trial.epochs == record.result["epochs_run"]

@@ -14,7 +14,7 @@ from lab_fixture import Lab, lab
 from rig import Rig
 from slurm_fixture import wait_for
 
-from slurm.local_queue import LocalQueue
+from slurm.executors.local import LocalQueue
 
 __all__ = ["lab"]
 

@@ -116,13 +116,13 @@ def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) 
 @pytest.mark.parametrize("plan", ["exit 0", "exit 1", "touch checkpoint.pt exit 75"])
 def test_an_end_that_the_child_tells_of_itself_is_not_written_again(tmp_path: Path, plan: str) -> None:
     path = make_path(tmp_path, "a", plan)
-    run(tmp_path, path, signs=("checkpoint.pt",))
+    run(tmp_path, path, progress_files=("checkpoint.pt",))
     assert not (path / "exits").exists()
 
 
 def test_a_warning_is_passed_on_and_a_saved_child_asks_for_another_start(tmp_path: Path) -> None:
     saves, ended = make_path(tmp_path, "saves", "save sleep 30"), make_path(tmp_path, "ended", "exit 0")
-    element = begin(tmp_path, saves, ended, signs=("checkpoint.pt",))
+    element = begin(tmp_path, saves, ended, progress_files=("checkpoint.pt",))
     wait_for(lambda: bool(notes(saves)) and len(notes(ended)) == 2)
     time.sleep(0.2)
     element.send_signal(signal.SIGUSR2)
@@ -132,7 +132,7 @@ def test_a_warning_is_passed_on_and_a_saved_child_asks_for_another_start(tmp_pat
 
 def test_a_cancelled_element_saves_but_does_not_come_back(tmp_path: Path) -> None:
     path = make_path(tmp_path, "a", "save sleep 30")
-    element = begin(tmp_path, path, signs=("checkpoint.pt",))
+    element = begin(tmp_path, path, progress_files=("checkpoint.pt",))
     wait_for(lambda: bool(notes(path)))
     time.sleep(0.2)
     element.send_signal(signal.SIGTERM)
@@ -151,7 +151,7 @@ def test_a_child_that_the_warning_found_still_starting_gets_another_start(tmp_pa
 
 def test_one_that_saved_is_not_lost_because_its_neighbour_is_deaf(tmp_path: Path) -> None:
     saves, deaf = make_path(tmp_path, "saves", "save sleep 30"), make_path(tmp_path, "deaf", "deaf sleep 30")
-    element = begin(tmp_path, saves, deaf, warn_s=1, signs=("checkpoint.pt",))
+    element = begin(tmp_path, saves, deaf, warn_s=1, progress_files=("checkpoint.pt",))
     wait_for(lambda: bool(notes(saves) and notes(deaf)))
     time.sleep(0.2)
     element.send_signal(signal.SIGUSR2)
@@ -160,13 +160,13 @@ def test_one_that_saved_is_not_lost_because_its_neighbour_is_deaf(tmp_path: Path
 
 def test_without_progress_the_third_start_in_a_row_is_the_last(tmp_path: Path) -> None:
     path = make_path(tmp_path, "a", "exit 75")
-    statuses = [run(tmp_path, path, restart=number, signs=("checkpoint.pt",)) for number in range(3)]
+    statuses = [run(tmp_path, path, restart=number, progress_files=("checkpoint.pt",)) for number in range(3)]
     assert statuses == [AGAIN, AGAIN, IDLE]
 
 
 def test_progress_begins_the_count_anew(tmp_path: Path) -> None:
     path = make_path(tmp_path, "a", "exit 75\nexit 75\ntouch checkpoint.pt exit 75\nexit 75")
-    statuses = [run(tmp_path, path, restart=number, signs=("checkpoint.pt",)) for number in range(6)]
+    statuses = [run(tmp_path, path, restart=number, progress_files=("checkpoint.pt",)) for number in range(6)]
     assert statuses == [AGAIN, AGAIN, AGAIN, AGAIN, AGAIN, IDLE]
 
 
@@ -177,7 +177,7 @@ def test_a_path_that_is_not_there_leaves_the_others(tmp_path: Path) -> None:
 
 
 def test_elements_survive_the_journey_through_json(tmp_path: Path) -> None:
-    elements = tuple(Element(paths=(f"/p/{n}",), command=CHILD, signs=("a", "b"), warn_s=n) for n in range(3))
+    elements = tuple(Element(paths=(f"/p/{n}",), command=CHILD, progress_files=("a", "b"), warn_s=n) for n in range(3))
     write_elements(tmp_path / "e.json", elements)
     assert tuple(read_element(tmp_path / "e.json", place) for place in range(3)) == elements
 

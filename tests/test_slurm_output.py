@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_output_fixture import SACCT, WHOSE, accounted, fake_slurm, judged, queue_of
+from slurm_output_fixture import SACCT, WHOSE, accounted, fake_slurm, merged_state, queue_of
 
-from slurm.output import Sent, warn_once
+from slurm.commands import warn_once
+from slurm.job_state import JobIdentity
 from slurm.query import states
 
 __all__ = ["fake_slurm"]
@@ -20,9 +21,9 @@ __all__ = ["fake_slurm"]
      ("0:0", 0, None), ("3:0", 3, None), ("0:9", None, 9), ("137:0", None, 9)],  # 24.11
 )  # fmt: skip
 def test_how_a_job_ended_is_read_as_either_slurm_prints_it(printed: str, exit_code: int, signal: int) -> None:
-    ended = judged("99", queue_of("COMPLETED" if printed[0] == "0" else "FAILED", printed, id_="99"))
+    ended = merged_state("99", queue_of("COMPLETED" if printed[0] == "0" else "FAILED", printed, id_="99"))
     assert (ended.exit_code, ended.signal) == (exit_code, signal)
-    assert judged("99", queue_of("PENDING", printed, id_="99")).state == "waiting"
+    assert merged_state("99", queue_of("PENDING", printed, id_="99")).state == "waiting"
 
 
 BROKEN_QUEUE = {
@@ -75,7 +76,7 @@ def test_a_banner_and_a_comment_of_two_lines_are_no_rows(fake_slurm: Path, capfd
     assert "sacct printed a line that is no job's: 'Welcome!'" in capfd.readouterr().err
 
 
-OURS = Sent(time=1795460821, name=WHOSE[2], comment=WHOSE[3], uid=1000, cluster="lab")
+OURS = JobIdentity(submitted=1795460821, name=WHOSE[2], comment=WHOSE[3], uid=1000, cluster="lab")
 NOT_OURS = {
     "a cluster": ("other", *WHOSE[1:]),
     "a user": ("lab", "1001", *WHOSE[2:]),
@@ -123,7 +124,7 @@ def test_a_requeue_makes_a_submit_time_later_and_nothing_makes_it_earlier(
 
 def test_clocks_may_disagree_by_more_where_a_comment_names_our_submission(fake_slurm: Path) -> None:
     (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING"))
-    ahead = replace(OURS, time=1795460821 + 120)
+    ahead = replace(OURS, submitted=1795460821 + 120)
     assert states(["14"], sent={"14": ahead})["14"].state == "running"
     (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", whose=(*WHOSE[:3], "(null)")))
     assert states(["14"], sent={"14": ahead})["14"].state == "gone"

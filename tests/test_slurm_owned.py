@@ -12,7 +12,7 @@ import pytest
 
 from slurm import owned
 from slurm.element import Element, read_element, write_elements
-from slurm.local_queue import LocalQueue, write_json
+from slurm.executors.local import LocalQueue, write_json
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 OTHER = 12345

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.array import Array, Dependency, Resources, Site, SubmitError
+from slurm.array import Array, Dependency, Resources, Site
 from slurm.commands import scrubbed, scrubbed_process
 from slurm.element import Element
+from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays, SubmittedElement
 
 PLAIN = """\
@@ -128,6 +129,13 @@ def test_every_key_of_a_profile() -> None:
         code=Path("/s/code"), environment={"TANDA_COMMIT": "abc"},
     )  # fmt: skip
     assert SlurmArrays(site=SITE).scripts(array) == (FULL,)
+
+
+@pytest.mark.parametrize("name", ["cpus-per-task", "cpus_per_task"])
+def test_a_profiles_extra_options_have_the_last_word(name: str) -> None:
+    (text,) = SlurmArrays(site=Site(python="python3.11", extra={name: 2, "exclusive": True})).scripts(make_array())
+    expected = PLAIN.replace("#SBATCH --cpus-per-task=1", "#SBATCH --cpus-per-task=2\n#SBATCH --exclusive")
+    assert text == expected
 
 
 def test_one_element_is_a_plain_job() -> None:

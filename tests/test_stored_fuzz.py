@@ -100,7 +100,7 @@ def test_any_record_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     assert is_done(storage, TASK.id) in (True, False)
     record = refused(lambda: read_record(folder), "record.json")
     if record is not None:
-        assert record.whole(storage) in (True, False)
+        assert record.files_intact(storage) in (True, False)
 
 
 @FUZZ

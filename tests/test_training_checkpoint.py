@@ -1,4 +1,4 @@
-"""Checkpoints that are torn, flipped or foreign are passed over, and it is said."""
+"""Checkpoints that are cut short, damaged or of another run are passed over, and the log says so."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def saved(folder: Path, *steps: int) -> None:
 
 def test_the_newest_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2, 3)
-    said: list[str] = []
-    document = checkpoint.load(tmp_path, "run", said.append)
+    messages: list[str] = []
+    document = checkpoint.load(tmp_path, "run", messages.append)
     assert document is not None
-    assert (document["step"], said) == (3, [])
+    assert (document["step"], messages) == (3, [])
     assert checkpoint.unpack(tmp_path / checkpoint.PREVIOUS)["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS, checkpoint.NAME]
 
@@ -31,41 +31,41 @@ def test_a_truncated_one_is_passed_over_for_the_one_before(tmp_path: Path, kept_
     saved(tmp_path, 1, 2)
     path = tmp_path / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:kept_bytes])
-    said: list[str] = []
-    document = checkpoint.load(tmp_path, "run", said.append)
+    messages: list[str] = []
+    document = checkpoint.load(tmp_path, "run", messages.append)
     assert document is not None
     assert document["step"] == 1
-    assert "checkpoint.pt is damaged" in said[0]
+    assert "checkpoint.pt is damaged" in messages[0]
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     path = tmp_path / checkpoint.NAME
     content = bytearray(path.read_bytes())
-    place = content.find(torch.full((64,), 2.0).numpy().tobytes())
-    content[place + 17] ^= 1
+    position = content.find(torch.full((64,), 2.0).numpy().tobytes())
+    content[position + 17] ^= 1
     path.write_bytes(content)
-    said: list[str] = []
-    document = checkpoint.load(tmp_path, "run", said.append)
+    messages: list[str] = []
+    document = checkpoint.load(tmp_path, "run", messages.append)
     assert document is not None
-    assert (document["step"], len(said)) == (1, 1)
+    assert (document["step"], len(messages)) == (1, 1)
 
 
 def test_nothing_good_means_the_start(tmp_path: Path) -> None:
     (tmp_path / checkpoint.NAME).write_bytes(b"rubbish")
     (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
-    said: list[str] = []
-    assert checkpoint.load(tmp_path, "run", said.append) is None
-    assert len(said) == 2
+    messages: list[str] = []
+    assert checkpoint.load(tmp_path, "run", messages.append) is None
+    assert len(messages) == 2
 
 
 def test_other_settings_and_other_versions_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 1)
-    said: list[str] = []
-    assert checkpoint.load(tmp_path, "another run", said.append) is None
+    messages: list[str] = []
+    assert checkpoint.load(tmp_path, "another run", messages.append) is None
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
-    assert checkpoint.load(tmp_path, "run", said.append) is None
-    assert said == [
+    assert checkpoint.load(tmp_path, "run", messages.append) is None
+    assert messages == [
         "checkpoint.pt belongs to other settings and is passed over",
         "checkpoint.pt is of another version of this program and is passed over",
     ]
@@ -99,9 +99,9 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
             return (print, ("run!",))
 
     torch.save({"format": 1, "identity": "run", "x": Evil()}, tmp_path / checkpoint.NAME)
-    said: list[str] = []
-    assert checkpoint.load(tmp_path, "run", said.append) is None
-    assert "damaged" in said[0]
+    messages: list[str] = []
+    assert checkpoint.load(tmp_path, "run", messages.append) is None
+    assert "damaged" in messages[0]
 
 
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:
@@ -116,14 +116,16 @@ def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: p
     clock = [0.0]
     monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setenv("TANDA_WARNING_S", "20")
-    said: list[str] = []
-    saver = Saver(cadence_s=600, say=said.append)
+    messages: list[str] = []
+    saver = Saver(cadence_s=600, log=messages.append)
 
     def slow() -> None:
         clock[0] += 15
 
     saver.save(slow)
-    assert said == ["a checkpoint took 15.0 s and the warning before a kill is 20 s: saving every 5.0 min from now on"]
+    assert messages == [
+        "a checkpoint took 15.0 s and the warning before a kill is 20 s: saving every 5.0 min from now on"
+    ]
     clock[0] += 299
     assert not saver.due()
     clock[0] += 1
@@ -139,7 +141,7 @@ def test_epochs_too_short_to_be_worth_a_save_share_one(monkeypatch: pytest.Monke
         clock[0] += 0.1
         saves.append(clock[0])
 
-    saver = Saver(cadence_s=600, say=print)
+    saver = Saver(cadence_s=600, log=print)
     for _ in range(100):
         clock[0] += 1.0
         saver.on_epoch_end(save)

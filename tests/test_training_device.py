@@ -33,8 +33,8 @@ print((faults() - before) / 50)
 
 
 def faults_a_step(way: str) -> float:
-    found = subprocess.run([sys.executable, "-c", STEPS, way], check=True, capture_output=True, text=True)
-    return float(found.stdout)
+    done = subprocess.run([sys.executable, "-c", STEPS, way], check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
 def test_memory_that_a_step_frees_is_there_for_the_next() -> None:

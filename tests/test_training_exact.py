@@ -39,10 +39,10 @@ class Zygote:
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def ask(self, words: str) -> int:
+    def ask(self, request: str) -> int:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(words + "\n")
+        self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 

@@ -1,4 +1,4 @@
-"""On which device a task computes, by what it was given: never on the CPU because its GPU can't be used."""
+"""Which device a task computes on: never the CPU because its allotted GPU can't be used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jobs.storage import Storage, read_json, write_json
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
-from slurm.machine import visible_gpus
+from slurm.element import visible_gpus
 
-WORDS = "The NVIDIA driver on your system is too old (found version 12040)."
+DRIVER_ERROR = "The NVIDIA driver on your system is too old (found version 12040)."
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose GPUs can't be used, whatever this one has."""
 
     def init() -> None:
-        raise RuntimeError(f"{WORDS}\nPlease update your GPU driver.")
+        raise RuntimeError(f"{DRIVER_ERROR}\nPlease update your GPU driver.")
 
     monkeypatch.setattr(torch.cuda, "init", init)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -78,7 +78,9 @@ def test_a_gpu_that_was_given_and_cannot_be_used_is_told_in_the_drivers_words(
     with pytest.raises(device.UnusableError) as caught:
         device.choose("auto")
     assert caught.value.cause == "no GPU"
-    assert str(caught.value).startswith(WORDS) and f"CUDA_VISIBLE_DEVICES: {devices or 'not set'}" in str(caught.value)
+    assert str(caught.value).startswith(DRIVER_ERROR) and f"CUDA_VISIBLE_DEVICES: {devices or 'not set'}" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
     assert device.choose("cpu").type == "cpu"
 
@@ -120,7 +122,7 @@ def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_fo
     assert entry.run(folder) == 1
     record = read_record(folder)
     assert record is not None and (record.state, record.cause) == ("failed", "no GPU")
-    assert record.message is not None and record.message.startswith(WORDS)
+    assert record.message is not None and record.message.startswith(DRIVER_ERROR)
     assert metrics_log.read(folder) == [] and "Traceback" not in capsys.readouterr().err
     assert train_task("mlp", dataset, epochs=1, device="cpu").write(storage) == folder
     assert entry.run(folder) == 0

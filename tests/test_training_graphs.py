@@ -58,7 +58,7 @@ class Training:
             batch_size=SIZE,
             tensors=[*self.model.parameters(), *self.adam.tensors(), *self.metrics.tensors()],
             device=CPU,
-            say=self.messages.append,
+            log=self.messages.append,
             capture=capture,
         )
 

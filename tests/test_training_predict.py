@@ -25,8 +25,8 @@ def run_folder(root: Path, request: pytest.FixtureRequest) -> Path:
     dataset = preprocess_into(
         root, source=source, split={"validation": 0.2, "test": 0.1}, embeddings={"size": 8}, vocabulary={"min_count": 1}
     )
-    given = {} if request.param == "linear" else {"epochs": 12, "batch_size": 16, "learning_rate": 0.03}
-    context = context_of(train_task(request.param, dataset.folder.name, **given), Storage(root))
+    settings = {} if request.param == "linear" else {"epochs": 12, "batch_size": 16, "learning_rate": 0.03}
+    context = context_of(train_task(request.param, dataset.folder.name, **settings), Storage(root))
     train.run(context)
     return context.folder
 

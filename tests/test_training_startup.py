@@ -39,8 +39,8 @@ print(status, *sorted({name for name in sys.modules}))
 def loaded_by(folder: Path) -> tuple[int, set[str]]:
     environment = {**os.environ, "TANDA_CPUS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(folder)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
-    return int(said[0]), set(said[1:])
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.split()
+    return int(output[0]), set(output[1:])
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "rnn"])

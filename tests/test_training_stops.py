@@ -60,7 +60,7 @@ def test_a_run_at_chance_is_stopped_with_what_was_seen(
         return model
 
     built = trainer.build_network
-    monkeypatch.setattr(trainer, "build_network", lambda *given: kill_units(built(*given)))
+    monkeypatch.setattr(trainer, "build_network", lambda *arguments: kill_units(built(*arguments)))
     with pytest.raises(TaskFailedError, match="no better than chance; dead units: ") as caught:
         trained(storage, "mlp", dataset, epochs=20, patience_chance=2)
     assert caught.value.cause == "at chance"
@@ -151,16 +151,16 @@ def test_a_stopped_run_goes_on_as_if_never_stopped_when_the_search_changes_its_m
     storage: Storage, dataset: str
 ) -> None:
     context = context_of(train_task("mlp", dataset, epochs=4, seed=4, freeze_embeddings=False), storage)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "recipe": stage.recipe_of(storage, context.task),
         "dataset": Dataset.open(storage.dataset(dataset)),
     }
     first = run.train(
-        context, **given, folder=context.folder, stop_callback=lambda lines: "stop" if len(lines) == 2 else None
+        context, **arguments, folder=context.folder, stop_callback=lambda lines: "stop" if len(lines) == 2 else None
     )
     asked: list[int] = []
-    again = run.train(context, **given, folder=context.folder, stop_callback=lambda lines: asked.append(len(lines)))
-    alone = run.train(context, **given, folder=storage.runs)
+    again = run.train(context, **arguments, folder=context.folder, stop_callback=lambda lines: asked.append(len(lines)))
+    alone = run.train(context, **arguments, folder=storage.runs)
     assert first.lines == again.lines[:2]
     assert asked == [2, 3, 4]
     without = {"seconds", "titles_per_s", "ended"}

@@ -5,6 +5,7 @@ Order is a pure function of (seed, epoch, step): a resumed run sees the batches 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,15 +30,15 @@ class Batch:
     """B titles.
 
     ``lengths`` (B,), ``labels`` (B,) and ``rows`` (B,; positions in the split) are int64; ``padded`` gives ``tokens``.
-    ``words`` (N,) int64 are the tokens without padding, one title after the other, where they lie at hand: on a CPU.
-    ``features`` (B, F) float32 are what ``ahead`` made of them, where it was given.
+    ``flat_tokens`` (N,) int64 are the tokens without padding, one title after the other; None unless on a CPU.
+    ``features`` (B, F) float32 are what ``ahead`` made of them; None without ``ahead``.
     """
 
     padded: Callable[[], torch.Tensor]
     lengths: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
-    words: torch.Tensor | None = None
+    flat_tokens: torch.Tensor | None = None
     features: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -62,9 +63,9 @@ class TrainBatches:
 
     ``shuffle``: ``full`` is a true permutation; ``buffer`` shuffles inside consecutive runs of
     ``random_buffer_size`` titles of the fixed order, as the published work did. ``bucket_by_length`` brings
-    titles of like length together (less padding) and shuffles the batches. ``ahead`` makes features (B, F) of titles'
-    words (N,), one title after the other, and lengths (B,), each title's from its own words alone: on a CPU it is
-    called for several batches at once.
+    titles of similar length together (less padding) and shuffles the batches. ``ahead`` makes features (B, F) of the
+    flat tokens (N,) and the lengths (B,) of titles, each title's from its own tokens alone: on a CPU it is called for
+    several batches at once.
     """
 
     def __init__(
@@ -124,20 +125,27 @@ class TrainBatches:
             rows = _shuffle_blocks(generator, count, self._buffer_size)
         if self._bucket:
             rows = self._bucketed(generator, rows)
-        cuts = np.minimum(np.arange(self.steps + 1, dtype=np.int64) * self._batch_size, count)
-        return rows, cuts
+        return rows, _cuts(count, self._batch_size)
 
     def _bucketed(self, generator: np.random.Generator, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows sorted by length within buckets of consecutive batches, and the batches shuffled.
+
+        lexsort sorts by its last key first: by bucket, and within it by length. Ties keep their shuffled order.
+        """
         size = self._batch_size
         bucket = np.arange(len(rows)) // (size * _BUCKET_BATCHES)
         rows = rows[np.lexsort((self._lengths[rows], bucket))]
-        # The smaller last batch stays last: its place must not depend on the shuffle.
+        # The smaller last batch stays last, so that batches are cut at the same positions whatever the shuffle.
         whole = len(rows) // size
         batches = rows[: whole * size].reshape(whole, size)[generator.permutation(whole)]
         return np.concatenate([batches.reshape(-1), rows[whole * size :]])
 
 
 def _shuffle_blocks(generator: np.random.Generator, count: int, size: int) -> NDArray[np.int64]:
+    """Positions 0 to ``count`` in order but for a shuffle within each block of ``size``; the last may be smaller.
+
+    ``permuted`` shuffles each row of a matrix by itself: all whole blocks in one call.
+    """
     whole = count // size * size
     blocks = generator.permuted(np.arange(whole, dtype=np.int64).reshape(-1, size), axis=1)
     return np.concatenate([blocks.reshape(-1), whole + generator.permutation(count - whole)])
@@ -152,16 +160,19 @@ class EvaluationBatches:
         self._maker = _maker(split, torch.device(device), None)
         self._lengths = split.lengths.astype(np.int32)
         self._rows = np.argsort(self._lengths, kind="stable")
-        self._batch_size = batch_size
+        self._cuts = _cuts(len(self._rows), batch_size)
 
     @property
     def steps(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return len(self._cuts) - 1
 
     def __iter__(self) -> Iterator[Batch]:
-        count = len(self._rows)
-        cuts = np.minimum(np.arange(self.steps + 1, dtype=np.int64) * self._batch_size, count)
-        yield from self._maker.make(self._rows, cuts, self._lengths[self._rows])
+        yield from self._maker.make(self._rows, self._cuts, self._lengths[self._rows])
+
+
+def _cuts(count: int, size: int) -> NDArray[np.int64]:
+    """Where the batches of this many titles begin, and the end of the last, (steps + 1,)."""
+    return np.append(np.arange(0, count, size, dtype=np.int64), count)
 
 
 def _maker(split: Split, device: torch.device, ahead: Ahead | None) -> _HostMaker | _DeviceMaker:
@@ -169,7 +180,7 @@ def _maker(split: Split, device: torch.device, ahead: Ahead | None) -> _HostMake
 
 
 class _HostMaker:
-    """Makes batches in main memory, several at a time."""
+    """Makes batches in main memory, a group of several at a time."""
 
     def __init__(self, split: Split, ahead: Ahead | None) -> None:
         self._split = split
@@ -187,68 +198,69 @@ class _HostMaker:
             first = last
 
     def _group(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> list[Batch]:
+        """The batches between these cuts, copied out of the split together.
+
+        A call of numpy or torch has a fixed cost, and a batch is a few hundred short titles. So all titles of the group
+        are taken in one call into one flat array, in the order of the batches, and a batch's tensors are slices of the
+        group's (``split`` copies nothing).
+        """
         begin, end = int(cuts[0]), int(cuts[-1])
-        chosen, long = rows[begin:end], lengths[begin:end].astype(np.int64)
-        # The titles lie end to end; each word is moved from its place in the split to its own there.
-        shift = self._split.offsets[chosen] - (np.cumsum(long) - long)
-        words = self._split.tokens.take(_places(shift, long)).astype(np.int64)
+        titles, counts = rows[begin:end], lengths[begin:end].astype(np.int64)
+        # Title i begins at offsets[i] in the split and at the sum of the earlier titles' lengths here: each of its
+        # tokens lies the same distance, ``shift``, further on in the split than here.
+        shift = self._split.offsets[titles] - (np.cumsum(counts) - counts)
+        tokens = self._split.tokens.take(_shifted_positions(shift, counts)).astype(np.int64)
         sizes: list[int] = np.diff(cuts).tolist()
-        ends = np.cumsum(np.add.reduceat(long, cuts[:-1] - begin))
-        padding = _Padding(words, long, cuts - begin)
-        flat, counts = torch.from_numpy(words), torch.from_numpy(long)
-        features = torch.split(self._ahead(flat, counts), sizes) if self._ahead else [None] * len(sizes)
+        ends = np.cumsum(np.add.reduceat(counts, cuts[:-1] - begin))
+        flat, long, chosen = torch.from_numpy(tokens), torch.from_numpy(counts), torch.from_numpy(titles)
+        labels = torch.from_numpy(np.asarray(self._split.labels[titles]).astype(np.int64))
+        features = torch.split(self._ahead(flat, long), sizes) if self._ahead else [None] * len(sizes)
+        # Made when the first batch asks for its matrix: not every network needs them.
+        matrices = functools.cache(partial(_padded_matrices, tokens, counts, cuts - begin))
         pieces = zip(
-            *(torch.split(part, sizes) for part in (counts, self._labels(chosen), torch.from_numpy(chosen))),
+            *(torch.split(part, sizes) for part in (long, labels, chosen)),
             torch.tensor_split(flat, ends[:-1].tolist()),
             features,
             strict=True,
         )
         return [
             Batch(
-                padded=partial(padding.of, number),
+                padded=partial(_item, matrices, number),
                 lengths=lengths_,
-                labels=labels,
+                labels=labels_,
                 rows=rows_,
-                words=words_,
+                flat_tokens=flat_,
                 features=features_,
             )
-            for number, (lengths_, labels, rows_, words_, features_) in enumerate(pieces)
+            for number, (lengths_, labels_, rows_, flat_, features_) in enumerate(pieces)
         ]
 
-    def _labels(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self._split.labels[rows]).astype(np.int64))
+
+def _item(matrices: Callable[[], list[torch.Tensor]], number: int) -> torch.Tensor:
+    return matrices()[number]
 
 
-class _Padding:
-    """The padded matrices of a group of batches, made when the first is asked for: not every network needs them."""
+def _padded_matrices(
+    tokens: NDArray[np.int64], lengths: NDArray[np.int64], cuts: NDArray[np.int64]
+) -> list[torch.Tensor]:
+    """The (B, T) tokens of each batch of a group, T its longest title's length, padded with 0 on the right.
 
-    def __init__(self, words: NDArray[np.int64], lengths: NDArray[np.int64], cuts: NDArray[np.int64]) -> None:
-        self._made: list[torch.Tensor] | None = None
-        self._parts = words, lengths, cuts
-
-    def of(self, number: int) -> torch.Tensor:
-        """The (B, T) tokens of a batch of the group."""
-        if self._made is None:
-            self._made = self._make(*self._parts)
-        return self._made[number]
-
-    def _make(
-        self, words: NDArray[np.int64], lengths: NDArray[np.int64], cuts: NDArray[np.int64]
-    ) -> list[torch.Tensor]:
-        sizes, widths = np.diff(cuts), np.maximum.reduceat(lengths, cuts[:-1])
-        # The matrices lie end to end as the titles do.
-        padded = np.repeat(widths, sizes)
-        tokens = np.zeros(int(padded.sum()), np.int64)  # PAD is 0
-        tokens[_places(np.cumsum(padded) - padded - (np.cumsum(lengths) - lengths), lengths)] = words
-        flat = torch.split(torch.from_numpy(tokens), (sizes * widths).tolist())
-        return [part.view(-1, width) for part, width in zip(flat, widths.tolist(), strict=True)]
+    The matrices lie end to end in one array as the titles do in ``tokens``; all tokens are moved in one assignment.
+    """
+    sizes, widths = np.diff(cuts), np.maximum.reduceat(lengths, cuts[:-1])
+    padded_lengths = np.repeat(widths, sizes)
+    padded = np.zeros(int(padded_lengths.sum()), np.int64)  # PAD is 0
+    shift = np.cumsum(padded_lengths) - padded_lengths - (np.cumsum(lengths) - lengths)
+    padded[_shifted_positions(shift, lengths)] = tokens
+    flat = torch.split(torch.from_numpy(padded), (sizes * widths).tolist())
+    return [part.view(-1, width) for part, width in zip(flat, widths.tolist(), strict=True)]
 
 
-def _places(shift: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the words of titles that lie end to end are after each title is shifted: (B,), (B,) -> (N,)."""
-    places = np.repeat(shift, lengths)
-    places += np.arange(len(places))
-    return places
+def _shifted_positions(shift: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the tokens of titles that lie end to end are after each title is shifted: (B,), (B,) -> (N,)."""
+    positions = np.repeat(shift, lengths)
+    positions += np.arange(len(positions))
+    return positions
 
 
 class _DeviceMaker:
@@ -276,13 +288,11 @@ class _DeviceMaker:
             yield Draw(rows=order[low:high], width=width)
 
     def batch(self, rows: torch.Tensor, width: int) -> Batch:
-        place = torch.arange(width, device=self._device)
+        column = torch.arange(width, device=self._device)
         starts = self._offsets[rows]
-        long = self._offsets[rows + 1] - starts
-        index = (starts[:, None] + place).clamp_(max=self._tokens.shape[0] - 1)
-        tokens = self._tokens[index].long().masked_fill_(place >= long[:, None], PAD)
-        return Batch(padded=partial(_itself, tokens), lengths=long, labels=self._labels[rows], rows=rows)
-
-
-def _itself(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens
+        lengths = self._offsets[rows + 1] - starts
+        # Read beyond a title's end and overwrite with PAD: shapes depend on the width alone, so that no kernel waits
+        # for a length to reach the host. Only the split's last titles could read beyond the array.
+        index = (starts[:, None] + column).clamp_(max=self._tokens.shape[0] - 1)
+        tokens = self._tokens[index].long().masked_fill_(column >= lengths[:, None], PAD)
+        return Batch(padded=lambda: tokens, lengths=lengths, labels=self._labels[rows], rows=rows)

@@ -1,4 +1,4 @@
-"""What quotes do to the rows of a CSV: where rows end, which quote breaks the file, which field swallowed rows.
+"""Quotes in a CSV: where rows end, which quote breaks the file, which field may have swallowed rows.
 
 A field that begins with a quote is quoted: it ends at the next quote that is not doubled, and may hold separators and
 line feeds. Any other quote is a character. Lines end at a line feed; a carriage return alone is a character.
@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-NEWLINE, RETURN, QUOTE = 10, 13, 34
+NEWLINE, RETURN, QUOTE = 10, 13, 34  # as in a numpy array of bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,20 @@ def first_row_end(text: bytes, separator: str) -> RowEnd:
 
 @functools.cache
 def _field(separator: str) -> re.Pattern[bytes]:
-    # Possessive: a field that is never closed must fail and not end at the first half of a doubled quote.
+    # Possessive quantifiers: a field that is never closed must not match up to the first half of a doubled quote.
     return re.compile(rb'(?P<quoted>"(?:[^"]++|"")*+")|[^\n%b]*+' % separator.encode())
 
 
 def last_row_end(text: bytes, separator: str) -> int | None:
-    """Where the last whole row ends (0: none does), or None when a quote stands where no CSV writer puts one."""
+    """Where the last whole row ends (0: none does), or None when a quote is where no CSV writer puts one.
+
+    In a file as RFC 4180 has it, quotes alternate: the first, third, ... opens a field (or is the second half of a
+    doubled quote), the second, fourth, ... closes one (or is the first half). So a position is inside quotes where an
+    odd number of quotes is before it, and no row has to be parsed. One stray quote would turn inside and outside round
+    for the rest of the text; therefore every opening quote must follow a separator, a line end or a quote, and every
+    closing quote must be followed by one. Where that does not hold, rows have to be read one by one (None). Costs a
+    few passes of numpy over the text.
+    """
     data = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(data == QUOTE)
     opening, closing = quotes[0::2], quotes[1::2]
@@ -90,8 +98,9 @@ def count_lines(text: bytes, end: int) -> int:
 def rows_in_doubt(text: bytes, separator: str, width: int) -> Iterator[tuple[int, bytes]]:
     """The rows of several lines, each of them with the separators of a whole row: number of the first line, and text.
 
-    Lines count from 0. The text is whole rows, every quote in it one that opens, closes or doubles. Whether a line
-    really is a row is for ``each_line_is_a_row``: here all lines are sifted at once, however many rows span several.
+    Lines count from 0. The text must be whole rows in which quotes alternate (``last_row_end``). Quotes within a line
+    are not looked at, so this finds too many rows and never too few; ``each_line_is_a_row`` decides. All lines are
+    filtered at once, so that a file in which most rows span several lines is not slow.
     """
     if b'"' not in text:
         return
@@ -116,15 +125,15 @@ def each_line_is_a_row(row: bytes, separator: str, width: int | None = None) -> 
     """Whether each line of a row of several lines would be a row of this many fields by itself.
 
     Without ``width``: of as many as its first line. A quote that a line leaves open is a character of that line; blank
-    lines do not count; a single field is no sign of a row.
+    lines do not count; one field alone is not taken for a row.
     """
     lines = [line for line in (line.rstrip(b"\r") for line in row.split(b"\n")) if line]
-    width = width or _fields_alone(lines[0], separator)
-    return width > 1 and len(lines) > 1 and all(_fields_alone(line, separator) == width for line in lines)
+    width = width or _count_fields(lines[0], separator)
+    return width > 1 and len(lines) > 1 and all(_count_fields(line, separator) == width for line in lines)
 
 
-def _fields_alone(line: bytes, separator: str) -> int:
-    """The fields of a line that is read for itself; 0 when there is text after a closing quote."""
+def _count_fields(line: bytes, separator: str) -> int:
+    """The number of fields of a line read by itself; 0 when there is text after a closing quote."""
     field, at, count = _field(separator), 0, 0
     while True:
         match = field.match(line, at)

@@ -1,4 +1,15 @@
-"""CSV and TSV in chunks: cut where a row ends, read by polars, or by Python's reader where quotes are astray."""
+"""CSV and TSV in chunks: cut where a row ends, read by polars, or by Python's reader where quotes are irregular.
+
+A chunk is cut at the last line feed outside quotes, which is found without parsing (``csv_quotes.last_row_end``), and
+polars reads it on any thread. Python's csv module reads the chunk instead where a quote is not where a CSV writer puts
+one, or where a row has too many fields: it is slower, and says which row is at fault. ``quotes``
+decides what a quote is:
+
+- ``double``: it opens a field at the field's beginning, and closes it;
+- ``checked``: the same, and a field of several lines that would each be a row is an error: a stray quote at the
+  beginning of a title would otherwise swallow all rows up to the next quote;
+- ``none``: a character like any other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +33,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}
 TOO_MANY = "too many fields"
 LONGEST_ROW = 16 << 20
 _LONGEST_HEADER = 1 << 20
-_WAY_OUT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
+_QUOTES_HINT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
 # Python's reader ends rows at a carriage return alone, which polars takes as a character, as we do. A lone surrogate
 # stands for it meanwhile: decoded text holds none.
 _LONE_RETURN, _STAND_IN = re.compile(r"\r(?!\n)"), "\udc0d"
@@ -53,7 +64,7 @@ def parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Ite
         try:
             parse, cut = reader.cut(pending, line, more=more)
         except ValueError as error:
-            # Raised in its turn: the pieces before it may hold a mistake of an earlier line.
+            # Raised when its turn comes: an earlier chunk, not read yet, may have an error in an earlier line.
             yield functools.partial(_raise, error)
             return
         if parse is not None:
@@ -128,7 +139,7 @@ class _Reader:
         self._columns = {ours: names.index(theirs) for ours, theirs in present_columns(source, names).items()}
 
     def cut(self, text: bytes, line: int, *, more: bool) -> tuple[Parse | None, int]:
-        """The reading of this text's whole rows, the first of them on this line, and where they end.
+        """A job that reads this text's whole rows, the first of them on this line, and where they end.
 
         ``more``: the file goes on after it. Raises ValueError for a quote that breaks the file.
         """
@@ -163,45 +174,45 @@ class _Reader:
         return Chunk(table=table.select(pl.col(f"column_{at + 1}").alias(ours) for ours, at in self._columns.items()))
 
     def _rows_by_python(self, text: bytes, line: int, *, more: bool) -> tuple[list[list[str]], int]:
-        """The whole rows by Python's csv module, which takes a stray quote as it stands, and where they end."""
+        """The whole rows by Python's csv module, which keeps a stray quote as a character, and where they end."""
         whole = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
         if "\r" in whole:
             whole = _LONE_RETURN.sub(_STAND_IN, whole)
         reader = _python_reader(self._source, io.StringIO(whole, newline="\n"))
         rows: list[list[str]] = []
-        several: list[tuple[int, int]] = []
-        done, mistake = 0, None
+        multiline: list[tuple[int, int]] = []  # first line, and the line after the last
+        done, failure = 0, None
         try:
             for row in reader:
                 rows.append(row)
                 if reader.line_num > done + 1:
-                    several.append((done, reader.line_num))
+                    multiline.append((done, reader.line_num))
                 done = reader.line_num
         except csv.Error as error:
-            mistake = error
+            failure = error
         starts = csv_quotes.line_starts(text)
         if self._source.quotes == "checked":
-            for first, behind in several:
-                self._check_lines(line + first, text[starts[first] : starts[behind]])
+            for first, after in multiline:
+                self._check_lines(line + first, text[starts[first] : starts[after]])
         end = int(starts[done])
-        if mistake is not None or end < len(text):
-            self._check_rest(text[end:], line + done, mistake, more=more)
+        if failure is not None or end < len(text):
+            self._check_rest(text[end:], line + done, failure, more=more)
         return rows, end
 
     def _check_lines(self, line: int, row: bytes) -> None:
         if csv_quotes.each_line_is_a_row(row, self._separator, self._width):
             _refuse_lines(self._source, line, row)
 
-    def _check_rest(self, rest: bytes, line: int, mistake: csv.Error | None, *, more: bool) -> None:
-        """Raise ValueError unless what follows the last whole row is one that may end in what is still to be read."""
+    def _check_rest(self, rest: bytes, line: int, failure: csv.Error | None, *, more: bool) -> None:
+        """Raise ValueError unless the text after the last whole row is a row that may end in a later block."""
         too_long = len(rest) > LONGEST_ROW
-        if mistake is not None:
+        if failure is not None:
             end = csv_quotes.first_row_end(rest, self._separator)
             if end.state in ("open", "cut") and more and not too_long:
                 return
             if end.state in ("open", "broken"):
                 _refuse_quote(self._source, line + rest.count(b"\n", 0, end.at), end)
-            raise _no_csv(self._source, line, mistake) from mistake
+            raise _no_csv(self._source, line, failure) from failure
         if too_long:
             raise InputError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
 
@@ -225,12 +236,12 @@ def _no_csv(source: Source, line: int, error: csv.Error) -> ValueError:
 
 def _refuse_quote(source: Source, line: int, end: csv_quotes.RowEnd) -> NoReturn:
     what = "is not closed" if end.state == "open" else "is closed before the end of its field"
-    raise InputError(f"{source.path}:{line}: the quote that opens a field {what}; {_WAY_OUT}")
+    raise InputError(f"{source.path}:{line}: the quote that opens a field {what}; {_QUOTES_HINT}")
 
 
 def _refuse_lines(source: Source, line: int, row: bytes) -> NoReturn:
     last = line + row.count(b"\n") - 1
     raise InputError(
         f"{source.path}:{line}: a quoted field runs on to line {last}, and each of these lines would be a row by "
-        f"itself; {_WAY_OUT}; if it is one field, data.quotes: double"
+        f"itself; {_QUOTES_HINT}; if it is one field, data.quotes: double"
     )

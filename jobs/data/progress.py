@@ -32,7 +32,7 @@ class Meter:
         self._report()
 
     def add_bytes(self, count: int) -> None:
-        """Count bytes read of the files as they lie on disk, still compressed."""
+        """Count bytes read of the files as they are on disk, still compressed."""
         self._bytes += count
         self._report()
 

@@ -152,7 +152,7 @@ class _Maker:
         return path
 
     def _spelling_counts_and_sizes(self, number: int) -> tuple[NDArray[np.int64], dict[str, int]]:
-        """How often each spelling of a language stands in its titles, and the rows of each split."""
+        """How often each spelling of a language occurs in its titles, and the rows of each split."""
         counts = np.zeros(len(self._languages[number].spellings), np.int64)
         sizes = dict.fromkeys(SPLITS, 0)
         for part in ("train", "test"):
@@ -173,8 +173,8 @@ class _Dictionary:
         totals = np.zeros(len(words), np.int64)
         owner = np.repeat(np.arange(len(ragged)), ragged.lengths)
         np.add.at(totals, ragged.values, counts[owner])
-        known = words.gather(most_frequent(words, totals, min_count=2, limit=50_000))
-        self.index = {token: number for number, token in enumerate([*SPECIAL, *known.to_list()])}
+        frequent = words.gather(most_frequent(words, totals, min_count=2, limit=50_000))
+        self.index = {token: number for number, token in enumerate([*SPECIAL, *frequent.to_list()])}
         names = np.array([None, *words.to_list()], dtype=object)
         # Every spelling is one token or none: its words were made of letters, or dropped.
         single = np.zeros(len(ragged), np.int64)

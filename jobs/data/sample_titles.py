@@ -143,19 +143,19 @@ def _model(_: str, generator: np.random.Generator) -> str:
 
 def _spellings(words: tuple[str, ...], generator: np.random.Generator) -> list[str]:
     """Each word in every variant and case: position ``(word * _VARIANTS + variant) * _CASES + case``."""
-    places = generator.random(len(words)).tolist()
+    positions = generator.random(len(words)).tolist()
     return [
-        shown
-        for word, place in zip(words, places, strict=True)
-        for variant in (word, strip_accents(word), *_mistakes(word, place))
-        for shown in (variant[:1].upper() + variant[1:], variant, variant.upper())
+        spelling
+        for word, position in zip(words, positions, strict=True)
+        for variant in (word, strip_accents(word), *_mistakes(word, position))
+        for spelling in (variant[:1].upper() + variant[1:], variant, variant.upper())
     ]
 
 
-def _mistakes(word: str, place: float) -> tuple[str, str]:
+def _mistakes(word: str, position: float) -> tuple[str, str]:
     if len(word) < 4:
         return word, word
-    at = 1 + int(place * (len(word) - 3))
+    at = 1 + int(position * (len(word) - 3))
     return word[:at] + word[at + 1 :], word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
@@ -175,25 +175,25 @@ def _category_names(count: int) -> list[str]:
 def draw_titles(languages: Sequence[Language], seed: Sequence[int], count: int, *, reliable: bool) -> Block:
     generator = np.random.Generator(np.random.PCG64(seed))
     language = (generator.random(count) < 0.5).astype(np.int8)
-    shown = np.zeros(count, np.int64)
+    labels = np.zeros(count, np.int64)
     words = np.full((count, _SLOTS), NO_WORD)
-    sure = generator.random(count) < _RELIABLE_SHARE
+    is_reliable = generator.random(count) < _RELIABLE_SHARE
     if reliable:
-        sure[:] = True
-    wrong = ~sure & (generator.random(count) < _WRONG_SHARE)
+        is_reliable[:] = True
+    wrong = ~is_reliable & (generator.random(count) < _WRONG_SHARE)
     validation = generator.random(count) < _VALIDATION_SHARE
-    for number, spoken in enumerate(languages):
-        mine = np.flatnonzero(language == number)
-        true = _some_categories(spoken, generator, len(mine))
-        other = _some_categories(spoken, generator, len(mine))
-        shown[mine] = np.where(wrong[mine], other, true)
-        words[mine] = _spelt(generator, _title_words(spoken, generator, true))
-    return Block(language=language, category=shown, reliable=sure, validation=validation, words=words)
+    for number, drawn in enumerate(languages):
+        rows = np.flatnonzero(language == number)
+        true = _draw_categories(drawn, generator, len(rows))
+        other = _draw_categories(drawn, generator, len(rows))
+        labels[rows] = np.where(wrong[rows], other, true)
+        words[rows] = _draw_spellings(generator, _title_words(drawn, generator, true))
+    return Block(language=language, category=labels, reliable=is_reliable, validation=validation, words=words)
 
 
-def _some_categories(language: Language, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
-    found = np.searchsorted(language.shares.cumsum(), generator.random(count))
-    return np.minimum(found, len(language.shares) - 1)
+def _draw_categories(language: Language, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
+    categories = np.searchsorted(language.shares.cumsum(), generator.random(count))
+    return np.minimum(categories, len(language.shares) - 1)
 
 
 def _zipf(generator: np.random.Generator, run: range, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -216,7 +216,7 @@ def _title_words(language: Language, generator: np.random.Generator, category: N
     words[:, 0] = own[:, 0]
     words[:, 1] = np.where(paired, _zipf(generator, language.lexicon.connectors, (count,)), own[:, 1])
     words[:, 2] = own[:, 2]
-    # The words that tell are missing now and then: no method can be right about all titles.
+    # The words that decide are missing now and then: no method can be right about all titles.
     absent = draws[:, :3] > np.where(paired[:, None], (0.97, 0.7, 0.97), (0.95, 0.6, 0.35))
     words[:, :3][absent] = NO_WORD
     brand = language.brands[category, np.minimum(generator.geometric(0.4, count) - 1, 4)]
@@ -231,6 +231,12 @@ def _title_words(language: Language, generator: np.random.Generator, category: N
 
 
 def _order(generator: np.random.Generator, kind: NDArray[np.int8], first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The order of each title's words: by random keys, changed so that the words of a pair are in theirs.
+
+    Slots 0 and 2 hold x and y, slot 1 the connector. Of a *far* title the two keys are swapped where they are the wrong
+    way round; in a *near* one the connector and y get keys just above x's, or just below where y comes first, so that
+    the three are neighbours.
+    """
     keys = generator.random((len(kind), _SLOTS))
     near, far = kind == _NEAR, kind == _FAR
     low, high = np.minimum(keys[:, 0], keys[:, 2]), np.maximum(keys[:, 0], keys[:, 2])
@@ -242,31 +248,31 @@ def _order(generator: np.random.Generator, kind: NDArray[np.int8], first: NDArra
     return np.argsort(keys, axis=1)
 
 
-def _spelt(generator: np.random.Generator, words: NDArray[np.int64]) -> NDArray[np.int64]:
+def _draw_spellings(generator: np.random.Generator, words: NDArray[np.int64]) -> NDArray[np.int64]:
     """Word numbers to spelling numbers: a variant per word, a case per title."""
     variant = np.searchsorted(np.cumsum((0.8, 0.14, 0.03)), generator.random(words.shape))
     case = np.searchsorted(np.cumsum((0.8, 0.12)), generator.random((len(words), 1)))
-    spelt = (words * _VARIANTS + variant) * _CASES + case
-    return np.where(words == NO_WORD, NO_WORD, spelt)
+    spellings = (words * _VARIANTS + variant) * _CASES + case
+    return np.where(words == NO_WORD, NO_WORD, spellings)
 
 
 def title_table(languages: Sequence[Language], block: Block) -> pl.DataFrame:
     """The columns ``title``, ``label_quality``, ``language`` and ``category`` of a block."""
     parts = []
     for number, language in enumerate(languages):
-        mine = np.flatnonzero(block.language == number)
-        words = block.words[mine]
+        rows = np.flatnonzero(block.language == number)
+        words = block.words[rows]
         columns = [
             language.spellings.gather(pl.Series(column, dtype=pl.Int64).replace(NO_WORD, None)).alias(str(slot))
             for slot, column in enumerate(words.T)
         ]
         parts.append(
             pl.DataFrame(columns).select(
-                pl.Series("at", mine),
+                pl.Series("at", rows),
                 pl.concat_str(pl.all(), separator=" ", ignore_nulls=True).alias("title"),
-                pl.Series("label_quality", np.where(block.reliable[mine], "reliable", "unreliable")),
+                pl.Series("label_quality", np.where(block.reliable[rows], "reliable", "unreliable")),
                 pl.lit(language.name).alias("language"),
-                pl.Series("category", language.categories).gather(block.category[mine]),
+                pl.Series("category", language.categories).gather(block.category[rows]),
             )
         )
     return pl.concat(parts).sort("at").drop("at")

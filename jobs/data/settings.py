@@ -24,7 +24,7 @@ class Columns(Section):
     language: str = "language"
     quality: str = "label_quality"
     tokens: str | None = Field(
-        None, description="a column of token lists (csv: tokens between spaces), taken as they stand instead of `text`"
+        None, description="a column of token lists (csv: tokens between spaces), used unchanged instead of `text`"
     )
 
 
@@ -69,7 +69,7 @@ class Text(Section):
 
 
 class Vocabulary(Section):
-    """Built on training rows only; PAD is 0 and UNK is 1, beside `max_size` words and the n-grams asked for."""
+    """Built on training rows only; PAD is 0 and UNK is 1, beside `max_size` words and the n-grams of `text`."""
 
     min_count: int = Field(2, ge=1, description="rarer words and n-grams are left out")
     max_size: int = Field(50_000, ge=1, le=2_000_000, description="the most frequent words")
@@ -100,7 +100,7 @@ class Data(Section):
     header: bool = Field(True, description="csv, tsv: false when there is none; columns are then called 1, 2, ...")
     quotes: Quotes = Field(
         "checked",
-        description="csv, tsv: double: a field may stand in quotes, those in it doubled; checked: the same, but one of "
+        description="csv, tsv: double: a field may be in quotes, quotes in it doubled; checked: the same, but one of "
         "several lines that would each be a row is an error; none: a quote is a character",
     )
     columns: Columns = Columns()

@@ -35,7 +35,7 @@ class SplitAssignment:
 
 
 def assign_splits(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[str, SplitAssignment]:
-    """Decide on every row, in this order: duplicate, rare category, (split,) unreliable, label unseen in training.
+    """Decide on every row: duplicate, rare category, (split,) unreliable, label unseen in training, in this order.
 
     Duplicates are looked for within a part. Rows per category are counted in the training part, or in all of
     the source; the rows of a category that is too rare are dropped from every part.
@@ -79,7 +79,11 @@ class _PartState:
             self.split[mask] = NONE
 
     def cut(self, shares: Mapping[str, Any]) -> None:
-        """Give each category's rows to test, validation and training by its shares, in a seeded order."""
+        """Give each category's rows to test, validation and training by these shares, in a seeded order.
+
+        Rows are shuffled, then sorted by label; the sort is stable, so that each category's rows are together and in
+        shuffled order, and a row's rank in its category decides its split. One sort for all categories.
+        """
         rows = np.flatnonzero(self.split != NONE)
         generator = np.random.Generator(np.random.PCG64(shares["seed"]))
         rows = generator.permutation(rows)

@@ -46,7 +46,7 @@ def split_words(distinct: pl.Series, settings: Mapping[str, Any], language: str 
 
 
 def _stop_words(chosen: str, language: str | None, *, accents: str) -> frozenset[str]:
-    """The words that ``text.stop_words`` names (``auto``: those of the data's language), with and without accents."""
+    """The words that ``text.stop_words`` names (``auto``: the language's); with stripped accents in both spellings."""
     name = language if chosen == "auto" else chosen
     if name is None or name == "none":
         return frozenset()

@@ -170,7 +170,7 @@ def _select_ngrams(
         id_of_key = np.full(len(ngrams.totals), -1, np.int64)
         id_of_key[keys] = ranks
         start_of_key = np.zeros(len(ngrams.totals), np.int64)
-        start_of_key[ngrams.keys] = ngrams.starts  # any of the places that it stands at
+        start_of_key[ngrams.keys] = ngrams.starts  # any one of its occurrences
         for rank, start in zip(ranks.tolist(), start_of_key[keys].tolist(), strict=True):
             names[rank] = text[start : start + ngrams.size].tobytes().decode("utf-32-le", "surrogatepass")
         chosen = id_of_key[ngrams.keys]

@@ -15,7 +15,7 @@ The last is conditional: each option is a mapping of settings to values or furth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,15 +115,13 @@ def samples(space: Space) -> list[Point]:
     return points
 
 
-def labels(dimensions: Iterable[Dimension]) -> list[str]:
-    """The labels of all dimensions, those inside conditional choices too."""
-    found = []
+def all_dimensions(dimensions: Iterable[Dimension]) -> Iterator[Dimension]:
+    """All dimensions, each followed by those inside it where it is a conditional choice."""
     for dimension in dimensions:
-        found.append(dimension.label)
+        yield dimension
         if isinstance(dimension, Branch):
             for option in dimension.options:
-                found += labels(option.dimensions)
-    return found
+                yield from all_dimensions(option.dimensions)
 
 
 def _dimensions(space: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:

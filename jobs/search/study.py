@@ -1,9 +1,9 @@
-"""A search as it lies on storage: its definition, its folder, what has been observed.
+"""A search as its files tell of it: its definition, its folder, its trials; readable at any moment by anybody.
 
 searches/<id>/search.json                  the definition, whose digest is the id
 searches/<id>/trials/0007/point.json       published with its folder, whole, before training begins
-searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once
-runs/<task id>/                            the trial's own run: journal, checkpoint, model, record
+searches/<id>/trials/0007/rungs/000003.json   the value after 3 epochs, written once (``jobs.search.next_trial``)
+runs/<task id>/                            the trial's own run: metrics log, checkpoint, model, record
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from jobs import metrics_log, models
-from jobs.attempt import history, live, numbers
+from jobs.attempt import live, newest, numbers
 from jobs.errors import DamagedFileError
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
@@ -42,7 +42,7 @@ def best_so_far(metric: str, values: Iterable[float | None]) -> Iterator[float |
     """For each value the best of those up to it; None until there is one."""
     best = None
     for value in values:
-        best = max(best, value, key=lambda known: score(metric, known))
+        best = max(best, value, key=lambda candidate: score(metric, candidate))
         yield best
 
 
@@ -107,7 +107,7 @@ class Study:
     def numbers(self) -> list[int]:
         """The numbers of all trials that have a point, in order."""
         try:
-            return sorted(int(home.name) for home in (self.folder / "trials").iterdir() if home.name.isdigit())
+            return sorted(int(trial.name) for trial in (self.folder / "trials").iterdir() if trial.name.isdigit())
         except FileNotFoundError:
             return []
 
@@ -120,7 +120,7 @@ class Study:
         )
 
     def submitted_count(self) -> int:
-        """How many trials have been submitted: their tasks are written before any of them starts."""
+        """How many trials have been submitted; their tasks are written before any of them starts."""
         number = 0
         while (self.storage.run(self.task(number).id) / "task.json").exists():
             number += 1
@@ -140,8 +140,8 @@ class Study:
         """The stopping rule, or None."""
         return read_rule(self.definition.stopping)
 
-    def score(self, value: float) -> float:
-        """A value of the search's metric, turned so that larger is better."""
+    def score(self, value: float | None) -> float:
+        """A value of the search's metric, turned so that larger is better; none is worse than any."""
         return score(self.definition.metric, value)
 
     def write(self) -> None:
@@ -167,10 +167,10 @@ def open_study(storage: Storage, search_id: str) -> Study:
 class Trial:
     """A trial that has a point.
 
-    ``state``: running; paused (saved, waits to be started again); lost (no sign of life, and its newest attempt has
-    no end); stopped early; done; failed, with its ``cause``. A stopped trial that is being continued is running,
+    ``state``: running; paused (saved, waits to be started again); lost (its newest attempt is stale, and
+    has no end); stopped early; done; failed, with its ``cause``. A stopped trial that is being continued is running,
     paused or lost, although it has a record. ``value`` is that of the search's metric, the best epoch's or the
-    last one's as ``keep`` says; ``folder`` is the run's, with journal and model.
+    last one's as ``keep`` says; ``folder`` is the run's, with metrics log and model.
     """
 
     number: int
@@ -201,9 +201,9 @@ def read_trial(study: Study, number: int) -> Trial:
     proposal = read_point(study, number)
     folder = study.storage.run(proposal.task)
     settings = study.recipe(proposal.point).settings
-    record = _record(folder)
+    record = _read_sound_record(folder)
     continued = continuation(folder, record)
-    value, epochs = _reached(study, folder, None if continued else record, settings)
+    value, epochs = _progress_of(study, folder, None if continued else record, settings)
     return Trial(
         number=number,
         task=proposal.task,
@@ -240,8 +240,10 @@ def read_point(study: Study, number: int) -> Proposal:
         raise DamagedFileError(f"{path}: not a trial's point: {error}") from error
 
 
-def _reached(study: Study, folder: Path, record: Record | None, settings: ModelSettings) -> tuple[float | None, int]:
-    """Value and epochs so far: from the record of a trial that ended well, else from its journal."""
+def _progress_of(
+    study: Study, folder: Path, record: Record | None, settings: ModelSettings
+) -> tuple[float | None, int]:
+    """Value and epochs so far: from the record of a trial that succeeded, else from its metrics log."""
     if record is not None and "value" in record.result:
         return record.result["value"], int(record.result["epochs_run"])
     lines = metrics_log.read(folder)
@@ -262,38 +264,31 @@ def continuation(folder: Path, record: Record | None) -> str | None:
 
     None where there is no such attempt, and where it failed: then the record holds.
     """
-    # Of most records nothing but this is asked: the rules are looked up in a folder.
+    # First what is cheap: most records name no rule, and the rules are found by listing a folder.
     stopped = None if record is None else record.result.get("stopped")
     if record is None or stopped is None or stopped not in stopping.names():
         return None
-    begun = numbers(folder)
-    if not begun or begun[-1] <= record.attempt:
+    attempts = numbers(folder)
+    if not attempts or attempts[-1] <= record.attempt:
         return None
     if live(folder):
         return "running"
-    return {None: "lost", "paused": "paused"}.get(history(folder)[-1].get("state"))
+    return {None: "lost", "paused": "paused"}.get(newest(folder).get("state"))
 
 
 def is_continued(folder: Path) -> bool:
-    """Whether an attempt goes on, or was cut short going on, past the record of a stopped trial."""
+    """Whether an attempt continues a stopped trial past its record, or did until it was cut short."""
     try:
         return continuation(folder, read_record(folder)) is not None
     except ValueError:
-        return False  # damaged: there is no record to go on from
+        return False  # damaged: there is no record to continue from
 
 
-def continued_by(folder: Path) -> str | None:
-    """The id of the task that began a run's newest attempt, when it was another's; see ``jobs.search.next_trial``."""
-    attempts = history(folder)
-    by: str | None = attempts[-1].get("by") if attempts else None
-    return by
-
-
-def _record(folder: Path) -> Record | None:
+def _read_sound_record(folder: Path) -> Record | None:
     try:
         return read_record(folder)
     except ValueError:
-        # Damaged: the run is as good as without one, and is trained on from its checkpoint.
+        # Damaged: the run counts as one without a record, and is trained on from its checkpoint.
         return None
 
 
@@ -304,5 +299,4 @@ def _state(folder: Path, record: Record | None) -> str:
         return "stopped" if record.result.get("stopped") in stopping.names() else "done"
     if live(folder):
         return "running"
-    attempts = history(folder)
-    return "paused" if attempts and attempts[-1].get("state") == "paused" else "lost"
+    return "paused" if newest(folder).get("state") == "paused" else "lost"

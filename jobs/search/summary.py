@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sharedfs.typed_json import Json
 
 
 class NoWinnerError(TaskFailedError, InputError):
-    """A search has no trial of the rank that was asked for: whoever needs it ends as ``upstream failed``."""
+    """A search has no trial of the requested rank: a task that needs it ends as ``upstream failed``."""
 
     def __init__(self, message: str) -> None:
         super().__init__("upstream failed", message)
@@ -24,7 +25,7 @@ class NoWinnerError(TaskFailedError, InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A search at a glance; ``best`` is the leading trial by the metric, running ones included.
+    """How a search stands; ``best`` is the leading trial by the metric, running ones included.
 
     ``epochs_saved`` are those that stopped trials were asked for and did not run; ``states`` counts trials by state.
     """
@@ -63,14 +64,15 @@ def summary(storage: Storage, search_id: str) -> Summary | None:
         study = open_study(storage, search_id)
     except FileNotFoundError:
         return None
-    known = read_trials(study)
-    leading = ranking(study, [trial for trial in known if trial.state != "failed"])
+    trials = read_trials(study)
+    ranked = ranking(study, [trial for trial in trials if trial.state != "failed"])
+    states = Counter(trial.state for trial in trials)
     return Summary(
         metric=study.definition.metric,
-        best=leading[0] if leading else None,
-        states={state: sum(trial.state == state for trial in known) for state in sorted({t.state for t in known})},
-        epochs_spent=sum(trial.epochs for trial in known),
-        epochs_saved=sum(trial.epochs_asked - trial.epochs for trial in known if trial.state == "stopped"),
+        best=ranked[0] if ranked else None,
+        states=dict(sorted(states.items())),
+        epochs_spent=sum(trial.epochs for trial in trials),
+        epochs_saved=sum(trial.epochs_asked - trial.epochs for trial in trials if trial.state == "stopped"),
     )
 
 
@@ -88,7 +90,7 @@ def open_trials(study: Study, trials: int) -> list[int]:
 
 def _is_over(study: Study, number: int) -> bool:
     try:
-        # One that failed before it had a point is over too: its own record is asked, not the search's folder.
+        # By the task's own record, not the search's folder: one that failed before it had a point is over too.
         folder = study.storage.run(study.task(number).id)
         record = read_record(folder)
         return record is not None and continuation(folder, record) is None
@@ -97,16 +99,16 @@ def _is_over(study: Study, number: int) -> bool:
 
 
 def _ranked(study: Study, trials: int, rank: int) -> Trial:
-    waited = open_trials(study, trials)
-    if waited:
+    unfinished = open_trials(study, trials)
+    if unfinished:
         raise NoWinnerError(
-            f"search {study.id}: {len(waited)} of {trials} trials have not come to an end "
-            f"({', '.join(map(str, waited[:8]))}{', ..' if len(waited) > 8 else ''})"
+            f"search {study.id}: {len(unfinished)} of {trials} trials have not ended "
+            f"({', '.join(map(str, unfinished[:8]))}{', ..' if len(unfinished) > 8 else ''})"
         )
-    known = [trial for trial in read_trials(study) if trial.number < trials]
-    candidates = ranking(study, [trial for trial in known if trial.state in ("done", "stopped")])
+    considered = [trial for trial in read_trials(study) if trial.number < trials]
+    candidates = ranking(study, [trial for trial in considered if trial.state in ("done", "stopped")])
     if len(candidates) < rank:
-        failed = sum(trial.state == "failed" for trial in known)
+        failed = sum(trial.state == "failed" for trial in considered)
         raise NoWinnerError(
             f"search {study.id}: rank {rank} was asked for and {len(candidates)} of {trials} trials "
             f"ended with a result ({failed} failed)"

@@ -20,14 +20,14 @@ SPLITS = ("validation", "test")
 
 def run(context: Context) -> Outcome:
     """Write evaluation.json and predictions.npz; raises TaskInterruptedError when asked to stop between splits."""
-    chosen = target(context.storage, context.task)
-    trained = Trained.open(context.storage, chosen)
+    run_folder = target(context.storage, context.task)
+    trained = Trained.open(context.storage, run_folder)
     trained.prepare(cpus=context.cpus)
     classes = trained.dataset.classes
     evaluation: dict[str, Any] = {"classes": classes}
     arrays: dict[str, np.ndarray] = {}
-    # Which trial won is written down: a search that goes on may get another winner, this evaluation may not.
-    result: dict[str, Any] = {} if "train" in context.task.settings else {"train": chosen.name}
+    # Which trial won is recorded: a search that is extended may get another winner, this evaluation may not.
+    result: dict[str, Any] = {} if "train" in context.task.settings else {"train": run_folder.name}
     for name in SPLITS:
         if context.interrupted():
             raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")

@@ -1,4 +1,4 @@
-"""Stage trial: one point of a search, proposed, written down, trained and judged."""
+"""Stage trial: one point of a search, proposed, stored, trained, and compared with others at each rung."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def run(context: Context) -> Outcome:
     point = claim_point(study, number)
     context.log(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
     recipe = study.recipe(point, context.task.plumbing)
-    judge = StopAtRung(study, number, recipe.settings)
-    result = _train(context, recipe, judge)
+    stop_at_rung = StopAtRung(study, number, recipe.settings)
+    result = _train(context, recipe, stop_at_rung)
     return Outcome(
         files=result.files,
         result={
             **result.figures,
-            "stopped": judge.stopped or result.figures.get("stopped"),
+            "stopped": stop_at_rung.stopped or result.figures.get("stopped"),
             "trial": number,
             "metric": study.definition.metric,
             "value": value_of(study, result.lines, recipe.settings),
@@ -43,27 +43,28 @@ def run(context: Context) -> Outcome:
     )
 
 
-def afterwards(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
-    """Continue stopped trials that have risen into the share that goes on, until there is none; an exit status.
+def after_done(task: Task, storage: Storage, interrupted: Callable[[], bool]) -> int:
+    """Continue stopped trials that have been promoted since, until there is none; returns an exit status.
 
-    Where continuing one fails for a reason that is not the trial's own, this process ends as failed: whatever is
-    broken on its node, its GPU say, would fail the next trial too, and these are the best there are.
+    See ``jobs.search.next_trial`` for the protocol. Where continuing one fails for a reason that is not the trial's
+    own, this process ends as failed: whatever is broken on its node, its GPU say, would fail the next trial too, and
+    these are the best there are.
     """
     study = study_of(storage, task)
-    while (found := next_promotable(study, task.id)) is not None:
+    while (promotable := next_promotable(study, task.id)) is not None:
         if interrupted():
             return entry.PAUSED
-        trial, attempt = found
-        print(f"trial {trial.number} goes on after epoch {trial.epochs}", file=sys.stderr, flush=True)
+        trial, attempt = promotable
+        print(f"trial {trial.number} is continued after epoch {trial.epochs}", file=sys.stderr, flush=True)
         status = entry.take_over(trial.folder, after=attempt, by=task.id, interrupted=interrupted)
         if status == entry.FAILED and is_done(storage, trial.task):
             return entry.FAILED
     return entry.PAUSED if interrupted() else entry.DONE
 
 
-def _train(context: Context, recipe: Recipe, judge: StopAtRung) -> TrainResult:
-    # Here: `afterwards` is asked of every finished trial, and torch takes a second to import.
+def _train(context: Context, recipe: Recipe, stop_at_rung: StopAtRung) -> TrainResult:
+    # Here: `after_done` is called for every finished trial, and torch takes a second to import.
     from jobs.training.run import train
 
     dataset = Dataset.open(context.storage.dataset(recipe.dataset))
-    return train(context, recipe=recipe, dataset=dataset, folder=context.folder, stop_callback=judge)
+    return train(context, recipe=recipe, dataset=dataset, folder=context.folder, stop_callback=stop_at_rung)

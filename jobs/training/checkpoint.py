@@ -49,7 +49,7 @@ def save(folder: Path, document: Mapping[str, Any]) -> None:
     sync_folder(folder)
 
 
-def load(folder: Path, identity: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+def load(folder: Path, identity: str, log: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest whole checkpoint of this run, on the CPU, or None; logs why a checkpoint is passed over."""
     for name in (NAME, PREVIOUS):
         try:
@@ -58,12 +58,12 @@ def load(folder: Path, identity: str, say: Callable[[str], None]) -> dict[str, A
             continue
         except BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            say(f"{name} is damaged and is passed over: {reason}")
+            log(f"{name} is damaged and is passed over: {reason}")
             continue
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            say(f"{name} is of another version of this program and is passed over")
+            log(f"{name} is of another version of this program and is passed over")
         elif document.get("identity") != identity:
-            say(f"{name} belongs to other settings and is passed over")
+            log(f"{name} belongs to other settings and is passed over")
         else:
             return document
     return None
@@ -122,9 +122,9 @@ class Saver:
     resumed run repeats what came after its last checkpoint, bit for bit.
     """
 
-    def __init__(self, *, cadence_s: float, say: Callable[[str], None]) -> None:
+    def __init__(self, *, cadence_s: float, log: Callable[[str], None]) -> None:
         self.cadence_s = cadence_s
-        self._say = say
+        self._log = log
         self._saved_at = time.monotonic()
         self._has_saved = False
         self.last_save_s = 0.0
@@ -148,7 +148,7 @@ class Saver:
         warning = warning_s()
         if self.last_save_s > warning / 2 and self.cadence_s > MIN_INTERVAL_FACTOR / 10 * self.last_save_s:
             self.cadence_s = max(self.cadence_s / 2, MIN_INTERVAL_FACTOR / 10 * self.last_save_s)
-            self._say(
+            self._log(
                 f"a checkpoint took {self.last_save_s:.1f} s and the warning before a kill is {warning:g} s: "
                 f"saving every {self.cadence_s / 60:.1f} min from now on"
             )

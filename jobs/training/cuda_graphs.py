@@ -51,6 +51,7 @@ class _Graph:
     gradients: Sequence[Tensor]
 
 
+@dataclass(eq=False)
 class Replayer:
     """Steps a model over drawn batches with one launch a step, which makes the batch as well.
 
@@ -60,24 +61,16 @@ class Replayer:
     that repeats its launches.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        make: Callable[[Tensor, int], Batch],
-        *,
-        batch_size: int,
-        tensors: Sequence[Tensor],
-        device: torch.device,
-        say: Callable[[str], None],
-        capture: Callable[[Launch], Launch],
-    ) -> None:
-        self._stepper = stepper
-        self._make = make
-        self._tensors = tensors
-        self._device = device
-        self._say = say
-        self._capture = capture
-        self._rows = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    stepper: Stepper
+    make: Callable[[Tensor, int], Batch]
+    batch_size: int
+    tensors: Sequence[Tensor]
+    device: torch.device
+    log: Callable[[str], None]
+    capture: Callable[[Launch], Launch]
+
+    def __post_init__(self) -> None:
+        self._rows = torch.zeros(self.batch_size, dtype=torch.int64, device=self.device)
         self._graphs: dict[int, _Graph] | None = {}  # by width; None once one of them has failed
         self._replayed: _Graph | None = None  # the graph of the last step, if it had one
 
@@ -85,7 +78,7 @@ class Replayer:
         """One update; after the first of a width nothing here waits for the device."""
         self._replayed = None
         if self._graphs is None or draw.rows.shape != self._rows.shape:
-            self._stepper.step(self._make(draw.rows, draw.width))
+            self.stepper.step(self.make(draw.rows, draw.width))
             return
         self._rows.copy_(draw.rows)
         width = -(-draw.width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
@@ -97,45 +90,45 @@ class Replayer:
 
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
-        return self._replayed.gradients if self._replayed else self._stepper.gradients()
+        return self._replayed.gradients if self._replayed else self.stepper.gradients()
 
     def _step_and_capture(self, width: int) -> None:
         assert self._graphs is not None
 
         def launch() -> None:
-            self._stepper.step(self._make(self._rows, width))
+            self.stepper.step(self.make(self._rows, width))
 
         before = self._snapshot()
         launch()  # also loads kernels and libraries, which cannot be done during a capture
         expected = self._snapshot()
         self._restore(before)
-        self._stepper.zero_grad()
+        self.stepper.zero_grad()
         try:
-            replay = self._capture(launch)
+            replay = self.capture(launch)
             # The gradients that a capture allocates are those that each replay writes.
-            graph = _Graph(replay, self._stepper.gradients())
+            graph = _Graph(replay, self.stepper.gradients())
             replay()
-            agrees = _agree(before[0], expected[0], self._tensors)
+            agrees = _agree(before[0], expected[0], self.tensors)
             problem = None if agrees else "it ends where the step itself does not"
         except RuntimeError as error:
             problem = (str(error).splitlines() or [type(error).__name__])[0]
         if problem is None:
             self._graphs[width] = self._replayed = graph
             return
-        self._say(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
+        self.log(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
         self._graphs = None
         # The step itself counts, as if no graph had been tried.
         self._restore(expected)
 
     def _snapshot(self) -> tuple[list[Tensor], dict[str, Tensor]]:
-        return [tensor.detach().clone() for tensor in self._tensors], devices.random_state(self._device)
+        return [tensor.detach().clone() for tensor in self.tensors], devices.random_state(self.device)
 
     def _restore(self, snapshot: tuple[list[Tensor], dict[str, Tensor]]) -> None:
         tensors, random = snapshot
         with torch.no_grad():
-            for tensor, value in zip(self._tensors, tensors, strict=True):
+            for tensor, value in zip(self.tensors, tensors, strict=True):
                 tensor.copy_(value)
-        devices.set_random_state(self._device, random)
+        devices.set_random_state(self.device, random)
 
 
 def _agree(before: Sequence[Tensor], expected: Sequence[Tensor], actual: Sequence[Tensor]) -> bool:

@@ -6,8 +6,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.models import NetworkSettings, Recipe
 from jobs.training.device import UnusableError, autocast
+from jobs.training.optimiser import Optimiser
 
 # Training for balanced accuracy where categories are of very different sizes.
 
@@ -80,6 +82,7 @@ class MetricAccumulator:
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:
+        # The keys are the checkpoint's; "looks" counts the gradient norms added to "norm".
         self._sums = {
             "loss": torch.zeros((), dtype=torch.float64, device=device),
             "norm": torch.zeros((), dtype=torch.float64, device=device),
@@ -209,54 +212,37 @@ def _allow_nondeterministic() -> Iterator[None]:
 # One step and one pass.
 
 
-class Optimiser(Protocol):
-    """What a step needs of an optimiser."""
-
-    def step(self) -> None: ...
-    def zero_grad(self) -> None: ...
-
-
+@dataclass(frozen=True, eq=False)
 class Stepper:
     """Steps a model over batches: forward, loss, metrics, backward, update.
 
     ``logit_adjustment`` (C,) is added to the logits in the loss.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimiser: Optimiser,
-        metrics: MetricAccumulator,
-        *,
-        device: torch.device,
-        precision: str,
-        logit_adjustment: Tensor | None = None,
-    ) -> None:
-        self._model = model
-        self._logit_adjustment = logit_adjustment
-        self._optimiser = optimiser
-        self._metrics = metrics
-        self._device = device
-        self._precision = precision
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model: nn.Module
+    optimiser: Optimiser
+    metrics: MetricAccumulator
+    device: torch.device
+    precision: str
+    logit_adjustment: Tensor | None = None
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
         self.zero_grad()
-        logits, loss = forward(self._model, batch, self._device, self._precision, self._logit_adjustment)
+        logits, loss = forward(self.model, batch, self.device, self.precision, self.logit_adjustment)
         # Before the backward pass: the logits are still in the processor's cache, and gradients can take their memory.
-        self._metrics.add(loss, logits, batch.labels)
+        self.metrics.add(loss, logits, batch.labels)
         del logits
         torch.autograd.backward(loss)
-        self._optimiser.step()
+        self.optimiser.step()
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
-        self._optimiser.zero_grad()
+        self.optimiser.zero_grad()
 
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
-        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
 
 
 def forward(

@@ -1,4 +1,4 @@
-"""Metrics from counts of right and wrong titles: balanced accuracy, accuracy, loss, recalls."""
+"""Metrics from counts and logits: balanced accuracy, accuracy, macro F1, recalls, loss, top 5."""
 
 from __future__ import annotations
 
@@ -10,28 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOP = 5
-ROWS = 65_536
+ROWS = 65_536  # logits worked on at once, to bound the memory of what is derived from them
+FIGURES = ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
 
 
-# Figures of a classifier from counts alone; numpy and no torch, tested against scikit-learn.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Per category, each (C,) int64: titles of it, titles taken for it, and titles rightly taken for it."""
-
-    support: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    correct: NDArray[np.int64]
-
-
-def count(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Counts:
-    """Count (N,) labels and predictions, both positions in the list of categories."""
-    return Counts(
-        support=np.bincount(labels, minlength=classes),
-        predicted=np.bincount(predicted, minlength=classes),
-        correct=np.bincount(labels[labels == predicted], minlength=classes),
-    )
+# Figures of a classifier from counts for each category, (C,) int64: ``support`` titles are of it, ``predicted`` were
+# predicted to be, ``correct`` are both. NumPy and no torch; tested against scikit-learn.
 
 
 def recall(support: NDArray[np.int64], correct: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -42,8 +26,12 @@ def recall(support: NDArray[np.int64], correct: NDArray[np.int64]) -> NDArray[np
 
 def balanced_accuracy(support: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
     """Mean recall over the categories that have titles: scikit-learn's ``balanced_accuracy_score``."""
-    present = support > 0
-    return float(np.mean(correct[present] / support[present]))
+    return mean_recall(recall(support, correct))
+
+
+def mean_recall(recalls: NDArray[np.float64]) -> float:
+    """Balanced accuracy from recalls (C,), of which those of categories without titles are NaN."""
+    return float(np.mean(recalls[np.isfinite(recalls)]))
 
 
 def accuracy(support: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
@@ -51,10 +39,11 @@ def accuracy(support: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
     return float(correct.sum() / support.sum())
 
 
-def macro_f1(counts: Counts) -> float:
+def macro_f1(support: NDArray[np.int64], predicted: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
     """Mean F1 over the categories in labels or predictions: ``f1_score(average="macro")``, 0 where undefined."""
-    named = counts.support + counts.predicted
-    return float(np.mean(2 * counts.correct[named > 0] / named[named > 0]))
+    # F1 = 2 TP / (2 TP + FP + FN), and the denominator is the titles of a category plus those predicted to be of it.
+    total = support + predicted
+    return float(np.mean(2 * correct[total > 0] / total[total > 0]))
 
 
 # How well a trained model does on one split: every figure of the evaluation, from logits or from a model.
@@ -74,14 +63,8 @@ class Scores:
     predicted: NDArray[np.int64]
 
     def figures(self) -> dict[str, float]:
-        """The five figures by name."""
-        return {
-            "loss": self.loss,
-            "balanced_accuracy": self.balanced_accuracy,
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "top5": self.top5,
-        }
+        """The ``FIGURES`` by name."""
+        return {name: getattr(self, name) for name in FIGURES}
 
     def per_category(self) -> dict[str, list[Any]]:
         """``recall`` (None where the category has no title) and ``support``, for JSON."""
@@ -97,7 +80,7 @@ def of_parts(
     titles: int,
     classes: int,
 ) -> Scores:
-    """Scores from (row numbers, logits (B, C), labels (B,)) in any order that covers every title once."""
+    """Scores from parts (row numbers (B,), logits (B, C), labels (B,)) in any order that covers every title once."""
     predicted = np.empty(titles, np.int64)
     labels = np.empty(titles, np.int64)
     losses = np.empty(titles, np.float64)
@@ -105,16 +88,17 @@ def of_parts(
     for rows, logits, truth in parts:
         predicted[rows], labels[rows] = logits.argmax(1), truth
         losses[rows] = _losses(logits, truth)
-        top += _within(logits, truth, min(TOP, classes))
-    counts = count(labels, predicted, classes)
+        top += _count_in_top(logits, truth, min(TOP, classes))
+    support = np.bincount(labels, minlength=classes)
+    correct = np.bincount(labels[labels == predicted], minlength=classes)
     return Scores(
         loss=float(losses.mean()),
-        balanced_accuracy=balanced_accuracy(counts.support, counts.correct),
-        accuracy=accuracy(counts.support, counts.correct),
-        macro_f1=macro_f1(counts),
+        balanced_accuracy=balanced_accuracy(support, correct),
+        accuracy=accuracy(support, correct),
+        macro_f1=macro_f1(support, np.bincount(predicted, minlength=classes), correct),
         top5=top / titles,
-        recall=recall(counts.support, counts.correct),
-        support=counts.support,
+        recall=recall(support, correct),
+        support=support,
         predicted=predicted,
     )
 
@@ -128,7 +112,8 @@ def of_logits(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> S
 
 
 def _losses(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Cross-entropy per title, (B,), summed in float64."""
+    """Cross-entropy per title, (B,): log(sum of exp(logits)) - own logit, with the sum in float64."""
+    # The highest logit is taken off first: the largest exponential is then 1 and none overflows.
     highest = logits.max(1, keepdims=True)
     total = np.exp(logits - highest).sum(1, dtype=np.float64)
     own: NDArray[np.float64] = (logits[np.arange(len(labels)), labels] - highest[:, 0]).astype(np.float64)
@@ -136,8 +121,9 @@ def _losses(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDA
     return losses
 
 
-def _within(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], top: int) -> int:
+def _count_in_top(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], top: int) -> int:
     """How many titles have their own category among the ``top`` highest; of equals the first counts as higher."""
+    # Counts what ranks above the own category instead of sorting: B x C comparisons.
     own = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(logits.shape[1]) < labels[:, None]
     above = (logits > own).sum(1) + ((logits == own) & earlier).sum(1)

@@ -48,9 +48,9 @@ class AdamCatchUp:
         self._ratio = beta1 / math.sqrt(beta2)
         step = np.arange(1, BIAS_STEPS + DECAY_STEPS + 1, dtype=np.float64)
         correction = np.sqrt(-np.expm1(step * math.log(beta2))) / -np.expm1(step * math.log(beta1))
-        fading = self._ratio ** np.arange(1, DECAY_STEPS + 1, dtype=np.float64)
+        decay = self._ratio ** np.arange(1, DECAY_STEPS + 1, dtype=np.float64)
         # tail[t] needs c(t + 1), c(t + 2) ..: correction[t], correction[t + 1] ..
-        self._tail = torch.from_numpy(np.correlate(correction, fading, mode="valid"))
+        self._tail = torch.from_numpy(np.correlate(correction, decay, mode="valid"))
 
     def apply(self, row: Tensor, mean: Tensor, square: Tensor, *, last: Tensor, now: int, rate: float) -> None:
         """Bring rows (U, D), their means and squares from their last steps (U,) to step ``now``, in place."""
@@ -120,7 +120,7 @@ class Optimiser:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; raises ValueError when it is another model's or another kind of device's."""
         if [_shapes(part.state()) for part in self._parts] != [_shapes(saved) for saved in state["parts"]]:
-            raise InputError("the optimiser's state is of another model or another kind of device: train anew")
+            raise InputError("the optimiser's state is of another model or another kind of device: train again")
         for part, saved in zip(self._parts, state["parts"], strict=True):
             for name, tensors in part.state().items():
                 for tensor, value in zip(tensors, saved[name], strict=True):

@@ -25,6 +25,8 @@ def at_chance(balanced_accuracy: float, accuracy: float, support: NDArray[np.int
     that, or 0.05 above it where that is less. Always naming the most common category scores its share in
     accuracy: at chance is up to twice that, or 0.05 above it where that is less.
     """
+    # Each figure alone can mislead: one frequent category learnt well lifts accuracy and not balanced accuracy, and
+    # with a strong logit adjustment rare categories lift balanced accuracy at the price of accuracy.
     guess = 1 / np.count_nonzero(support)
     share = float(support.max() / support.sum())
     return bool(balanced_accuracy <= guess + min(guess, 0.05) and accuracy <= share + min(share, 0.05))

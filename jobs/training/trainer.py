@@ -128,7 +128,7 @@ class Trainer:
             logit_adjustment=loop.logit_adjustment(self.train_support, settings.logit_adjustment, self.device),
         )
         self.replayer = self._replayer() if settings.compile else None
-        self.saver = Saver(cadence_s=60 * settings.checkpoint_min, say=self.context.log)
+        self.saver = Saver(cadence_s=60 * settings.checkpoint_min, log=self.context.log)
 
     def _replayer(self) -> Replayer | None:
         if self.device.type != "cuda":
@@ -141,7 +141,7 @@ class Trainer:
             batch_size=self.settings.batch_size,
             tensors=[*weights, *self.optimiser.tensors(), *self.train_metrics.tensors()],
             device=self.device,
-            say=self.context.log,
+            log=self.context.log,
             capture=cuda_graphs(),
         )
 
@@ -166,9 +166,9 @@ class Trainer:
         self.model.train()
         if self.step == 0:
             self.train_metrics.clear()
-        for take in self._steps_left():
+        for step in self._steps_left():
             self._pause_if_asked()
-            take()
+            step()
             self.step += 1
             # Every so many steps and not seconds: a resumed run repeats it at the same steps.
             if self.step % GRAD_NORM_EVERY == 0 or self.step == 1:
@@ -224,7 +224,8 @@ class Trainer:
         return stops.diverged(epoch=self.epoch + 1, step=step, where=where, norm=norm, before=before)
 
     def _validate_epoch(self) -> None:
-        # Before validation and at no other time: when a checkpoint is written must not change a bit.
+        # Rounding depends on when lazy rows are brought up to date. So that happens here and at no other time: when a
+        # checkpoint is written must not change a bit.
         self.optimiser.flush()
         validate(
             self.model,
@@ -294,6 +295,8 @@ class Trainer:
         return self.spent_s + time.monotonic() - self.started
 
     def _save(self) -> None:
+        # All that the next step depends on. The order of titles is a function of seed, epoch and step, so that it takes
+        # two numbers to go on in the same order. The keys are the format on disk.
         self.context.attempt.check()
         document = {
             "identity": self.identity,

@@ -74,14 +74,14 @@ def retries(evidence: ClosingEvidence) -> dict[str, Retry]:
     What a limit of the site kept from the queue before is tried too: there may be room for it now. A task that a
     later submission has taken over is left to that one.
     """
-    mine, states = evidence.submission, evidence.states
+    own, states = evidence.submission, evidence.states
     changes: dict[str, Retry] = {}
     for planned in evidence.tasks:
         elements, state = evidence.queue_history.get(planned.id, ()), states[planned.id]
-        if elements and elements[-1].time > mine.time:
+        if elements and elements[-1].time > own.time:
             continue
-        if planned.id in mine.held and not state.queued and state.state != "done":
-            changes[planned.id] = Retry(reason=f"not queued before: {mine.held[planned.id]}")
+        if planned.id in own.held and not state.queued and state.state != "done":
+            changes[planned.id] = Retry(reason=f"not queued before: {own.held[planned.id]}")
         if planned.id in changes or not _is_newest(planned.id, evidence):
             continue
         change = _retry(planned, evidence, changes)
@@ -96,7 +96,7 @@ def _retry(planned: Planned, evidence: ClosingEvidence, changes: Mapping[str, Re
     upstream = [need for need in (*planned.task.needs, *planned.after) if need in changes]
     ready = all(states[need].state == "done" for need in planned.task.needs if need in states)
     if upstream and state.state != "done":
-        return Retry(reason=f"{upstream[0]} is tried again")
+        return Retry(reason=f"{upstream[0]} is retried")
     if state.cause == "upstream failed" and not ready:
         return None
     return retry_of(
@@ -120,7 +120,7 @@ def resumable(states: Mapping[str, TaskState]) -> tuple[str, ...]:
 
 
 def lost_candidates(tasks: Iterable[Planned], states: Mapping[str, TaskState]) -> tuple[str, ...]:
-    """The trials that ended without a result: those of them that have no record could not say how."""
+    """The trials that ended without a result: those of them that have no record left none."""
     return tuple(
         planned.id for planned in tasks if planned.stage == "trial" and states[planned.id].state in ("failed", "lost")
     )

@@ -18,7 +18,7 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel by executor; how many tasks that ends, and of how many nobody knows where they stand."""
+    """Elements to cancel by executor; how many tasks that ends, and how many are unknown."""
 
     elements: Mapping[str, tuple[str, ...]]
     ending: int
@@ -65,10 +65,10 @@ def to_submit(
 def stale_dependents(
     tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, submitted: Iterable[Planned]
 ) -> frozenset[str]:
-    """Queued tasks whose dependency can no longer be met, or was: on an element submitted anew, or on what is done.
+    """Queued tasks whose dependency can no longer be met, or was: on what is submitted again, or done.
 
     Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
-    that was started once more after its task was done, and is held.
+    that Slurm started again after its task was done, and holds.
     """
     renewed = {planned.id for planned in submitted}
     stale: set[str] = set()
@@ -129,8 +129,8 @@ def out_of_reach(
 def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellation:
     """The elements of this user's tasks that wait or run, whole; ``executor`` is that of tasks that name none.
 
-    What somebody else queued is theirs: the same id may name another element of ours. A task of which nobody says
-    that it is ours and live is left alone.
+    What another user queued is theirs: the same id may name another element of ours. A task that no executor
+    shows as ours and live is left alone.
     """
     live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
     elements: dict[str, set[str]] = {}

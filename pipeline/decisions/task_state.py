@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.task import Record
-    from slurm.query import JobState
+    from slurm.job_state import JobState
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
@@ -57,9 +57,9 @@ class AttemptEvidence:
 
     @property
     def gpu_s(self) -> float:
-        """GPU-seconds until its end, or until its last heartbeat where it could not say its end."""
-        over = self.ended or self.last_heartbeat
-        return self.gpus * max(0.0, over - self.started) if self.started is not None and over else 0.0
+        """GPU-seconds until its end, or until its last heartbeat where it has none."""
+        ended = self.ended or self.last_heartbeat
+        return self.gpus * max(0.0, ended - self.started) if self.started is not None and ended else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def decide(evidence: Evidence, *, stale_s: float) -> TaskState:
     """The state of a task; an attempt whose last heartbeat is ``stale_s`` old is over.
 
     A result on storage counts first, then an element that is live, then the record of the newest attempt, then how
-    the element and the process ended. Where the executor does not answer and nothing else tells, the state is unknown.
+    the element and the process ended. Where the executor does not answer and nothing else does, the state is unknown.
     """
     record, queue = evidence.record, evidence.queue
     if record is not None and evidence.is_done:
@@ -126,7 +126,7 @@ def decide(evidence: Evidence, *, stale_s: float) -> TaskState:
     if evidence.continued == "running":
         return _state(evidence, "running", progress=evidence.progress)
     if evidence.continued is not None:
-        return _state(evidence, "lost", message="stopped by its search, then continued; that was cut short")
+        return _state(evidence, "lost", message="stopped by its search, then continued; that was interrupted")
     if evidence.record_error is not None:
         return _state(evidence, "failed", cause="error", message=evidence.record_error)
     if record is not None and record.state == "done":
@@ -187,7 +187,7 @@ def _newest_number(evidence: Evidence) -> int:
 
 
 def _ended_without_record(evidence: Evidence, stale_s: float) -> TaskState:
-    """Not live, and no record of the newest attempt: the executor's word counts, then the exit code."""
+    """Not live, and no record of the newest attempt: the executor's answer counts, then the exit code."""
     if evidence.held_note is not None:
         return _state(evidence, "waiting", reason=f"held: {evidence.held_note}")
     if evidence.queue is None:
@@ -197,7 +197,7 @@ def _ended_without_record(evidence: Evidence, stale_s: float) -> TaskState:
     if job.state in ("unknown", "gone") and alive:
         return _state(evidence, "running", reason=job.reason, progress=evidence.progress)
     if job.state == "unknown":
-        # Slurm or its accounting is silent, or cannot be understood: nobody has said that the task ended.
+        # Slurm or its accounting is silent, or cannot be understood: nothing says that the task ended.
         return _state(evidence, "unknown", reason=job.reason or "its state is not known at the moment")
     cause = _cause(job, evidence.exit_code)
     if cause is None:

@@ -1,4 +1,4 @@
-"""Manifests: read with their positions, validated whole, expanded into runs and searches."""
+"""Manifests: read with the position of every value, validated in full, expanded into runs and searches."""
 
 from pipeline.manifest.load import load
 from pipeline.manifest.yaml_nodes import ManifestError, Problem

@@ -1,4 +1,4 @@
-"""One document from a manifest's file: its includes below it, `--set` above it, its cluster profile in it."""
+"""One document from a manifest's file: merged over its includes, `--set` over it, its cluster profile in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compose(
     cluster: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Node:
-    """The whole document, paths absolute; raises ManifestError for what can't be put together."""
+    """The whole document, paths absolute; raises ManifestError for what can't be merged."""
     root = _read(file, ())
     changes = [_parse_set(text, file) for text in sets]
     for path, node in changes:
@@ -88,7 +88,7 @@ def _with_resolved_paths(root: Node, folder: Path, problems: list[Problem]) -> N
 
 
 def _with_cluster(root: Node, cluster: Path | None) -> Node:
-    """The profile's document in the place of its path."""
+    """The document with its cluster profile read in, instead of the profile's path."""
     if cluster is not None:
         if not cluster.is_file():
             raise _error(Mark("--cluster"), (), f"no such file: {cluster}")
@@ -126,7 +126,7 @@ def _parse_set(text: str, file: Path) -> tuple[KeyPath, Node]:
 
 
 def _set(root: Node, keys: KeyPath, value: Node, above: KeyPath) -> Node:
-    """The document with one value set; raises ManifestError for a path that leads nowhere."""
+    """The document with one value set; raises ManifestError for a path that does not exist."""
     if not keys:
         return value
     if isinstance(root.value, list):
@@ -162,7 +162,7 @@ def _longest_name(entries: Mapping[str, Entry], keys: KeyPath) -> tuple[str, Key
 
 
 def _is_user_named(path: KeyPath) -> bool:
-    """Whether a key is a group's, a run's or a search's own name: one that isn't there is a slip, never made."""
+    """Whether a key is a group's, a run's or a search's own name: an unknown one is a typing error."""
     if len(path) == 2:
         return path[0] in ("experiments", "searches")
     return len(path) == 4 and path[0] == "experiments" and path[2] == "runs"

@@ -88,7 +88,7 @@ class Expansion:
             self.findings.add(path, problem)
 
 
-# Architectures as a manifest sees them: the settings of each, and what one place of the manifest sets.
+# Architectures as a manifest sees them: the settings of each, and what one section of the manifest sets.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What one place of a manifest sets: settings in their types, and keys of `data` as written."""
+    """What one section of a manifest sets: settings in their types, and keys of `data` as written."""
 
     settings: Mapping[str, Value]
     data: Mapping[str, Json]
@@ -146,7 +146,7 @@ class Architectures:
                 hint = did_you_mean(name, [*self._owners, "early_stopping"])
                 self._findings.add(path, f"unknown setting{hint}", key=True)
         if "early_stopping" in defaults and "patience" in defaults:
-            self._findings.add(("defaults", "patience"), "early_stopping says so too: give one", key=True)
+            self._findings.add(("defaults", "patience"), "early_stopping sets it too: give one", key=True)
         for name, value in values.items():  # each is read even where no run uses it
             if name in self._owners:
                 self.value_of(next(iter(self._owners[name].values())), value, ("defaults", name))
@@ -183,7 +183,7 @@ class Architectures:
             message = f"{architecture.name} is not trained by epochs: it can't stop early"
             self._findings.add((*path, "early_stopping"), message, key=True)
         elif "patience" in layer.settings:
-            self._findings.add((*path, "patience"), "early_stopping says so too: give one", key=True)
+            self._findings.add((*path, "patience"), "early_stopping sets it too: give one", key=True)
         else:
             return Layer(settings={**layer.settings, "patience": section.early_stopping.patience}, data=layer.data)
         return layer
@@ -191,7 +191,7 @@ class Architectures:
     def layer(
         self, architecture: Architecture, keys: Mapping[str, Json], path: KeyPath, *, also: Iterable[str]
     ) -> Layer:
-        """One place's keys, each a setting of the architecture or a key of `data`; ``also`` are other legal ones."""
+        """A section's keys, each a setting of the architecture or a key of `data`; ``also`` are other legal ones."""
         settings: dict[str, Value] = {}
         data: dict[str, Json] = {}
         for name, value in keys.items():
@@ -250,7 +250,7 @@ class DataSets:
 
 
 def _reaches(changes: Mapping[str, Any], path: KeyPath) -> bool:
-    """Whether the value at a path is the run's own, rather than the manifest's beside it."""
+    """Whether the value at a path is the run's own, not the manifest's that it is merged with."""
     value: Any = changes
     for part in path:
         if not isinstance(value, Mapping):

@@ -15,7 +15,7 @@ from slurm.array import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one task of a stage is given; ``throttle`` caps how many run at once, ``pack`` shares one allocation."""
+    """What one task of a stage gets; ``throttle`` caps how many run at once, ``pack`` shares one allocation."""
 
     cpus: int = 2
     gpus: int = 0
@@ -28,7 +28,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster(Site):
-    """A cluster profile: a site's ways, none of which changes a result."""
+    """A cluster profile: a site's rules for jobs, none of which changes a result."""
 
     executor: str = "slurm"
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per stage, below the manifest's
@@ -78,7 +78,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A whole manifest; paths are absolute."""
+    """A complete manifest; paths are absolute."""
 
     name: str
     path: Path

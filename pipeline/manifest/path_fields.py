@@ -1,4 +1,4 @@
-"""Which values of a manifest are paths, and what they mean beside the file that names them."""
+"""Which values of a manifest are paths, and the absolute path that each stands for."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _DATA = (
 _AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
 PATTERNS: tuple[KeyPath, ...] = (
     ("storage",),
-    *((*place, source) for place in _DATA for source in SOURCES),
-    *((*place, "embeddings", "file") for place in _DATA),
+    *((*section, source) for section in _DATA for source in SOURCES),
+    *((*section, "embeddings", "file") for section in _DATA),
     *((*axes, source, "*") for axes in _AXES for source in SOURCES),
     *((*axes, "embeddings", "*", "file") for axes in _AXES),
 )
@@ -71,7 +71,7 @@ def absolute_path(text: str, folder: Path) -> str:
 def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> Node:
     """A document whose paths are absolute and whose environment variables are filled in.
 
-    One that expands to nothing, as `${VECTORS:-}` does where that is not set, is as good as left out.
+    One that expands to nothing, as `${VECTORS:-}` does where that is not set, counts as left out.
     """
 
     def absolute(text: str, node: Node, path: KeyPath) -> str | None:

@@ -26,6 +26,7 @@ from pipeline.manifest.resources import DEFAULTS
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root
 
 Schema = dict[str, Any]
+TEMPLATE = Path(__file__).with_name("reference.md.jinja")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
 _EXACTLY_ONE: Schema = {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
@@ -156,13 +157,13 @@ def page() -> str:
     sections = root["$defs"] | data["$defs"] | {"Data": data}
     sections["Root"] = manifest_schema() | {"required": root["required"]}
     _refine(sections["Search"], algorithm={"enum": list(algorithms.names())})
-    environment = jinja2.Environment(  # noqa: S701 - Markdown of our own text: nothing to escape
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
+        TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
         trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.get_template("reference.md.jinja").render(
+    text: str = template.render(
         sections=sections,
         text=_text,
         table=_table,
@@ -178,6 +179,7 @@ def page() -> str:
         default_resources=DEFAULTS,
         value=_value,
     )
+    return text
 
 
 def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> dict[str, Any]:

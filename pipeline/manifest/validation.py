@@ -1,4 +1,4 @@
-"""What is wrong with a manifest: pydantic's findings in plain words, at their places; names that are safe."""
+"""What is wrong with a manifest: pydantic's errors in plain words, at their positions; which names are safe."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _BOUNDS = {
 
 
 class Findings:
-    """Problems of one document, each named once and at its place."""
+    """Problems of one document, each listed once and at its position."""
 
     def __init__(self, root: Node) -> None:
         self.root = root
@@ -150,7 +150,7 @@ def _shown(value: object) -> str:
 
 
 def _resolve(model: type[BaseModel], location: KeyPath) -> tuple[KeyPath, str]:
-    """A location without the names pydantic gives to a union's members, and that union in words."""
+    """A location without the names pydantic gives to a union's members, and what that union takes, in words."""
     annotation: Any = model
     for position, part in enumerate(location):
         annotation = _without_none(annotation)

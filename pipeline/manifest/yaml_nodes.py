@@ -50,7 +50,7 @@ _scalars("merge", "<<", "<")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place: a file with a line and a column counted from 1, or a source without lines such as `--set`."""
+    """A position: a file with a line and a column counted from 1, or a source without lines such as `--set`."""
 
     source: str
     line: int | None = None
@@ -71,7 +71,7 @@ class Problem:
     def __str__(self) -> str:
         parts = [str(self.mark), ".".join(map(str, self.path)), self.message]
         text = ": ".join(part for part in parts if part)
-        # Keys are quoted as they stand: a line break or a terminal's escape in one must not act.
+        # Keys are quoted unchanged: a line break or a terminal's escape in one must not act.
         return text if text.isprintable() else "".join(map(_visible, text))
 
 
@@ -88,7 +88,7 @@ class ManifestError(InputError):
 
 
 class Entry(NamedTuple):
-    """A mapping's value with its key's place."""
+    """A mapping's value with its key's position."""
 
     key: Mark
     node: Node
@@ -96,13 +96,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place: ``value`` is a scalar, a list of nodes, or a mapping from key to entry."""
+    """A value and its position: ``value`` is a scalar, a list of nodes, or a mapping from key to entry."""
 
     value: Any
     mark: Mark
 
     def plain(self) -> Any:
-        """The value without places."""
+        """The value without positions."""
         if isinstance(self.value, dict):
             return {key: entry.node.plain() for key, entry in self.value.items()}
         if isinstance(self.value, list):
@@ -126,14 +126,14 @@ class Node:
         return node
 
     def locate(self, path: KeyPath, *, key: bool = False) -> Mark:
-        """The place of a path's value, or of its last key; of what is nearest where it does not exist."""
+        """The position of a path's value, or of its last key; of the nearest one above where it does not exist."""
         node, mark = self, self.mark
         for position, part in enumerate(path):
             below = node.child(part)
             if below is None:
                 return mark
             last = position == len(path) - 1
-            # A block mapping starts at its first key, a line below: its own name says better what is meant.
+            # A block mapping starts at its first key, a line below: its own key is the better position.
             named = isinstance(node.value, dict) and ((key and last) or isinstance(below.value, dict))
             mark = node.value[part].key if named else below.mark
             node = below
@@ -159,7 +159,7 @@ def merged(base: Node, above: Node) -> Node:
 
 
 def read(file: Path) -> Node:
-    """The document of a file, a mapping; raises ManifestError for whatever is wrong with it as YAML."""
+    """The document of a file, a mapping; raises ManifestError for anything wrong with it as YAML."""
     source = str(file)
     try:
         content = file.read_bytes()
@@ -175,7 +175,7 @@ def read(file: Path) -> Node:
 
 
 def parse(content: bytes | str, source: str, *, lines: bool = True) -> Node:
-    """The nodes of one YAML document; ``lines`` false gives every node the bare source as its place."""
+    """The nodes of one YAML document; ``lines`` false gives every node a position without a line."""
     reader = _Reader(source, lines)
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content

@@ -81,11 +81,11 @@ def update(
             return Updated(unchanged=len(runs))
         importer = _Importer(_client(storage), storage, experiment, known, lock)
         created = 0
-        for place, (run, signature) in enumerate(pending):
+        for done, (run, signature) in enumerate(pending, 1):
             created += importer.write(run, signature)
             if progress:
-                progress("mlflow", place + 1, len(pending))
-            if (place + 1) % SAVE_EVERY == 0:
+                progress("mlflow", done, len(pending))
+            if done % SAVE_EVERY == 0:
                 known.write()
         known.write()
     return Updated(created=created, changed=len(pending) - created, unchanged=len(runs) - len(pending))

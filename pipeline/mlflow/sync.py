@@ -1,4 +1,4 @@
-"""What a tracking server lacks, sent from storage: whatever was not, or not rightly, told while jobs ran."""
+"""What a tracking server lacks, sent from storage: what was not sent, or has changed since, while jobs ran."""
 
 from __future__ import annotations
 

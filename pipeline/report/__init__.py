@@ -116,10 +116,10 @@ def _draw(
     drawn: dict[str, bytes] = {}
     wanted = [(module, group) for module in modules() for group in ((None,) if module.SCOPE == "manifest" else groups)]
     with mpl.rc_context(style()):
-        for place, (module, group) in enumerate(wanted):
+        for done, (module, group) in enumerate(wanted, start=1):
             for data in module.build(group, collected, messages):
                 drawn |= files(data.name, module.draw(data, messages))
                 pictures.setdefault(group.name if group else "", []).append(f"plots/{data.name}.png")
             if progress:
-                progress("plots", place + 1, len(wanted))
+                progress("plots", done, len(wanted))
     return pictures, drawn

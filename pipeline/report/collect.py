@@ -19,7 +19,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
-from pipeline.report.records import Place, data_settings, place
+from pipeline.report.records import RunKey, data_settings, run_key
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
@@ -29,7 +29,7 @@ WAITING = TaskState(id="", state="waiting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One row with all that is known of it now; ``epochs`` are the journal's lines, ``figures`` the final ones.
+    """A row of the plan and its state; ``epochs`` are the lines of its metrics log, ``figures`` the final ones.
 
     ``id`` is the train task (a search's winner: its trial), None as long as no trial has won.
     """
@@ -106,7 +106,7 @@ class Collected:
     _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search
-    _known: dict[str, records.ClassCache] = field(default_factory=dict)  # by data set
+    _class_caches: dict[str, records.ClassCache] = field(default_factory=dict)  # by data set
 
     @cached_property
     def _runs(self) -> str:
@@ -121,15 +121,16 @@ class Collected:
 
     def _read_evaluation(self, result: Result) -> Mapping[str, records.Split]:
         try:
-            known = self._known.setdefault(result.row.dataset, records.ClassCache())
-            found = records.read_evaluation(f"{self._runs}/{result.row.evaluate}", known)
+            cache = self._class_caches.setdefault(result.row.dataset, records.ClassCache())
+            evaluation = records.read_evaluation(f"{self._runs}/{result.row.evaluate}", cache)
         except ValueError:
             return {}
-        if found is None:
+        if evaluation is None:
             return {}
+        classes, splits = evaluation
         # Hundreds of runs share a data set: its category names are kept once.
-        self._classes.setdefault(result.row.dataset, found[0])
-        return found[1]
+        self._classes.setdefault(result.row.dataset, classes)
+        return splits
 
     def classes(self, result: Result) -> tuple[str, ...]:
         """The names of the categories of a result's data set; empty before any of its runs is evaluated."""
@@ -145,11 +146,11 @@ class Collected:
         """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
         if search.planned.id not in self._importance:
             try:
-                found = importance(self.storage, search.planned.id)
+                shares = importance(self.storage, search.planned.id)
             except ValueError:
                 # A damaged file of a trial: the rest of the report stands without it.
-                found = {}
-            self._importance[search.planned.id] = found
+                shares = {}
+            self._importance[search.planned.id] = shares
         return self._importance[search.planned.id]
 
     def log(self, result: Result) -> str:
@@ -213,7 +214,7 @@ class _Reader:
     states: Mapping[str, TaskState]
     trials: Mapping[str, Trial]
     tasks: Mapping[str, Mapping[str, Any]]  # settings by task id
-    data: Mapping[Place, Mapping[str, Any]]
+    data: Mapping[RunKey, Mapping[str, Any]]
     runs: str  # the folder of all runs, as text: pathlib counts with thousands
 
     def read(self, row: Row, position: int) -> Result:
@@ -221,19 +222,19 @@ class _Reader:
         train_id = row.train or self._winner(row, evaluate)
         train = self.part(train_id) if train_id else None
         settings, epochs = self._training(row, train_id)
-        spoke = _deciding_task(train, evaluate)
+        deciding = _deciding_task(train, evaluate)
         # Half a row would be worse than none: what was evaluated counts once both tasks are done.
         figures = records.figures(train.result) if train and train.state == "done" else {}
-        figures |= records.figures(evaluate.result) if spoke.state == "done" else {}
+        figures |= records.figures(evaluate.result) if deciding.state == "done" else {}
         return Result(
             row=row,
             position=position,
             id=train_id,
-            state=spoke.state,
-            cause=spoke.cause,
-            message=spoke.message,
+            state=deciding.state,
+            cause=deciding.cause,
+            message=deciding.message,
             attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
-            settings={**result_settings(row.architecture, settings), **self.data.get(place(row), {})},
+            settings={**result_settings(row.architecture, settings), **self.data.get(run_key(row), {})},
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
@@ -276,20 +277,20 @@ class _Reader:
         return _part(self.storage, task_id, self._state(task_id), self.runs)
 
 
-def _part(storage: Storage, task_id: str, given: TaskState, runs: str | None = None) -> _Part:
-    """A task as its record tells it; the state given stands where a record doesn't contradict it."""
-    part = _Part(given.state, given.cause, given.message)
+def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = None) -> _Part:
+    """A task according to its record; ``state`` stands where a record doesn't contradict it."""
+    part = _Part(state.state, state.cause, state.message)
     try:
         record = records.read_record(f"{runs or storage.runs}/{task_id}")
     except ValueError as error:
         return _Part("failed", BROKEN, str(error))
-    if record is None or (record["state"] == "failed" and given.state != "failed"):
+    if record is None or (record["state"] == "failed" and state.state != "failed"):
         # A failed record of an attempt that is being tried again says nothing of this one.
-        return _Part("lost", None, "its record is gone") if given.state == "done" else part
+        return _Part("lost", None, "its record is gone") if state.state == "done" else part
     if record["state"] == "failed":
-        cause = record.get("cause") or given.cause
+        cause = record.get("cause") or state.cause
         return _from_record("failed", cause, record.get("message"), record)
-    if given.state != "done" and not _whole(storage, record["files"]):
+    if state.state != "done" and not _whole(storage, record["files"]):
         return part
     # Done since the states were taken, or known to be done.
     return _from_record("done", None, None, record)
@@ -308,7 +309,7 @@ def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
 
 
 def _deciding_task(train: _Part | None, evaluate: _Part) -> _Part:
-    """Which of a row's two tasks tells its state: the training until it is done, then the evaluation."""
+    """Which of a row's two tasks decides its state: the training until it is done, then the evaluation."""
     if train is not None and train.state != "done":
         return train
     waits = train is not None and evaluate.state == "waiting"
@@ -316,8 +317,8 @@ def _deciding_task(train: _Part | None, evaluate: _Part) -> _Part:
 
 
 def _sum(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) if present else None
 
 
 def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskState]) -> SearchResult:
@@ -328,8 +329,8 @@ def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskS
     return SearchResult(planned=planned, trials=trials)
 
 
-def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, given: TaskState) -> Trial:
-    part = _part(storage, task_id, given)
+def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, state: TaskState) -> Trial:
+    part = _part(storage, task_id, state)
     point, search = _point(storage, planned.id, number), planned.search
     figures = records.figures(part.result)
     if "value" in figures:
@@ -345,7 +346,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
         settings={**fixed, **point},
         figures=figures,
         epochs=records.read_epochs(f"{storage.runs}/{task_id}"),
-        gpu_hours=given.gpu_hours,
+        gpu_hours=state.gpu_hours,
         stopped=stopped if isinstance(stopped, str) else None,
         started=part.started,
         ended=part.ended,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,11 @@ from jobs.storage import Storage, read_json
 from pipeline.report import records, results_csv, significance
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
-from pipeline.report.table import Cell, Column, Table, number, setting
+from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
 
-PLACE = ("group", "run", "architecture", "seed")
+RUN_KEY = ("group", "run", "architecture", "seed")
 FIGURES = (*results_csv.METRICS, "gpu_hours")
+NO_SETTINGS = frozenset({*FIGURES, "id", "git_commit", "state", "cause"})
 BALANCED = "test_balanced_accuracy"
 
 
@@ -53,14 +53,14 @@ class Comparison:
 def _aligned(table: Table) -> str:
     lines = [[column.title for column in table.columns], *([cell.text for cell in row] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = [
+    texts = [
         "  ".join(
             text.rjust(width) if column.number else text.ljust(width)
             for text, width, column in zip(line, widths, table.columns, strict=True)
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([f"{table.title}:", *(f"  {line}" for line in told), ""])
+    return "\n".join([f"{table.title}:", *(f"  {line}" for line in texts), ""])
 
 
 def compare(first: str, second: str, *, language: str = "en") -> Comparison:
@@ -107,17 +107,17 @@ class _Address:
 
 def _side(address: _Address) -> Side:
     lines = address.lines()
-    found = [
+    matching = [
         line
         for line in lines
         if address.run in (line["run"], f"{line['group']}/{line['run']}") and address.seed in (None, line["seed"])
     ]
-    if not found:
-        known = ", ".join(dict.fromkeys(f"{line['group']}/{line['run']}" for line in lines))
-        raise InputError(f"{address.text}: no such run; the report has {known}")
-    if len({line["group"] for line in found}) > 1:
+    if not matching:
+        runs = ", ".join(dict.fromkeys(f"{line['group']}/{line['run']}" for line in lines))
+        raise InputError(f"{address.text}: no such run; the report has {runs}")
+    if len({line["group"] for line in matching}) > 1:
         raise InputError(f"{address.text}: several groups have such a run: give it as GROUP/RUN")
-    return _read_side(address.report, found[0])
+    return _read_side(address.report, matching[0])
 
 
 def _read_side(report: Path, line: Mapping[str, str]) -> Side:
@@ -138,7 +138,7 @@ def _read_side(report: Path, line: Mapping[str, str]) -> Side:
 @lru_cache(maxsize=2)
 def _evaluations(root: Path) -> dict[str, str]:
     """Evaluate tasks by the train task or trial that they judge; read once for all runs of a report."""
-    storage, found = Storage(root), {}
+    storage, evaluations = Storage(root), {}
     for path in sorted(storage.runs.glob("*/evaluation.json")):
         try:
             settings = read_json(path.parent / "task.json")["settings"]
@@ -147,35 +147,29 @@ def _evaluations(root: Path) -> dict[str, str]:
             )
         except (OSError, ValueError, KeyError):
             continue
-        found[judged] = path.parent.name
-    return found
+        evaluations[judged] = path.parent.name
+    return evaluations
 
 
 def _compare_runs(first: Side, second: Side, messages: Messages) -> Comparison:
     sides = (first, second)
-    shown = [name for name in first.line if name not in (*FIGURES, "id", "git_commit", "state", "cause")]
-    shown += [name for name in second.line if name not in first.line and name not in FIGURES]
-    settings = _table(
-        "settings",
-        messages("settings that differ"),
-        messages("setting"),
-        sides,
-        [
-            (Cell(name), *(setting(side.line.get(name) or None) for side in sides))
-            for name in shown
-            if first.line.get(name, "") != second.line.get(name, "")
-        ],
-    )
-    rows: list[tuple[Cell, ...]] = []
+    columns = dict.fromkeys((*first.line, *second.line))
+    settings = [
+        (Cell(name), *(setting(side.line.get(name) or None) for side in sides))
+        for name in columns
+        if name not in NO_SETTINGS and first.line.get(name, "") != second.line.get(name, "")
+    ]
+    metrics = []
     for metric in FIGURES:
-        one, other = (side.figure(metric) for side in sides)
+        one, other = first.figure(metric), second.figure(metric)
         if one != other:
-            gap = None if one is None or other is None else other - one
-            rows.append((Cell(messages.name(metric)), number(one, 4), number(other, 4), number(gap, 4, sign=True)))
-    metrics = _table(
-        "metrics", messages("metrics that differ"), messages("metric"), sides, rows, messages("difference")
+            metrics.append((Cell(messages.name(metric)), *_figures(one, other)))
+    names = (first.name, second.name)
+    tables = (
+        _table(messages("settings that differ"), (messages("setting"), *names), settings),
+        _table(messages("metrics that differ"), (messages("metric"), *names, messages("difference")), metrics),
     )
-    return Comparison(tables=(settings, metrics), sentences=_verdicts(first, second, messages))
+    return Comparison(tables=tables, sentences=_verdicts(first, second, messages))
 
 
 def _verdicts(first: Side, second: Side, messages: Messages) -> tuple[str, ...]:
@@ -183,11 +177,10 @@ def _verdicts(first: Side, second: Side, messages: Messages) -> tuple[str, ...]:
     p = chance(first, second)
     if one is None or other is None or p is None:
         return ()
-    lead, back = (first, second) if one >= other else (second, first)
-    told = messages(
-        "ahead", first=lead.name, second=back.name, difference=f"{abs(one - other):.4f}", verdict=verdict(p, messages)
-    )
-    return (told,)
+    ahead, behind = (first, second) if one >= other else (second, first)
+    difference = f"{abs(one - other):.4f}"
+    text = verdict(p, messages)
+    return (messages("ahead", first=ahead.name, second=behind.name, difference=difference, verdict=text),)
 
 
 def chance(first: Side, second: Side) -> float | None:
@@ -204,62 +197,63 @@ def chance(first: Side, second: Side) -> float | None:
 def _compare_reports(first: _Address, second: _Address, messages: Messages) -> Comparison:
     """Runs that both have, by group, name and seed; and those that only one has."""
     one, other = (
-        {tuple(line[name] for name in PLACE): line for line in address.lines()} for address in (first, second)
+        {tuple(line[name] for name in RUN_KEY): line for line in address.lines()} for address in (first, second)
     )
-    rows: list[tuple[Cell, ...]] = []
-    for place in one:
-        if place not in other:
-            continue
-        sides = [_read_side(address.report, lines[place]) for address, lines in ((first, one), (second, other))]
-        figures = [side.figure(BALANCED) for side in sides]
-        if sides[0].line.get("id") == sides[1].line.get("id") and figures[0] == figures[1]:
-            continue
-        changed = [name for name in one[place] if _differs(name, one[place], other[place])]
-        gap = figures[1] - figures[0] if figures[0] is not None and figures[1] is not None else None
-        p = chance(*sides) if gap is not None else None
-        rows.append(
-            (
-                Cell(sides[0].name),
-                Cell(", ".join(changed) or messages("no difference")),
-                number(figures[0], 4),
-                number(figures[1], 4),
-                number(gap, 4, sign=True),
-                Cell(verdict(p, messages) if p is not None else "–"),
-            )
-        )
-    titles = (messages("run"), messages("settings that differ"), first.text, second.text)
-    table = Table(
-        name="runs",
-        group="",
-        title=messages(BALANCED),
-        columns=tuple(
-            Column(key=title, title=title, number=place in (2, 3, 4))
-            for place, title in enumerate((*titles, messages("difference"), messages("verdict")))
-        ),
-        rows=tuple(rows),
+    rows = [
+        row
+        for key in one
+        if key in other and (row := _compare_lines(first.report, one[key], second.report, other[key], messages))
+    ]
+    titles = (
+        messages("run"),
+        messages("settings that differ"),
+        first.text,
+        second.text,
+        messages("difference"),
+        messages("verdict"),
     )
-    alone = [messages("only in", report=first.text, runs=_names(one, other)) if set(one) - set(other) else ""]
-    alone += [messages("only in", report=second.text, runs=_names(other, one)) if set(other) - set(one) else ""]
-    return Comparison(tables=(table,), sentences=tuple(sentence for sentence in alone if sentence))
+    table = _table(messages(BALANCED), titles, rows, numbers=range(2, 5))
+    alone = ((first, _names(one, other)), (second, _names(other, one)))
+    sentences = tuple(messages("only in", report=address.text, runs=runs) for address, runs in alone if runs)
+    return Comparison(tables=(table,), sentences=sentences)
 
 
-def _differs(name: str, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    plain = name not in (*FIGURES, *PLACE, "id", "git_commit", "state", "cause")
-    return plain and one.get(name, "") != other.get(name, "")
+def _compare_lines(
+    report: Path, line: Mapping[str, str], other_report: Path, other_line: Mapping[str, str], messages: Messages
+) -> tuple[Cell, ...] | None:
+    """One run in two reports; None where it is the same task with the same score."""
+    first, second = _read_side(report, line), _read_side(other_report, other_line)
+    one, other = first.figure(BALANCED), second.figure(BALANCED)
+    if line.get("id") == other_line.get("id") and one == other:
+        return None
+    changed = [
+        name for name in line if name not in (*NO_SETTINGS, *RUN_KEY) and line.get(name, "") != other_line.get(name, "")
+    ]
+    p = chance(first, second) if one is not None and other is not None else None
+    return (
+        Cell(first.name),
+        Cell(", ".join(changed) or messages("no difference")),
+        *_figures(one, other),
+        Cell(verdict(p, messages) if p is not None else NOTHING),
+    )
 
 
-def _names(one: Mapping[tuple[str, ...], Any], other: Mapping[tuple[str, ...], Any]) -> str:
-    return ", ".join(dict.fromkeys(f"{place[0]}/{place[1]}" for place in one if place not in other))
+def _figures(one: float | None, other: float | None) -> tuple[Cell, Cell, Cell]:
+    """Both, and by how much the second is above the first."""
+    gap = None if one is None or other is None else other - one
+    return number(one, 4), number(other, 4), number(gap, 4, sign=True)
+
+
+def _names(one: Iterable[tuple[str, ...]], other: Container[tuple[str, ...]]) -> str:
+    return ", ".join(dict.fromkeys(f"{key[0]}/{key[1]}" for key in one if key not in other))
 
 
 def _table(
-    name: str,
-    title: str,
-    what: str,
-    sides: tuple[Side, Side],
-    rows: list[tuple[Cell, ...]],
-    *more: str,
+    title: str, headings: Sequence[str], rows: Iterable[tuple[Cell, ...]], numbers: Container[int] | None = None
 ) -> Table:
-    heads = (what, sides[0].name, sides[1].name, *more)
-    columns = tuple(Column(key=str(place), title=head, number=place > 0) for place, head in enumerate(heads))
-    return Table(name=name, group="", title=title, columns=columns, rows=tuple(rows))
+    """A table whose columns hold numbers, where nothing else is said all but the first."""
+    right = range(1, len(headings)) if numbers is None else numbers
+    columns = tuple(
+        Column(key=str(position), title=heading, number=position in right) for position, heading in enumerate(headings)
+    )
+    return Table(name="", group="", title=title, columns=columns, rows=tuple(rows))

@@ -86,7 +86,7 @@ def completion_line(collected: Collected, messages: Messages) -> str:
     total, missing = len(collected.results), collected.missing()
     if not missing:
         return messages("all done", total=total)
-    return messages("missing rows", missing=missing, total=total, told=reasons_text(collected.results, messages))
+    return messages("missing rows", missing=missing, total=total, reasons=reasons_text(collected.results, messages))
 
 
 # A report's folder: derived files, each replaced whole and only when its bytes changed.

@@ -39,8 +39,8 @@ class Entry:
     def values(self, metric: str) -> list[float]:
         """The finished seeds' values of a metric; a seed that lacks it is not in the list."""
         if metric not in self._values:
-            found = (result.figures.get(metric) for result in self.results if result.done)
-            self._values[metric] = [float(value) for value in found if value is not None]
+            figures = (result.figures.get(metric) for result in self.results if result.done)
+            self._values[metric] = [float(value) for value in figures if value is not None]
         return self._values[metric]
 
     def mean(self, metric: str) -> float | None:
@@ -58,8 +58,8 @@ class Entry:
         return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
     def gpu_hours(self) -> float | None:
-        known = [result.gpu_hours for result in self.results if result.gpu_hours is not None]
-        return math.fsum(known) if known else None
+        hours = [result.gpu_hours for result in self.results if result.gpu_hours is not None]
+        return math.fsum(hours) if hours else None
 
     def reference(self, metric: str) -> float | None:
         return self.first.row.reference.get(metric)

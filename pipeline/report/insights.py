@@ -1,4 +1,4 @@
-"""What a reader should notice, computed and worded with its numbers."""
+"""Observations: sentences on what a reader should notice, each with its numbers."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _best_of(group: Group, messages: Messages) -> str | None:
 def _winners(entries: Sequence[Entry], collected: Collected, messages: Messages) -> list[str]:
     """The best run of each architecture, chosen on validation, and how far apart the architectures are on test."""
     names = dict.fromkeys(entry.architecture for entry in entries)
-    found = [best([entry for entry in entries if entry.architecture == name], VALIDATION) for name in names]
+    best_ones = [best([entry for entry in entries if entry.architecture == name], VALIDATION) for name in names]
     winners = sorted(
-        (winner for winner in found if winner is not None and winner.mean(TEST) is not None),
+        (winner for winner in best_ones if winner is not None and winner.mean(TEST) is not None),
         key=lambda entry: (-(entry.mean(VALIDATION) or 0.0), entry.position),
     )
     sentences = [
@@ -101,8 +101,8 @@ def _ahead(first: Entry, second: Entry, collected: Collected, messages: Messages
 
 def verdict(p: float, messages: Messages) -> str:
     """``more than chance, p < 0.001`` or not."""
-    told = "< 0.001" if p < 0.001 else f"= {p:.3f}"
-    return messages("more than chance" if p <= ALPHA else "not more than chance", p=told)
+    p_text = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return messages("more than chance" if p <= ALPHA else "not more than chance", p=p_text)
 
 
 def _against_linear(groups: Iterable[Group], collected: Collected, messages: Messages) -> list[str]:
@@ -120,9 +120,9 @@ def _against_linear(groups: Iterable[Group], collected: Collected, messages: Mes
         if not behind:
             sentences.append(messages("all beat linear", linear=_text(bar)))
         for entry in behind:
-            told = verdict(compare(collected, linear, entry, "test"), messages)
+            test = verdict(compare(collected, linear, entry, "test"), messages)
             score = _text(entry.mean(TEST))
-            sentences.append(messages("loses to linear", run=entry.label, score=score, linear=_text(bar), verdict=told))
+            sentences.append(messages("loses to linear", run=entry.label, score=score, linear=_text(bar), verdict=test))
     return sentences
 
 
@@ -137,8 +137,8 @@ def _stopped(entries: Iterable[Entry], collected: Collected, messages: Messages)
                 sentences.append(
                     messages(key, run=_name(entry, result, messages), epochs=_epochs(result, messages), message=message)
                 )
-            elif (told := _at_chance(entry, result, collected, messages)) is not None:
-                sentences.append(told)
+            elif (sentence := _at_chance(entry, result, collected, messages)) is not None:
+                sentences.append(sentence)
     return sentences
 
 
@@ -186,7 +186,7 @@ def _overfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
 
 
 def _underfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
-    found: list[tuple[float, str]] = []
+    sentences: list[tuple[float, str]] = []
     for entry in entries:
         for result in entry.results[:1]:
             scores = _curve(result, VALIDATION)
@@ -194,12 +194,12 @@ def _underfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
                 continue
             gain = scores[-1] - scores[-2]
             if gain > STILL_LEARNING and scores[-1] == max(scores):
-                told = messages(
+                sentence = messages(
                     "underfits", run=_name(entry, result, messages), gain=_text(gain), last=_text(scores[-1])
                 )
-                found.append((gain, told))
+                sentences.append((gain, sentence))
     # The one that would have gained most by going on comes first.
-    return [told for _, told in sorted(found, key=lambda item: -item[0])]
+    return [sentence for _, sentence in sorted(sentences, key=lambda item: -item[0])]
 
 
 def _validation_against_test(entries: Iterable[Entry], messages: Messages) -> list[str]:
@@ -229,17 +229,17 @@ def _unreliable(groups: Iterable[Group], collected: Collected, messages: Message
     sentences = []
     for group in groups:
         entry = best(group.entries, VALIDATION)
-        found = collected.predictions(entry.done[0], "test") if entry else None
-        if entry is None or found is None:
+        predictions = collected.predictions(entry.done[0], "test") if entry else None
+        if entry is None or predictions is None:
             continue
-        doubtful = found.reliable == 0
+        doubtful = predictions.reliable == 0
         if not doubtful.any() or doubtful.all():
             continue
-        right = found.predicted == found.label
+        right = predictions.predicted == predictions.label
         if not _hurts(right[doubtful], right[~doubtful]):
             continue
         classes = collected.classes(entry.done[0])
-        hurt = np.bincount(found.label[doubtful & ~right], minlength=len(classes))
+        hurt = np.bincount(predictions.label[doubtful & ~right], minlength=len(classes))
         sentences.append(
             messages(
                 "unreliable",

@@ -25,7 +25,7 @@ from pipeline.plan import Row
 
 LOG_TAIL_BYTES = 8_192
 BLOCK_BYTES = 65_536
-Place = tuple[str, str, int]
+RunKey = tuple[str, str, int]  # group, run, seed; of a search, its name alone
 
 
 # Reading what tasks left on storage, thousands at a time and while others are still writing.
@@ -119,19 +119,19 @@ def _epochs_by_line(text: bytes) -> dict[int, dict[str, Any]]:
     return epochs
 
 
-def read_evaluation(folder: str, known: ClassCache | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:
+def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:
     """The categories and each split's recall, or None; raises ValueError when the file is not as it should be.
 
-    ``known`` remembers the categories between the evaluations of one data set.
+    ``cache`` remembers the categories between the evaluations of one data set.
     """
     text = read_bytes(f"{folder}/evaluation.json")
     if text is None:
         return None
-    known = known or ClassCache()
+    cache = cache or ClassCache()
     try:
-        classes, document = _with_classes(text, known)
+        classes, document = _with_classes(text, cache)
         splits = {
-            name: Split(recall=_recall(figures["recall"]), support=known.support(name, figures["support"]))
+            name: Split(recall=_recall(figures["recall"]), support=cache.support(name, figures["support"]))
             for name, figures in document.items()
             if isinstance(figures, dict) and "recall" in figures
         }
@@ -160,21 +160,21 @@ class ClassCache:
 
     def support(self, split: str, values: list[int]) -> np.ndarray:
         """These numbers as an array, the same one as long as they are the same."""
-        seen = self._supports.get(split)
-        if seen is None or seen[0] != values:
-            seen = self._supports[split] = values, np.array(values, dtype=np.int64)
-        return seen[1]
+        cached = self._supports.get(split)
+        if cached is None or cached[0] != values:
+            cached = self._supports[split] = values, np.array(values, dtype=np.int64)
+        return cached[1]
 
 
-def _with_classes(text: bytes, known: ClassCache) -> tuple[tuple[str, ...], dict[str, Any]]:
-    if known.head and text.startswith(known.head):
-        return known.classes, orjson.loads(b"{" + text[len(known.head) :])
+def _with_classes(text: bytes, cache: ClassCache) -> tuple[tuple[str, ...], dict[str, Any]]:
+    if cache.head and text.startswith(cache.head):
+        return cache.classes, orjson.loads(b"{" + text[len(cache.head) :])
     document = orjson.loads(text)
     classes = tuple(document["classes"])
     # Keys are written in order, so the categories come first; a file that is otherwise is read whole.
     end = text.find(b"],") + 2
     if end > 1 and _is_head(text[:end], classes):
-        known.head, known.classes = text[:end], classes
+        cache.head, cache.classes = text[:end], classes
     return classes, document
 
 
@@ -236,12 +236,12 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 # Keys of the manifest's ``data`` that tell runs apart: shown as if they were hyperparameters.
 
 
-def place(row: Row) -> Place:
+def run_key(row: Row) -> RunKey:
     """Where a row's keys are found in ``data_settings``."""
     return (row.group, "", 0) if row.search else (row.group, row.run, row.seed)
 
 
-def data_settings(manifest: Manifest) -> dict[Place, dict[str, Any]]:
+def data_settings(manifest: Manifest) -> dict[RunKey, dict[str, Any]]:
     """Keys of ``data`` that differ between runs, and always the language, by (group, run, seed)."""
     flat = {(run.group, run.name, run.seed): run.data for run in manifest.runs}
     for search in manifest.searches:
@@ -259,7 +259,7 @@ def data_settings(manifest: Manifest) -> dict[Place, dict[str, Any]]:
     varying = [name for name in names if any(section.get(name) != first.get(name) for section in distinct.values())]
     if "language" not in varying and first.get("language") is not None:
         varying.append("language")
-    return {place: {name: sections[id(data)].get(name) for name in varying} for place, data in flat.items()}
+    return {key: {name: sections[id(data)].get(name) for name in varying} for key, data in flat.items()}
 
 
 def _flatten(section: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:

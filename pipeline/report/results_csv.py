@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.report.collect import Collected
 
-PLACE = ("group", "run", "architecture", "seed", "id", "state", "cause")
+IDENTITY = ("group", "run", "architecture", "seed", "id", "state", "cause")
 PUBLISHED = (  # the order in which the published tables name them; others follow
     "hidden_layers",
     "dropout",
@@ -60,14 +60,14 @@ def hyperparameters(collected: Collected) -> tuple[str, ...]:
 def columns(collected: Collected) -> dict[str, list[Any]]:
     """Every column with a Python value per row, None where there is none."""
     results = collected.results
-    found: dict[str, list[Any]] = {name: [getattr(result.row, name) for result in results] for name in PLACE[:4]}
-    found |= {name: [getattr(result, name) for result in results] for name in PLACE[4:]}
+    table: dict[str, list[Any]] = {name: [getattr(result.row, name) for result in results] for name in IDENTITY[:4]}
+    table |= {name: [getattr(result, name) for result in results] for name in IDENTITY[4:]}
     for name in hyperparameters(collected):
-        found[name] = [result.settings.get(name) for result in results]
+        table[name] = [result.settings.get(name) for result in results]
     for name in METRICS:
         values = [result.figures.get(name) for result in results]
-        found[name] = [None if value is None else int(value) for value in values] if name in WHOLE else values
-    return found | {name: [getattr(result, name) for result in results] for name in COST}
+        table[name] = [None if value is None else int(value) for value in values] if name in WHOLE else values
+    return table | {name: [getattr(result, name) for result in results] for name in COST}
 
 
 def as_csv(table: Mapping[str, list[Any]]) -> bytes:

@@ -13,15 +13,15 @@ from pipeline.report.collect import SearchResult, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class SearchProgress:
     """The epochs of all trials, failed ones included, in the order in which they ended.
 
-    ``best`` holds (epochs spent, best value so far) from the first value on; ``ends`` says, by a trial's number,
-    how many epochs had been spent when its last one ended.
+    ``best`` holds (epochs spent, best value so far) from the first value on; ``ended_after`` says, by a trial's
+    number, how many epochs had been spent when its last one ended.
     """
 
     best: tuple[tuple[int, float], ...]
-    ends: Mapping[int, int]
+    ended_after: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +45,22 @@ def by_score(search: SearchResult) -> list[Trial]:
 
 def axes(search: SearchResult) -> list[Axis]:
     """The settings that are searched, those inside conditional choices too, in the order of the space."""
-    found: dict[str, list[Any]] = {}
+    by_name: dict[str, list[Any]] = {}
     for name, spec in _specs(search.planned.search.space):
-        found.setdefault(name, []).append(spec)
-    return [_axis(name, specs) for name, specs in found.items()]
+        by_name.setdefault(name, []).append(spec)
+    return [_axis(name, specs) for name, specs in by_name.items()]
 
 
-def spent(search: SearchResult) -> Spent:
-    """What the search's epochs came to, one after the other."""
+def search_progress(search: SearchResult) -> SearchProgress:
+    """What the search had reached after each epoch of any trial."""
     metric = search.planned.search.metric
     lines = [(trial.number, line) for trial in search.trials for line in trial.epochs]
     lines.sort(key=lambda pair: float(pair[1].get("ended", 0.0)))
     values = [value if _is_finite(value := line.get(metric)) else None for _, line in lines]
     best = enumerate(best_so_far(metric, values), start=1)
-    return Spent(
+    return SearchProgress(
         best=tuple((count, value) for count, value in best if value is not None),
-        ends={number: count for count, (number, _) in enumerate(lines, start=1)},
+        ended_after={number: count for count, (number, _) in enumerate(lines, start=1)},
     )
 
 

@@ -28,9 +28,10 @@ def paired_p(first: np.ndarray, second: np.ndarray, label: np.ndarray) -> float:
     """Whether two runs' balanced accuracies on the same titles differ by more than chance: a two-sided p value.
 
     ``first`` and ``second`` (N,) say how often each title was answered rightly (0 or 1, or a share over seeds).
-    A permutation test: under the null hypothesis the two runs' answers to a title could be swapped, so each
-    title's difference, weighted by 1 / (categories x titles of its category), keeps its size and loses its sign.
-    With many comparable differences the sum is normal with a known variance; else 5,000 seeded sign patterns.
+    A paired permutation test (Fisher 1935; Good 2005, Permutation, Parametric, and Bootstrap Tests of Hypotheses):
+    under the null hypothesis the two runs' answers to a title could be swapped, so each title's difference, weighted
+    by 1 / (categories x titles of its category), keeps its size and has either sign with equal probability. The sum
+    of the differences is that of the balanced accuracies. About 2 ms for 100,000 titles.
     """
     counts = np.bincount(label)
     weights = 1.0 / (np.count_nonzero(counts) * counts[label])
@@ -39,13 +40,18 @@ def paired_p(first: np.ndarray, second: np.ndarray, label: np.ndarray) -> float:
     if parts.size == 0:
         return 1.0
     observed, variance = abs(parts.sum()), float((parts**2).sum())
+    # Many differences of which none dominates: their sum is normal (Lindeberg), with the sum of squares as variance.
+    # A category of few titles weighs so much that it may dominate: then the signs are drawn.
     if parts.size >= 100 and (parts**2).max() <= 0.05 * variance:
         return math.erfc(observed / math.sqrt(2 * variance))
     return _flipped_p(parts, float(observed))
 
 
 def _flipped_p(parts: np.ndarray, observed: float) -> float:
-    """The signs of the heaviest differences are drawn; the sum of many light ones is normal whatever theirs are."""
+    """The same by ``FLIPS`` seeded sign patterns, in about 3 ms; the standard error of a p value of 0.05 is 0.003.
+
+    Only the heaviest differences need their signs drawn; the sum of many light ones is normal whatever theirs are.
+    """
     order = np.argsort(-np.abs(parts), kind="stable")
     heavy, light = parts[order[:HEAVY]], parts[order[HEAVY:]]
     if light.size < HEAVY:
@@ -54,15 +60,17 @@ def _flipped_p(parts: np.ndarray, observed: float) -> float:
     signs = random.integers(0, 2, size=(FLIPS, heavy.size), dtype=np.int8) * np.int8(2) - np.int8(1)
     sums = signs @ heavy
     if light.size == 0:
+        # The observed pattern counts as one of those drawn, so p is never 0 (Phipson and Smyth 2010).
         extreme = np.count_nonzero(np.abs(sums) >= observed * (1 - 1e-9))
         return (int(extreme) + 1) / (FLIPS + 1)
     scale = math.sqrt(2 * float((light**2).sum()))
+    # Given the heavy signs, the chance that the light ones carry the sum past the observed one, on either side.
     tails = ((observed - np.concatenate([sums, -sums])) / scale).tolist()
     return math.fsum(math.erfc(tail) for tail in tails) / (2 * FLIPS)
 
 
 def unpaired_p(first: Split, second: Split) -> float:
-    """The same question for two test sets of different titles: the difference of two independent bootstraps."""
+    """The same question where the titles differ: a z test on the difference, with both splits' bootstrap variances."""
     difference = abs(balanced_accuracy(first) - balanced_accuracy(second))
     variance = bootstrap_variance(first) + bootstrap_variance(second)
     if variance <= 0:
@@ -74,7 +82,8 @@ def greatest_p(difference: np.ndarray, first: np.ndarray, second: np.ndarray, su
     """An upper bound of ``paired_p`` from recalls alone: (R,) for differences (R,) and recalls (R, C) and (C,).
 
     Two runs can disagree on a category's titles at most as often as they err on them together, so the variance
-    of the test has a bound that needs no predictions: a run that is far behind is known to be so at once.
+    of the test has a bound that needs no predictions. In a group of thousands most runs are far behind the best:
+    the bound settles those at once, and only the others' predictions are read, a file each.
     """
     there = support > 0
     wrong = (2 - np.nan_to_num(first)[:, there] - np.nan_to_num(second)[there]) * support[there]
@@ -87,7 +96,11 @@ def greatest_p(difference: np.ndarray, first: np.ndarray, second: np.ndarray, su
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P values corrected for their number (Holm 1979), in the order given."""
+    """P values corrected for their number, in the order given: Holm, Scandinavian Journal of Statistics 6, 1979.
+
+    The smallest is multiplied by their number, the next by one less, and so on; none falls below a smaller one's.
+    As safe as Bonferroni's correction, without any assumption on how the tests depend, and never weaker.
+    """
     order = sorted(range(len(values)), key=lambda position: values[position])
     corrected = [0.0] * len(values)
     highest = 0.0
@@ -137,33 +150,32 @@ def _bounds(collected: Collected, top: Entry, others: Iterable[Entry], split: st
     """Upper bounds of the p values from recalls alone; 1 where the titles are not the same."""
     bounds = {entry.position: 1.0 for entry in others}
     mine = recall(collected, top, split)
-    theirs = {
-        entry.position: found
-        for entry in others
-        if entry.first.row.dataset == top.first.row.dataset and (found := recall(collected, entry, split)) is not None
-    }
-    if mine is None or not theirs:
+    if mine is None:
         return bounds
-    same = {position: found for position, found in theirs.items() if np.array_equal(found.support, mine.support)}
+    same: dict[int, np.ndarray] = {}
+    for entry in others:
+        theirs = recall(collected, entry, split) if entry.first.row.dataset == top.first.row.dataset else None
+        if theirs is not None and np.array_equal(theirs.support, mine.support):
+            same[entry.position] = theirs.recall
     if not same:
         return bounds
-    rows = np.stack([found.recall for found in same.values()])
-    gaps = np.nanmean(mine.recall) - np.nanmean(rows, axis=1)
+    rows = np.stack(list(same.values()))
+    gaps = balanced_accuracy(mine) - np.nanmean(rows, axis=1)
     values = greatest_p(gaps, rows, mine.recall, mine.support)
     return bounds | {position: float(value) for position, value in zip(same, values, strict=True)}
 
 
 def recall(collected: Collected, entry: Entry, split: str) -> Split | None:
     """An entry's mean recall over its finished seeds."""
-    found = [evaluation[split] for result in entry.done if split in (evaluation := collected.evaluation(result))]
-    if not found:
+    splits = [evaluation[split] for result in entry.done if split in (evaluation := collected.evaluation(result))]
+    if not splits:
         return None
-    if len(found) == 1:
-        return found[0]
-    if any(len(one.recall) != len(found[0].recall) for one in found):
+    if len(splits) == 1:
+        return splits[0]
+    if any(len(one.recall) != len(splits[0].recall) for one in splits):
         return None
-    mean = sum(one.recall for one in found) / len(found)
-    return Split(recall=np.asarray(mean), support=found[0].support)
+    mean = sum(one.recall for one in splits) / len(splits)
+    return Split(recall=np.asarray(mean), support=splits[0].support)
 
 
 def compare(collected: Collected, first: Entry, second: Entry, split: str) -> float:

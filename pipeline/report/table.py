@@ -66,12 +66,12 @@ _LATEX_ESCAPES = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown; ``value`` is what it is sorted by, ``entry`` the run's position where it names one."""
+    """What is shown; ``value`` is what it is sorted by, ``position`` that of the run that it names, if any."""
 
     text: str
     value: float | None = None
     bold: bool = False
-    entry: int | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ def collapse_constant_columns(
     For settings ``alone`` is given, the ones that always deserve a column: any other is equal when it is so in all
     rows that have it, and in a table of one row only the columns ``alone`` stay.
     """
-    kept, told = [], []
+    kept, constant = [], []
     fixed = set(keep)
     for position, column in enumerate(table.columns):
         texts = {row[position].text for row in table.rows}
@@ -160,15 +160,15 @@ def collapse_constant_columns(
         elif not texts:
             continue
         elif len(texts) == 1 and single:
-            told.append(f"{column.title} {texts.pop()}")
+            constant.append(f"{column.title} {texts.pop()}")
         else:
             kept.append(position)
-    said = f"{heading}: {'; '.join(told)}." if told else ""
+    sentence = f"{heading}: {'; '.join(constant)}." if constant else ""
     return replace(
         table,
         columns=tuple(table.columns[position] for position in kept),
         rows=tuple(tuple(row[position] for position in kept) for row in table.rows),
-        caption=" ".join(part for part in (table.caption, said) if part),
+        caption=" ".join(part for part in (table.caption, sentence) if part),
     )
 
 
@@ -224,7 +224,7 @@ def escape_markdown(text: str) -> str:
 
 
 def to_html(table: Table, *, links: Mapping[int, str] | None = None) -> str:
-    """The table; ``links`` are addresses by entry, for cells that name a run."""
+    """The table; ``links`` are addresses by position, for cells that name a run."""
     head = "".join(
         f'<th scope="col"{_class(column.number)} data-key="{escape(column.key)}">{_title(column.title)}</th>'
         for column in table.columns
@@ -243,8 +243,8 @@ def _cells(table: Table, row: tuple[Cell, ...], links: Mapping[int, str]) -> lis
         text = escape(cell.text)
         if cell.bold:
             text = f"<strong>{text}</strong>"
-        if cell.entry is not None and cell.entry in links:
-            text = f'<a href="{escape(links[cell.entry])}">{text}</a>'
+        if cell.position is not None and cell.position in links:
+            text = f'<a href="{escape(links[cell.position])}">{text}</a>'
         value = "" if cell.value is None else f' data-value="{cell.value:.9g}"'
         tag = 'th scope="row"' if position == 0 else "td"
         cells.append(f"<{tag}{_class(column.number)}{value}>{text}</{tag[:2]}>")
@@ -275,13 +275,13 @@ def to_latex(table: Table) -> str:
     size, longest = next(
         (fit for fit in LATEX_SIZES if _width_pt(table, headings, fit) <= LATEX_PAGE_PT), LATEX_SIZES[-1]
     )
-    kinds = "".join(_kind(table, place, size, longest) for place in range(len(table.columns)))
-    said = " ".join(part for part in (f"{table.title}.", table.caption, *table.notes) if part)
+    kinds = "".join(_kind(table, position, size, longest) for position in range(len(table.columns)))
+    caption = " ".join(part for part in (f"{table.title}.", table.caption, *table.notes) if part)
     lines = [
         "% needs \\usepackage{array,booktabs,longtable,amssymb}",
         f"\\begingroup\\{size}\\setlength{{\\tabcolsep}}{{{LATEX_GAP_PT / 2:g}pt}}",
         f"\\begin{{longtable}}{{@{{}}{kinds}@{{}}}}",
-        f"\\caption{{{escape_latex(said)}}}\\\\",
+        f"\\caption{{{escape_latex(caption)}}}\\\\",
         "\\toprule",
         f"{' & '.join(map(_heading, headings))} \\\\",
         *("\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"),
@@ -296,20 +296,20 @@ def _width_pt(table: Table, headings: Sequence[Sequence[str]], fit: tuple[str, i
     """How wide a table is about: every column as its longest text, long ones wrapped."""
     size, longest = fit
     widths = []
-    for place, (column, heading) in enumerate(zip(table.columns, headings, strict=True)):
-        cells = _characters(table, place)
+    for position, (column, heading) in enumerate(zip(table.columns, headings, strict=True)):
+        cells = _characters(table, position)
         widths.append(max(*map(len, heading), 0, cells if column.number else min(cells, longest)))
     return LATEX_CHARACTER_PT[size] * sum(widths) + LATEX_GAP_PT * (len(widths) - 1)
 
 
-def _characters(table: Table, place: int) -> int:
-    return max((len(row[place].text) for row in table.rows), default=0)
+def _characters(table: Table, position: int) -> int:
+    return max((len(row[position].text) for row in table.rows), default=0)
 
 
-def _kind(table: Table, place: int, size: str, longest: int) -> str:
-    if table.columns[place].number:
+def _kind(table: Table, position: int, size: str, longest: int) -> str:
+    if table.columns[position].number:
         return "r"
-    if _characters(table, place) <= longest:
+    if _characters(table, position) <= longest:
         return "l"
     return f">{{\\raggedright\\arraybackslash}}p{{{longest * LATEX_CHARACTER_PT[size]:.0f}pt}}"
 

@@ -1,4 +1,4 @@
-"""Where arrays are run; one file each, found by its name, all under the same contract tests."""
+"""Where arrays run: one file for each executor, found by its name, all under the same contract tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Protocol, cast
 
 from slurm.array import Array, Site, Submitted
 from slurm.errors import UnknownExecutorError
-from slurm.output import Sent
-from slurm.query import JobState
+from slurm.job_state import JobIdentity, JobState
 
 
 class Executor(Protocol):
@@ -20,7 +19,7 @@ class Executor(Protocol):
     def submit(self, array: Array) -> Submitted:
         """Queue an array and return at once. Raises SubmitError when nothing of it could be queued."""
 
-    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         """Where each of these elements stands; ``sent`` is how each was submitted: another's job is never ours."""
 
     def cancel(self, ids: Iterable[str]) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from slurm.array import Array, Site, Submitted
 from slurm.element import AGAIN, OK
 from slurm.executors.recording import RecordedStates
-from slurm.output import Sent
-from slurm.query import DONE, FAILED, RUNNING, WAITING, JobState
+from slurm.job_state import DONE, FAILED, RUNNING, WAITING, JobIdentity, JobState
 
 
 @dataclass(slots=True)
@@ -29,26 +28,26 @@ class Inline:
 
     def submit(self, array: Array) -> Submitted:
         ids = self._states.add(array)
-        for id_, paths in zip(ids, array.elements, strict=True):
-            if not self._stopped and not array.held and self._states.ready(array, ids.index(id_)):
+        for index, (id_, paths) in enumerate(zip(ids, array.elements, strict=True)):
+            if not self._stopped and not array.held and self._states.ready(array, index):
                 with _environment(array.environment):
                     self._run(id_, paths)
         return Submitted(ids=ids)
 
     def _run(self, id_: str, paths: tuple[Path, ...]) -> None:
         began = time.time()
-        self._states.set(id_, state=RUNNING, said="RUNNING", started=began)
+        self._states.set(id_, state=RUNNING, started=began)
         codes = [self.entry(path) for path in paths]
         ended = {"ended": time.time(), "elapsed_s": time.time() - began}
         if AGAIN in codes:
             self._stopped = True
-            self._states.set(id_, state=WAITING, said="PENDING", reason="saved and stopped; submit again to go on")
+            self._states.set(id_, state=WAITING, reason="saved and stopped; submit again to go on")
         elif all(code == OK for code in codes):
-            self._states.set(id_, state=DONE, said="COMPLETED", exit_code=0, **ended)
+            self._states.set(id_, state=DONE, exit_code=0, **ended)
         else:
-            self._states.set(id_, state=FAILED, said="FAILED", cause="error", exit_code=max(codes), **ended)
+            self._states.set(id_, state=FAILED, cause="error", exit_code=max(codes), **ended)
 
-    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         del sent
         return self._states.of(ids)
 
@@ -63,8 +62,7 @@ class Inline:
 
     def scripts(self, array: Array) -> tuple[str, ...]:
         """The commands that do the same in a process of their own, one a line for each path."""
-        lines = [" ".join([*array.command, str(path)]) for paths in array.elements for path in paths]
-        return ("\n".join(lines) + "\n",)
+        return (array.command_lines,)
 
 
 @contextmanager

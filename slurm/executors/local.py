@@ -1,17 +1,46 @@
 """Processes on this machine, looked after by a detached supervisor: the caller may end, or its terminal close."""
 
+# The protocol between those who submit and the supervisor, whole. One folder for one machine and one user: what is in
+# it is run as that user, so nobody else may write there, and what another made is refused. Others may read it, to see
+# where elements stand.
+#
+# - A submitter, holding queue.lock, adds arrays/<n>.json, or orders/<id>.json (cancel, hold, release; each is carried
+#   out once and removed), and starts a supervisor if none holds supervisor.lock.
+# - The supervisor (slurm.local_supervisor) alone writes states.json, with the process id of what runs, and runs the
+#   elements until nothing is left. It ends holding queue.lock, so that no array is overlooked.
+# - The supervisor inherits supervisor.lock with the open file: there is no moment in which nobody holds it. Whoever
+#   asks whether there is a supervisor holds it, too, shared and for a moment, hence ``_lock_soon``.
+# - One that was killed leaves its elements running. The next one, started by the next submission or order, takes over
+#   by states.json: what waited still waits, what runs is watched by its process id and is gone, not done, when that
+#   ends, since nobody saw its exit status. Until then a reader shows what waits as gone.
+# - What ended a week ago is forgotten, but for the newest array: its number must not be given a second time.
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from slurm.array import Array, Site, Submitted
-from slurm.job_ids import base, index
-from slurm.local_queue import LocalQueue
-from slurm.output import Sent
-from slurm.query import GONE, RUNNING, WAITING, JobState
+from pydantic import TypeAdapter
+
+from slurm.array import Array, Site, Submitted, array_id, element_index
+from slurm.commands import scrubbed
+from slurm.element import PROGRESS_FILES
+from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
+from slurm.owned import READABLE, check_own, open_plain, own_folder, read_own
+
+LOCK_TRIES, LOCK_PAUSE_S = 3, 0.01
+_ARRAY = TypeAdapter(Array)
+_STATE_FIELDS = tuple(field.name for field in fields(JobState))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +55,27 @@ class LocalProcesses:
 
     def submit(self, array: Array) -> Submitted:
         number = self._queue.add(array)
-        return Submitted(ids=tuple(f"{number}_{place}" for place in range(len(array.elements))))
+        return Submitted(ids=tuple(f"{number}_{index}" for index in range(len(array.elements))))
 
-    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         del sent
         asked = list(dict.fromkeys(ids))
         if not asked or not (self.folder / "arrays").exists():
             return {id_: _gone(id_) for id_ in asked}
         queue = self._queue
-        # Looked at before the states are read: a supervisor writes the last of them before it ends.
+        # Asked before the states are read: a supervisor writes the last of them before it ends.
         supervised = queue.supervised()
-        known = queue.states()
+        states, pids = queue.states()
         arrays = set(queue.numbers())
-        return {id_: _state(id_, known.get(id_), int(base(id_)) in arrays, supervised) for id_ in asked}
+        shown: dict[str, JobState] = {}
+        for id_ in asked:
+            if id_ in states:
+                shown[id_] = _shown_state(states[id_], pids.get(id_), supervised)
+            elif supervised and int(array_id(id_)) in arrays and element_index(id_) is not None:
+                shown[id_] = JobState(id=id_, state=WAITING)
+            else:
+                shown[id_] = _gone(id_)
+        return shown
 
     def cancel(self, ids: Iterable[str]) -> None:
         self._queue.order("cancel", list(ids))
@@ -51,25 +88,162 @@ class LocalProcesses:
 
     def scripts(self, array: Array) -> tuple[str, ...]:
         """The commands that would be run, one a line for each path."""
-        lines = [" ".join([*array.command, str(path)]) for paths in array.elements for path in paths]
-        return ("\n".join(lines) + "\n",)
+        return (array.command_lines,)
 
 
-def _state(id_: str, facts: dict[str, Any] | None, queued: bool, supervised: bool) -> JobState:
-    if facts is None:
-        if queued and supervised and index(id_) is not None:
-            return JobState(id=id_, state=WAITING, said="PENDING")
-        return _gone(id_)
-    pid = facts.pop("pid")
-    state = JobState(**facts)
-    alive = pid is not None and Path(f"/proc/{pid}").exists()
-    if supervised or state.over or (state.state == RUNNING and alive):
+def _shown_state(state: JobState, pid: int | None, supervised: bool) -> JobState:
+    alive = state.state == RUNNING and pid is not None and Path(f"/proc/{pid}").exists()
+    if supervised or state.over or alive:
         return state
     return replace(state, state=GONE, reason="its supervisor was killed; submit again")
 
 
 def _gone(id_: str) -> JobState:
     return JobState(id=id_, state=GONE, reason="not in this machine's queue")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalQueue:
+    """The folder; every method may be called by any process of its user on this machine, and by others those that
+    read. Raises PermissionError where somebody else made, or can change, the folder or a file in it."""
+
+    folder: Path
+
+    @property
+    def owner(self) -> int:
+        """The id of the user whose queue it is; raises PermissionError where others can write to it."""
+        uid = self.folder.lstat().st_uid
+        check_own(self.folder, uid)
+        return uid
+
+    def add(self, array: Array) -> int:
+        """Queue an array; its number."""
+        # A supervisor of an earlier version, still at work here, reads the progress files from the array.
+        document = {**_ARRAY.dump_python(array, mode="json"), "signs": PROGRESS_FILES}
+        with self.locked():
+            number = max(self.numbers(), default=0) + 1
+            write_json(self.folder / "arrays" / f"{number}.json", document)
+            self._ensure_supervisor()
+        return number
+
+    def order(self, order: str, ids: list[str]) -> None:
+        """Ask the supervisor to ``cancel``, ``hold`` or ``release`` elements."""
+        with self.locked():
+            write_json(self.folder / "orders" / f"{uuid.uuid4().hex}.json", {"what": order, "ids": ids})
+            self._ensure_supervisor()
+
+    def take_orders(self) -> Iterator[tuple[str, list[str]]]:
+        """Orders not yet taken, each once."""
+        for path in sorted((self.folder / "orders").glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            order = json.loads(read_own(path))
+            path.unlink()
+            yield order["what"], order["ids"]
+
+    def numbers(self) -> list[int]:
+        """The numbers of all arrays ever queued here."""
+        return sorted(int(path.stem) for path in (self.folder / "arrays").iterdir() if path.stem.isdigit())
+
+    def array(self, number: int) -> Array:
+        """An array by its number."""
+        return _ARRAY.validate_json(read_own(self._array_file(number)))
+
+    def submitted(self, number: int) -> float:
+        """When an array was queued, in seconds since the epoch."""
+        return self._array_file(number).stat().st_mtime
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Drop arrays for good."""
+        for number in numbers:
+            self._array_file(number).unlink(missing_ok=True)
+
+    def _array_file(self, number: int) -> Path:
+        return self.folder / "arrays" / f"{number}.json"
+
+    def states(self) -> tuple[dict[str, JobState], dict[str, int]]:
+        """The states last written, by element; and the process ids of those that run."""
+        try:
+            document = json.loads(read_own(self.folder / "states.json", self.owner))
+        except FileNotFoundError:
+            return {}, {}
+        pids = {id_: facts["pid"] for id_, facts in document.items() if facts["pid"] is not None}
+        # Earlier versions kept more of each.
+        states = {id_: JobState(**{name: facts[name] for name in _STATE_FIELDS}) for id_, facts in document.items()}
+        return states, pids
+
+    def write_states(self, states: Mapping[str, JobState], pids: Mapping[str, int]) -> None:
+        """Replace the states; only the supervisor may."""
+        document = {
+            id_: {**{name: getattr(state, name) for name in _STATE_FIELDS}, "pid": pids.get(id_)}
+            for id_, state in states.items()
+        }
+        write_json(self.folder / "states.json", document, indent=None)
+
+    def supervised(self) -> bool:
+        """Whether a supervisor is at work."""
+        try:
+            with open_plain(self.folder / "supervisor.lock") as file:
+                return not _lock_now(file.fileno(), fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the queue: a supervisor ends only in here, and arrays are added only in here."""
+        for folder in (self.folder, self.folder / "arrays", self.folder / "orders"):
+            own_folder(folder)
+        with self._open("queue.lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _ensure_supervisor(self) -> None:
+        with self._open("supervisor.lock") as lock, self._open("supervisor.log") as log:
+            if not _lock_soon(lock.fileno()):
+                return
+            # The shell ends at once, so that the supervisor is no child of ours and leaves no zombie with us.
+            supervisor = [sys.executable, "-m", "slurm.local_supervisor", str(self.folder), str(lock.fileno())]
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "sh", *supervisor],
+                env={**scrubbed(os.environ), **import_path(None)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+                check=True,
+            )
+
+    def _open(self, name: str) -> IO[Any]:
+        return open_plain(self.folder / name, "a", permissions=READABLE)
+
+
+def import_path(code: Path | None) -> dict[str, str]:
+    """The environment in which a child finds this package: in the submitted code, or where it is now."""
+    return {"PYTHONPATH": str(code or Path(__file__).parents[2]), "PYTHONSAFEPATH": "1"}
+
+
+def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
+    """Write a JSON document, which this user alone can change, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    with open_plain(temporary, "x", permissions=READABLE) as file:
+        file.write(json.dumps(value, indent=indent))
+    temporary.replace(path)
+
+
+def _lock_soon(descriptor: int) -> bool:
+    """Take the lock, unless it is held for longer than a reader holds it."""
+    for _ in range(LOCK_TRIES):
+        if _lock_now(descriptor):
+            return True
+        time.sleep(LOCK_PAUSE_S)
+    return False
+
+
+def _lock_now(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def make(*, folder: Path, site: Site, entry: Callable[[Path], int] | None) -> LocalProcesses:

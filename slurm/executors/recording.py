@@ -1,4 +1,4 @@
-"""Runs nothing and remembers everything it was asked: for tests, and to see what would happen."""
+"""Runs nothing and records everything it was asked: for tests, and to see what would happen."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from slurm.array import Array, Site, Submitted
-from slurm.job_ids import base
-from slurm.output import Sent
-from slurm.query import DONE, FAILED, GONE, WAITING, JobState
+from slurm.array import Array, Site, Submitted, array_id
+from slurm.job_state import DONE, FAILED, GONE, WAITING, JobIdentity, JobState
 
 # The states of elements that are kept in this process alone.
 
@@ -23,41 +21,41 @@ class RecordedStates:
     _states: dict[str, JobState] = field(default_factory=dict)
 
     def add(self, array: Array, count: int | None = None) -> tuple[str, ...]:
-        """Take up an array's first ``count`` elements as waiting; their ids."""
+        """Add an array's first ``count`` elements as waiting; their ids."""
         self._arrays += 1
-        ids = tuple(f"{self._arrays}_{place}" for place in range(len(array.elements) if count is None else count))
+        ids = tuple(f"{self._arrays}_{index}" for index in range(len(array.elements) if count is None else count))
         reason = "JobHeldUser" if array.held else None
         for id_ in ids:
-            self._states[id_] = JobState(id=id_, state=WAITING, said="PENDING", reason=reason, submitted=time.time())
+            self._states[id_] = JobState(id=id_, state=WAITING, reason=reason, submitted=time.time())
         return ids
 
     def set(self, id_: str, **facts: object) -> None:
         self._states[id_] = replace(self._states[id_], **facts)  # type: ignore[arg-type]
 
     def of(self, ids: Iterable[str]) -> dict[str, JobState]:
-        """The states of these elements; one that was never taken up is gone."""
+        """The states of these elements; one that was never added is gone."""
         gone = "never submitted here"
         return {id_: self._states.get(id_, JobState(id=id_, state=GONE, reason=gone)) for id_ in ids}
 
     def cancel(self, ids: Iterable[str]) -> None:
         for id_ in ids:
             if id_ in self._states and not self._states[id_].over:
-                self.set(id_, state=FAILED, said="CANCELLED", cause="cancelled", ended=time.time())
+                self.set(id_, state=FAILED, cause="cancelled", ended=time.time())
 
-    def ready(self, array: Array, place: int) -> bool:
+    def ready(self, array: Array, index: int) -> bool:
         """Whether what an element waits for lets it start; cancels it where that can never be."""
         for dependency in array.after:
-            jobs = (dependency.jobs[place],) if dependency.way == "aftercorr" else dependency.jobs
+            jobs = (dependency.jobs[index],) if dependency.way == "aftercorr" else dependency.jobs
             waited = [state for job in jobs if job for state in self._members(job)]
             if not all(state.over for state in waited):
                 return False
             if dependency.way != "afterany" and any(state.state != DONE for state in waited):
-                self.cancel([f"{self._arrays}_{place}"])
+                self.cancel([f"{self._arrays}_{index}"])
                 return False
         return True
 
     def _members(self, job: str) -> list[JobState]:
-        return [state for id_, state in self._states.items() if id_ == job or base(id_) == job]
+        return [state for id_, state in self._states.items() if id_ == job or array_id(id_) == job]
 
 
 @dataclass(slots=True)
@@ -66,7 +64,7 @@ class Recording:
 
     room: int | None = None
     arrays: list[Array] = field(default_factory=list)
-    submitted_count: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    orders: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     _states: RecordedStates = field(default_factory=RecordedStates)
 
     def submit(self, array: Array) -> Submitted:
@@ -78,34 +76,31 @@ class Recording:
         rest = (None,) * (len(array.elements) - fits)
         return Submitted(ids=(*ids, *rest), refused="there is no more room" if rest else None, calls=1)
 
-    def states(self, ids: Iterable[str], *, sent: Mapping[str, Sent] | None = None) -> Mapping[str, JobState]:
+    def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         del sent
         return self._states.of(ids)
 
     def cancel(self, ids: Iterable[str]) -> None:
-        self._remember("cancel", ids)
-        self._states.cancel(self.submitted_count[-1][1])
+        self._states.cancel(self._record("cancel", ids))
 
     def hold(self, ids: Iterable[str]) -> None:
-        self._remember("hold", ids)
-        self._say(self.submitted_count[-1][1], "JobHeldUser")
+        self._set_reason(self._record("hold", ids), "JobHeldUser")
 
     def release(self, ids: Iterable[str]) -> None:
-        self._remember("release", ids)
-        self._say(self.submitted_count[-1][1], None)
+        self._set_reason(self._record("release", ids), None)
 
     def scripts(self, array: Array) -> tuple[str, ...]:
-        lines = [" ".join([*array.command, str(path)]) for paths in array.elements for path in paths]
-        return ("\n".join(lines) + "\n",)
+        return (array.command_lines,)
 
     def pretend(self, id_: str, **facts: object) -> None:
         """From now on an element's state has these facts."""
         self._states.set(id_, **facts)
 
-    def _remember(self, what: str, ids: Iterable[str]) -> None:
-        self.submitted_count.append((what, tuple(ids)))
+    def _record(self, order: str, ids: Iterable[str]) -> tuple[str, ...]:
+        self.orders.append((order, tuple(ids)))
+        return self.orders[-1][1]
 
-    def _say(self, ids: Iterable[str], reason: str | None) -> None:
+    def _set_reason(self, ids: Iterable[str], reason: str | None) -> None:
         for id_, state in self._states.of(ids).items():
             if state.state == WAITING:
                 self._states.set(id_, reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ class Terms:
             raise InputError(f"ngrams: {longest} is too long for a vocabulary of {vocabulary} tokens: take fewer")
         titles, codes = _codes(split, 0, len(split), base=vocabulary, longest=longest)
         codes, position = np.unique(codes, return_inverse=True)
+        # Document frequency: a pair (title, n-gram) counts once, as one number.
         pairs = np.unique(titles * len(codes) + position)
         seen = np.bincount(pairs % max(len(codes), 1), minlength=len(codes))
         kept = seen >= min_count
@@ -65,6 +66,7 @@ class Terms:
     def transform(self, split: Split, start: int, stop: int) -> csr_matrix:
         """The TF-IDF vectors (stop - start, F) of some titles."""
         titles, codes = _codes(split, start, stop, base=self.base, longest=self.longest)
+        # The codes are sorted: a binary search finds where one would be, and whether it is there.
         position = np.minimum(np.searchsorted(self.codes, codes), self.size - 1)
         in_training = self.codes[position] == codes
         cells = (np.ones(int(in_training.sum()), np.float32), (titles[in_training], position[in_training]))
@@ -77,28 +79,22 @@ class Terms:
         return matrix
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What ``of`` reads back."""
-        return {
-            "codes": self.codes,
-            "idf": self.idf,
-            "base": np.array(self.base),
-            "longest": np.array(self.longest),
-            "sublinear": np.array(self.sublinear),
-        }
+        """The fields as arrays, numbers as arrays of no dimension: what ``of`` reads back."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Terms:
-        return cls(
-            codes=arrays["codes"],
-            idf=arrays["idf"],
-            base=int(arrays["base"]),
-            longest=int(arrays["longest"]),
-            sublinear=bool(arrays["sublinear"]),
-        )
+        """The terms that ``arrays`` wrote."""
+        values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
+        return cls(**{name: value if value.ndim else value.item() for name, value in values.items()})
 
 
 def _codes(split: Split, start: int, stop: int, *, base: int, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Title (from 0) and code of every n-gram of the titles from start to stop."""
+    """Title (from 0) and code of every n-gram of the titles from start to stop, both (M,) int64.
+
+    An n-gram's code is that of the n-gram one token shorter x ``base`` + the next token, for all positions of the flat
+    tokens at once; those that run over a title's end are then left out. Costs a pass over the tokens for each length.
+    """
     offsets = np.asarray(split.offsets[start : stop + 1])
     tokens = np.asarray(split.tokens[offsets[0] : offsets[-1]], dtype=np.int64)
     titles = np.repeat(np.arange(stop - start), np.diff(offsets))

@@ -35,8 +35,8 @@ class Mlp(nn.Module):
     def _means(self, batch: Batch) -> Tensor:
         if batch.features is not None:
             return batch.features
-        if batch.words is not None and not self.words.drops_words:
-            return self._mean(batch.words, batch.lengths)
+        if batch.flat_tokens is not None and not self.words.drops_words:
+            return self._mean(batch.flat_tokens, batch.lengths)
         tokens = self.words.apply_word_dropout(batch.tokens)
         if tokens.device.type == "cpu":
             kept = tokens != PAD

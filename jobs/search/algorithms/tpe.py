@@ -1,4 +1,9 @@
-"""Tree-structured Parzen estimators (Bergstra et al. 2011) by hyperopt, asked without keeping any state."""
+"""Tree-structured Parzen estimators by hyperopt, rebuilt from the history at each call, so that no state is kept.
+
+Bergstra, Bardenet, Bengio and Kegl, *Algorithms for Hyper-Parameter Optimization*, NIPS 2011: n trials are split
+into the best sqrt(n) / 4 and the rest; each dimension gets a density from the first and one from the others; of 24
+draws from the first density the one is taken at which it exceeds the second most, where improvement is likeliest.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.search.algorithms import Observation, random
-from jobs.search.space import Choice, Dimension, Draws, Range, Space, labels
+from jobs.search.space import Choice, Dimension, Draws, Range, Space, all_dimensions
 
 REVISION = 1
 STARTUP = 10
@@ -17,17 +22,19 @@ STARTUP = 10
 def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:
     """Random draws until enough trials have a result, then hyperopt's; running trials count as the worst there are.
 
-    A pessimistic liar keeps parallel workers apart: beside 16 running trials, proposals spread twice as wide.
+    That is the pessimistic constant liar (Ginsbourger et al. 2010): without it, parallel workers would all be sent to
+    the same good region; beside 16 running trials, proposals spread twice as wide. A proposal takes 0.6 s, nearly all
+    of it hyperopt's import, and 0.1 s more with 1,000 trials.
     """
-    if sum(past.loss is not None and math.isfinite(past.loss) for past in history) < STARTUP:
+    if sum(trial.loss is not None and math.isfinite(trial.loss) for trial in history) < STARTUP:
         return random.propose(space, history, seed)
     # Here, so that a plan, a page or a random search never waits the second that this takes.
     import hyperopt
     from hyperopt import tpe
 
     domain = hyperopt.base.Domain(lambda _: 0.0, _mapping(space.dimensions))
-    names = labels(space.dimensions)
-    documents = [_document(number, past, names) for number, past in enumerate(history)]
+    names = [dimension.label for dimension in all_dimensions(space.dimensions)]
+    documents = [_document(number, trial, names) for number, trial in enumerate(history)]
     trials = hyperopt.base.trials_from_docs(documents)
     (new,) = tpe.suggest([len(documents)], domain, trials, seed, n_startup_jobs=0, verbose=False)
     return {name: _plain(values[0]) for name, values in new["misc"]["vals"].items() if len(values)}
@@ -49,10 +56,10 @@ def _expression(dimension: Dimension) -> Any:
     return hp.choice(dimension.label, [_mapping(option.dimensions) for option in dimension.options])
 
 
-def _document(number: int, past: Observation, names: Sequence[str]) -> dict[str, Any]:
+def _document(number: int, trial: Observation, names: Sequence[str]) -> dict[str, Any]:
     """hyperopt's own form of a trial that is over; a running one has an infinite loss, as a failed one has."""
-    values: Mapping[str, list[float]] = {name: [past.draws[name]] if name in past.draws else [] for name in names}
-    loss = math.inf if past.loss is None else past.loss
+    values: Mapping[str, list[float]] = {name: [trial.draws[name]] if name in trial.draws else [] for name in names}
+    loss = math.inf if trial.loss is None else trial.loss
     return {
         "tid": number,
         "spec": None,

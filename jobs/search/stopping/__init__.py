@@ -1,8 +1,8 @@
 """Rules that stop a trial early, each one file here, found by its name.
 
-A file holds ``REVISION`` and ``Rule``, a class of settings with ``milestones(epochs)``, the epochs after which a trial
-is judged, and ``promoted(values, final)``, the numbers of the trials that train on, given the values (larger is better)
-of all that reached the same milestone.
+A file holds ``REVISION`` and ``Rule``, a class of settings with ``milestones(epochs)``, the epochs of its rungs, at which
+trials are compared, and ``promoted(values, final)``, the numbers of the trials that train on, given the values (larger
+is better) of all that reached the same rung.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Rule(Protocol):
     """What a file's class is."""
 
     def milestones(self, epochs: int) -> tuple[int, ...]:
-        """Epochs, rising and below ``epochs``, after which a trial is judged."""
+        """The epochs of the rungs, rising and below ``epochs``."""
 
     def promoted(self, values: Mapping[int, float], *, final: bool) -> set[int]:
-        """The trials that train on past a milestone; ``final``: all trials asked for have come to an end."""
+        """The trials that train on past a rung; ``final``: every trial submitted has ended."""
 
 
 def names() -> tuple[str, ...]:

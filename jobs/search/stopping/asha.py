@@ -1,4 +1,14 @@
-"""Asynchronous successive halving (Li et al. 2020, algorithm 2), decided from the results on storage alone."""
+"""Asynchronous successive halving: Li et al., *A System for Massively Parallel Hyperparameter Tuning*, MLSys 2020.
+
+Most settings show within few epochs that they are not the best. So every trial gets ``grace_epochs``, the best 1 in
+``reduction`` of them ``reduction`` times as many, the best of those as many times more: with 1 and 3, 27 trials of 27
+epochs cost 27 * 1 + 9 * 2 + 3 * 6 + 1 * 18 = 81 epochs in place of 729.
+
+Synchronous halving waits at each rung until all trials are there, which leaves a cluster idle. Here a trial is compared
+with those that came before it (the paper's algorithm 2): it trains on if it is in the top 1/reduction of the values so
+far. That may promote too many of the first, and stop one that would have been promoted later; the second is put right,
+as such a trial is continued once it has risen (``jobs.search.next_trial``).
+"""
 
 from __future__ import annotations
 

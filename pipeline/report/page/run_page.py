@@ -1,4 +1,4 @@
-"""A run's own page: what it was told, what it reached, where it fails, and how to make it again."""
+"""A run's own page: its settings, its figures, its curves, where it errs, and how to reproduce it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
 
 
 def _recall(result: Result, collected: Collected, messages: Messages) -> dict[str, Any] | None:
-    """Recall and titles by category, for the script: hundreds of rows, told in two lists."""
+    """Recall and titles by category, for the script: hundreds of rows, as one list a column."""
     splits = collected.evaluation(result)
     if not splits:
         return None
@@ -96,7 +96,7 @@ def _confusions(result: Result, collected: Collected) -> list[tuple[str, str, in
 
 
 def command(result: Result, collected: Collected) -> str:
-    """Shell lines that make this run again, in a storage of its own: the same tasks, so the same ids."""
+    """Shell lines that reproduce this run, in a storage of its own: the same tasks, so the same ids."""
     row, storage = result.row, str(collected.storage.root)
     lines = [f"git checkout {shlex.quote(result.git_commit)}"] if result.git_commit else []
     lines.append(f"old={shlex.quote(storage)} new=again")

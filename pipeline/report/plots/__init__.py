@@ -7,6 +7,7 @@ each data has a ``name``, the picture's file name. ``group`` is None for plots o
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ COLOURS = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#9aa1a9"
+COLOURED = 12  # more lines than this are not told apart by anyone
 DOTS_PER_INCH = 110
 # Equal bytes for equal numbers: without these, matplotlib writes the date and random ids.
 _STYLE: dict[Any, Any] = {
@@ -67,6 +69,12 @@ def modules() -> tuple[ModuleType, ...]:
     """Every plot there is, in order."""
     modules = (import_module(f"{__name__}.{name}") for name in module_names(__name__))
     return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
+
+
+def coloured(scores: Mapping[int, float]) -> frozenset[int]:
+    """The best runs, by position: drawn in colours and named; all others are grey, and one line of the legend."""
+    ranked = sorted(scores, key=lambda position: (-scores[position], position))
+    return frozenset(ranked if len(ranked) <= COLOURED else ranked[: COLOURED - 1])
 
 
 def new_figure(width: float, height: float) -> Figure:

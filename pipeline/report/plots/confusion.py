@@ -101,7 +101,7 @@ def build(group: Group, collected: Collected, _messages: Messages) -> list[Confu
         ConfusionMatrix(
             name=f"{file_name(group.name)}-confusion",
             run=entry.label,
-            classes=tuple(classes[place] for place in chosen),
+            classes=tuple(classes[index] for index in chosen),
             shares=shares,
             counts=counts,
         )

@@ -39,23 +39,17 @@ class Costs:
 def build(_group: Group | None, collected: Collected, _messages: Messages) -> list[Costs]:
     entries = [entry for group in make_groups(collected) for entry in group.entries if entry.done]
     gpu = any(entry.gpu_hours() for entry in entries)
-    found = []
+    costs = []
     for entry in entries:
         cost = entry.gpu_hours() if gpu else entry.mean("train_seconds")
         score = entry.mean("test_balanced_accuracy")
         if cost and score is not None:
-            found.append((entry, cost, score))
-    ranked = sorted(found, key=lambda item: -item[2])[:NAMED]
+            costs.append((entry, cost, score))
+    ranked = sorted(costs, key=lambda item: -item[2])[:NAMED]
     named = {entry.position for entry, _, _ in ranked}
     points = tuple(
-        Point(
-            label=entry.label,
-            position=entry.position,
-            cost=cost,
-            score=score,
-            named=entry.position in named,
-        )
-        for entry, cost, score in found
+        Point(label=entry.label, position=entry.position, cost=cost, score=score, named=entry.position in named)
+        for entry, cost, score in costs
     )
     return [Costs(name="cost", gpu=gpu, points=points)] if points else []
 

@@ -12,7 +12,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import GREY, colour, marker, new_figure, plain_numbers
+from pipeline.report.plots import COLOURED, GREY, colour, coloured, marker, new_figure, plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ORDER = 1
 SCOPE = "group"
-SHOWN = 12  # more lines than this are not told apart by anyone: the rest is drawn in grey
 PANELS = {
     "loss": {"training": "train_loss", "validation": "validation_loss"},
     "balanced accuracy": {"training": "train_balanced_accuracy", "validation": "validation_balanced_accuracy"},
@@ -61,8 +60,7 @@ def build(group: Group, _collected: Collected, _messages: Messages) -> list[Curv
     entries = [entry for entry in group.entries if any(result.epochs for result in entry.results)]
     if not entries:
         return []
-    ranked = sorted(entries, key=lambda entry: (-_score(entry), entry.position))
-    shown = {entry.position for entry in (ranked if len(ranked) <= SHOWN else ranked[: SHOWN - 1])}
+    shown = coloured({entry.position: _score(entry) for entry in entries})
     runs = tuple(
         RunCurves(run=entry.run, position=entry.position, shown=entry.position in shown, lines=entry_lines(entry))
         for entry in entries
@@ -101,8 +99,8 @@ def _line(journals: Iterable[tuple[Mapping[str, Any], ...]], metric: str) -> Lin
 
 def _score(entry: Entry) -> float:
     metric = "validation_balanced_accuracy"
-    seen = [line.get(metric) for result in entry.results for line in result.epochs]
-    return max((float(value) for value in seen if isinstance(value, int | float)), default=-1.0)
+    values = [line.get(metric) for result in entry.results for line in result.epochs]
+    return max((float(value) for value in values if isinstance(value, int | float)), default=-1.0)
 
 
 def draw(curves: Curves, messages: Messages) -> Figure:
@@ -187,9 +185,9 @@ def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str
             )
     if not runs:
         return None
-    for place in _best_runs(runs):
-        runs[place]["shown"] = True
-    return {"runs": runs, "panels": _panels(messages), "words": _labels(messages)}
+    for index in _best_runs(runs):
+        runs[index]["shown"] = True
+    return {"runs": runs, "panels": _panels(messages), "labels": _labels(messages)}
 
 
 def _panels(messages: Messages) -> list[dict[str, Any]]:
@@ -207,11 +205,11 @@ def _panels(messages: Messages) -> list[dict[str, Any]]:
 
 
 def _best_runs(runs: list[dict[str, Any]]) -> list[int]:
-    def score(place: int) -> float:
-        series = runs[place]["series"].get("validation_balanced_accuracy")
+    def score(index: int) -> float:
+        series = runs[index]["series"].get("validation_balanced_accuracy")
         return max(series[1]) if series else -1.0
 
-    return sorted(range(len(runs)), key=lambda place: (-score(place), place))[:SHOWN]
+    return sorted(range(len(runs)), key=lambda index: (-score(index), index))[:COLOURED]
 
 
 def _labels(messages: Messages) -> dict[str, str]:

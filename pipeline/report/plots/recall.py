@@ -11,7 +11,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import GREY, colour, new_figure
+from pipeline.report.plots import GREY, colour, coloured, new_figure
 from pipeline.report.significance import recall
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ORDER = 2
 SCOPE = "group"
-SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +39,18 @@ class Recalls:
 
 
 def build(group: Group, collected: Collected, _messages: Messages) -> list[Recalls]:
-    found = []
+    recalls = {}
     for entry in group.entries:
         split = recall(collected, entry, "test")
         if split is not None and (split.support > 0).any():
-            found.append((entry, np.sort(split.recall[split.support > 0])))
-    if not found:
+            recalls[entry.position] = np.sort(split.recall[split.support > 0])
+    if not recalls:
         return []
-    ranked = sorted(found, key=lambda item: (-float(item[1].mean()), item[0].position))
-    shown = {entry.position for entry, _ in (ranked if len(ranked) <= SHOWN else ranked[: SHOWN - 1])}
+    shown = coloured({position: float(values.mean()) for position, values in recalls.items()})
     runs = tuple(
-        RunRecall(run=entry.run, position=entry.position, shown=entry.position in shown, recall=values)
-        for entry, values in found
+        RunRecall(run=entry.run, position=entry.position, shown=entry.position in shown, recall=recalls[entry.position])
+        for entry in group.entries
+        if entry.position in recalls
     )
     return [Recalls(name=f"{file_name(group.name)}-recall", group=group.name, runs=runs)]
 
@@ -60,12 +59,12 @@ def draw(recalls: Recalls, messages: Messages) -> Figure:
     figure = new_figure(7.4, 3.9)
     axes = figure.subplots()
     for run in recalls.runs:
-        places = np.arange(1, len(run.recall) + 1)
+        ranks = np.arange(1, len(run.recall) + 1)
         if run.shown:
             label = f"{run.run} ({messages('balanced accuracy')} {run.recall.mean():.3f})"
-            axes.step(places, run.recall, where="mid", color=colour(run.position), linewidth=1.5, label=label)
+            axes.step(ranks, run.recall, where="mid", color=colour(run.position), linewidth=1.5, label=label)
         else:
-            axes.step(places, run.recall, where="mid", color=GREY, linewidth=0.6, alpha=0.5)
+            axes.step(ranks, run.recall, where="mid", color=GREY, linewidth=0.6, alpha=0.5)
     others = sum(not run.shown for run in recalls.runs)
     if others:
         axes.plot([], [], color=GREY, linewidth=0.8, label=messages("other runs", count=others))

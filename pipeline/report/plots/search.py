@@ -13,7 +13,7 @@ from pipeline.report.files import file_name
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, new_figure, plain_numbers
-from pipeline.report.search_summary import Axis, axes, spent
+from pipeline.report.search_summary import Axis, axes, search_progress
 from pipeline.report.table import setting
 
 if TYPE_CHECKING:
@@ -27,21 +27,21 @@ LABEL = 22  # characters in a line beside a low panel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A trial with a score; ``spent`` are the whole search's epochs when its last one ended.
+class ScoredTrial:
+    """A trial with a score; ``epochs_spent`` are the whole search's epochs when its last one ended.
 
-    ``fate`` is the word for how it ended: trial (trained to its end), stopped early, or failed.
+    ``outcome`` is the word for how it ended: trial (trained to its end), stopped early, or failed.
     """
 
     number: int
     score: float
-    spent: int
-    fate: str
+    epochs_spent: int
+    outcome: str
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Searched:
+class SearchPlot:
     """``best`` is (epochs spent, best value so far); ``failed`` the epochs spent when one failed without a score."""
 
     name: str
@@ -49,113 +49,114 @@ class Searched:
     metric: str
     position: int
     best: tuple[tuple[int, float], ...]
-    trials: tuple[Scored, ...]
+    trials: tuple[ScoredTrial, ...]
     failed: tuple[int, ...]
     axes: tuple[Axis, ...]
     importance: Mapping[str, float]
 
 
-def build(group: Group, collected: Collected, _messages: Messages) -> list[Searched]:
+def build(group: Group, collected: Collected, _messages: Messages) -> list[SearchPlot]:
     if group.search is None:
         return []
-    metric, cost = group.search.planned.search.metric, spent(group.search)
-    over = [trial for trial in group.search.trials if trial.state in ("done", "failed") and trial.number in cost.ends]
+    metric, progress = group.search.planned.search.metric, search_progress(group.search)
+    over = [trial for trial in group.search.trials if trial.state in ("done", "failed")]
+    ended = [trial for trial in over if trial.number in progress.ended_after]
     trials = tuple(
-        Scored(
+        ScoredTrial(
             number=trial.number,
             score=trial.figures[metric],
-            spent=cost.ends[trial.number],
-            fate="failed" if trial.state == "failed" else "stopped early" if trial.stopped else "trial",
+            epochs_spent=progress.ended_after[trial.number],
+            outcome="failed" if trial.state == "failed" else "stopped early" if trial.stopped else "trial",
             settings=trial.point,
         )
-        for trial in over
+        for trial in ended
         if metric in trial.figures
     )
-    if not trials or not cost.best:
+    if not trials or not progress.best:
         return []
     return [
-        Searched(
+        SearchPlot(
             name=f"{file_name(group.name)}-search",
             search=group.name,
             metric=metric,
             position=group.entries[0].position if group.entries else 0,
-            best=cost.best,
+            best=progress.best,
             trials=trials,
-            failed=tuple(cost.ends[trial.number] for trial in over if metric not in trial.figures),
+            failed=tuple(progress.ended_after[trial.number] for trial in ended if metric not in trial.figures),
             axes=tuple(axes(group.search)),
             importance=collected.importance(group.search),
         )
     ]
 
 
-def draw(searched: Searched, messages: Messages) -> Figure:
-    rows = 1 + math.ceil(len(searched.axes) / PANELS_A_ROW)
+def draw(plot: SearchPlot, messages: Messages) -> Figure:
+    rows = 1 + math.ceil(len(plot.axes) / PANELS_A_ROW)
     figure = new_figure(9.0, 2.9 + 2.2 * (rows - 1))
     grid = figure.add_gridspec(rows, PANELS_A_ROW)
-    _draw_trials(figure.add_subplot(grid[0, :]), searched, messages)
-    for place, axis in enumerate(searched.axes):
-        axes = figure.add_subplot(grid[1 + place // PANELS_A_ROW, place % PANELS_A_ROW])
-        _draw_axis(axes, searched, axis, messages)
-        if place % PANELS_A_ROW == 0:
-            axes.set_ylabel(fill(messages.name(searched.metric), LABEL), fontsize=7)
+    _draw_trials(figure.add_subplot(grid[0, :]), plot, messages)
+    for index, axis in enumerate(plot.axes):
+        axes = figure.add_subplot(grid[1 + index // PANELS_A_ROW, index % PANELS_A_ROW])
+        _draw_axis(axes, plot, axis, messages)
+        if index % PANELS_A_ROW == 0:
+            axes.set_ylabel(fill(messages.name(plot.metric), LABEL), fontsize=7)
     return figure
 
 
-def _draw_trials(axes: Axes, searched: Searched, messages: Messages) -> None:
+def _draw_trials(axes: Axes, plot: SearchPlot, messages: Messages) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    epochs, best = zip(*searched.best, strict=True)
-    axes.step(epochs, best, where="post", color=colour(searched.position), label=messages("best so far"))
-    _scatter(axes, searched, [trial.spent for trial in searched.trials], messages)
-    if searched.failed:
-        floor = [axes.get_ylim()[0]] * len(searched.failed)
-        axes.scatter(searched.failed, floor, s=24, marker="x", color=GREY, clip_on=False)
+    epochs, best = zip(*plot.best, strict=True)
+    axes.step(epochs, best, where="post", color=colour(plot.position), label=messages("best so far"))
+    _scatter(axes, plot, [trial.epochs_spent for trial in plot.trials], messages)
+    if plot.failed:
+        floor = [axes.get_ylim()[0]] * len(plot.failed)
+        axes.scatter(plot.failed, floor, s=24, marker="x", color=GREY, clip_on=False)
     axes.set_xlabel(messages("epochs spent"))
-    axes.set_ylabel(fill(messages.name(searched.metric), LABEL))
+    axes.set_ylabel(fill(messages.name(plot.metric), LABEL))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_title(messages("search title", search=searched.search))
+    axes.set_title(messages("search title", search=plot.search))
     # Beside the axes: trials may lie anywhere.
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _scatter(axes: Axes, searched: Searched, places: list[Any], messages: Messages | None) -> None:
-    tint = colour(searched.position)
+def _scatter(axes: Axes, plot: SearchPlot, values: list[Any], messages: Messages | None) -> None:
+    tint = colour(plot.position)
     looks: dict[str, dict[str, Any]] = {
         "trial": {"facecolors": tint, "edgecolors": tint},
         "stopped early": {"facecolors": "white", "edgecolors": tint},
         "failed": {"marker": "x", "color": GREY},
     }
-    for fate, look in looks.items():
-        chosen = [place for place, trial in enumerate(searched.trials) if trial.fate == fate]
+    for outcome, look in looks.items():
+        chosen = [index for index, trial in enumerate(plot.trials) if trial.outcome == outcome]
         if chosen:
             axes.scatter(
-                [places[place] for place in chosen],
-                [searched.trials[place].score for place in chosen],
+                [values[index] for index in chosen],
+                [plot.trials[index].score for index in chosen],
                 s=24,
-                label=messages(fate) if messages else None,
+                label=messages(outcome) if messages else None,
                 zorder=3,
                 **look,
             )
 
 
-def _draw_axis(axes: Axes, searched: Searched, axis: Axis, messages: Messages) -> None:
-    values = [trial.settings.get(axis.name) for trial in searched.trials]
+def _draw_axis(axes: Axes, plot: SearchPlot, axis: Axis, messages: Messages) -> None:
+    values = [trial.settings.get(axis.name) for trial in plot.trials]
     if axis.options:
         texts = [setting(option).text for option in axis.options]
-        places = [texts.index(text) if (text := setting(value).text) in texts else math.nan for value in values]
+        values = [texts.index(text) if (text := setting(value).text) in texts else math.nan for value in values]
         axes.set_xticks(range(len(texts)), texts, fontsize=7)
         if max(map(len, texts)) > 6:
             axes.tick_params(axis="x", rotation=25)
             for label in axes.get_xticklabels():
                 label.set_horizontalalignment("right")
         axes.set_xlim(-0.5, len(texts) - 0.5)
-        _scatter(axes, searched, places, None)
+        _scatter(axes, plot, values, None)
     else:
-        _scatter(axes, searched, [float(value) if value is not None else math.nan for value in values], None)
+        _scatter(axes, plot, [float(value) if value is not None else math.nan for value in values], None)
         if axis.log:
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
-    share = searched.importance.get(axis.name)
-    told = "" if share is None else f" ({messages('of the variance', share=f'{share:.0%}')})"
-    axes.set_title(f"{axis.name}{told}", fontsize=8)
+    share = plot.importance.get(axis.name)
+    explained = "" if share is None else f" ({messages('of the variance', share=f'{share:.0%}')})"
+    axes.set_title(f"{axis.name}{explained}", fontsize=8)
     axes.tick_params(labelsize=7)

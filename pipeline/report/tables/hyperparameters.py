@@ -1,4 +1,4 @@
-"""What each run was told: a column a hyperparameter, equal ones in the caption."""
+"""Each run's hyperparameters: a column each, those that are equal everywhere in the caption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
     )
     rows = tuple(
         (
-            Cell(entry.run, entry=entry.position),
+            Cell(entry.run, position=entry.position),
             Cell(entry.architecture),
             *(setting(values.get(name)) for name in names),
         )

@@ -68,37 +68,37 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
 
 def _name(entry: Entry, chosen: Entry | None, count: int) -> Cell:
     star = f" {CHOSEN}" if entry is chosen and count > 1 else ""
-    return Cell(f"{entry.run}{star}", entry=entry.position)
+    return Cell(f"{entry.run}{star}", position=entry.position)
 
 
 def _tested(entries: tuple[Entry, ...], collected: Collected, metric: str, split: str) -> list[Cell]:
     cells = [spread(entry.mean(metric), entry.deviation(metric)) for entry in entries]
-    found = best_and_ties(collected, entries, split)
-    if found is None or sum(bool(entry.done) for entry in entries) < 2:
+    comparison = best_and_ties(collected, entries, split)
+    if comparison is None or sum(bool(entry.done) for entry in entries) < 2:
         return cells
-    return mark_bold(cells, [place for place, entry in enumerate(entries) if entry.position in found.tied])
+    return mark_bold(cells, [row for row, entry in enumerate(entries) if entry.position in comparison.tied])
 
 
 def _interval(entries: tuple[Entry, ...], collected: Collected) -> list[Cell]:
     """Over seeds the mean of their intervals' ends: right if seeds err on the same titles, else too wide."""
     splits, owners = [], []
-    for place, entry in enumerate(entries):
+    for row, entry in enumerate(entries):
         for result in entry.done:
             split = collected.evaluation(result).get("test")
             if split is not None:
                 splits.append(split)
-                owners.append(place)
+                owners.append(row)
     cells = [EMPTY] * len(entries)
     if not splits:
         return cells
     ends = intervals(splits).tolist()
     sums: dict[int, tuple[float, float, int]] = {}
-    for place, (low, high) in zip(owners, ends, strict=True):
-        lows, highs, count = sums.get(place, (0.0, 0.0, 0))
-        sums[place] = (lows + low, highs + high, count + 1)
-    for place, (lows, highs, count) in sums.items():
+    for row, (low, high) in zip(owners, ends, strict=True):
+        lows, highs, count = sums.get(row, (0.0, 0.0, 0))
+        sums[row] = (lows + low, highs + high, count + 1)
+    for row, (lows, highs, count) in sums.items():
         low, high = lows / count, highs / count
-        cells[place] = Cell(f"[{number_text(low)}, {number_text(high)}]", low)
+        cells[row] = Cell(f"[{number_text(low)}, {number_text(high)}]", low)
     return cells
 
 
@@ -117,7 +117,7 @@ def _plain(entries: tuple[Entry, ...], metric: str, *, lowest: bool) -> list[Cel
         return cells
     # Equal as shown is equal: a reader cannot tell them apart either.
     top = (min(means) if lowest else max(means))[1]
-    return mark_bold(cells, [place for place, text in enumerate(shown) if text == top])
+    return mark_bold(cells, [row for row, text in enumerate(shown) if text == top])
 
 
 def _average(entry: Entry, metric: str, decimals: int) -> Cell:

@@ -35,7 +35,7 @@ def _rows(entry: Entry, messages: Messages) -> list[tuple[Cell, ...]]:
         ours = entry.mean(metric)
         rows.append(
             (
-                Cell(entry.run, entry=entry.position),
+                Cell(entry.run, position=entry.position),
                 Cell(messages.name(metric)),
                 spread(ours, entry.deviation(metric)),
                 number(published),

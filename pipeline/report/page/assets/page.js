@@ -145,7 +145,7 @@ class Panel {
       make("text", { x: this.x(epoch), y: bottom + 19, "text-anchor": "middle" }, this.svg).textContent = String(epoch);
     }
     make("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }, this.svg);
-    make("text", { x: (left + right) / 2, y: bottom + 35, "text-anchor": "middle" }, this.svg).textContent = this.curves.words.epoch;
+    make("text", { x: (left + right) / 2, y: bottom + 35, "text-anchor": "middle" }, this.svg).textContent = this.curves.labels.epoch;
     for (const line of lines) this.drawLine(line, y);
     this.epochs = [...new Set(epochs)].sort((a, b) => a - b);
     this.bounds = { top, bottom };
@@ -183,7 +183,7 @@ class Curves {
     const data = JSON.parse(figure.querySelector("script").textContent);
     this.figure = figure;
     this.runs = data.runs;
-    this.words = data.words;
+    this.labels = data.labels;
     this.tip = document.createElement("div");
     this.tip.className = "tip";
     this.tip.hidden = true;
@@ -220,13 +220,13 @@ class Curves {
       swatch.className = "swatch";
       swatch.style.background = run.colour;
       button.append(swatch, run.name);
-      button.title = this.words.toggle.replace("{run}", run.name);
+      button.title = this.labels.toggle.replace("{run}", run.name);
       button.setAttribute("aria-pressed", String(Boolean(run.shown)));
       button.addEventListener("click", () => this.show([run], !run.shown));
       run.button = button;
       return button;
     });
-    for (const [text, shown] of [[this.words.showAll, true], [this.words.hideAll, false]]) {
+    for (const [text, shown] of [[this.labels.showAll, true], [this.labels.hideAll, false]]) {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = text;
@@ -247,7 +247,7 @@ class Curves {
 
   showTip(event, epoch, rows) {
     const title = document.createElement("strong");
-    title.textContent = `${this.words.epoch} ${epoch}`;
+    title.textContent = `${this.labels.epoch} ${epoch}`;
     this.tip.replaceChildren(title, ...rows.slice(0, 12).map(({ line, value }) => {
       const row = document.createElement("div");
       const swatch = document.createElement("span");
