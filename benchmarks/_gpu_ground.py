@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _made import settings_of, storage_with
+from _made import recipe_of, storage_with
 
 from jobs.attempt import begin
 from jobs.context import Context, TaskInterruptedError
@@ -92,7 +92,7 @@ class Sitting:
     """One run's folder, in which attempts follow one another; ``said`` is what they told their log."""
 
     storage: Storage
-    settings: dict[str, Any]
+    recipe: Recipe
     task: Task
     said: list[str] = field(default_factory=list)
 
@@ -114,15 +114,16 @@ class Sitting:
 
 def sit(ground: Ground, storage: Storage, label: str, *, architecture: str, **given: Any) -> Sitting:
     """A run of these settings in a folder of its own, by its label."""
-    settings = settings_of(architecture, **{"device": ground.device, "patience_chance": 10_000, **given})
-    return Sitting(storage=storage, settings=settings, task=Task(stage="train", settings={**settings, "label": label}))
+    recipe = recipe_of(architecture, **{"device": ground.device, "patience_chance": 10_000, **given})
+    task = Task(stage="train", settings={**recipe.document, "label": label})
+    return Sitting(storage=storage, recipe=recipe, task=task)
 
 
 def epochs_of(sitting: Sitting, dataset: Dataset) -> Trainer:
     """The engine, built and ready for its first step."""
     context = sitting.context()
     with listening(sitting):
-        epochs = Trainer(context, sitting.settings, dataset, context.folder, None)
+        epochs = Trainer(context, sitting.recipe, dataset, context.folder, None)
         epochs.prepare()
     epochs.model.train()
     return epochs
@@ -143,7 +144,7 @@ def train_to_the_end(sitting: Sitting, dataset: Dataset, interrupt: tuple[int, .
     for questions in (*interrupt, None):
         context = sitting.context(questions)
         with listening(sitting), contextlib.suppress(TaskInterruptedError):
-            result = train(context, settings=sitting.settings, dataset=dataset, folder=context.folder)
+            result = train(context, recipe=sitting.recipe, dataset=dataset, folder=context.folder)
             break
     return Trained(
         weights=checkpoint.read_model(context.folder / checkpoint.MODEL),

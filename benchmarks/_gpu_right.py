@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from _gpu_ground import CASES, Ground, dataset_of, difference, epochs_of, listening, sit, train_to_the_end
-from _made import settings_of
+from _made import recipe_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.data.batches import TrainBatches, _DeviceMaker
@@ -96,14 +96,14 @@ def correct(ground: Ground) -> None:
         devices.prepare(here, cpus=4, deterministic=True, precision="float32")
         for case, given in CASES.items():
             plain = {key: value for key, value in given.items() if key not in ("dropout", "word_dropout")}
-            settings = settings_of(plain.pop("architecture"), seed=3, **plain)
-            expected, wanted = _in_float64(settings, dataset)
+            recipe = recipe_of(plain.pop("architecture"), seed=3, **plain)
+            expected, wanted = _in_float64(recipe, dataset)
             for tf32 in (False, True) if ground.device == "cuda" else (False,):
                 with ground.guarded(case=case, tf32=tf32):
                     if ground.device == "cuda":
                         torch.set_float32_matmul_precision("high" if tf32 else "highest")
                         torch.backends.cudnn.allow_tf32 = tf32
-                    loss, off = _against(settings, dataset, here, wanted)
+                    loss, off = _against(recipe, dataset, here, wanted)
                     loss_off, worst = abs(loss - expected) / expected, max(off, key=off.__getitem__)
                     ground.note(
                         case=case, tf32=tf32, loss_off=f"{loss_off:.1e}", gradient_off=f"{off[worst]:.1e}", of=worst
@@ -116,8 +116,8 @@ def _batch(dataset: Dataset, device: torch.device) -> Any:
     return next(TrainBatches(dataset.splits["train"], batch_size=256, seed=1, device=device).epoch(0))
 
 
-def _in_float64(settings: dict[str, Any], dataset: Dataset) -> tuple[float, dict[str, torch.Tensor]]:
-    model = build_network(settings, dataset, torch.device("cpu")).double().train()
+def _in_float64(recipe: Recipe, dataset: Dataset) -> tuple[float, dict[str, torch.Tensor]]:
+    model = build_network(recipe, dataset, torch.device("cpu")).double().train()
     batch = _batch(dataset, torch.device("cpu"))
     loss = torch.nn.functional.cross_entropy(model(batch), batch.labels)
     loss.backward()
@@ -127,9 +127,9 @@ def _in_float64(settings: dict[str, Any], dataset: Dataset) -> tuple[float, dict
 
 
 def _against(
-    settings: dict[str, Any], dataset: Dataset, device: torch.device, wanted: dict[str, torch.Tensor]
+    recipe: Recipe, dataset: Dataset, device: torch.device, wanted: dict[str, torch.Tensor]
 ) -> tuple[float, dict[str, float]]:
-    model = build_network(settings, dataset, device).train()
+    model = build_network(recipe, dataset, device).train()
     _, loss = forward(model, _batch(dataset, device), device, "float32")
     loss.backward()
     off = {}
@@ -170,11 +170,11 @@ def meta(ground: Ground) -> None:
         maker = _DeviceMaker(dataset.splits["train"], device)
         for case, given in CASES.items():
             with ground.guarded(case=case):
-                settings = settings_of(**given)
-                model = build_network(settings, dataset, device).train()
+                recipe = recipe_of(**given)
+                model = build_network(recipe, dataset, device).train()
                 accumulator = MetricAccumulator(len(dataset.classes), device)
                 stepper = Stepper(
-                    model, optimiser.make(model, settings, device), accumulator, device=device, precision="float32"
+                    model, optimiser.make(model, recipe.network, device), accumulator, device=device, precision="float32"
                 )
                 rows = torch.empty(BATCH, dtype=torch.int64, device=device)
                 with _Count() as count:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from _gpu_ground import CASES, Ground, dataset_of, epochs_of, listening, sit
-from _made import make_dataset, settings_of, storage_with
+from _made import make_dataset, recipe_of, storage_with, task_of
 from _side import cores_each, side_by_side
 from torch.profiler import ProfilerActivity, profile
 
@@ -65,26 +65,25 @@ def tasks(ground: Ground) -> None:
     """Whole train and evaluate tasks with `device: auto`; what one says that was given no GPU that torch can see."""
     with storage_with(ground.titles(60_000), ground.titles(5_000) // 4) as (storage, _):
         for name in ("mlp", "cnn-trained", "rnn"):
-            settings = settings_of(**CASES[name], epochs=2, patience_chance=10_000)
-            train = Task(stage="train", settings=settings)
+            train = task_of(recipe_of(**CASES[name], epochs=2, patience_chance=10_000))
             evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(train.id,))
             for task in (train, evaluate):
                 status, spent_s, record, log = _run(task, storage)
-                result, about = (record.result, record.about) if record else ({}, {})
+                result, about = (record.result, record.about) if record else ({}, Provenance())
                 ground.note(
                     case=name, task=task.stage, status=status, s=round(spent_s, 1), device=result.get("device"),
-                    rss_mb=about.get("peak_mb"), gpu_mb=result.get("gpu_peak_mb"), rate=result.get("titles_per_s"),
+                    rss_mb=about.peak_mb, gpu_mb=result.get("gpu_peak_mb"), rate=result.get("titles_per_s"),
                     warns=[line[:200] for line in log.splitlines() if "Warning" in line][:3],
                 )  # fmt: skip
                 ground.must(status == 0, f"{name}: {task.stage} ended with status {status}: {log[-300:]}")
                 if task is train:
                     ground.must(result.get("device") == ground.device, f"{name} trained on {result.get('device')}")
         for seed, visible in enumerate(("", "NoDevFiles", "7")):
-            settings = settings_of("mlp", epochs=1, patience_chance=10_000, seed=90 + seed)
-            status, _, record, _ = _run(Task(stage="train", settings=settings), storage, CUDA_VISIBLE_DEVICES=visible)
+            recipe = recipe_of("mlp", epochs=1, patience_chance=10_000, seed=90 + seed)
+            status, _, record, _ = _run(task_of(recipe), storage, CUDA_VISIBLE_DEVICES=visible)
             ground.note(
                 visible=repr(visible), status=status, device=record and record.result.get("device"),
-                gpus=record and record.about.get("gpus"), message=record and record.message,
+                gpus=record and record.about.gpus, message=record and record.message,
             )  # fmt: skip
 
 
@@ -154,8 +153,7 @@ def full(ground: Ground) -> None:
             ("cnn", {"batch_size": 1024, "compile": True}),
             ("rnn", {"batch_size": 1024, "compile": True, "bucket_by_length": True}),
         ):
-            settings = settings_of(architecture, epochs=2, patience_chance=10_000, **given)
-            task = Task(stage="train", settings=settings)
+            task = task_of(recipe_of(architecture, epochs=2, patience_chance=10_000, **given))
             first = first or task
             status, whole_s, record, log = _run(task, storage)
             lines = metrics_log.read(storage.run(task.id))
@@ -163,7 +161,7 @@ def full(ground: Ground) -> None:
                 architecture=architecture, **given, status=status, whole_s=round(whole_s, 1),
                 epoch_s=[round(training / line["titles_per_s"], 2) for line in lines],
                 with_validation_s=[round(line["seconds"], 2) for line in lines],
-                rss_mb=record and record.about.get("peak_mb"), gpu_mb=record and record.result.get("gpu_peak_mb"),
+                rss_mb=record and record.about.peak_mb, gpu_mb=record and record.result.get("gpu_peak_mb"),
                 said=[line for line in log.splitlines() if "compile" in line],
             )  # fmt: skip
             ground.must(status == 0, f"{architecture} {given}: status {status}: {log[-300:]}")

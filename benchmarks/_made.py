@@ -13,8 +13,11 @@ import numpy as np
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data import DATASET_FORMAT
+from jobs.models import Recipe
+from jobs.settings import beside
 from jobs.storage import Storage, write_json
 from jobs.task import Task
+from jobs.testing import recipe_with
 
 WORDS, SIZE, CLASSES = 50_002, 300, 632
 
@@ -66,8 +69,13 @@ def recipe_of(architecture: str, **given: Any) -> Recipe:
     return recipe_with(architecture, **{**published, **own, **given})
 
 
-def context_for(storage: Storage, cpus: int, **settings: Any) -> Context:
-    """A context of its own folder to train in."""
-    task = Task(stage="train", settings=settings)
+def task_of(recipe: Recipe) -> Task:
+    """The train task of a recipe, which needs no preprocess task."""
+    return Task(stage="train", settings=recipe.identity, plumbing=beside(recipe.settings))
+
+
+def context_for(storage: Storage, cpus: int, recipe: Recipe, label: object) -> Context:
+    """A context to train in, in a folder of its own by its label."""
+    task = Task(stage="train", settings={**recipe.document, "label": label})
     folder = task.write(storage)
     return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=cpus)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _made import settings_of
+from _made import recipe_of, task_of
 
 from jobs import metrics_log
 from jobs.storage import Storage
-from jobs.task import Task
+from jobs.models import Recipe
 
 EPOCHS_TO_SEE = 2  # of each run, whole, inside the window
 MOST_EPOCHS = 256
@@ -60,7 +60,7 @@ def side_by_side(
     the log of one that failed.
     """
     while True:
-        folders = _run(storage, count, cpus, settings_of(architecture, epochs=epochs, patience_chance=10_000, **given))
+        folders = _run(storage, count, cpus, recipe_of(architecture, epochs=epochs, patience_chance=10_000, **given))
         rate, window_s, seen = common_window([metrics_log.read(folder) for folder in folders], titles)
         if seen >= EPOCHS_TO_SEE:
             logs = [line for folder in folders for line in (folder / "log.txt").read_text().splitlines()]
@@ -76,12 +76,12 @@ def cores_each(count: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // count)
 
 
-def _run(storage: Storage, count: int, cpus: int, settings: Mapping[str, Any]) -> list[Path]:
+def _run(storage: Storage, count: int, cpus: int, recipe: Recipe) -> list[Path]:
     environment = {**os.environ, "TANDA_CPUS": str(cpus), "OMP_NUM_THREADS": str(cpus)}
     running = []
     for seed in range(count):
-        # A run that is done is not run again: so many at once is part of what it is.
-        folder = Task(stage="train", settings={**settings, "seed": seed, "beside": count}).write(storage)
+        # A run that is done is not run again: so many at once have seeds of their own.
+        folder = task_of(recipe.with_seed(1000 * count + seed)).write(storage)
         with (folder / "log.txt").open("ab") as log:
             command = [sys.executable, "-m", "jobs", str(folder)]
             running.append((folder, subprocess.Popen(command, stdout=log, stderr=log, env=environment)))

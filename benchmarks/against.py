@@ -53,6 +53,7 @@ print(time.perf_counter() - began)
 REPORT = """
 import sys, time
 from pathlib import Path
+import polars  # what it imports in turn, one checkout may have imported already
 from report import _done, plan_runs
 from pipeline.report import build
 plan = plan_runs(Path(sys.argv[1]), int(sys.argv[2]), 10)
@@ -64,11 +65,13 @@ print(time.perf_counter() - began)
 EPOCH = """
 import sys
 from epoch import SHARE, epoch_s
-from _made import settings_of, storage_with
+import _made
+from _made import storage_with
 from jobs.data.dataset import Dataset
 name = sys.argv[1]
 with storage_with(int(int(sys.argv[2]) * SHARE[name])) as (storage, made):
-    print(epoch_s(settings_of(name, epochs=2, patience_chance=99), storage, Dataset.open(storage.dataset(made)), 1))
+    recipe_of = getattr(_made, "recipe_of", None) or _made.settings_of  # its name in earlier checkouts
+    print(epoch_s(recipe_of(name, epochs=2, patience_chance=99), storage, Dataset.open(storage.dataset(made)), 1))
 """
 
 
@@ -81,7 +84,7 @@ def main() -> int:
     parser.add_argument("--reported", type=int, default=5_000)
     parser.add_argument("--titles", type=int, default=100_000)
     parser.add_argument("measures", nargs="*")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     sides = (HERE, given.other.resolve())
     slower = False
     with tempfile.TemporaryDirectory(prefix="tanda-against-") as name:

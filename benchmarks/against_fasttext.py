@@ -33,7 +33,6 @@ from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
 from jobs.data.identity import identify
 from jobs.data.settings import Data
-from jobs.settings import resolve
 from jobs.stages import preprocess
 from jobs.storage import Storage
 from jobs.task import Task
@@ -106,10 +105,10 @@ def run_fasttext(file: Path, test: list[str]) -> tuple[float, list[int]]:
 
 def train_ours(storage: Storage, dataset: Dataset, name: str, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """A training's folder and figures."""
-    settings = {"architecture": "mlp", "dataset": dataset.folder.name, **resolve(models.settings("mlp"), given)}
-    context = run_context(storage, "train", {**settings, "round": name})
+    recipe = recipe_with("mlp", dataset.folder.name, **given)
+    context = run_context(storage, "train", {**recipe.document, "round": name})
     with contextlib.redirect_stderr(io.StringIO()):
-        return context.folder, dict(train(context, settings=settings, dataset=dataset, folder=context.folder).figures)
+        return context.folder, dict(train(context, recipe=recipe, dataset=dataset, folder=context.folder).figures)
 
 
 def choose(storage: Storage, dataset: Dataset) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from _made import settings_of, storage_with
+from _made import recipe_of, storage_with
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -80,10 +80,10 @@ def padded_titles(batch: Batch) -> int:
 def step_s(dataset: Dataset, batches: list[Batch], batch_size: int) -> float:
     """Seconds of one MLP step: forward, loss, backward and update, at the better of two passes."""
     where = torch.device("cpu")
-    settings = settings_of("mlp", batch_size=batch_size)
+    recipe = recipe_of("mlp", batch_size=batch_size)
     device.prepare(where, cpus=len(os.sched_getaffinity(0)), deterministic=True, precision="float32")
-    model = build_network(settings, dataset, where)
-    adam = optimiser.make(model, settings, where)
+    model = build_network(recipe, dataset, where)
+    adam = optimiser.make(model, recipe.network, where)
     model.train()
     best = float("inf")
     for _ in range(2):

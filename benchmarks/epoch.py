@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 import torch
-from _made import context_for, settings_of, storage_with
+from _made import context_for, recipe_of, storage_with
 from torch import nn
 
 from jobs.data.batches import Batch, TrainBatches
@@ -33,12 +33,12 @@ from jobs.training.run import train
 SHARE = {"mlp": 1.0, "cnn": 0.25, "rnn": 0.1}
 
 
-def ceiling_s(settings: dict[str, Any], dataset: Dataset, batches: list[Batch]) -> float:
+def ceiling_s(recipe: Recipe, dataset: Dataset, batches: list[Batch]) -> float:
     """Seconds to step over the batches once, a few steps to warm up left out."""
     where = torch.device("cpu")
     device.prepare(where, cpus=cores(), deterministic=True, precision="float32")
-    model = build_network(settings, dataset, where)
-    adam = optimiser.make(model, settings, where)
+    model = build_network(recipe, dataset, where)
+    adam = optimiser.make(model, recipe.network, where)
     model.train()
 
     def step(batch: Batch) -> None:
@@ -54,11 +54,11 @@ def ceiling_s(settings: dict[str, Any], dataset: Dataset, batches: list[Batch]) 
     return time.perf_counter() - began
 
 
-def epoch_s(settings: dict[str, Any], storage: Storage, dataset: Dataset, number: int) -> float:
+def epoch_s(recipe: Recipe, storage: Storage, dataset: Dataset, number: int) -> float:
     """Seconds of the second of two epochs, its validation left out: both sides are warm."""
-    context = context_for(storage, cores(), number=number, **settings)
+    context = context_for(storage, cores(), recipe, number)
     with contextlib.redirect_stderr(io.StringIO()):
-        result = train(context, settings=settings, dataset=dataset, folder=context.folder)
+        result = train(context, recipe=recipe, dataset=dataset, folder=context.folder)
     return len(dataset.splits["train"]) / float(result.lines[-1]["titles_per_s"])
 
 
@@ -79,13 +79,13 @@ def main() -> None:
         with storage_with(titles) as (storage, made):
             dataset = Dataset.open(storage.dataset(made))
             for size in (128, 1024):
-                settings = settings_of(name, batch_size=size, epochs=2, patience_chance=99)
+                recipe = recipe_of(name, batch_size=size, epochs=2, patience_chance=99)
                 batches = list(TrainBatches(dataset.splits["train"], batch_size=size, seed=0).epoch(0))
                 pairs = []
                 for _ in range(given.rounds):
                     number += 1
-                    bare = ceiling_s(settings, dataset, batches)
-                    pairs.append((bare, epoch_s(settings, storage, dataset, number)))
+                    bare = ceiling_s(recipe, dataset, batches)
+                    pairs.append((bare, epoch_s(recipe, storage, dataset, number)))
                 best = [min(side) for side in zip(*pairs, strict=True)]
                 share = statistics.median(bare / whole for bare, whole in pairs)
                 print(

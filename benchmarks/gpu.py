@@ -15,7 +15,7 @@ import os
 from typing import Any
 
 import torch
-from _made import context_for, settings_of, storage_with
+from _made import context_for, recipe_of, storage_with
 
 from jobs.data.batches import TrainBatches
 from jobs.data.dataset import Dataset
@@ -37,25 +37,25 @@ OPERATIONS_PER_S = 2.4e14
 LAUNCH_S = 2.5e-6
 
 
-def measured(settings: dict[str, Any], storage: Storage, dataset: Dataset, number: int) -> tuple[float, float, str]:
+def measured(recipe: Recipe, storage: Storage, dataset: Dataset, number: int) -> tuple[float, float, str]:
     """Titles a second in the second of two epochs of the engine, its mean loss, and why it went on without graphs."""
-    context = context_for(storage, len(os.sched_getaffinity(0)), number=number, **settings)
+    context = context_for(storage, len(os.sched_getaffinity(0)), recipe, number)
     with contextlib.redirect_stderr(io.StringIO()) as log:
-        result = train(context, settings=settings, dataset=dataset, folder=context.folder)
+        result = train(context, recipe=recipe, dataset=dataset, folder=context.folder)
     without = [line for line in log.getvalue().splitlines() if "compile: " in line]
     line = result.lines[-1]
     return float(line["titles_per_s"]), float(line["train_loss"]), "; ".join(without)
 
 
-def floor(settings: dict[str, Any], storage: Storage, dataset: Dataset) -> tuple[float, int]:
+def floor(recipe: Recipe, storage: Storage, dataset: Dataset) -> tuple[float, int]:
     """Titles a second if a step cost only its largest of bytes, operations and launches; and kernels a step."""
     from torch.profiler import ProfilerActivity, profile
 
-    context = context_for(storage, 1, floor=True, **settings)
+    context = context_for(storage, 1, recipe, "floor")
     with contextlib.redirect_stderr(io.StringIO()):
-        epochs = Trainer(context, settings, dataset, context.folder, None)
+        epochs = Trainer(context, recipe, dataset, context.folder, None)
         epochs.prepare()
-    batches = TrainBatches(dataset.splits["train"], batch_size=settings["batch_size"], seed=0, device="cuda").epoch(0)
+    batches = TrainBatches(dataset.splits["train"], batch_size=recipe.network.batch_size, seed=0, device="cuda").epoch(0)
     for _ in range(3):
         epochs.stepper.step(next(batches))
     batch = next(batches)
@@ -68,7 +68,7 @@ def floor(settings: dict[str, Any], storage: Storage, dataset: Dataset) -> tuple
     # Weights, gradients and Adam's two moments are read and written once; word vectors are read per word.
     moved = 4 * (7 * trained + 2 * batch.tokens.numel() * dataset.vectors().shape[1])
     step_s = max(moved / BYTES_PER_S, operations / OPERATIONS_PER_S, kernels * LAUNCH_S)
-    return settings["batch_size"] / step_s, kernels
+    return recipe.network.batch_size / step_s, kernels
 
 
 def main() -> None:
@@ -83,12 +83,12 @@ def main() -> None:
     with storage_with(given.titles) as (storage, made):
         dataset = Dataset.open(storage.dataset(made))
         for number, ((name, size), aim) in enumerate(AIM.items()):
-            settings = settings_of(
+            recipe = recipe_of(
                 name, batch_size=size, epochs=2, patience_chance=99, device="cuda", precision=given.precision
             )
-            plain, loss, _ = measured(settings, storage, dataset, 2 * number)
-            graphs, loss_again, without = measured({**settings, "compile": True}, storage, dataset, 2 * number + 1)
-            least, kernels = floor(settings, storage, dataset)
+            plain, loss, _ = measured(recipe, storage, dataset, 2 * number)
+            graphs, loss_again, without = measured(replace(recipe, settings=replace(recipe.settings, compile=True)), storage, dataset, 2 * number + 1)
+            least, kernels = floor(recipe, storage, dataset)
             rate = max(plain, graphs)
             if without:
                 print(f"{name:4} batch {size:5}: the figure with compile: true is one without graphs: {without}")

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -30,9 +31,10 @@ from jobs.data.dataset import Dataset
 from jobs.data.identity import identify
 from jobs.data.sample import write_sample
 from jobs.data.settings import Data
-from jobs.settings import resolve
+from jobs.settings import beside
 from jobs.storage import Storage, read_json
 from jobs.task import Task
+from jobs.testing import recipe_with
 
 CLAIMED = {"mlp": 3.0, "cnn": 1.5, "rnn": 1.3, "mlp-trained": 8.0}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -76,13 +78,13 @@ def prepare(folder: Path, storage: Storage) -> tuple[str, float]:
     return task.id, seconds([sys.executable, "-m", "jobs", str(task.write(storage))], log)[0]
 
 
-def ours(case: str, round_: int, dataset: str, storage: Storage, folder: Path) -> tuple[tuple[float, float], float]:
+def ours(case: str, dataset: str, storage: Storage, folder: Path) -> tuple[tuple[float, float], float]:
     """Seconds of our process, and its validation balanced accuracy."""
     name, _, trained = case.partition("-")
     given = {**SHAPES[name], **SHARED, "freeze_embeddings": not trained}
-    settings = {"architecture": name, "dataset": dataset, **resolve(models.settings(name), given)}
-    # The round is no setting; as part of the id it gives each round a folder of its own.
-    task = Task(stage="train", settings={**settings, "round": round_}, needs=(dataset,))
+    recipe = recipe_with(name, dataset, **given)
+    task = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(recipe.settings))
+    shutil.rmtree(storage.run(task.id), ignore_errors=True)  # of the round before: what is done is not run again
     spent = seconds([sys.executable, "-m", "jobs", str(task.write(storage))], folder / "ours.log")
     record = read_json(storage.run(task.id) / "record.json")
     return spent, float(record["result"]["validation_balanced_accuracy"])
@@ -123,7 +125,7 @@ def main() -> None:
         )
         for case in given.cases or CLAIMED:
             rounds = [
-                (*ours(case, number, dataset, storage, folder), plain(case, folder)) for number in range(given.rounds)
+                (*ours(case, dataset, storage, folder), plain(case, folder)) for _ in range(given.rounds)
             ]
             (best, busy), score = min(times[0] for times in rounds), rounds[0][1]
             other, other_busy = min(times[2] for times in rounds)

@@ -26,8 +26,8 @@ import orjson
 
 from jobs import metrics_log, models
 from jobs.data.settings import Data
-from jobs.settings import resolve
 from jobs.storage import Storage
+from jobs.testing import settings_with
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run
 from pipeline.plan import Plan, make_plan
@@ -58,7 +58,7 @@ def plan_runs(root: Path, count: int, groups: int) -> Plan:
     for number in range(count):
         place, seed = divmod(number, SEEDS)
         settings = {"dropout": round(0.5 * (place % 50) / 50, 3), "hidden_layers": [64 + place], "seed": seed}
-        values = resolve(models.settings("mlp"), {**settings, "epochs": EPOCHS})
+        values = settings_with("mlp", **settings, epochs=EPOCHS)
         runs.append(
             Run(
                 group=f"group {place * SEEDS * groups // count}",

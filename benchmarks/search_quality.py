@@ -30,9 +30,10 @@ from jobs import entry, metrics_log, models
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
 from jobs.search.study import Study, best_so_far, read_trials
-from jobs.settings import resolve
+from jobs.settings import beside
 from jobs.storage import Storage
 from jobs.task import Task
+from jobs.testing import definition_with, recipe_with
 
 METRIC = "validation_balanced_accuracy"
 SPACE: dict[str, Any] = {
@@ -160,34 +161,25 @@ def sequential(storage: Storage, dataset: str, epochs: int, count: int, seed: in
 
 def trained(storage: Storage, dataset: str, given: dict[str, Any]) -> float:
     """The best validation balanced accuracy of a plain run; nothing for one that diverged."""
-    known = models.settings("mlp")
-    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-    settings = {"architecture": "mlp", "dataset": dataset, **resolve(known, listed)}
-    folder = Task(stage="train", settings=settings, needs=(dataset,)).write(storage)
+    recipe = recipe_with("mlp", dataset, **given)
+    task = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(recipe.settings))
+    folder = task.write(storage)
     entry.run(folder)
     return max((float(line[METRIC]) for line in metrics_log.read(folder)), default=0.0)
 
 
 def halving(storage: Storage, dataset: str, epochs: int, seed: int, mark: float, most: int) -> tuple[int, float, int]:
     """(epochs spent until the mark is reached or ``most``, best value, trials begun)."""
-    definition = {
-        "architecture": "mlp",
-        "dataset": dataset,
-        "algorithm": "tpe",
-        "metric": METRIC,
-        "space": SPACE,
-        "stopping": {"asha": {"grace_epochs": 1, "reduction": 3}},
-        "seed": seed,
-        "settings": fixed(epochs, seed),
-    }
-    study = Study(storage, definition)
+    halved = {"asha": {"grace_epochs": 1, "reduction": 3}}
+    given = {"algorithm": "tpe", "metric": METRIC, "stopping": halved, "seed": seed, "settings": fixed(epochs, seed)}
+    study = Study(storage, definition_with("mlp", dataset, SPACE, **given))
     folders = [study.task(number).write(storage) for number in range(most)]
     for folder in folders:
         entry.run(folder)
         lines = [line for trial in read_trials(study) for line in metrics_log.read(trial.folder)]
         lines.sort(key=lambda line: float(line["ended"]))
-        values = [line[study.definition["metric"]] for line in lines]
-        curve = list(enumerate(best_so_far(study.definition["metric"], values), start=1))
+        values = [line[study.definition.metric] for line in lines]
+        curve = list(enumerate(best_so_far(study.definition.metric, values), start=1))
         reached = [(spent, best) for spent, best in curve if best is not None and best >= mark]
         if reached or curve[-1][0] >= most:
             break

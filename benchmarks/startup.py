@@ -12,16 +12,17 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from _made import settings_of, storage_with
+from _made import recipe_of, storage_with, task_of
 
 from jobs.storage import Storage
-from jobs.task import Task
 
 FLOOR = """
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from jobs.data.dataset import Dataset
@@ -31,6 +32,7 @@ os._exit(0)
 # The real entry point; the process ends as its first step does.
 STEP = """
 import os, sys
+from dataclasses import replace
 from pathlib import Path
 from jobs import entry
 from jobs.training import loop
@@ -53,8 +55,7 @@ def seconds(program: str, folder: Path, status: int) -> float:
 
 
 def task_folder(storage: Storage, made: str) -> Path:
-    settings = settings_of("mlp", epochs=1)
-    return Task(stage="train", settings={**settings, "dataset": made}).write(storage)
+    return task_of(replace(recipe_of("mlp", epochs=1), dataset=made)).write(storage)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import orjson
 from jobs.attempt import Attempt
 from jobs.storage import Storage, open_plain
 from jobs.task import Task
+from jobs.units import Unit
 
 PROGRESS_EVERY_S = 2.0
 
@@ -36,10 +37,11 @@ class TaskInterruptedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a stage leaves behind: the files that make it whole, and its figures for the record."""
+    """What a stage leaves behind: the files that make it whole, its figures, the units of code that decided them."""
 
     files: tuple[Path, ...]
     result: Mapping[str, Any]
+    units: tuple[Unit, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)

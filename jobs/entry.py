@@ -6,15 +6,13 @@ Its exit status is read by the element that started it: see ``slurm.element``.
 from __future__ import annotations
 
 import os
-import platform
-import resource
 import signal
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -22,10 +20,12 @@ from typing import Any
 
 from jobs import circuit_breaker
 from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live, ran_s
-from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, visible_gpus
+from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
 from jobs.errors import TandaError
+from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import VERDICTS, Record, Task, is_done
+from jobs.units import made
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
 POLL_S = 2.0
@@ -61,7 +61,7 @@ def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bo
     None when another process was first. ``by`` is the id of the task whose process this is, kept in start.json. The
     task's record holds until this attempt has one of its own to put in its place.
     """
-    attempt = begin_after(folder, after, {**_provenance(), "by": by})
+    attempt = begin_after(folder, after, {**asdict(provenance()), "by": by})
     if attempt is None:
         return None
     return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
@@ -87,7 +87,7 @@ def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
     budget = WaitBudget(interrupted)
     while True:
         try:
-            return begin(folder, _provenance())
+            return begin(folder, asdict(provenance()))
         except OSError as error:
             if not is_transient(error) or not (budget.wait(folder) or interrupted()):
                 raise
@@ -111,7 +111,7 @@ def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[
             status = _attempt(context, budget)
         if status is not None:
             return status
-        following = begin_after(attempt.folder, attempt.number, _provenance())
+        following = begin_after(attempt.folder, attempt.number, asdict(provenance()))
         if following is None:
             return PAUSED
         attempt = following
@@ -221,40 +221,15 @@ def _record(
         ended=now,
         running_s=now - context.started + sum(ran_s(attempt) for attempt in past),
         attempt=context.attempt.number,
-        about={**_provenance(), "peak_mb": _peak_mb()},
+        about=provenance(),
+        made=made(outcome.units),
     ).write(context.storage)
 
 
 def _end(context: Context, **facts: Any) -> None:
     # On a full storage this is left out: the attempt's outcome does not depend on it.
     with suppress(OSError):
-        context.attempt.end(running_s=time.time() - context.started, peak_mb=_peak_mb(), **facts)
-
-
-def _peak_mb() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def _provenance() -> dict[str, Any]:
-    slurm = {
-        name.removeprefix("SLURM_").lower(): os.environ[name]
-        for name in (
-            "SLURM_JOB_ID",
-            "SLURM_ARRAY_JOB_ID",
-            "SLURM_ARRAY_TASK_ID",
-            "SLURM_RESTART_COUNT",
-            "SLURMD_NODENAME",
-        )
-        if name in os.environ
-    }
-    return {
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "cpus": allotted_cpus(),  # sums of floats differ with the number of threads
-        "git_commit": os.environ.get("TANDA_COMMIT"),
-        "gpus": len(visible_gpus()),
-        "slurm": slurm,
-    }
+        context.attempt.end(running_s=time.time() - context.started, peak_mb=peak_mb(), **facts)
 
 
 def main() -> int:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from jobs.storage import open_plain, read_plain, write_whole
 
 NAME = "metrics.jsonl"
-EpochMetrics = dict[str, Any]
+EpochMetrics = dict[str, float | int | None]
 
 
-def encode(lines: Iterable[Mapping[str, Any]]) -> bytes:
+def encode(lines: Iterable[Mapping[str, float | int | None]]) -> bytes:
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
 
 
-def append(folder: Path, line: Mapping[str, Any]) -> None:
+def append(folder: Path, line: Mapping[str, float | int | None]) -> None:
     """Append one epoch with a single write and an fsync."""
     with open_plain(folder / NAME, "ab") as file:
         file.write(encode([line]))
@@ -27,26 +26,36 @@ def append(folder: Path, line: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def rewrite(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+def rewrite(folder: Path, lines: Iterable[Mapping[str, float | int | None]]) -> None:
     """Replace the log whole, as a resumed run does: it keeps the epochs that its checkpoint has."""
     write_whole(folder / NAME, encode(lines))
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder: Path | str) -> list[EpochMetrics]:
     """Every epoch written so far, in order; a torn last line is one not yet written; no file, no epochs.
 
     A line for an epoch already seen replaces it: a killed attempt may have written past its checkpoint.
     """
     try:
-        text = read_plain(folder / NAME)
+        text = read_plain(f"{folder}/{NAME}")
     except FileNotFoundError:
         return []
-    epochs: dict[int, dict[str, Any]] = {}
-    for line in text.split(b"\n"):
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(document, dict) and isinstance(document.get("epoch"), int):
-            epochs[document["epoch"]] = document
+    epochs = {line["epoch"]: line for line in _parse(text)}
     return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def _parse(text: bytes) -> Iterator[EpochMetrics]:
+    try:
+        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")  # all at once: the rule, and far faster
+    except orjson.JSONDecodeError:
+        lines = [_parse_line(line) for line in text.split(b"\n")]
+    for line in lines:
+        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+            yield line
+
+
+def _parse_line(line: bytes) -> object:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None

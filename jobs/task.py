@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jobs import metrics_log
 from jobs.errors import DamagedFileError
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
+from jobs.units import Made
+from sharedfs.typed_json import Json, Undecodable, decode
 
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
 FORMAT = 1
@@ -82,26 +84,49 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where and with what a task ran; None for what is not known, as a version of what it never imported.
+
+    ``cpus`` is the number of threads, ``gpus`` how many GPUs it could see, ``gpu`` the name of the one it computed on,
+    ``slurm`` the job by the variables that Slurm set, ``peak_mb`` the most memory that the process had.
+    """
+
+    host: str | None = None
+    python: str | None = None
+    cpus: int | None = None
+    git_commit: str | None = None
+    gpus: int = 0
+    slurm: Mapping[str, str] = field(default_factory=dict)
+    peak_mb: float | None = None
+    torch: str | None = None
+    cuda: str | None = None
+    cudnn: int | None = None
+    numpy: str | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """How a task ended: ``state`` is done or failed; times are seconds since the epoch.
 
     ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
-    ``running_s`` is the time at work summed over all attempts. ``about`` says where and with what it ran
-    (host, Slurm job, versions, git commit) and never decides anything.
+    ``running_s`` is the time at work summed over all attempts. ``about`` says where and with what it ran, ``made`` by
+    which units of code, by name; neither decides anything.
     """
 
     id: str
     stage: str
-    state: str
+    state: Literal["done", "failed"]
     cause: str | None = None
     message: str | None = None
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Json] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
     started: float
     ended: float
     running_s: float
     attempt: int
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Provenance = Provenance()
+    made: Mapping[str, Made] = field(default_factory=dict)
 
     def write(self, storage: Storage) -> None:
         write_json(storage.run(self.id) / "record.json", asdict(self))
@@ -122,28 +147,15 @@ def _has_size(path: Path, size: int) -> bool:
     return actual == size or (path.name == metrics_log.NAME and actual > size)
 
 
-_KINDS: Mapping[str, Any] = {
-    **dict.fromkeys(("id", "stage", "state"), str),
-    **dict.fromkeys(("cause", "message"), str | None),
-    **dict.fromkeys(("result", "files", "about"), dict),
-    **dict.fromkeys(("started", "ended", "running_s"), int | float),
-    "attempt": int,
-}
-
-
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path | str) -> Record | None:
     """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
+    path = f"{folder}/record.json"
     try:
-        document = read_json(folder / "record.json")
+        return decode(Record, read_json(path))
     except FileNotFoundError:
         return None
-    try:
-        record = Record(**document)
-    except TypeError as error:
-        raise DamagedFileError(f"{folder}/record.json: not a record: {error}") from error
-    if wrong := [name for name, kind in _KINDS.items() if not isinstance(getattr(record, name), kind)]:
-        raise DamagedFileError(f"{folder}/record.json: not a record: {', '.join(wrong)} of another kind")
-    return record
+    except Undecodable as error:
+        raise DamagedFileError(f"{path}: not a record: {error}") from error
 
 
 def is_done(storage: Storage, task_id: str) -> bool:

@@ -19,10 +19,11 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent
 _REVISION = re.compile(r"^REVISION = (\d+)$", re.MULTILINE)
 _DIGITS = 16
+_NO_PART = ("sample.py", "sample_titles.py", "sample_words.toml")  # of `jobs/data`: they make data sets up
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # By kind of unit: the file that holds REVISION, then what else decides its results; ``{name}`` is the unit's own.
 _FILES: Mapping[str, tuple[str, ...]] = {
-    "preprocess": ("data/__init__.py", "data/*.py", "stages/preprocess.py"),
+    "preprocess": ("data/__init__.py", "data/*.py", "data/*.toml", "stages/preprocess.py"),
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
     "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py"),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
@@ -57,20 +58,9 @@ class Unit:
     @property
     def files(self) -> tuple[Path, ...]:
         """Its source files, the one with REVISION first."""
-        first, *others = (pattern.format(name=self.name) for pattern in _FILES[self.kind])
-        found = {path: None for pattern in (first, *others) for path in sorted(HOME.glob(pattern))}
-        return tuple(found)
-
-
-def units(*, stage: str, architecture: str | None, algorithm: str | None, rule: str | None) -> tuple[Unit, ...]:
-    """The units that decide a task's result beside those of the tasks it needs."""
-    if stage == "preprocess":
-        return (Unit("preprocess"),)
-    model = () if architecture is None else (Unit("model", architecture),)
-    if stage == "evaluate":
-        return (*model, Unit("evaluate"))
-    searched = [Unit(kind, name) for kind, name in (("algorithm", algorithm), ("stopping", rule)) if name is not None]
-    return (*model, Unit("training"), *searched)
+        patterns = [pattern.format(name=self.name) for pattern in _FILES[self.kind]]
+        found = {path: None for pattern in patterns for path in sorted(HOME.glob(pattern))}
+        return tuple(path for path in found if path.name not in _NO_PART)
 
 
 def made(of: Iterable[Unit]) -> dict[str, Made]:
@@ -101,7 +91,8 @@ def source(unit: Unit) -> str:
     """A digest of what the unit's code does: its syntax trees, without docstrings, comments and layout."""
     whole = hashlib.sha256()
     for path in unit.files:
-        whole.update(path.name.encode() + b"\0" + source_digest(path.read_text()).encode())
+        text = path.read_text()
+        whole.update(path.name.encode() + b"\0" + (source_digest(text) if path.suffix == ".py" else text).encode())
     return whole.hexdigest()[:_DIGITS]
 
 
@@ -114,6 +105,12 @@ def source_digest(text: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
+def differences(made_by: Mapping[str, Made]) -> tuple[str, ...]:
+    """What is to be said of a result that these units made; empty where all are as they were."""
+    return tuple(said for name, was in made_by.items() if (said := difference(name, was)))
+
+
+@cache
 def difference(name: str, was: Made) -> str | None:
     """What is to be said of a result that a unit made earlier; None where it is as it was."""
     kind, _, own = name.partition(" ")

@@ -15,7 +15,7 @@ from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import pending
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
-from pipeline.status import done_ids
+from pipeline.status import done_on_storage
 from pipeline.submission import commit, snapshot, write_source
 from slurm.array import Array, Dependency, Resources, array_id
 from slurm.executors.slurm import SlurmArrays
@@ -206,7 +206,7 @@ def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
 
 
 def _requests(plan: Plan) -> list[ArrayRequest]:
-    return make_requests(pending(plan.tasks, done_ids(plan)), {}, canary=plan.manifest.canary)
+    return make_requests(pending(plan.tasks, done_on_storage(plan)), {}, canary=plan.manifest.canary)
 
 
 def write_scripts(plan: Plan, folder: Path) -> list[Path]:
@@ -221,7 +221,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     storage = Storage(plan.manifest.storage)
     snapshot(folder / "code")
     write_source(folder, plan)
-    for planned in pending(plan.tasks, done_ids(plan)):
+    for planned in pending(plan.tasks, done_on_storage(plan)):
         planned.task.write(storage)
     slurm = SlurmArrays(site=plan.manifest.cluster)
     lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]

@@ -87,12 +87,12 @@ def plan(
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
     from pipeline.plan import make_plan
     from pipeline.show import plan_document, print_plan
-    from pipeline.status import done_ids
+    from pipeline.status import done_on_storage
 
     made = make_plan(_load(manifest, sets, cluster), only=only, provisional=True)
     for missing in made.missing:
         print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
-    done = done_ids(made)
+    done = done_on_storage(made)
     if json:
         _print_json(plan_document(made, done))
     else:
@@ -110,6 +110,13 @@ def submit(
     sbatch_only: Annotated[
         Path | None, typer.Option("--sbatch-only", metavar="FOLDER", help="write the sbatch scripts here instead")
     ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|GROUP|changed",
+            help="also make these again, though they are done; changed: what earlier code made",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
@@ -125,7 +132,7 @@ def submit(
         for path in write_scripts(made, sbatch_only):
             print(path)
         return
-    submitted = submit_plan(made, executor=executor)
+    submitted = submit_plan(made, executor=executor, rerun=rerun)
     if json:
         _print_json(submitted.document())
     else:

@@ -320,8 +320,21 @@ def find_task(plan: Plan, query: str) -> Planned:
     if matches:
         options = ", ".join(f"{planned.group}/{planned.run}/{planned.stage} {planned.id}" for planned in matches[:8])
         raise InputError(f"{query!r} names {len(matches)} tasks: {options}")
+    raise _no_task(plan, query)
+
+
+def find_tasks(plan: Plan, query: str) -> tuple[Planned, ...]:
+    """All tasks that ``query`` names: a group, or what ``find_task`` takes. Raises ValueError where there are none."""
+    named = [planned for planned in plan.tasks if query == planned.group or query in _names(planned)]
+    matches = named or [planned for planned in plan.tasks if len(query) >= 4 and planned.id.startswith(query)]
+    if not matches:
+        raise _no_task(plan, query)
+    return tuple(matches)
+
+
+def _no_task(plan: Plan, query: str) -> InputError:
     hint = did_you_mean(query, (name for planned in plan.tasks for name in _names(planned)), listed_max=12)
-    raise InputError(f"no task {query!r} in {plan.manifest.path}{hint}")
+    return InputError(f"no task {query!r} in {plan.manifest.path}{hint}")
 
 
 def _names(planned: Planned) -> tuple[str, ...]:

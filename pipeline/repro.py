@@ -40,12 +40,12 @@ def describe(folder: Path) -> dict[str, Any]:
     return {
         "id": task.id,
         "stage": task.stage,
-        "git_commit": record.about.get("git_commit"),
-        "python": record.about.get("python"),
-        "host": record.about.get("host"),
+        "git_commit": record.about.git_commit,
+        "python": record.about.python,
+        "host": record.about.host,
         "settings": dict(task.settings),
         "datasets": digests,
-        "command": f"TANDA_CPUS={record.about.get('cpus', '')} PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
+        "command": f"TANDA_CPUS={record.about.cpus or ''} PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}",
     }
 
 
@@ -60,7 +60,7 @@ def check(folder: Path) -> list[Difference]:
     """Run a task again in a temporary storage and compare every file that its record names, bit for bit."""
     folder = folder.resolve()
     task, record = _finished(folder)
-    cpus = str(record.about.get("cpus", ""))
+    cpus = str(record.about.cpus or "")
     storage = Storage(folder.parent.parent)
     with tempfile.TemporaryDirectory(prefix="tanda-repro-") as name:
         again = Storage(Path(name))

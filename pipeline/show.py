@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +12,13 @@ from rich.table import Table
 
 from jobs.data.settings import Data
 from jobs.settings import ModelSettings, values
-from pipeline.plan import Plan, PlannedArray, make_arrays
+from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from sharedfs.typed_json import Json
 
+NAMED_MOST = 6  # of the tasks that a change concerns
 
-def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
+
+def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The plan as one JSON document, for ``plan --json``: its tasks, searches and arrays."""
     return {
         "manifest": plan.manifest.name,
@@ -32,6 +34,7 @@ def plan_document(plan: Plan, done: Collection[str]) -> dict[str, Any]:
                 "settings": _plain(planned.settings),
                 "needs": list(planned.task.needs),
                 "done": planned.id in done,
+                "changed": list(done.get(planned.id, ())),
             }
             for planned in plan.tasks
         ],
@@ -96,13 +99,33 @@ def _asks(array: PlannedArray) -> str:
     return ", ".join(parts)
 
 
-def print_plan(plan: Plan, done: Collection[str], console: Console) -> None:
-    """The plan for people: arrays, then totals."""
+def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) -> None:
+    """The plan for people: arrays, totals, then what of it earlier code made. ``done`` is as in ``pipeline.status.done_on_storage``."""
     console.print(plan_table(plan, done))
     stages = Counter(planned.stage for planned in plan.tasks)
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
+    for line in changed_lines({planned.id: _name(planned) for planned in plan.tasks}, done):
+        console.print(f"[yellow]{line}[/]", soft_wrap=True)
+
+
+def changed_lines(names: Mapping[str, str], changed: Mapping[str, Sequence[str]]) -> list[str]:
+    """What earlier code made of a plan, a line a change: how many tasks, which, and how to make them again."""
+    tasks: dict[str, list[str]] = {}
+    for task, changes in changed.items():
+        for change in changes:
+            tasks.setdefault(change, []).append(names[task])
+    lines = []
+    for change, which in sorted(tasks.items()):
+        more = f" and {len(which) - NAMED_MOST} more" if len(which) > NAMED_MOST else ""
+        lines.append(f"{len(which)} done, {change}: {', '.join(which[:NAMED_MOST])}{more}")
+    return [*lines, "they stay as they are; `tanda submit --rerun changed` makes them again"] if lines else []
+
+
+def _name(planned: Planned) -> str:
+    seed = "" if planned.seed is None else f" seed {planned.seed}"
+    return f"{planned.group}/{planned.run}/{planned.stage}{seed}"
 
 
 def _plain(settings: ModelSettings | Data) -> dict[str, Json]:

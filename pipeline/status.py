@@ -18,6 +18,7 @@ from jobs.search.study import continuation
 from jobs.search.summary import summary
 from jobs.storage import Storage, read_json
 from jobs.task import read_record
+from jobs.units import differences
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
     STATES,
@@ -49,13 +50,17 @@ def task_states(plan: Plan, *, clock: Callable[[], float] = time.time) -> dict[s
     return states
 
 
-def done_ids(plan: Plan) -> frozenset[str]:
-    """Ids of the tasks that are done, by storage alone; no scheduler is asked."""
+def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The tasks that are done, by storage alone: in what the code that made each was not what it is now, by id.
+
+    No scheduler is asked.
+    """
     storage = Storage(plan.manifest.storage)
     if not storage.runs.is_dir():
-        return frozenset()
-    done = frozenset(planned.id for planned in plan.tasks if _read_record(storage, planned).is_done)
-    return done | superseded_shards(plan.tasks, done)
+        return {}
+    read = (_read_record(storage, planned) for planned in plan.tasks)
+    done = {evidence.id: evidence.changed for evidence in read if evidence.is_done}
+    return done | dict.fromkeys(superseded_shards(plan.tasks, done.keys()) - done.keys(), ())
 
 
 def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
@@ -77,14 +82,22 @@ def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
 
 
 def _read_record(storage: Storage, planned: Planned) -> Evidence:
-    evidence = Evidence(id=planned.id, pack=planned.resources.pack)
+    pack = planned.resources.pack
     try:
-        record = read_record(storage.run(planned.id))
+        record = read_record(f"{storage.runs}/{planned.id}")
     except ValueError as error:
-        return replace(evidence, record_error=str(error))
-    intact = record is not None and record.state == "done" and record.files_intact(storage)
-    continued = continuation(storage.run(planned.id), record) if record is not None else None
-    return replace(evidence, record=record, files_intact=intact, continued=continued)
+        return Evidence(id=planned.id, pack=pack, record_error=str(error))
+    if record is None:
+        return Evidence(id=planned.id, pack=pack)
+    intact = record.state == "done" and record.files_intact(storage)
+    return Evidence(
+        id=planned.id,
+        pack=pack,
+        record=record,
+        files_intact=intact,
+        continued=continuation(storage.run(planned.id), record),
+        changed=differences(record.made) if intact else (),
+    )
 
 
 def _read_traces(evidence: Evidence, folder: Path, clock: Callable[[], float]) -> Evidence:
@@ -201,7 +214,7 @@ def describe(state: TaskState) -> str:
     if state.cause:
         message = (state.message or "").splitlines()
         return f"{state.cause}: {message[0]}" if message else state.cause
-    return state.message or state.reason or ""
+    return state.message or "; ".join(state.changed) or state.reason or ""
 
 
 def progress_words(progress: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ _ELEMENT = re.compile(r"\d+(_\d+)?")
 LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 SOURCE = "manifest.json"
-PACKAGES = ("jobs", "pipeline", "slurm")
+PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
 

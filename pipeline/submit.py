@@ -47,10 +47,12 @@ from pipeline.decisions.submission import (
     pending,
     queued_elements,
     stale_dependents,
+    to_remake,
     to_submit,
 )
+from pipeline.decisions.task_state import TaskState
 from pipeline.lock import Lock
-from pipeline.plan import Plan, Planned
+from pipeline.plan import Plan, Planned, find_tasks
 from pipeline.queue import make_executor
 from pipeline.status import task_states
 from pipeline.submission import Queued, Submission, commit, snapshot, write_source
@@ -59,6 +61,8 @@ from slurm.errors import SubmitError
 from slurm.executors import Executor
 
 CLOSE = "close"
+CHANGED = "changed"
+KEPT_FILES = ("task.json", "log.txt")
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
 
@@ -96,8 +100,17 @@ class SubmitResult:
         }
 
 
-def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str, Retry] | None = None) -> SubmitResult:
+def submit_plan(
+    plan: Plan,
+    *,
+    executor: str | None = None,
+    changes: Mapping[str, Retry] | None = None,
+    rerun: str | None = None,
+) -> SubmitResult:
     """Queue every task that is neither done nor queued; with ``changes`` only those tasks, changed so.
+
+    ``rerun`` names a group or a run whose tasks are made again although they are done, or is ``changed``: those that
+    earlier code made. Their former results are kept in ``superseded/`` of their folders.
 
     One submitter at a time holds the storage's lock. Raises ValueError for an unknown executor, and
     ``slurm.array.SubmitError`` when the executor takes nothing at all.
@@ -109,6 +122,8 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage) as lock:
         states = task_states(plan)
+        again = frozenset() if rerun is None else to_remake(plan.tasks, states, _chosen(plan, states, rerun))
+        states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again}
         held_by_slurm = launch_held(states, name)
         if held_by_slurm:
             runner.release(held_by_slurm)
@@ -132,7 +147,7 @@ def submit_plan(plan: Plan, *, executor: str | None = None, changes: Mapping[str
         started = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, lock=lock, submission=started,
-            element_ids=queued_elements(states, name, stale), held=dict(unreachable),
+            element_ids=queued_elements(states, name, stale), held=dict(unreachable), again=again,
         )  # fmt: skip
         submitter.prepare(tasks)
         submitter.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
@@ -150,6 +165,7 @@ class _Submitter:
     submission: Submission
     element_ids: dict[str, str]
     held: dict[str, str]
+    again: frozenset[str]
 
     @property
     def folder(self) -> Path:
@@ -171,6 +187,8 @@ class _Submitter:
         for planned in tasks:
             self.lock.heartbeat()
             planned.task.write(self.storage)
+            if planned.id in self.again:
+                _supersede(self.storage, planned)
             _archive_record(self.storage.run(planned.id))
 
     def queue(self, requests: Sequence[ArrayRequest]) -> None:
@@ -247,6 +265,28 @@ def _archive_record(folder: Path) -> None:
     if record.exists() and not is_continued(folder):
         record.replace(folder / "record.superseded.json")
     (folder / "held.json").unlink(missing_ok=True)
+
+
+def _chosen(plan: Plan, states: Mapping[str, TaskState], rerun: str) -> frozenset[str]:
+    """The tasks that a person wants made again; raises InputError where none is meant."""
+    if rerun == CHANGED:
+        return frozenset(task for task, state in states.items() if state.changed)
+    return frozenset(planned.id for planned in find_tasks(plan, rerun))
+
+
+def _supersede(storage: Storage, planned: Planned) -> None:
+    """Move a result that is made again aside, its record first: without it nothing here counts as done."""
+    folder = storage.run(planned.id)
+    aside = folder / "superseded" / f"{len(list(folder.glob('superseded/*'))) + 1:04d}"
+    aside.mkdir(parents=True)
+    names = sorted((path.name for path in folder.iterdir() if path.is_file()), key=lambda name: name != "record.json")
+    for name in names:
+        if name not in KEPT_FILES:
+            (folder / name).replace(aside / name)
+    dataset = storage.dataset(planned.id)
+    if planned.stage == "preprocess" and dataset.exists():
+        # Whoever reads it has it open; its next attempt removes what is called so.
+        dataset.rename(dataset.with_name(f".tmp-{planned.id}-superseded-{time.time_ns()}"))
 
 
 def print_submitted(result: SubmitResult, console: Console) -> None:

@@ -34,7 +34,7 @@ BUGS = [
 def _kinds(root: type[Exception]) -> Iterator[type[Exception]]:
     yield root
     for kind in root.__subclasses__():
-        if kind.__module__.startswith(("jobs", "pipeline", "slurm")):
+        if kind.__module__.startswith(("jobs", "pipeline", "sharedfs", "slurm")):
             yield from _kinds(kind)
 
 

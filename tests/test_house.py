@@ -17,7 +17,7 @@ from pipeline.edge import version
 from pipeline.submission import snapshot
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("jobs", "pipeline", "slurm")
+PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 # Where a heavy or quirky library may be imported: one module each.
 DOORS = {
     "mlflow": "pipeline/mlflow/store.py",
@@ -132,7 +132,7 @@ def _imports(path: Path) -> set[str]:
 
 def test_every_file_that_the_architecture_names_is_there() -> None:
     section = (ROOT / "docs/architecture.md").read_text().split("## Where is ...?")[1].split("\n## ")[0]
-    files = re.findall(r"`((?:jobs|pipeline|slurm)/[\w/.]+)`", section)
+    files = re.findall(r"`((?:jobs|pipeline|sharedfs|slurm)/[\w/.]+)`", section)
     assert len(files) >= 20
     assert [name for name in files if not (ROOT / name).is_file()] == []
 

@@ -32,7 +32,7 @@ from pipeline.decisions.task_state import STATES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "RESULTS.md"]
-PROJECT = ("jobs", "pipeline", "slurm")
+PROJECT = ("jobs", "pipeline", "sharedfs", "slurm")
 ROWS = ("--rows 20000", "--rows 2000")
 ON_THE_CPU = ("tanda submit lab.yaml", "tanda submit lab.yaml --set defaults.device=cpu")
 CLUSTER_SECTION = "## Three gestures on a cluster"

@@ -24,7 +24,7 @@ from jobs.attempt import begin
 from jobs.storage import write_json
 from pipeline.decisions.retry import Retry
 from pipeline.manifest.model import Resources
-from pipeline.status import done_ids, print_states, states_document, task_states
+from pipeline.status import done_on_storage, print_states, states_document, task_states
 from pipeline.submit import submit_plan
 
 
@@ -78,7 +78,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     (attempt.path / "alive").touch()
     monkeypatch.undo()
     metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
-    assert task_states(made.plan)[task].state == "running" and task not in done_ids(made.plan)
+    assert task_states(made.plan)[task].state == "running" and task not in done_on_storage(made.plan)
     deep = states_document(made.plan, made.states)["searches"][0]
     assert deep["states"]["running"] == 1 and "stopped" not in deep["states"]
     assert (deep["best"]["trial"], deep["best"]["value"]) == (2, 0.95)
@@ -91,7 +91,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     assert (folder / "record.json").read_bytes() == record
     # One that failed leaves the trial as it was before, with a journal that is longer.
     attempt.end(state="failed", cause="error", message="CUDA error")
-    assert task_states(made.plan)[task].state == "done" and task in done_ids(made.plan)
+    assert task_states(made.plan)[task].state == "done" and task in done_on_storage(made.plan)
     again = states_document(made.plan, made.states)["searches"][0]
     assert again["states"]["stopped"] == 1 and again["best"]["trial"] == 1
 

@@ -20,6 +20,7 @@ from jobs import load_module, module_names
 from jobs.errors import DamagedFileError
 from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
 from jobs.training.settings import TrainingSettings
+from jobs.units import Unit
 from sharedfs.typed_json import Json, Undecodable
 
 Width = Annotated[int, Ge(1), Le(65_536)]
@@ -60,6 +61,12 @@ def load(architecture: str) -> ModuleType:
     return load_module(__name__, architecture, names(), kind="architecture")
 
 
+def training_units(architecture: str) -> tuple[Unit, ...]:
+    """The code that decides what a training of the architecture gives."""
+    model = Unit("model", architecture)
+    return (model,) if load(architecture).KIND == "estimator" else (model, Unit("training"))
+
+
 def settings_class(architecture: str) -> type[ModelSettings]:
     """The class of an architecture's settings; raises ValueError naming the legal architectures."""
     return cast(type[ModelSettings], load(architecture).Settings)
@@ -81,8 +88,10 @@ class Recipe:
     settings: ModelSettings
 
     @property
-    def seed(self) -> int:
-        return int(getattr(self.settings, "seed", 0))
+    def network(self) -> NetworkSettings:
+        """The settings of a network; of an estimator's there are none."""
+        assert isinstance(self.settings, NetworkSettings)
+        return self.settings
 
     @property
     def identity(self) -> dict[str, Value]:

@@ -25,6 +25,7 @@ from jobs.search.stopping import Rule, read_rule
 from jobs.settings import ModelSettings, Value
 from jobs.storage import Storage, digest, plain_folder, read_json, write_json
 from jobs.task import Record, Task, read_record
+from jobs.units import Unit
 from sharedfs.typed_json import Json, Undecodable, decode
 
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
@@ -70,6 +71,11 @@ class Definition:
     @property
     def id(self) -> str:
         return digest(self.document)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The code that decides which points are tried, and how far."""
+        return (Unit("algorithm", self.algorithm), *(Unit("stopping", name) for name in self.stopping or ()))
 
 
 def read_definition(document: Json, where: object) -> Definition:

@@ -13,6 +13,7 @@ from jobs.storage import Storage, write_json, write_whole
 from jobs.task import Task
 from jobs.training.metrics import of_parts
 from jobs.training.run import Trained
+from jobs.units import Unit
 
 REVISION = 1
 SPLITS = ("validation", "test")
@@ -41,7 +42,8 @@ def run(context: Context) -> Outcome:
         arrays[f"{name}_reliable"] = np.asarray(split.reliable)
         context.log(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
     context.attempt.check()
-    return Outcome(files=_publish(context.folder, evaluation, arrays), result=result)
+    units = (Unit("model", trained.recipe.architecture), Unit("evaluate"))
+    return Outcome(files=_publish(context.folder, evaluation, arrays), result=result, units=units)
 
 
 def target(storage: Storage, task: Task) -> Path:

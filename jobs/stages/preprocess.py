@@ -15,6 +15,7 @@ from jobs.data import shards
 from jobs.data.dataset import Dataset
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.storage import publish_folder
+from jobs.units import Unit
 
 
 def run(context: Context) -> Outcome:
@@ -34,7 +35,8 @@ def run(context: Context) -> Outcome:
             publish_folder(home / "dataset", final)
     shards.remove_spools(context.storage, context.task.id)
     dataset = Dataset.open(final)
-    return Outcome(files=tuple(sorted(path for path in final.iterdir() if path.is_file())), result=_result(dataset))
+    files = tuple(sorted(path for path in final.iterdir() if path.is_file()))
+    return Outcome(files=files, result=_result(dataset), units=(Unit("preprocess"),))
 
 
 def _run_shard(context: Context) -> Outcome:

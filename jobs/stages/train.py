@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
-from jobs.models import Recipe, read_recipe
+from jobs.models import Recipe, read_recipe, training_units
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.run import train
@@ -15,7 +15,7 @@ def run(context: Context) -> Outcome:
     recipe = recipe_of(context.storage, context.task)
     dataset = Dataset.open(context.storage.dataset(recipe.dataset))
     result = train(context, recipe=recipe, dataset=dataset, folder=context.folder)
-    return Outcome(files=result.files, result=result.figures)
+    return Outcome(files=result.files, result=result.figures, units=training_units(recipe.architecture))
 
 
 def recipe_of(storage: Storage, task: Task) -> Recipe:

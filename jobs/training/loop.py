@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
-from jobs.models import NetworkSettings, Recipe
+from jobs.models import Recipe
 from jobs.training.device import UnusableError, autocast
 from jobs.training.optimiser import Optimiser
 
@@ -49,8 +49,7 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
 
     Raises UnusableError where its own ``unsupported`` says why this device can't compute it with this precision.
     """
-    settings = recipe.settings
-    assert isinstance(settings, NetworkSettings)
+    settings = recipe.network
     network = import_module(f"jobs.models.{recipe.architecture}.network")
     problem = network.unsupported(device, settings.precision) if hasattr(network, "unsupported") else None
     if problem is not None:

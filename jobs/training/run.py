@@ -18,7 +18,7 @@ from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
 from jobs.errors import DamagedFileError
 from jobs.metrics_log import EpochMetrics
-from jobs.models import NetworkSettings, Recipe, read_recipe
+from jobs.models import Recipe, read_recipe
 from jobs.storage import Storage, read_json, write_json
 from jobs.training.metrics import of_logits
 
@@ -153,7 +153,7 @@ class Trained:
         from jobs.training.loop import build_network
 
         # `cpu` was a choice; `cuda` only says what training ran on, and this process may have no GPU.
-        self._device = device.choose("cpu" if self._network.device == "cpu" else "auto")
+        self._device = device.choose("cpu" if self.recipe.network.device == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
         self._model = build_network(self.recipe, self.dataset, self._device)
         try:
@@ -164,11 +164,6 @@ class Trained:
             raise DamagedFileError(f"{path}: not of these settings and this data set: train it again: {why}") from error
         self._model.eval()
 
-    @property
-    def _network(self) -> NetworkSettings:
-        assert isinstance(self.recipe.settings, NetworkSettings)
-        return self.recipe.settings
-
     def prepare(self, *, cpus: int) -> None:
         """Set this process up to compute as the run was trained."""
         if self._estimator:
@@ -178,8 +173,8 @@ class Trained:
         device.prepare(
             self._device,
             cpus=cpus,
-            deterministic=self._network.deterministic,
-            precision=self._network.precision,
+            deterministic=self.recipe.network.deterministic,
+            precision=self.recipe.network.precision,
         )
 
     def logits(self, split: Split) -> Iterator[Part]:
@@ -194,5 +189,5 @@ class Trained:
 
         with torch.inference_mode():
             for batch in EvaluationBatches(split, BATCH_TITLES, self._device):
-                logits, _ = forward(self._model, batch, self._device, self._network.precision)
+                logits, _ = forward(self._model, batch, self._device, self.recipe.network.precision)
                 yield batch.rows.cpu().numpy(), logits.cpu().numpy(), batch.labels.cpu().numpy()

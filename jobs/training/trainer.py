@@ -17,7 +17,7 @@ from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
-from jobs.models import NetworkSettings, Recipe
+from jobs.models import Recipe
 from jobs.storage import digest
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
@@ -45,9 +45,8 @@ class Trainer:
         folder: Path,
         stop_callback: StopCallback | None,
     ) -> None:
-        assert isinstance(recipe.settings, NetworkSettings)
         self.context, self.folder, self.stop_callback = context, folder, stop_callback
-        self.recipe, self.settings = recipe, recipe.settings
+        self.recipe, self.settings = recipe, recipe.network
         self.identity = digest(recipe.identity)
         self.saved = checkpoint.load(folder, self.identity, context.log)
         self.dataset = dataset

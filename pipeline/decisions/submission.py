@@ -62,6 +62,19 @@ def to_submit(
     return tuple(planned for planned in pending(tasks, done_tasks(states)) if not is_queued(states[planned.id]))
 
 
+def to_remake(tasks: Sequence[Planned], states: Mapping[str, TaskState], chosen: Collection[str]) -> frozenset[str]:
+    """The tasks that are done and made again: those chosen, and whatever was made of their results.
+
+    Never a trial: its value was compared with those of the other trials, which then stopped or went on.
+    """
+    again: set[str] = set()
+    for planned in tasks:
+        upstream = (*planned.task.needs, *planned.after)
+        if planned.stage != "trial" and (planned.id in chosen or not again.isdisjoint(upstream)):
+            again.add(planned.id)
+    return frozenset(task for task in again if states[task].state == "done")
+
+
 def stale_dependents(
     tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, submitted: Iterable[Planned]
 ) -> frozenset[str]:

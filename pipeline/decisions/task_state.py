@@ -34,6 +34,7 @@ class TaskState:
     executor: str | None = None
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
+    changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,8 @@ class Evidence:
     ``files_intact`` whether the files that the record names are there. ``superseded`` is a shard whose data set is
     done. ``exit_code`` is what the element wrote of the task's process, negative for a signal. ``held_note`` is why
     the task did not start when its turn came. ``continued`` is how the attempt stands that trains a stopped trial on,
-    mostly in another task's process; its record is then that of before.
+    mostly in another task's process; its record is then that of before. ``changed`` says in what the code that made the
+    record was not what it is now (``jobs.units``).
     """
 
     id: str
@@ -102,6 +104,7 @@ class Evidence:
     held_note: str | None = None
     progress: Mapping[str, Any] | None = None
     continued: str | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -146,13 +149,14 @@ def with_upstream_cause(state: TaskState, needs: tuple[str, ...], states: Mappin
 
 def _done(evidence: Evidence, record: Record) -> TaskState:
     """A finished task, from its record alone: of thousands, nothing else has to be opened."""
-    peak_mb = record.about.get("peak_mb")
+    peak_mb = record.about.peak_mb
     return TaskState(
         id=evidence.id,
         state="done",
         attempts=record.attempt,
-        gpu_hours=record.running_s * int(record.about.get("gpus", 0)) / 3600 / evidence.pack,
+        gpu_hours=record.running_s * record.about.gpus / 3600 / evidence.pack,
         peak_mem_gb=round(peak_mb / 1024, 3) if peak_mb else None,
+        changed=evidence.changed,
     )
 
 

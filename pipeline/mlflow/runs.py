@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.attempt import history
 from jobs.search.study import best_so_far
+from jobs.task import Provenance
 from jobs.storage import Storage, digest
 from pipeline.mlflow.server import CURVES, Point, curves, milliseconds
 from pipeline.mlflow.server import params as as_params
@@ -139,7 +140,7 @@ def _trial(collected: Collected, search: SearchResult, trial: Trial) -> MlflowRu
                 "architecture": architecture,
                 "state": trial.state,
                 "cause": trial.cause,
-                "git_commit": trial.about.get("git_commit"),
+                "git_commit": trial.about.git_commit,
                 "slurm_job": _job(trial.about),
                 "stopped": trial.stopped,
             },
@@ -230,14 +231,10 @@ def _files(folder: Path, *names: str) -> Iterator[Path]:
     return (folder / name for name in names if (folder / name).exists())
 
 
-def _job(about: Mapping[str, Any]) -> str | None:
-    slurm = about.get("slurm")
-    if not isinstance(slurm, Mapping):
-        return None
-    if "array_job_id" in slurm:
-        return f"{slurm['array_job_id']}_{slurm.get('array_task_id', '')}"
-    job = slurm.get("job_id")
-    return str(job) if job else None
+def _job(about: Provenance) -> str | None:
+    if "array_job_id" in about.slurm:
+        return f"{about.slurm['array_job_id']}_{about.slurm.get('array_task_id', '')}"
+    return about.slurm.get("job_id")
 
 
 def _tags(collected: Collected, facts: Mapping[str, str | None]) -> dict[str, str]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 
-from jobs import models
+from jobs import metrics_log, models
 from jobs.search.importance import importance
 from jobs.search.summary import winner
 from jobs.settings import values
 from jobs.storage import Storage
+from jobs.task import Provenance, Record, read_record
 from jobs.training.run import SETTINGS
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
@@ -48,7 +49,8 @@ class Result:
     git_commit: str | None
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Provenance = Provenance()
+    changed: tuple[str, ...] = ()  # in what the code that made it was not what it is now, in words
 
     @property
     def done(self) -> bool:
@@ -79,7 +81,7 @@ class Trial:
     stopped: str | None
     started: float | None
     ended: float | None
-    about: Mapping[str, Any]
+    about: Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,7 @@ class _Part:
     cause: str | None
     message: str | None
     result: Mapping[str, Any] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Provenance = Provenance()
     started: float | None = None
     ended: float | None = None
 
@@ -238,10 +240,11 @@ class _Reader:
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
-            git_commit=(train.about.get("git_commit") if train else None) or evaluate.about.get("git_commit"),
+            git_commit=(train.about.git_commit if train else None) or evaluate.about.git_commit,
             started=train.started if train else None,
             ended=train.ended if train else None,
-            about=train.about if train else {},
+            about=train.about if train else Provenance(),
+            changed=tuple(dict.fromkeys(change for task in (row.dataset, train_id, row.evaluate) for change in self._state(task).changed)),
         )
 
     def _winner(self, row: Row, evaluate: _Part) -> str | None:
@@ -268,7 +271,7 @@ class _Reader:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
             settings = {**settings, **own, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
-        return settings, records.read_epochs(f"{self.runs}/{train_id}")
+        return settings, tuple(metrics_log.read(f"{self.runs}/{train_id}"))
 
     def _state(self, task_id: str | None) -> TaskState:
         return self.states.get(task_id, WAITING) if task_id else WAITING
@@ -281,24 +284,23 @@ def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = N
     """A task according to its record; ``state`` stands where a record doesn't contradict it."""
     part = _Part(state.state, state.cause, state.message)
     try:
-        record = records.read_record(f"{runs or storage.runs}/{task_id}")
+        record = read_record(f"{runs or storage.runs}/{task_id}")
     except ValueError as error:
         return _Part("failed", BROKEN, str(error))
-    if record is None or (record["state"] == "failed" and state.state != "failed"):
+    if record is None or (record.state == "failed" and state.state != "failed"):
         # A failed record of an attempt that is being tried again says nothing of this one.
         return _Part("lost", None, "its record is gone") if state.state == "done" else part
-    if record["state"] == "failed":
-        cause = record.get("cause") or state.cause
-        return _from_record("failed", cause, record.get("message"), record)
-    if state.state != "done" and not _whole(storage, record["files"]):
+    if record.state == "failed":
+        cause = record.cause or state.cause
+        return _from_record("failed", cause, record.message, record)
+    if state.state != "done" and not _whole(storage, record.files):
         return part
     # Done since the states were taken, or known to be done.
     return _from_record("done", None, None, record)
 
 
-def _from_record(state: str, cause: str | None, message: str | None, record: Mapping[str, Any]) -> _Part:
-    times = record.get("started"), record.get("ended")
-    return _Part(state, cause, message, record["result"], record["about"], *times)
+def _from_record(state: str, cause: str | None, message: str | None, record: Record) -> _Part:
+    return _Part(state, cause, message, record.result, record.about, record.started, record.ended)
 
 
 def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
@@ -345,7 +347,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
         point=point,
         settings={**fixed, **point},
         figures=figures,
-        epochs=records.read_epochs(f"{storage.runs}/{task_id}"),
+        epochs=tuple(metrics_log.read(f"{storage.runs}/{task_id}")),
         gpu_hours=state.gpu_hours,
         stopped=stopped if isinstance(stopped, str) else None,
         started=part.started,

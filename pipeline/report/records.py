@@ -19,12 +19,11 @@ import orjson
 from numpy.lib import format as npy
 
 from jobs.errors import DamagedFileError
-from jobs.storage import LINK, open_plain
+from jobs.storage import open_plain, read_plain
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 
 LOG_TAIL_BYTES = 8_192
-BLOCK_BYTES = 65_536
 RunKey = tuple[str, str, int]  # group, run, seed; of a search, its name alone
 
 
@@ -49,74 +48,11 @@ class Predictions:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """A file's bytes, or None when there is none; leaner than pathlib, which counts with 20,000 files."""
+    """A file's bytes, or None when there is none; raises ValueError for a link."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return read_plain(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError(f"{path}: {LINK}") from error
-        raise
-    try:
-        blocks = []
-        while block := os.read(descriptor, BLOCK_BYTES):
-            blocks.append(block)
-            # A whole file in one read is the rule; the second read would only say that it is over.
-            if len(block) < BLOCK_BYTES:
-                break
-        return b"".join(blocks)
-    finally:
-        os.close(descriptor)
-
-
-def read_record(folder: str) -> dict[str, Any] | None:
-    """A task's record as written, or None; raises ValueError when it is there and no record."""
-    text = read_bytes(f"{folder}/record.json")
-    if text is None:
-        return None
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise DamagedFileError(f"{folder}/record.json: not a JSON document: {error}") from error
-    if not isinstance(document, dict) or document.get("state") not in ("done", "failed"):
-        raise DamagedFileError(f"{folder}/record.json: not a record: its state is neither done nor failed")
-    for name in ("result", "about", "files"):
-        if not isinstance(document.get(name), dict):
-            raise DamagedFileError(f"{folder}/record.json: not a record: {name} is missing")
-    return document
-
-
-def read_epochs(folder: str) -> tuple[dict[str, Any], ...]:
-    """The journal's epochs in order, by the rules of ``jobs.metrics_log.read``."""
-    text = read_bytes(f"{folder}/metrics.jsonl")
-    if not text:
-        return ()
-    epochs = _epochs_at_once(text)
-    if epochs is None:
-        epochs = _epochs_by_line(text)
-    return tuple(epochs[epoch] for epoch in sorted(epochs))
-
-
-def _epochs_at_once(text: bytes) -> dict[int, dict[str, Any]] | None:
-    """All lines in one parse, or None when one of them is torn."""
-    try:
-        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")
-        return {line["epoch"]: line for line in lines}
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-
-
-def _epochs_by_line(text: bytes) -> dict[int, dict[str, Any]]:
-    epochs = {}
-    for line in text.split(b"\n"):
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(document, dict) and isinstance(document.get("epoch"), int):
-            epochs[document["epoch"]] = document
-    return epochs
 
 
 def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:

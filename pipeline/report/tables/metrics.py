@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from jobs.provenance import COMPARED
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Entry, Group, best
 from pipeline.report.i18n import Messages
@@ -135,4 +138,20 @@ def _notes(entries: tuple[Entry, ...], cells: dict[str, list[Cell]], messages: M
         notes.append(messages("note interval"))
     if len(entries) > 1 and any(entry.done for entry in entries):
         notes += [messages("note bold"), messages("note chosen")]
-    return tuple(notes)
+    return (*notes, *_made_notes(entries, messages))
+
+
+def _made_notes(entries: tuple[Entry, ...], messages: Messages) -> Iterator[str]:
+    """In what the code, the versions or the machines differ that made the rows."""
+    done = [(entry.run, result) for entry in entries for result in entry.done]
+    for change in sorted({change for _, result in done for change in result.changed}):
+        runs = dict.fromkeys(run for run, result in done if change in result.changed)
+        yield messages("note changed", change=change, runs=", ".join(runs))
+    for name, title in COMPARED.items():
+        runs_by_value: dict[object, dict[str, None]] = {}
+        for run, result in done:
+            if (value := getattr(result.about, name)) is not None:
+                runs_by_value.setdefault(value, {})[run] = None
+        if len(runs_by_value) > 1:
+            parts = [f"{value} ({', '.join(runs)})" for value, runs in runs_by_value.items()]
+            yield messages("note differs", what=title, values="; ".join(parts))

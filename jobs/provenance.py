@@ -1,0 +1,43 @@
+"""Where and with what a task ran: node, versions, threads, GPU. It decides nothing; tables say where rows differ in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import socket
+import sys
+
+from jobs.context import allotted_cpus, visible_gpus
+from jobs.task import Provenance
+
+_SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
+
+
+COMPARED = {"torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "gpu": "GPU", "cpus": "threads"}
+"""What may change the last bits of a result, with its name for people: sums of floats depend on their order."""
+
+
+def provenance() -> Provenance:
+    """Of this process, now; nothing is imported for it."""
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    return Provenance(
+        host=socket.gethostname(),
+        python=platform.python_version(),
+        cpus=allotted_cpus(),
+        git_commit=os.environ.get("TANDA_COMMIT"),
+        gpus=len(visible_gpus()),
+        slurm={name.removeprefix("SLURM_").lower(): os.environ[name] for name in _SLURM if name in os.environ},
+        peak_mb=peak_mb(),
+        torch=torch and torch.__version__,
+        cuda=torch.version.cuda if torch and on_gpu else None,
+        cudnn=torch.backends.cudnn.version() if torch and on_gpu else None,
+        numpy=numpy and numpy.__version__,
+        gpu=torch.cuda.get_device_name() if torch and on_gpu else None,
+    )
+
+
+def peak_mb() -> float:
+    """The most memory that this process had so far."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
