@@ -119,7 +119,8 @@ def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt |
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
     try:
-        return sorted(int(path.name) for path in (folder / "attempts").iterdir() if path.name.isdigit())
+        with os.scandir(f"{folder}/attempts") as entries:
+            return sorted(int(entry.name) for entry in entries if entry.name.isdigit())
     except FileNotFoundError:
         return []
 

@@ -18,6 +18,7 @@ import orjson
 from jobs.errors import DamagedFileError
 
 ID_LENGTH = 16
+BLOCK_BYTES = 65_536
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
 
@@ -103,18 +104,28 @@ def write_json(path: Path, value: object, *, permissions: int = 0o666) -> None:
     write_whole(path, orjson.dumps(value, option=options), permissions=permissions)
 
 
-def read_plain(path: Path) -> bytes:
+def read_plain(path: Path | str) -> bytes:
     """A file's bytes; raises FileNotFoundError, or ValueError, as for one that is damaged, if it is a link."""
+    # By the system's own calls: a report reads 20,000 small files, and half the time of each would be pathlib's.
     try:
-        with open_plain(path) as file:
-            return bytes(file.read())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise DamagedFileError(f"{path}: {error.strerror}") from error
+            raise DamagedFileError(f"{path}: {LINK}") from error
         raise
+    try:
+        blocks = []
+        # A whole file in one read is the rule: then there is no second one, which would only say that it is over.
+        while block := os.read(descriptor, BLOCK_BYTES):
+            blocks.append(block)
+            if len(block) < BLOCK_BYTES:
+                break
+        return b"".join(blocks)
+    finally:
+        os.close(descriptor)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """Read a JSON document; raises FileNotFoundError, or ValueError naming the file if it is not JSON."""
     try:
         return orjson.loads(read_plain(path))

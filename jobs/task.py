@@ -131,10 +131,10 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path | str) -> Record | None:
     """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
     try:
-        document = read_json(folder / "record.json")
+        document = read_json(f"{folder}/record.json")
     except FileNotFoundError:
         return None
     try:

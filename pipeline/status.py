@@ -23,6 +23,7 @@ from pipeline.decisions.task_state import (
     STATES,
     AttemptEvidence,
     Evidence,
+    QueueEvidence,
     TaskState,
     decide,
     with_upstream_cause,
@@ -52,16 +53,18 @@ def task_states(plan: Plan, *, clock: Callable[[], float] = time.time) -> dict[s
 def done_ids(plan: Plan) -> frozenset[str]:
     """Ids of the tasks that are done, by storage alone; no scheduler is asked."""
     storage = Storage(plan.manifest.storage)
-    if not storage.runs.is_dir():
+    runs = storage.runs
+    if not runs.is_dir():
         return frozenset()
-    done = frozenset(planned.id for planned in plan.tasks if _read_record(storage, planned).is_done)
+    done = frozenset(planned.id for planned in plan.tasks if _read_record(storage, runs, planned).is_done)
     return done | superseded_shards(plan.tasks, done)
 
 
 def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
     """The evidence of each task, in the plan's order."""
     storage = Storage(plan.manifest.storage)
-    records = {planned.id: _read_record(storage, planned) for planned in plan.tasks}
+    runs = storage.runs
+    records = {planned.id: _read_record(storage, runs, planned) for planned in plan.tasks}
     done = {task for task, evidence in records.items() if evidence.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
     queue = query(storage, records.keys() - done - superseded)
@@ -73,29 +76,37 @@ def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
         elif planned.id in superseded:
             yield replace(evidence, superseded=True)
         else:
-            yield _read_traces(replace(evidence, queue=queue.get(planned.id)), storage.run(planned.id), clock)
+            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, clock)
 
 
-def _read_record(storage: Storage, planned: Planned) -> Evidence:
-    evidence = Evidence(id=planned.id, pack=planned.resources.pack)
+def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
+    pack = planned.resources.pack
     try:
-        record = read_record(storage.run(planned.id))
+        record = read_record(f"{runs}/{planned.id}")
     except ValueError as error:
-        return replace(evidence, record_error=str(error))
-    intact = record is not None and record.state == "done" and record.files_intact(storage)
-    continued = continuation(storage.run(planned.id), record) if record is not None else None
-    return replace(evidence, record=record, files_intact=intact, continued=continued)
+        return Evidence(id=planned.id, pack=pack, record_error=str(error))
+    if record is None:
+        return Evidence(id=planned.id, pack=pack)
+    stopped = record.result.get("stopped") is not None
+    return Evidence(
+        id=planned.id,
+        pack=pack,
+        record=record,
+        files_intact=record.state == "done" and record.files_intact(storage),
+        continued=continuation(runs / planned.id, record) if stopped else None,
+    )
 
 
-def _read_traces(evidence: Evidence, folder: Path, clock: Callable[[], float]) -> Evidence:
+def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, clock: Callable[[], float]) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
-    job = evidence.queue.job if evidence.queue else None
+    job = queue.job if queue else None
     # A task never queued and never run has no folder to read.
     has_run = job is not None or evidence.record is not None or evidence.record_error is not None
     state = job.state if job else None
     has_progress = evidence.continued or state in (RUNNING, GONE, UNKNOWN)
     return replace(
         evidence,
+        queue=queue,
         attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if has_run else (),
         exit_code=_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else _held_note(folder),
@@ -129,11 +140,11 @@ def _restart(path: Path) -> str:
 
 
 def _held_note(folder: Path) -> str | None:
-    note = _read_json(folder / HELD)
+    note = _read_json(f"{folder}/{HELD}")
     return str(note.get("reason")) if note else None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path | str) -> dict[str, Any] | None:
     try:
         document = read_json(path)
     except (OSError, ValueError):

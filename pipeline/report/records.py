@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import zlib
@@ -19,12 +18,11 @@ import orjson
 from numpy.lib import format as npy
 
 from jobs.errors import DamagedFileError
-from jobs.storage import LINK, open_plain
+from jobs.storage import open_plain, read_plain
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 
 LOG_TAIL_BYTES = 8_192
-BLOCK_BYTES = 65_536
 RunKey = tuple[str, str, int]  # group, run, seed; of a search, its name alone
 
 
@@ -49,25 +47,11 @@ class Predictions:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """A file's bytes, or None when there is none; leaner than pathlib, which counts with 20,000 files."""
+    """A file's bytes, or None when there is none; raises ValueError for a link."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return read_plain(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError(f"{path}: {LINK}") from error
-        raise
-    try:
-        blocks = []
-        while block := os.read(descriptor, BLOCK_BYTES):
-            blocks.append(block)
-            # A whole file in one read is the rule; the second read would only say that it is over.
-            if len(block) < BLOCK_BYTES:
-                break
-        return b"".join(blocks)
-    finally:
-        os.close(descriptor)
 
 
 def read_record(folder: str) -> dict[str, Any] | None:
