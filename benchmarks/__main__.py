@@ -103,6 +103,7 @@ CHECKS: dict[str, tuple[Callable[[Path], bool], str]] = {
     "gpu": (_has_gpu, "no GPU"),
     "slurm": (_has_slurm, "no Slurm with accounting here (tests/install_packages.sh installs one)"),
     "fasttext": (lambda _: find_spec("fasttext") is not None, "the package fasttext is absent (fasttext-wheel)"),
+    "checkout": (lambda _: False, "it is given another checkout by hand: python benchmarks/against.py CHECKOUT"),
     "data": (lambda data: data.exists(), "no file of titles (--data FILE with the columns title and category)"),
 }
 

@@ -19,6 +19,7 @@ from _made import recipe_of, storage_with
 from jobs.attempt import begin
 from jobs.context import Context, TaskInterruptedError
 from jobs.data.dataset import Dataset
+from jobs.models import Recipe
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training import checkpoint

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Dataset
-from jobs.models import layers
+from jobs.models import Recipe, layers
 from jobs.training import device as devices
 from jobs.training import optimiser, stops
 from jobs.training.loop import MetricAccumulator, Stepper, build_network, forward
@@ -174,7 +174,11 @@ def meta(ground: Ground) -> None:
                 model = build_network(recipe, dataset, device).train()
                 accumulator = MetricAccumulator(len(dataset.classes), device)
                 stepper = Stepper(
-                    model, optimiser.make(model, recipe.network, device), accumulator, device=device, precision="float32"
+                    model,
+                    optimiser.make(model, recipe.network, device),
+                    accumulator,
+                    device=device,
+                    precision="float32",
                 )
                 rows = torch.empty(BATCH, dtype=torch.int64, device=device)
                 with _Count() as count:

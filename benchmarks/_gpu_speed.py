@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from jobs import metrics_log
 from jobs.entry import _cause
 from jobs.storage import Storage
-from jobs.task import Record, Task, read_record
+from jobs.task import Provenance, Record, Task, read_record
 
 SMI = "name,driver_version,memory.total,compute_mode,mig.mode.current,persistence_mode"
 CHALLENGE = (4_895_280, 1_223_820)  # titles to train on and to validate on, Spanish

@@ -15,9 +15,10 @@ from jobs.context import Context
 from jobs.data import DATASET_FORMAT
 from jobs.models import Recipe
 from jobs.settings import beside
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import Task
 from jobs.testing import recipe_with
+from sharedfs.documents import write_json
 
 WORDS, SIZE, CLASSES = 50_002, 300, 632
 

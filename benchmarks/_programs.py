@@ -69,6 +69,7 @@ PROGRAMS = (
         quick=_words("--rounds 1"),
         claims=(Claim("at most 1.5 times importing torch and opening", r"([\d.]+) times", 1.5, least=False),),
     ),
+    Program(name="against", needs=("checkout",)),
     Program(
         name="gpu",
         needs=("gpu",),

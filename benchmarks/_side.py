@@ -13,8 +13,8 @@ from typing import Any
 from _made import recipe_of, task_of
 
 from jobs import metrics_log
-from jobs.storage import Storage
 from jobs.models import Recipe
+from jobs.storage import Storage
 
 EPOCHS_TO_SEE = 2  # of each run, whole, inside the window
 MOST_EPOCHS = 256

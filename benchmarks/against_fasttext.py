@@ -27,7 +27,6 @@ import fasttext
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score
 
-from jobs import models
 from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
@@ -36,6 +35,7 @@ from jobs.data.settings import Data
 from jobs.stages import preprocess
 from jobs.storage import Storage
 from jobs.task import Task
+from jobs.testing import recipe_with
 from jobs.training.run import Trained, train
 
 SIZE = 100

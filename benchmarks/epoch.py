@@ -16,7 +16,6 @@ import io
 import os
 import statistics
 import time
-from typing import Any
 
 import torch
 from _made import context_for, recipe_of, storage_with
@@ -24,6 +23,7 @@ from torch import nn
 
 from jobs.data.batches import Batch, TrainBatches
 from jobs.data.dataset import Dataset
+from jobs.models import Recipe
 from jobs.storage import Storage
 from jobs.training import device, optimiser
 from jobs.training.loop import build_network

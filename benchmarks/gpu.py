@@ -12,13 +12,14 @@ import argparse
 import contextlib
 import io
 import os
-from typing import Any
+from dataclasses import replace
 
 import torch
 from _made import context_for, recipe_of, storage_with
 
 from jobs.data.batches import TrainBatches
 from jobs.data.dataset import Dataset
+from jobs.models import Recipe
 from jobs.storage import Storage
 from jobs.training.run import train
 from jobs.training.trainer import Trainer
@@ -55,7 +56,9 @@ def floor(recipe: Recipe, storage: Storage, dataset: Dataset) -> tuple[float, in
     with contextlib.redirect_stderr(io.StringIO()):
         epochs = Trainer(context, recipe, dataset, context.folder, None)
         epochs.prepare()
-    batches = TrainBatches(dataset.splits["train"], batch_size=recipe.network.batch_size, seed=0, device="cuda").epoch(0)
+    batches = TrainBatches(dataset.splits["train"], batch_size=recipe.network.batch_size, seed=0, device="cuda").epoch(
+        0
+    )
     for _ in range(3):
         epochs.stepper.step(next(batches))
     batch = next(batches)
@@ -87,7 +90,9 @@ def main() -> None:
                 name, batch_size=size, epochs=2, patience_chance=99, device="cuda", precision=given.precision
             )
             plain, loss, _ = measured(recipe, storage, dataset, 2 * number)
-            graphs, loss_again, without = measured(replace(recipe, settings=replace(recipe.settings, compile=True)), storage, dataset, 2 * number + 1)
+            graphs, loss_again, without = measured(
+                replace(recipe, settings=replace(recipe.settings, compile=True)), storage, dataset, 2 * number + 1
+            )
             least, kernels = floor(recipe, storage, dataset)
             rate = max(plain, graphs)
             if without:

@@ -26,8 +26,9 @@ from tempfile import TemporaryDirectory
 from jobs.data.identity import identify
 from jobs.data.sample import write_sample
 from jobs.data.settings import Data
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import Task
+from sharedfs.documents import read_json
 
 TAG, BETWEEN, DIGITS = re.compile(r"</?[A-Za-z][^<>]*>"), re.compile(r"[\W_]+"), re.compile(r"\d")
 

@@ -26,15 +26,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs import models
 from jobs.data.dataset import Dataset
 from jobs.data.identity import identify
 from jobs.data.sample import write_sample
 from jobs.data.settings import Data
 from jobs.settings import beside
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import Task
 from jobs.testing import recipe_with
+from sharedfs.documents import read_json
 
 CLAIMED = {"mlp": 3.0, "cnn": 1.5, "rnn": 1.3, "mlp-trained": 8.0}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -124,9 +124,7 @@ def main() -> None:
             f"{len(os.sched_getaffinity(0))} cores; preprocessed once in {spent:.1f} s"
         )
         for case in given.cases or CLAIMED:
-            rounds = [
-                (*ours(case, dataset, storage, folder), plain(case, folder)) for _ in range(given.rounds)
-            ]
+            rounds = [(*ours(case, dataset, storage, folder), plain(case, folder)) for _ in range(given.rounds)]
             (best, busy), score = min(times[0] for times in rounds), rounds[0][1]
             other, other_busy = min(times[2] for times in rounds)
             print(

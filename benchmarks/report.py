@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from jobs import metrics_log, models
+from jobs import metrics_log
 from jobs.data.settings import Data
 from jobs.storage import Storage
 from jobs.testing import settings_with

@@ -21,8 +21,9 @@ from typing import Any
 from jobs.search import algorithms
 from jobs.search.next_trial import claim_point, observations_of, propose
 from jobs.search.study import Study, read_trials
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import Record
+from sharedfs.documents import write_json
 
 SPACE: dict[str, Any] = {
     "hidden_layers": {"choice": [[256, 128], [256, 514, 256], [514, 256, 128]]},

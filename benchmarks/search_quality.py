@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from jobs import entry, metrics_log, models
+from jobs import entry, metrics_log
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
 from jobs.search.study import Study, best_so_far, read_trials

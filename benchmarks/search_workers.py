@@ -22,8 +22,8 @@ from search_fixture import fake_train, make_study, run_pool
 
 from jobs.search.next_trial import next_promotable
 from jobs.search.study import read_trials
-from jobs.storage import read_json
 from jobs.task import read_record
+from sharedfs.documents import read_json
 
 
 def main() -> None:

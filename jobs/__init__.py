@@ -6,15 +6,16 @@ name in the package it lies in: these two functions are all the registry there i
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 from types import ModuleType
 
-from jobs.errors import InputError, did_you_mean
+from sharedfs.errors import InputError, did_you_mean
 
 
 def module_names(package: str, *, folders_only: bool = False) -> tuple[str, ...]:
     """The names of what lies in a package, sorted; nothing of it is imported."""
+    import pkgutil  # here: `tanda --help` needs none of it
+
     modules = pkgutil.iter_modules(import_module(package).__path__)
     return tuple(sorted(module.name for module in modules if module.ispkg or not folders_only))
 

@@ -33,7 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.storage import claim, plain_folder, read_json, touch, write_json
+from sharedfs.documents import read_json, write_json
+from sharedfs.files import claim, plain_folder, touch
 
 HEARTBEAT_S = 10.0
 STALE_S = 60.0
@@ -119,7 +120,8 @@ def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt |
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
     try:
-        return sorted(int(path.name) for path in (folder / "attempts").iterdir() if path.name.isdigit())
+        with os.scandir(f"{folder}/attempts") as entries:
+            return sorted(int(entry.name) for entry in entries if entry.name.isdigit())
     except FileNotFoundError:
         return []
 

@@ -22,8 +22,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.storage import OWNER_WRITES, Storage, digest, write_json
+from jobs.storage import OWNER_WRITES, Storage
 from jobs.task import Task, read_record
+from sharedfs.documents import digest, write_json
 
 HELD = "held.json"
 

@@ -15,9 +15,10 @@ from typing import Any
 import orjson
 
 from jobs.attempt import Attempt
-from jobs.storage import Storage, open_plain
+from jobs.storage import Storage
 from jobs.task import Task
 from jobs.units import Unit
+from sharedfs.files import open_plain
 
 PROGRESS_EVERY_S = 2.0
 

@@ -16,16 +16,16 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from jobs import circuit_breaker
 from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live, ran_s
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
-from jobs.errors import TandaError
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import VERDICTS, Record, Task, is_done
 from jobs.units import made
+from sharedfs.errors import TandaError
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
 POLL_S = 2.0
@@ -205,7 +205,12 @@ def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
 
 
 def _record(
-    context: Context, *, state: str, outcome: Outcome, cause: str | None = None, message: str | None = None
+    context: Context,
+    *,
+    state: Literal["done", "failed"],
+    outcome: Outcome,
+    cause: str | None = None,
+    message: str | None = None,
 ) -> None:
     now = time.time()
     past = [attempt for attempt in history(context.folder) if attempt["number"] < context.attempt.number]

@@ -5,20 +5,47 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypedDict, cast
 
 import orjson
 
-from jobs.storage import open_plain, read_plain, write_whole
+from sharedfs.files import open_plain, read_plain, write_whole
 
 NAME = "metrics.jsonl"
-EpochMetrics = dict[str, float | int | None]
 
 
-def encode(lines: Iterable[Mapping[str, float | int | None]]) -> bytes:
+class EpochMetrics(TypedDict):
+    """A line: losses a title, scores from 0 to 1, ``gradient_norm`` the mean of those looked at.
+
+    ``step`` counts all steps so far, ``seconds`` those of the epoch with its validation, ``titles_per_s`` without;
+    ``ended`` is in seconds since the epoch, by the attempt of that number.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_balanced_accuracy: float
+    train_accuracy: float
+    validation_loss: float
+    validation_balanced_accuracy: float
+    validation_accuracy: float
+    gradient_norm: float | None
+    seconds: float
+    titles_per_s: float
+    ended: float
+    attempt: int
+
+
+def figure(line: EpochMetrics, name: str) -> float | None:
+    """A figure of a line by its name; None where it has none of that name."""
+    return cast(Mapping[str, float | None], line).get(name)
+
+
+def encode(lines: Iterable[EpochMetrics]) -> bytes:
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY) for line in lines)
 
 
-def append(folder: Path, line: Mapping[str, float | int | None]) -> None:
+def append(folder: Path, line: EpochMetrics) -> None:
     """Append one epoch with a single write and an fsync."""
     with open_plain(folder / NAME, "ab") as file:
         file.write(encode([line]))
@@ -26,7 +53,7 @@ def append(folder: Path, line: Mapping[str, float | int | None]) -> None:
         os.fsync(file.fileno())
 
 
-def rewrite(folder: Path, lines: Iterable[Mapping[str, float | int | None]]) -> None:
+def rewrite(folder: Path, lines: Iterable[EpochMetrics]) -> None:
     """Replace the log whole, as a resumed run does: it keeps the epochs that its checkpoint has."""
     write_whole(folder / NAME, encode(lines))
 
@@ -51,7 +78,7 @@ def _parse(text: bytes) -> Iterator[EpochMetrics]:
         lines = [_parse_line(line) for line in text.split(b"\n")]
     for line in lines:
         if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-            yield line
+            yield cast(EpochMetrics, line)
 
 
 def _parse_line(line: bytes) -> object:

@@ -12,9 +12,9 @@ import polars as pl
 from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, Dataset, Ragged, Split, offsets
 from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
-from jobs.errors import InputError
 from jobs.storage import Storage
 from jobs.training.run import SETTINGS, Trained
+from sharedfs.errors import InputError
 
 CHUNK_TITLES = 4096
 

@@ -1,4 +1,4 @@
-"""Where and with what a task ran: node, versions, threads, GPU. It decides nothing; tables say where rows differ in it."""
+"""Where and with what a task runs: node, versions, threads, GPU. It decides nothing; tables say where rows differ."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def provenance() -> Provenance:
         gpus=len(visible_gpus()),
         slurm={name.removeprefix("SLURM_").lower(): os.environ[name] for name in _SLURM if name in os.environ},
         peak_mb=peak_mb(),
-        torch=torch and torch.__version__,
+        torch=None if torch is None else str(torch.__version__),
         cuda=torch.version.cuda if torch and on_gpu else None,
         cudnn=torch.backends.cudnn.version() if torch and on_gpu else None,
-        numpy=numpy and numpy.__version__,
+        numpy=None if numpy is None else str(numpy.__version__),
         gpu=torch.cuda.get_device_name() if torch and on_gpu else None,
     )
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jobs import metrics_log
-from jobs.errors import DamagedFileError
-from jobs.storage import Storage, digest, plain_folder, read_json, write_json
+from jobs.storage import Storage
 from jobs.units import Made
+from sharedfs.documents import digest, read_json, write_json
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import plain_folder
 from sharedfs.typed_json import Json, Undecodable, decode
 
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
@@ -130,6 +132,11 @@ class Record:
 
     def write(self, storage: Storage) -> None:
         write_json(storage.run(self.id) / "record.json", asdict(self))
+
+    def figure(self, name: str) -> float | None:
+        """A number of the result; None where there is none of that name."""
+        value = self.result.get(name)
+        return value if type(value) in (int, float) else None  # type: ignore[return-value]
 
     def files_intact(self, storage: Storage) -> bool:
         """Whether every file that the record names is there with its size; a metrics log may be longer by now.

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 from rich.console import Console
 
-from jobs.data.files import Quotes
-from jobs.errors import InputError
+from jobs.data import Quotes
 from pipeline.edge import Edge, Terminal, version
+from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.manifest.model import Manifest
@@ -52,6 +51,8 @@ def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = 
 
 
 def _print_json(document: object) -> None:
+    import orjson  # here: a start that prints no JSON is faster without it
+
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     sys.stdout.buffer.write(orjson.dumps(document, option=options))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from jobs.storage import claim, publish_folder, write_whole
+from sharedfs.files import claim, publish_folder, write_whole
 from slurm.errors import SlurmError
 from slurm.limits import Limits, read
 

@@ -11,9 +11,6 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from jobs.errors import TandaError
-from slurm.errors import SchedulerError
-
 BAD_USAGE = 2
 INTERRUPTED = 130
 # What a person can cause, and fix, with the paths that they give: any other OSError is a fault of the program.
@@ -31,7 +28,9 @@ _OF_STORAGE = frozenset(
 
 def one_line(error: Exception) -> str | None:
     """The line for an error that a person can fix; None for one of the program's own."""
-    if isinstance(error, TandaError | SchedulerError):
+    from sharedfs.errors import TandaError  # here: a start without an error needs none
+
+    if isinstance(error, TandaError):
         return str(error)
     if not isinstance(error, OSError) or not error.strerror:
         return None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.attempt import STALE_S, history
-from jobs.errors import InputError
 from jobs.storage import Storage
 from pipeline.plan import Plan
+from sharedfs.errors import InputError
 
 LEFTOVER_S = 24 * 3600.0
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many

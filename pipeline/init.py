@@ -14,11 +14,10 @@ import jinja2
 import polars as pl
 import yaml
 
-from jobs.data import csv_text, files, formats
-from jobs.data.files import Quotes
+from jobs.data import Quotes, csv_text, files, formats
 from jobs.data.settings import SPLITS, Columns
-from jobs.errors import InputError
 from pipeline.manifest.validation import name_problem
+from sharedfs.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("init.yaml.jinja")
 LOOK_BYTES = 32 << 20

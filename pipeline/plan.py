@@ -10,12 +10,12 @@ from typing import Any
 from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
-from jobs.errors import InputError, did_you_mean
 from jobs.models import Recipe
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, Value, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
+from sharedfs.errors import InputError, did_you_mean
 
 DATA_GROUP = "data"
 

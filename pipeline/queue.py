@@ -83,7 +83,7 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
         jobs = _observe_or_unknown(storage, *queue, sent)
         for task, queued in tasks.items():
             job = jobs[queued.element]
-            if sent[queued.element] != queued.sent:
+            if sent[queued.element] is not queued.sent and sent[queued.element] != queued.sent:
                 # Slurm used the number again, for a later submission of ours: the job is that one's.
                 job = JobState(id=queued.element, state=GONE, reason="its number was used again")
             mine = queued.sent.uid in (None, os.geteuid())
@@ -107,6 +107,7 @@ def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) ->
     history: dict[str, list[QueuedAs]] = {}
     for submission in submissions:
         for array in submission.arrays:
+            sent = submission.sent(array)
             for element, tasks in array.elements.items():
                 queued = QueuedAs(
                     submission=submission.name,
@@ -115,7 +116,7 @@ def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) ->
                     time=submission.time,
                     mem_gb=array.mem_gb,
                     packed=len(tasks),
-                    sent=submission.sent(array),
+                    sent=sent,
                 )
                 for task in tasks:
                     if task in wanted:

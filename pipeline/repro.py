@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import metrics_log
-from jobs.errors import DamagedFileError, InputError
-from jobs.storage import Storage, digest, read_json
+from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
 from pipeline.submission import HOME
+from sharedfs.documents import digest, read_json
+from sharedfs.errors import DamagedFileError, InputError
 
 # In a metrics log's line: times and places, which differ between equal runs.
 VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})

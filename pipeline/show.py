@@ -100,7 +100,7 @@ def _asks(array: PlannedArray) -> str:
 
 
 def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) -> None:
-    """The plan for people: arrays, totals, then what of it earlier code made. ``done`` is as in ``pipeline.status.done_on_storage``."""
+    """The plan for people: arrays, totals, then what earlier code made; ``done`` as by ``done_on_storage``."""
     console.print(plan_table(plan, done))
     stages = Counter(planned.stage for planned in plan.tasks)
     left = sum(planned.id not in done for planned in plan.tasks)

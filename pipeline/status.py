@@ -16,7 +16,7 @@ from jobs.attempt import STALE_S, history
 from jobs.circuit_breaker import HELD
 from jobs.search.study import continuation
 from jobs.search.summary import summary
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.units import differences
 from pipeline.decisions.submission import superseded_shards
@@ -24,12 +24,14 @@ from pipeline.decisions.task_state import (
     STATES,
     AttemptEvidence,
     Evidence,
+    QueueEvidence,
     TaskState,
     decide,
     with_upstream_cause,
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
+from sharedfs.documents import read_json
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
@@ -56,9 +58,10 @@ def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
     No scheduler is asked.
     """
     storage = Storage(plan.manifest.storage)
-    if not storage.runs.is_dir():
+    runs = storage.runs
+    if not runs.is_dir():
         return {}
-    read = (_read_record(storage, planned) for planned in plan.tasks)
+    read = (_read_record(storage, runs, planned) for planned in plan.tasks)
     done = {evidence.id: evidence.changed for evidence in read if evidence.is_done}
     return done | dict.fromkeys(superseded_shards(plan.tasks, done.keys()) - done.keys(), ())
 
@@ -66,7 +69,8 @@ def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
 def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
     """The evidence of each task, in the plan's order."""
     storage = Storage(plan.manifest.storage)
-    records = {planned.id: _read_record(storage, planned) for planned in plan.tasks}
+    runs = storage.runs
+    records = {planned.id: _read_record(storage, runs, planned) for planned in plan.tasks}
     done = {task for task, evidence in records.items() if evidence.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
     queue = query(storage, records.keys() - done - superseded)
@@ -78,37 +82,39 @@ def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
         elif planned.id in superseded:
             yield replace(evidence, superseded=True)
         else:
-            yield _read_traces(replace(evidence, queue=queue.get(planned.id)), storage.run(planned.id), clock)
+            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, clock)
 
 
-def _read_record(storage: Storage, planned: Planned) -> Evidence:
+def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
     pack = planned.resources.pack
     try:
-        record = read_record(f"{storage.runs}/{planned.id}")
+        record = read_record(f"{runs}/{planned.id}")
     except ValueError as error:
         return Evidence(id=planned.id, pack=pack, record_error=str(error))
     if record is None:
         return Evidence(id=planned.id, pack=pack)
     intact = record.state == "done" and record.files_intact(storage)
+    stopped = record.result.get("stopped") is not None
     return Evidence(
         id=planned.id,
         pack=pack,
         record=record,
         files_intact=intact,
-        continued=continuation(storage.run(planned.id), record),
+        continued=continuation(runs / planned.id, record) if stopped else None,
         changed=differences(record.made) if intact else (),
     )
 
 
-def _read_traces(evidence: Evidence, folder: Path, clock: Callable[[], float]) -> Evidence:
+def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, clock: Callable[[], float]) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
-    job = evidence.queue.job if evidence.queue else None
+    job = queue.job if queue else None
     # A task never queued and never run has no folder to read.
     has_run = job is not None or evidence.record is not None or evidence.record_error is not None
     state = job.state if job else None
     has_progress = evidence.continued or state in (RUNNING, GONE, UNKNOWN)
     return replace(
         evidence,
+        queue=queue,
         attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if has_run else (),
         exit_code=_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else _held_note(folder),
@@ -142,11 +148,11 @@ def _restart(path: Path) -> str:
 
 
 def _held_note(folder: Path) -> str | None:
-    note = _read_json(folder / HELD)
+    note = _read_json(f"{folder}/{HELD}")
     return str(note.get("reason")) if note else None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path | str) -> dict[str, Any] | None:
     try:
         document = read_json(path)
     except (OSError, ValueError):

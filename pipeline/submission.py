@@ -8,25 +8,28 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from jobs.errors import DamagedFileError
-from jobs.storage import OWNER_WRITES, Storage, claim, read_json, write_json, write_whole
-from pipeline.lock import Lock, exclusive
+from jobs.storage import OWNER_WRITES, Storage
 from pipeline.plan import Plan
+from sharedfs.clock import SYSTEM, Clock
+from sharedfs.documents import read_json, write_json
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import claim, write_whole
+from sharedfs.lock import hold
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
-LOCK_STALE_S = 600.0
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 SOURCE = "manifest.json"
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
@@ -154,18 +157,12 @@ def read_all(storage: Storage) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.time)
 
 
-@contextmanager
-def exclusively(storage: Storage) -> Iterator[Lock]:
-    """Hold the storage's submission lock; waits for others, takes over one without a heartbeat for 10 minutes.
+def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:
+    """Hold the storage's submission lock; waits for others, and says for whom.
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    while True:
-        with exclusive(storage.locks / "submit", stale_s=LOCK_STALE_S) as lock:
-            if lock is not None:
-                yield lock
-                return
-        time.sleep(0.2)
+    return hold(storage.locks / "submit", say=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock)
 
 
 # The manifest and the code as submitted: editing the checkout cannot change a queued job.

@@ -51,7 +51,6 @@ from pipeline.decisions.submission import (
     to_submit,
 )
 from pipeline.decisions.task_state import TaskState
-from pipeline.lock import Lock
 from pipeline.plan import Plan, Planned, find_tasks
 from pipeline.queue import make_executor
 from pipeline.status import task_states
@@ -120,7 +119,7 @@ def submit_plan(
     storage = Storage(plan.manifest.storage)
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
-    with submission.exclusively(storage) as lock:
+    with submission.exclusively(storage):
         states = task_states(plan)
         again = frozenset() if rerun is None else to_remake(plan.tasks, states, _chosen(plan, states, rerun))
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again}
@@ -146,7 +145,7 @@ def submit_plan(
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         started = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
         submitter = _Submitter(
-            plan=plan, storage=storage, executor=runner, lock=lock, submission=started,
+            plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale), held=dict(unreachable), again=again,
         )  # fmt: skip
         submitter.prepare(tasks)
@@ -161,7 +160,6 @@ class _Submitter:
     plan: Plan
     storage: Storage
     executor: Executor
-    lock: Lock
     submission: Submission
     element_ids: dict[str, str]
     held: dict[str, str]
@@ -185,7 +183,6 @@ class _Submitter:
         snapshot(self.folder / "code")
         write_source(self.folder, self.plan)
         for planned in tasks:
-            self.lock.heartbeat()
             planned.task.write(self.storage)
             if planned.id in self.again:
                 _supersede(self.storage, planned)
@@ -194,7 +191,6 @@ class _Submitter:
     def queue(self, requests: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
         for request in requests:
-            self.lock.heartbeat()
             array = self.builder.array(request, self.element_ids)
             try:
                 submitted = self.executor.submit(array)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import history
-from jobs.errors import InputError
-from jobs.storage import Storage, open_plain
+from jobs.storage import Storage
 from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, find_task
 from pipeline.status import all_finished, progress_words, task_states
+from sharedfs.errors import InputError
+from sharedfs.files import open_plain
 from slurm.reasons import explain as explain_reason
 
 LOG_LINES = 12

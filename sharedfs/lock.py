@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
-from sharedfs.files import claim, plain_folder, read_json, touch, write_json
+from sharedfs.documents import read_json, write_json
+from sharedfs.files import claim, plain_folder, touch
 from sharedfs.typed_json import Undecodable, decode
 
 BEAT_S = 10.0

@@ -107,13 +107,17 @@ def read_rows(
     alone is known. The last field may hold separators and line breaks. A line that belongs to no job is warned of once.
     """
     rows: list[str] = []
+    strays: list[str] = []
     for line in text.split("\n"):
         if _ID.match(line):
             rows.append(line)
         elif rows:
             rows[-1] += f"\n{line}"
         elif line.strip():
-            warn_once(f"{program} printed a line that is no job's: {line!r}")
+            strays.append(line.strip())
+    if strays:
+        more = f", and {len(strays) - 1} more of its kind" if len(strays) > 1 else ""
+        warn_once(f"{program} printed a line that is no job's: {strays[0]!r}{more}")
     for row in rows:
         *values, last = row.split(SEPARATOR, len(fields) - 1)
         values = [*(value.strip() for value in values), _last_field(last)]

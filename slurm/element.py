@@ -38,7 +38,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from slurm.owned import READABLE, check_not_link, open_plain, read_own
+from sharedfs.files import check_plain, open_plain
+from slurm.owned import READABLE, read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
@@ -133,7 +134,7 @@ def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
         child.code = AGAIN
         return
     try:
-        check_not_link(child.path)
+        check_plain(child.path)
         with open_plain(child.path / "log.txt", "ab") as log:
             log.write(_header(element).encode())
             log.flush()
@@ -296,7 +297,7 @@ def _write(path: Path, facts: Mapping[str, Any], *, permissions: int = 0o666) ->
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        check_not_link(path.parent)
+        check_plain(path.parent)
         with open_plain(temporary, "x", permissions=permissions) as file:
             _dump(facts, file)
         temporary.replace(path)

@@ -1,9 +1,11 @@
-"""What can go wrong with a scheduler: one line at the edge, as ``jobs.errors.TandaError`` is."""
+"""What can go wrong with a scheduler: one line at the edge."""
 
 from __future__ import annotations
 
+from sharedfs.errors import TandaError
 
-class SchedulerError(RuntimeError):
+
+class SchedulerError(TandaError, RuntimeError):
     """The root: the scheduler is not there, did not answer, or refused; the text is its own where there is one."""
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
+from sharedfs.files import open_plain
 from slurm.array import Array, array_id, element_index
 from slurm.commands import scrubbed
 from slurm.element import AGAIN, IDLE, visible_gpus, write_elements
 from slurm.executors.local import LocalQueue, import_path
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
-from slurm.owned import OTHERS_WRITE, READABLE, check_own, open_plain, own_folder
+from slurm.owned import OTHERS_WRITE, READABLE, check_own, own_folder
 
 POLL_S = 0.1
 KILL_AFTER_S = 10.0

@@ -14,31 +14,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+
+from sharedfs.files import LINK, open_plain
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 READABLE = 0o644  # before the umask; asked for, and not left to the umask, which an access control list overrides
-_LINK = "is a link: here nothing is opened through one; see who made it, and remove it"
-
-
-def open_plain(path: Path, mode: str = "rb", *, permissions: int = 0o666) -> IO[Any]:
-    """Open a file that is no link; raises OSError, saying so, for one that is."""
-
-    def opener(name: str, flags: int) -> int:
-        try:
-            return os.open(name, flags | os.O_NOFOLLOW, permissions)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                error.strerror = _LINK
-            raise
-
-    return open(path, mode, opener=opener)
-
-
-def check_not_link(folder: Path) -> None:
-    """Raise OSError for a link where a folder should be; nothing is raised for a missing path."""
-    if folder.is_symlink():
-        raise OSError(errno.ELOOP, _LINK, str(folder))
 
 
 def check_own(path: Path, uid: int | None = None) -> None:
@@ -49,7 +29,7 @@ def check_own(path: Path, uid: int | None = None) -> None:
 def _check(path: Path, facts: os.stat_result, uid: int | None) -> None:
     owner = os.geteuid() if uid is None else uid
     if stat.S_ISLNK(facts.st_mode):
-        wrong = _LINK
+        wrong = LINK
     elif facts.st_uid != owner:
         wrong = f"belongs to user {facts.st_uid}, not to user {owner}: what it holds is not used"
     elif facts.st_mode & OTHERS_WRITE:

@@ -14,13 +14,15 @@ import numpy as np
 from jobs import metrics_log
 from jobs.attempt import begin
 from jobs.data.settings import Data
-from jobs.storage import Storage, write_json, write_whole
+from jobs.storage import Storage
 from jobs.task import Record
 from jobs.testing import settings_with
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
 from pipeline.report import build
+from sharedfs.documents import write_json
+from sharedfs.files import write_whole
 
 START = 1_700_000_000.0
 STAGES = ("preprocess", "train", "evaluate")

@@ -24,9 +24,10 @@ from jobs.models import Recipe
 from jobs.search.next_trial import StopAtRung
 from jobs.search.study import Study, Trial, open_study, read_trials
 from jobs.stages import trial as stage
-from jobs.storage import Storage, read_json, write_json
+from jobs.storage import Storage
 from jobs.task import Record, Task
 from jobs.testing import definition_with
+from sharedfs.documents import read_json, write_json
 
 SPACE: dict[str, Any] = {
     "learning_rate": {"loguniform": [1e-5, 1e-1]},

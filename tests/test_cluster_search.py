@@ -21,9 +21,10 @@ from small_manifest import MANIFEST, tanda, write_manifest
 from jobs import metrics_log
 from jobs.attempt import history, live
 from jobs.search.summary import winner
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import Task, read_record
 from pipeline.queue import is_closing
+from sharedfs.documents import read_json
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"

@@ -13,7 +13,7 @@ from report_fixture import Made, data_files, finish_dataset, finish_train, make,
 from small_manifest import write_manifest
 
 from jobs.attempt import STALE_S, begin
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import read_record
 from pipeline import close, status, submission, submit
 from pipeline.decisions.retry import Retry
@@ -23,6 +23,7 @@ from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
+from sharedfs.documents import write_json
 from slurm.executors.recording import Recording
 from slurm.job_state import JobState
 

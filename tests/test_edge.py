@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from small_manifest import write_manifest
 
-from jobs.errors import TandaError
 from pipeline import cli
 from pipeline.manifest import ManifestError
+from sharedfs.errors import TandaError
 from slurm.errors import SchedulerError
 
 EMPTY = "name: small\n"

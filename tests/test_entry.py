@@ -13,8 +13,9 @@ import pytest
 
 from jobs import attempt, entry
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import Task, read_record
+from sharedfs.documents import write_json
 
 Stage = Callable[[Context], Outcome]
 

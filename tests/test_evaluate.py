@@ -17,11 +17,12 @@ from training_fixture import context_of, publish_dataset, train_task
 from jobs import entry
 from jobs.context import TaskInterruptedError
 from jobs.stages import evaluate
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
 from jobs.training import metrics
 from jobs.training.loop import HostMetricAccumulator, MetricAccumulator
 from jobs.training.metrics import of_logits
+from sharedfs.documents import read_json
 
 pytestmark = pytest.mark.usefixtures("one_core")
 

@@ -1,4 +1,4 @@
-"""What an upgrade does to results that are there: nothing is orphaned, what earlier code made is told and can be redone."""
+"""What an upgrade does to results: nothing is orphaned, what earlier code made is told, and made again when asked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from annotated_types import Ge
 from small_manifest import MANIFEST, tanda, write_manifest
 
 from jobs import models, units
-from jobs.errors import DamagedFileError
 from jobs.models import mlp, read_recipe
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
-from jobs.storage import digest
 from jobs.testing import recipe_with
 from jobs.units import Unit, difference, made
+from sharedfs.documents import digest
+from sharedfs.errors import DamagedFileError
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = """
@@ -205,7 +205,9 @@ def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> No
     before = {path: path.read_bytes() for path in storage.glob("runs/*/record.json")}
     _tanda(project, "submit", upgraded, "--executor", "inline", "--rerun", "changed")
     assert "made by" not in _tanda(project, "plan", upgraded)
-    kept = {path.parents[2] / "record.json": path.read_bytes() for path in storage.glob("runs/*/superseded/*/record.json")}
+    kept = {
+        path.parents[2] / "record.json": path.read_bytes() for path in storage.glob("runs/*/superseded/*/record.json")
+    }
     assert len(kept) == 4 and kept.items() <= before.items()
     assert "0 to do" in _tanda(project, "plan", upgraded)
 

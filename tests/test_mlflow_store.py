@@ -35,11 +35,11 @@ from report_fixture import (
 
 from jobs import attempt, metrics_log
 from jobs.storage import Storage
-from pipeline.lock import exclusive
 from pipeline.mlflow import store
 from pipeline.mlflow.runs import mlflow_runs
-from pipeline.mlflow.store import STALE_S, Updated
+from pipeline.mlflow.store import Updated
 from pipeline.report.collect import collect
+from sharedfs.lock import STALE_S, try_hold
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -213,8 +213,8 @@ def test_a_search_is_a_parent_and_its_trials_are_children(tmp_path: Path, empty_
 
 
 def test_a_second_importer_leaves_it_to_the_first(made: Made) -> None:
-    with exclusive(made.storage.locks / "mlflow", stale_s=STALE_S) as lock:
-        assert lock is not None
+    with try_hold(made.storage.locks / "mlflow") as held:
+        assert held
         assert _update(made) == Updated(busy=True)
     assert _update(made).created == 2
 

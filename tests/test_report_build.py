@@ -23,12 +23,12 @@ from report_fixture import (
 )
 from rich.console import Console
 
-from jobs.errors import InputError
 from pipeline import live
 from pipeline.manifest.schema import Report
 from pipeline.plan import make_plan
 from pipeline.report import build, table
 from pipeline.report.i18n import languages, load_phrases, make_messages
+from sharedfs.errors import InputError
 
 
 @pytest.fixture

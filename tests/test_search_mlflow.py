@@ -16,10 +16,10 @@ from report_fixture import (
 )
 
 from jobs.attempt import begin
-from jobs.storage import write_json
 from pipeline.mlflow import store
 from pipeline.mlflow.runs import mlflow_runs
 from pipeline.report.collect import collect
+from sharedfs.documents import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

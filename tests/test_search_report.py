@@ -14,7 +14,6 @@ from report_fixture import Made, data_files, fail, finish_evaluate, finish_train
 from jobs import metrics_log, models
 from jobs.search.algorithms import random
 from jobs.search.space import read_space
-from jobs.storage import read_json, write_json
 from pipeline.report import build
 from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
@@ -22,6 +21,7 @@ from pipeline.report.i18n import make_messages
 from pipeline.report.plots import search as plot
 from pipeline.report.search_summary import axes, by_score, search_progress
 from pipeline.report.tables import build_all
+from sharedfs.documents import read_json, write_json
 
 SPACE: dict[str, Any] = {
     "dropout": {"uniform": [0.0, 0.5]},

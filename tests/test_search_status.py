@@ -21,11 +21,11 @@ from rich.console import Console
 
 from jobs import metrics_log
 from jobs.attempt import begin
-from jobs.storage import write_json
 from pipeline.decisions.retry import Retry
 from pipeline.manifest.model import Resources
 from pipeline.status import done_on_storage, print_states, states_document, task_states
 from pipeline.submit import submit_plan
+from sharedfs.documents import write_json
 
 
 @pytest.fixture

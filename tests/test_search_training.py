@@ -13,9 +13,10 @@ from training_fixture import publish_dataset, train_task
 from jobs import attempt, entry, metrics_log
 from jobs.search.study import Study
 from jobs.search.summary import summary, winner
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.testing import definition_with
+from sharedfs.documents import read_json
 
 TIMING = ("seconds", "titles_per_s", "ended", "attempt")
 TRIALS = 6

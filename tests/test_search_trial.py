@@ -20,10 +20,11 @@ from jobs.search.next_trial import claim_point, next_promotable, observations_of
 from jobs.search.stopping import asha
 from jobs.search.study import Study, best_so_far, read_trials, study_of
 from jobs.search.summary import NoWinnerError, summary, winner, winner_recipe
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from jobs.task import is_done, read_record
 from pipeline.manifest.load import load
 from pipeline.plan import make_plan
+from sharedfs.documents import read_json
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 

@@ -11,8 +11,8 @@ from search_fixture import fake_train, make_study, run_pool, trials
 from jobs import attempt, metrics_log
 from jobs.search.next_trial import next_promotable, rung
 from jobs.search.study import Study
-from jobs.storage import read_json
 from jobs.task import read_record
+from sharedfs.documents import read_json
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 

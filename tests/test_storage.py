@@ -11,19 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import metrics_log
-from jobs.storage import (
-    Storage,
-    claim,
-    digest,
-    open_plain,
-    publish_folder,
-    read_json,
-    touch,
-    write_json,
-    write_whole,
-)
+from jobs.storage import Storage
 from jobs.task import Record, Task, is_done, read_record
 from pipeline.report import records
+from sharedfs.documents import digest, read_json, write_json
+from sharedfs.files import claim, open_plain, publish_folder, touch, write_whole
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),

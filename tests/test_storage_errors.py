@@ -18,8 +18,9 @@ import pytest
 from jobs import entry, storage
 from jobs.attempt import history
 from jobs.context import Context, Outcome
-from jobs.storage import Storage, write_whole
+from jobs.storage import Storage
 from jobs.task import Task, read_record
+from sharedfs.files import write_whole
 
 Stage = Callable[[Context], Outcome]
 WEIGHTS = bytes(3 << 20)

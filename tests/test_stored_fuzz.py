@@ -18,10 +18,11 @@ from training_fixture import write_dataset
 from jobs import attempt, metrics_log
 from jobs.data.dataset import Dataset
 from jobs.search.study import Study, open_study, read_point
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import Record, Task, is_done, read_record
 from jobs.training import checkpoint
 from pipeline import submission
+from sharedfs.documents import write_json
 
 EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "60"))
 FUZZ = settings(

@@ -10,10 +10,11 @@ import torch
 from training_fixture import publish_dataset, train_task
 
 from jobs import context, entry, metrics_log
-from jobs.storage import Storage, read_json, write_json
+from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
+from sharedfs.documents import read_json, write_json
 from slurm.element import visible_gpus
 
 DRIVER_ERROR = "The NVIDIA driver on your system is too old (found version 12040)."

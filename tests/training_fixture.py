@@ -12,9 +12,10 @@ from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data import DATASET_FORMAT
 from jobs.settings import beside
-from jobs.storage import Storage, write_json
+from jobs.storage import Storage
 from jobs.task import Record, Task
 from jobs.testing import recipe_with
+from sharedfs.documents import write_json
 
 
 def write_dataset(

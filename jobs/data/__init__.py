@@ -1,6 +1,8 @@
 """Data sets: from text files to flat arrays that every run maps into memory."""
 
+from typing import Literal
+
 # Raised when the same settings and files would give other bytes: part of every data set's id.
 DATASET_FORMAT = 1
-
+Quotes = Literal["checked", "double", "none"]  # see data.quotes
 REVISION = 1

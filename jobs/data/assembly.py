@@ -24,8 +24,9 @@ from jobs.data.settings import SPLITS
 from jobs.data.shard_store import FileColumns, ShardStore
 from jobs.data.split_assignment import NONE, TRAIN, Part, SplitAssignment, assign_splits
 from jobs.data.vocabulary import Encoder, Vocabulary, build_encoder
-from jobs.errors import InputError
-from jobs.storage import write_json, write_whole
+from sharedfs.documents import write_json
+from sharedfs.errors import InputError
+from sharedfs.files import write_whole
 
 BLOCK_ROWS = 200_000
 

@@ -24,7 +24,7 @@ import polars as pl
 
 from jobs.data import csv_quotes
 from jobs.data.files import BOM, Chunk, Parse, Source, present_columns, valid_utf8
-from jobs.errors import InputError
+from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
     from _csv import Reader

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT
-from jobs.errors import DamagedFileError
-from jobs.storage import read_json
+from sharedfs.documents import read_json
+from sharedfs.errors import DamagedFileError
 
 Ints = NDArray[Any]
 PAD, UNK = 0, 1

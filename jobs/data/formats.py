@@ -11,7 +11,7 @@ import polars as pl
 
 from jobs.data import csv_text
 from jobs.data.files import BOM, Chunk, Parse, Source, blocks, present_columns, valid_utf8, whole_lines
-from jobs.errors import InputError
+from sharedfs.errors import InputError
 
 CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 100_000

@@ -19,8 +19,8 @@ from jobs.data.progress import in_order
 from jobs.data.sample_titles import NO_WORD, OWN_WORDS, Block, Language, draw_titles, make_language, title_table
 from jobs.data.settings import SPLITS, Text
 from jobs.data.vocabulary import most_frequent
-from jobs.errors import InputError
-from jobs.storage import write_whole
+from sharedfs.errors import InputError
+from sharedfs.files import write_whole
 
 CATEGORIES = {"spanish": 632, "portuguese": 773}  # the real one's, by language
 FORMATS = ("challenge", "university")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jobs.data.files import Quotes
+from jobs.data import Quotes
 
 SPLITS = ("train", "validation", "test")
 LANGUAGES = ("spanish", "portuguese", "english")  # those of stop_words.toml

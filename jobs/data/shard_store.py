@@ -34,8 +34,9 @@ from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import BASELINES, fingerprint
 from jobs.data.progress import Meter, in_order
-from jobs.errors import InputError
-from jobs.storage import read_json, write_json, write_whole
+from sharedfs.documents import read_json, write_json
+from sharedfs.errors import InputError
+from sharedfs.files import write_whole
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
 _ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}

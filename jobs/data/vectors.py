@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from jobs.data.dataset import PAD, SPECIAL
 from jobs.data.files import blocks, head, whole_lines
 from jobs.data.progress import in_order
-from jobs.errors import InputError
-from jobs.storage import digest, write_whole
+from sharedfs.documents import digest
+from sharedfs.errors import InputError
+from sharedfs.files import write_whole
 
 CHUNK_BYTES = 8 << 20
 _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")

@@ -17,10 +17,10 @@ from typing import Annotated, Any, cast
 from annotated_types import Ge, Gt, Le
 
 from jobs import load_module, module_names
-from jobs.errors import DamagedFileError
 from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
+from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Json, Undecodable
 
 Width = Annotated[int, Ge(1), Le(65_536)]

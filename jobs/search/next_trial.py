@@ -17,7 +17,8 @@ from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
 from jobs.search.study import Proposal, Study, Trial, read_trial, read_trials, value_of
 from jobs.settings import ModelSettings
-from jobs.storage import digest, plain_folder, publish_folder, read_json, write_json
+from sharedfs.documents import digest, read_json, write_json
+from sharedfs.files import plain_folder, publish_folder
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")
 """Failures that tell something of the settings; the others tell of the cluster and are left out."""
@@ -128,7 +129,7 @@ class StopAtRung:
         """What to do after these epochs of a metrics log: "stop", or None to train on."""
         if self._stopping is None or not lines:
             return None
-        epochs = int(lines[-1]["epoch"])
+        epochs = lines[-1]["epoch"]
         if epochs not in self._stopping.milestones(int(getattr(self._settings, "epochs", 1))):
             return None
         _write_rung(self._study, self._number, epochs, value_of(self._study, lines, self._settings))

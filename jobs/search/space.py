@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.errors import KeyPath
 from jobs.settings import Setting, Value
+from sharedfs.errors import KeyPath
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
 

@@ -16,16 +16,18 @@ from types import MappingProxyType
 
 from jobs import metrics_log, models
 from jobs.attempt import live, newest, numbers
-from jobs.errors import DamagedFileError
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
 from jobs.search import stopping
 from jobs.search.space import Point, Space, read_space
 from jobs.search.stopping import Rule, read_rule
 from jobs.settings import ModelSettings, Value
-from jobs.storage import Storage, digest, plain_folder, read_json, write_json
+from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
 from jobs.units import Unit
+from sharedfs.documents import digest, read_json, write_json
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import plain_folder
 from sharedfs.typed_json import Json, Undecodable, decode
 
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
@@ -251,14 +253,14 @@ def _progress_of(
 ) -> tuple[float | None, int]:
     """Value and epochs so far: from the record of a trial that succeeded, else from its metrics log."""
     if record is not None and "value" in record.result:
-        return record.result["value"], int(record.result["epochs_run"])
+        return record.figure("value"), int(record.figure("epochs_run") or 0)
     lines = metrics_log.read(folder)
     return value_of(study, lines, settings), len(lines)
 
 
 def value_of(study: Study, lines: Iterable[EpochMetrics], settings: ModelSettings) -> float | None:
     """The search's metric after some epochs: the last one's under ``keep: last``, else the best so far."""
-    values = [line.get(study.definition.metric) for line in lines]
+    values = [metrics_log.figure(line, study.definition.metric) for line in lines]
     finite = [float(value) for value in values if value is not None and math.isfinite(value)]
     if not finite:
         return None

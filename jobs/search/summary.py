@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.context import TaskFailedError
-from jobs.errors import InputError
 from jobs.models import Recipe
 from jobs.search.study import Study, Trial, continuation, open_study, read_trials
 from jobs.storage import Storage
 from jobs.task import read_record
+from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from jobs.context import Context, Outcome, TaskInterruptedError
-from jobs.storage import Storage, write_json, write_whole
+from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.metrics import of_parts
 from jobs.training.run import Trained
 from jobs.units import Unit
+from sharedfs.documents import write_json
+from sharedfs.files import write_whole
 
 REVISION = 1
 SPLITS = ("validation", "test")

@@ -14,8 +14,8 @@ from jobs.context import Context, Outcome
 from jobs.data import shards
 from jobs.data.dataset import Dataset
 from jobs.data.progress import Meter, stop_if_asked
-from jobs.storage import publish_folder
 from jobs.units import Unit
+from sharedfs.files import publish_folder
 
 
 def run(context: Context) -> Outcome:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from jobs.errors import DamagedFileError
-from jobs.storage import read_plain, sync_folder, write_whole
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import read_plain, sync_folder, write_whole
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"

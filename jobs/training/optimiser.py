@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from jobs.errors import InputError
 from jobs.models.layers import WordEmbedding
 from jobs.training.settings import TrainingSettings
+from sharedfs.errors import InputError
 
 DECAY_STEPS = 400  # steps after which a factor below 0.91 a step has left float64's precision
 MEAN_AGE = 10  # steps that what is left of the momentum lasts, on average

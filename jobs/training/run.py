@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from jobs import metrics_log, models
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
-from jobs.errors import DamagedFileError
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
-from jobs.storage import Storage, read_json, write_json
+from jobs.storage import Storage
 from jobs.training.metrics import of_logits
+from sharedfs.documents import read_json, write_json
+from sharedfs.errors import DamagedFileError
 
 SETTINGS = "settings.json"
 BATCH_TITLES = 1024  # scored at once
@@ -79,29 +80,32 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     began = time.monotonic()
     estimator = import_module(f"jobs.models.{recipe.architecture}.estimator")
     fitted = estimator.fit(dataset, recipe.settings, context)
-    line: dict[str, Any] = {"epoch": 1, "step": 1}
+    scores = {}
     for part in ("train", "validation"):
         split = dataset.splits[part]
-        scores = of_logits(fitted.scores(split), np.asarray(split.labels, dtype=np.int64))
-        line |= {
-            f"{part}_loss": scores.loss,
-            f"{part}_balanced_accuracy": scores.balanced_accuracy,
-            f"{part}_accuracy": scores.accuracy,
-        }
+        scores[part] = of_logits(fitted.scores(split), np.asarray(split.labels, dtype=np.int64))
     spent = time.monotonic() - began
-    line |= {
-        "gradient_norm": None,
-        "seconds": spent,
-        "titles_per_s": len(dataset.splits["train"]) / spent,
-        "ended": time.time(),
-        "attempt": context.attempt.number,
-    }
+    line = EpochMetrics(
+        epoch=1,
+        step=1,
+        train_loss=scores["train"].loss,
+        train_balanced_accuracy=scores["train"].balanced_accuracy,
+        train_accuracy=scores["train"].accuracy,
+        validation_loss=scores["validation"].loss,
+        validation_balanced_accuracy=scores["validation"].balanced_accuracy,
+        validation_accuracy=scores["validation"].accuracy,
+        gradient_norm=None,
+        seconds=spent,
+        titles_per_s=len(dataset.splits["train"]) / spent,
+        ended=time.time(),
+        attempt=context.attempt.number,
+    )
     context.attempt.check()
     files = _save(fitted, folder, context.attempt.number)
     files = (*files, write_recipe(folder, recipe), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
     figures = {
-        **{name: line[name] for name in KEPT_FIGURES},
+        **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
         "kept_epoch": 1,
         "best_epoch": 1,
         "epochs_run": 1,

@@ -18,12 +18,12 @@ from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe
-from jobs.storage import digest
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
 from jobs.training.run import KEPT_FIGURES, SETTINGS, StopCallback, TrainResult, write_recipe
+from sharedfs.documents import digest
 
 GRAD_NORM_EVERY = 64  # steps
 POLL_S = 0.5
@@ -333,7 +333,7 @@ class Trainer:
 
     def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Any]:
         figures = {
-            **{name: line[name] for name in KEPT_FIGURES},
+            **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
             "kept_epoch": line["epoch"],
             "best_epoch": self.best_epoch,
             "epochs_run": self.epoch,

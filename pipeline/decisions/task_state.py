@@ -141,8 +141,10 @@ def decide(evidence: Evidence, *, stale_s: float) -> TaskState:
 
 def with_upstream_cause(state: TaskState, needs: tuple[str, ...], states: Mapping[str, TaskState]) -> TaskState:
     """A task that Slurm cancelled because what it waits for failed has that cause, not a person's cancellation."""
+    if state.cause != "cancelled":
+        return state
     failed = [need for need in needs if need in states and states[need].state in ("failed", "lost")]
-    if state.cause != "cancelled" or not failed:
+    if not failed:
         return state
     return replace(state, cause="upstream failed", message=f"needs {', '.join(failed)}, which failed")
 

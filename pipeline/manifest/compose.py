@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jobs.errors import KeyPath, did_you_mean
 from pipeline.manifest import path_fields, yaml_nodes
 from pipeline.manifest.path_fields import with_absolute_paths
 from pipeline.manifest.yaml_nodes import Entry, ManifestError, Mark, Node, Problem
+from sharedfs.errors import KeyPath, did_you_mean
 
 SET = "--set"
 STORAGE_VARIABLE = "TANDA_STORAGE"

@@ -11,14 +11,14 @@ from pathlib import PurePath
 from typing import Any
 
 from jobs.data.settings import Data
-from jobs.errors import KeyPath, did_you_mean
 from jobs.settings import Value
-from jobs.storage import digest
 from pipeline.manifest.expansion import RUNS_MAX, Architecture, Expansion, Layer, merged
 from pipeline.manifest.model import Resources, Run
 from pipeline.manifest.schema import Group
 from pipeline.manifest.schema import Run as RunSection
 from pipeline.manifest.validation import name_problem
+from sharedfs.documents import digest
+from sharedfs.errors import KeyPath, did_you_mean
 
 FORMS = ("runs", "grid", "zip")
 RESERVED = ("data",)  # preprocess tasks are shown under it

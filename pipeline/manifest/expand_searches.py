@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.data.settings import Data
-from jobs.errors import InputError, KeyPath, did_you_mean
 from jobs.search import algorithms
 from jobs.search import stopping as rules
 from jobs.search.space import is_conditional, is_distribution, read_space, samples
@@ -17,6 +16,7 @@ from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
 from pipeline.manifest.space_validation import Problem, validate_space
 from pipeline.manifest.validation import read_value
+from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from jobs import models
 from jobs.data.settings import SPLITS, Data
-from jobs.errors import InputError, KeyPath, did_you_mean
 from jobs.settings import ModelSettings, Setting, Value
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import explicit, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
 from pipeline.manifest.validation import Findings, explain, name_problem, read, read_value, validate
+from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 RUNS_MAX = 100_000

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import KeyPath
 from pipeline.manifest.compose import compose
 from pipeline.manifest.expand_groups import expand_group
 from pipeline.manifest.expand_searches import expand_search
@@ -21,6 +20,7 @@ from pipeline.manifest.schema import Cluster as ClusterSection
 from pipeline.manifest.schema import Group, Root
 from pipeline.manifest.validation import Findings, validate
 from pipeline.manifest.yaml_nodes import Node
+from sharedfs.errors import KeyPath
 
 _SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

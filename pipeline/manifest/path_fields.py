@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jobs.errors import InputError, KeyPath
 from pipeline.manifest.yaml_nodes import Entry, Node, Problem
+from sharedfs.errors import InputError, KeyPath
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<rest>:-[^}]*)?\}|)")
 SOURCES = ("train", "validation", "test", "source")

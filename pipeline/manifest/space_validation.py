@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jobs.errors import KeyPath, did_you_mean
 from jobs.search.space import DISTRIBUTIONS, is_conditional, is_distribution
 from jobs.settings import Setting
 from pipeline.manifest.validation import read_value
+from sharedfs.errors import KeyPath, did_you_mean
 
 Problem = tuple[KeyPath, str]
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from jobs.errors import InputError, KeyPath, did_you_mean
 from jobs.settings import Setting
 from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
+from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Undecodable
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from jobs.errors import InputError, KeyPath
+from sharedfs.errors import InputError, KeyPath
 
 NODES_MAX = 2_000_000  # after aliases are followed: a few lines of nested aliases can ask for billions
 DEPTH_MAX = 60

@@ -17,8 +17,8 @@ from types import FrameType
 
 from jobs import metrics_log
 from jobs.attempt import history
-from jobs.storage import read_json
 from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
+from sharedfs.documents import read_json
 
 EVERY_S = 5.0
 LONGEST_PAUSE_S = 300.0  # between two tries at a server that does not answer

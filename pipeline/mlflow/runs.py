@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobs.attempt import history
 from jobs.search.study import best_so_far
+from jobs.storage import Storage
 from jobs.task import Provenance
-from jobs.storage import Storage, digest
 from pipeline.mlflow.server import CURVES, Point, curves, milliseconds
 from pipeline.mlflow.server import params as as_params
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
+from sharedfs.documents import digest
 
 STATUS = {"done": "FINISHED", "failed": "FAILED", "lost": "KILLED", "running": "RUNNING"}
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from jobs.errors import InputError
+from sharedfs.errors import InputError
 
 TIMEOUT_S = 10.0
 SETTLE_S = 0.5  # the least time that a concurrent creator gets to see our run

@@ -21,15 +21,16 @@ from urllib.parse import unquote, urlparse
 
 import orjson
 
-from jobs.errors import InputError
-from jobs.storage import Storage, check_plain, digest, plain_folder, read_json
-from pipeline.lock import Lock, exclusive
+from jobs.storage import Storage
 from pipeline.mlflow.runs import MlflowRun
 from pipeline.mlflow.server import PARAM_LENGTH, TAG_LENGTH, Point, batches, shorten
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
+from sharedfs.documents import digest, read_json
+from sharedfs.errors import InputError
+from sharedfs.files import check_plain, plain_folder
+from sharedfs.lock import try_hold
 
-STALE_S = 300.0  # of the lock
 SAVE_EVERY = 200  # runs between two writings of the cache
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -69,8 +70,8 @@ def update(
 ) -> Updated:
     """Bring the manifest's experiment up to date: each run once, however often and from however many nodes."""
     runs = list(runs)
-    with exclusive(storage.locks / "mlflow", stale_s=STALE_S) as lock:
-        if lock is None:
+    with try_hold(storage.locks / "mlflow") as held:
+        if not held:
             return Updated(busy=True)
         known = _Known.read(storage, experiment)
         pending = [(run, signature) for run in runs if not known.has(run.id, signature := run.signature())]
@@ -79,7 +80,7 @@ def update(
             if linked:
                 known.write()
             return Updated(unchanged=len(runs))
-        importer = _Importer(_client(storage), storage, experiment, known, lock)
+        importer = _Importer(_client(storage), storage, experiment, known)
         created = 0
         for done, (run, signature) in enumerate(pending, 1):
             created += importer.write(run, signature)
@@ -209,15 +210,14 @@ def _mlflow() -> Any:
 class _Importer:
     """Writes runs into one experiment."""
 
-    def __init__(self, client: Any, storage: Storage, experiment: str, known: _Known, lock: Lock) -> None:
-        self.client, self.known, self.lock = client, known, lock
+    def __init__(self, client: Any, storage: Storage, experiment: str, known: _Known) -> None:
+        self.client, self.known = client, known
         self.experiment_id = self._experiment(experiment, artifacts(storage))
         # Without the cache everything in the store is looked up once, by our tag.
         self.found = {} if known.runs else dict(self._in_store())
 
     def write(self, run: MlflowRun, signature: str) -> bool:
         """Create the run or bring it up to date; True when it was created."""
-        self.lock.heartbeat()
         memory = self.known.runs.get(run.id)
         place = (memory["run_id"], memory["home"]) if memory else self.found.get(run.id)
         if place is not None and (

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import orjson
 
-from jobs.storage import Storage, digest, plain_folder, read_plain
+from jobs.storage import Storage
 from pipeline.mlflow.runs import MlflowRun
 from pipeline.mlflow.server import Server, Unreachable
 from pipeline.mlflow.store import artifacts
 from pipeline.report.collect import Progress
 from pipeline.report.files import replace
+from sharedfs.documents import digest
+from sharedfs.files import plain_folder, read_plain
 
 LIMIT_S = 120.0  # a slow server gets the rest with the next report
 

@@ -25,6 +25,7 @@ from pipeline.report.records import RunKey, data_settings, run_key
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
 BROKEN = "broken record"
+NOWHERE = Provenance()
 WAITING = TaskState(id="", state="waiting")
 
 
@@ -49,7 +50,7 @@ class Result:
     git_commit: str | None
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
-    about: Provenance = Provenance()
+    about: Provenance = NOWHERE
     changed: tuple[str, ...] = ()  # in what the code that made it was not what it is now, in words
 
     @property
@@ -203,7 +204,7 @@ class _Part:
     cause: str | None
     message: str | None
     result: Mapping[str, Any] = field(default_factory=dict)
-    about: Provenance = Provenance()
+    about: Provenance = NOWHERE
     started: float | None = None
     ended: float | None = None
 
@@ -244,7 +245,11 @@ class _Reader:
             started=train.started if train else None,
             ended=train.ended if train else None,
             about=train.about if train else Provenance(),
-            changed=tuple(dict.fromkeys(change for task in (row.dataset, train_id, row.evaluate) for change in self._state(task).changed)),
+            changed=tuple(
+                dict.fromkeys(
+                    change for task in (row.dataset, train_id, row.evaluate) for change in self._state(task).changed
+                )
+            ),
         )
 
     def _winner(self, row: Row, evaluate: _Part) -> str | None:

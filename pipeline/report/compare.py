@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.errors import InputError
 from jobs.search.summary import winner
-from jobs.storage import Storage, read_json
+from jobs.storage import Storage
 from pipeline.report import records, results_csv, significance
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
 from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
+from sharedfs.documents import read_json
+from sharedfs.errors import InputError
 
 RUN_KEY = ("group", "run", "architecture", "seed")
 FIGURES = (*results_csv.METRICS, "gpu_hours")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from jobs.storage import check_plain, digest, open_plain, plain_folder, read_plain
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group, reasons_text
 from pipeline.report.i18n import Messages
 from pipeline.report.table import Table, escape_markdown, latex_document, to_csv, to_html, to_latex, to_markdown
+from sharedfs.documents import digest
+from sharedfs.files import check_plain, open_plain, plain_folder, read_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

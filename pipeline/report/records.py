@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import zlib
@@ -18,10 +17,10 @@ import numpy as np
 import orjson
 from numpy.lib import format as npy
 
-from jobs.errors import DamagedFileError
-from jobs.storage import open_plain, read_plain
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import open_plain, read_plain
 
 LOG_TAIL_BYTES = 8_192
 RunKey = tuple[str, str, int]  # group, run, seed; of a search, its name alone

@@ -32,11 +32,12 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter
 
+from sharedfs.files import open_plain
 from slurm.array import Array, Site, Submitted, array_id, element_index
 from slurm.commands import scrubbed
 from slurm.element import PROGRESS_FILES
 from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
-from slurm.owned import READABLE, check_own, open_plain, own_folder, read_own
+from slurm.owned import READABLE, check_own, own_folder, read_own
 
 LOCK_TRIES, LOCK_PAUSE_S = 3, 0.01
 _ARRAY = TypeAdapter(Array)

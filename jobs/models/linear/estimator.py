@@ -14,8 +14,8 @@ from scipy.special import logsumexp
 from sklearn.linear_model import SGDClassifier
 from sklearn.svm import LinearSVC
 
-from jobs.errors import InputError
-from jobs.storage import open_plain
+from sharedfs.errors import InputError
+from sharedfs.files import open_plain
 
 if TYPE_CHECKING:
     from jobs.context import Context

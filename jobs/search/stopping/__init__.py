@@ -1,8 +1,8 @@
 """Rules that stop a trial early, each one file here, found by its name.
 
-A file holds ``REVISION`` and ``Rule``, a class of settings with ``milestones(epochs)``, the epochs of its rungs, at which
-trials are compared, and ``promoted(values, final)``, the numbers of the trials that train on, given the values (larger
-is better) of all that reached the same rung.
+A file holds ``REVISION`` and ``Rule``, a class of settings with ``milestones(epochs)``, the epochs of its rungs, at
+which trials are compared, and ``promoted(values, final)``, the numbers of the trials that train on, given the values
+(larger is better) of all that reached the same rung.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from jobs import load_module, module_names
-from jobs.errors import DamagedFileError
 from jobs.settings import Value
+from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Undecodable, decode
 
 

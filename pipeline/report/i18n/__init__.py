@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import InputError
+from sharedfs.errors import InputError
 
 HERE = Path(__file__).parent
 

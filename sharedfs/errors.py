@@ -1,13 +1,12 @@
 """The errors that a person can cause and fix: one line at the edge, where any other error shows its traceback.
 
 Each is also the built-in error that fits, so that a caller who knows nothing of this module can catch it.
-``slurm.errors.SchedulerError`` is their like in the package that may not import this one.
+What a scheduler can do wrong is in ``slurm.errors``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 KeyPath = tuple[str | int, ...]  # of a value in nested settings: keys and positions, outermost first
 
@@ -30,6 +29,8 @@ class DamagedFileError(TandaError, ValueError):
 
 def did_you_mean(key: object, legal: Iterable[str], *, listed_max: int = 100) -> str:
     """The end of a message about an unknown key: the nearest legal one, else all of them, if they are not too many."""
+    from difflib import get_close_matches  # here: every start of a command imports this module
+
     keys = sorted(set(legal))
     near = get_close_matches(str(key), keys, n=1)
     if near:

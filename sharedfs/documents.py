@@ -1,0 +1,34 @@
+"""JSON documents on the storage: written whole, read with what is wrong named; and the digest that ids are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import read_plain, write_whole
+
+ID_LENGTH = 16
+
+
+def digest(value: object) -> str:
+    """The id of a JSON value: the first 16 hexadecimal digits of the SHA-256 of its canonical form."""
+    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(canonical).hexdigest()[:ID_LENGTH]
+
+
+def write_json(path: Path, value: object, *, permissions: int = 0o666) -> None:
+    """Write a JSON document whole, indented for people who look."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    write_whole(path, orjson.dumps(value, option=options), permissions=permissions)
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON document; raises FileNotFoundError, or ValueError naming the file if it is not JSON."""
+    try:
+        return orjson.loads(read_plain(path))
+    except orjson.JSONDecodeError as error:
+        raise DamagedFileError(f"{path}: not a JSON document: {error}") from error
