@@ -115,7 +115,7 @@ def difference(name: str, was: Made) -> str | None:
     """What is to be said of a result that a unit made earlier; None where it is as it was."""
     kind, _, own = name.partition(" ")
     unit = Unit(kind, own)
-    if kind not in _FILES or not unit.files:
+    if kind not in _FILES or not (HOME / _FILES[kind][0].format(name=own)).exists():
         return f"made by {name}, which this version does not have"
     if was.revision != revision(unit):
         return f"made by revision {was.revision} of {name}, now {revision(unit)}"

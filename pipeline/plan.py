@@ -210,7 +210,7 @@ class _PlanBuilder:
         recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings)
         train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(run.settings))
         self._add(train, run.resources["train"], **labels)
-        self._add_row(_evaluation(train, dataset), run, dataset=dataset, train=train.id, **labels)
+        self._add_row(_evaluation(train.id, dataset), run, dataset=dataset, train=train.id, **labels)
 
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
@@ -240,12 +240,12 @@ class _PlanBuilder:
             train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
             labels |= {"run": "refit", "seed": seed}
             self._add(train, search.resources["train"], after=after, **labels)
-            evaluate = _evaluation(train, dataset)
+            evaluate = _evaluation(train.id, dataset)
             self._add_row(evaluate, search, dataset=dataset, train=train.id, search=search_id, **labels)
 
 
-def _evaluation(train: Task, dataset: str) -> Task:
-    return Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
+def _evaluation(train: str, dataset: str) -> Task:
+    return Task(stage="evaluate", settings={"train": train}, needs=(dataset, train))
 
 
 def _definition(search: Search, dataset: str) -> Definition:

@@ -83,7 +83,10 @@ def _of_dataclass(kind: type[Any]) -> Decode:
         given: dict[str, Any] = {}
         for name, of_field in decoders.items():
             if name in value:
-                given[name] = within(name, of_field, value[name])
+                try:
+                    given[name] = of_field(value[name])
+                except Undecodable as error:
+                    raise Undecodable(error.message, (name, *error.path)) from error
             elif missing is not None:
                 if name not in missing:
                     raise Undecodable("is missing", (name,))

@@ -244,7 +244,7 @@ def finish_trial(made: Made, search: int, number: int, *, skill: float, stopped:
     task = planned.trials[number]
     definition = made.plan.by_id()[task].task.settings["search"]
     write_json(made.storage.search(planned.id) / "search.json", definition)
-    write_json(home / "point.json", {"task": task, "point": point, "draws": {}})
+    write_json(home / "point.json", {"number": number, "task": task, "point": point, "draws": {}})
     epochs = 1 if stopped else 4
     lines = finish_train(made, task, skill=skill, epochs=epochs, trial=number, stopped=stopped)
     value = max(line["validation_balanced_accuracy"] for line in lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.task import CAUSES, Record
+from jobs.task import CAUSES, Provenance, Record
 from pipeline.decisions.task_state import (
     STATES,
     AttemptEvidence,
@@ -29,7 +29,7 @@ BROKEN = "runs/t/record.json: not a record"
 def record(state: str = "failed", *, attempt: int = 1, cause: str | None = None, **about: Any) -> Record:
     return Record(
         id="t", stage="train", state=state, cause=cause, message=None if state == "done" else "its own message",
-        started=0.0, ended=7200.0, running_s=7200.0, attempt=attempt, about=about,
+        started=0.0, ended=7200.0, running_s=7200.0, attempt=attempt, about=Provenance(**about),
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def upgraded(finished: Path, tmp_path: Path) -> Path:
     """The same in a folder of its own, to be edited."""
-    shutil.copytree(finished.parent, tmp_path / "project")
+    shutil.copytree(finished.parent, tmp_path / "project", ignore=shutil.ignore_patterns("mlflow.*", "mlartifacts"))
     return tmp_path / "project" / finished.name
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from jobs.models.layers import WordEmbedding
 from jobs.training.optimiser import Optimiser, make
+from jobs.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 ROWS, SIZE, RATE = 40, 6, 0.01
@@ -64,7 +65,7 @@ def dense(steps: int, *, weight_decay: float = 0.0) -> Toy:
 
 def lazy(weight_decay: float = 0.0) -> tuple[Toy, Optimiser]:
     model = Toy()
-    return model, make(model, {"learning_rate": RATE, "weight_decay": weight_decay}, CPU)
+    return model, make(model, TrainingSettings(learning_rate=RATE, weight_decay=weight_decay), CPU)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 30, 400])

@@ -14,6 +14,7 @@ from report_fixture import Made, data_files, fail, finish_evaluate, finish_train
 from jobs import metrics_log, models
 from jobs.search.algorithms import random
 from jobs.search.space import read_space
+from jobs.settings import values
 from pipeline.report import build
 from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
@@ -52,7 +53,7 @@ def test_a_refit_shows_the_settings_that_it_was_trained_with(tmp_path: Path) -> 
     point = read_json(made.storage.search(made.plan.searches[0].id) / "trials" / "0002" / "point.json")["point"]
     assert refit.train is not None
     finish_train(made, refit.train, skill=0.6)
-    used = {**made.plan.searches[0].search.settings, **point, "seed": 7, "architecture": "mlp", "dataset": "d"}
+    used = {**values(made.plan.searches[0].search.settings), **point, "seed": 7, "architecture": "mlp", "dataset": "d"}
     write_json(made.storage.run(refit.train) / "settings.json", used)
     finish_evaluate(made, refit.evaluate, skill=0.6)
     folder = build(made.plan, made.states, plots=False, mlflow=False)

@@ -50,10 +50,10 @@ def test_the_published_spaces_are_legal_and_give_points_in_the_settings_types() 
         "dropout": 0.0,
         "epochs": 1,
         "freeze_embeddings": True,
-        "hidden_layers": [256, 128],
+        "hidden_layers": (256, 128),
         "learning_rate": 1e-5,
     }
-    assert (second["batch_size"], second["epochs"], second["hidden_layers"]) == (1024, 15, [256, 514, 256])
+    assert (second["batch_size"], second["epochs"], second["hidden_layers"]) == (1024, 15, (256, 514, 256))
     assert type(first["batch_size"]) is int and type(first["epochs"]) is int and type(first["dropout"]) is float
 
 

@@ -20,6 +20,7 @@ from jobs.search.next_trial import claim_point, next_promotable, observations_of
 from jobs.search.stopping import asha
 from jobs.search.study import Study, best_so_far, read_trials, study_of
 from jobs.search.summary import NoWinnerError, summary, winner, winner_recipe
+from jobs.settings import values
 from jobs.storage import Storage
 from jobs.task import is_done, read_record
 from pipeline.manifest.load import load
@@ -63,8 +64,8 @@ def test_a_trial_says_what_it_came_to_and_where_its_run_is(tmp_path: Path) -> No
     assert [(trial.number, trial.state, trial.epochs, trial.epochs_asked) for trial in found] == [
         (number, "done", 4, 4) for number in range(3)
     ]
-    values = [objective(SimpleNamespace(**{"dropout": 0.0, **trial.point}), 4) for trial in found]
-    assert [trial.value for trial in found] == pytest.approx(values)
+    reached = [objective(SimpleNamespace(**{"dropout": 0.0, **trial.point}), 4) for trial in found]
+    assert [trial.value for trial in found] == pytest.approx(reached)
     best = max(found, key=lambda trial: trial.value or 0)
     assert winner(study.storage, study.id, 3, 1) == best.folder == study.storage.run(study.task(best.number).id)
     recipe = winner_recipe(study.storage, study.id, 3, {})
@@ -134,7 +135,7 @@ def test_a_point_is_not_drawn_twice_while_there_are_others(tmp_path: Path) -> No
     study = make_study(tmp_path, 5, space=space, algorithm="random", epochs=1)
     run_inline(study, range(5), fake_train())
     widths = [point["hidden_layers"] for point in points(study)]
-    assert sorted(widths[:4]) == [[1], [2], [3], [4]]  # a fifth has to repeat one
+    assert sorted(widths[:4]) == [(1,), (2,), (3,), (4,)]  # a fifth has to repeat one
 
 
 def test_a_killed_trial_resumes_its_own_point_from_its_checkpoint(tmp_path: Path) -> None:
@@ -169,14 +170,14 @@ def test_a_running_trial_is_counted_in_and_a_paused_one_too(tmp_path: Path) -> N
 
 
 def test_rungs_and_their_bar() -> None:
-    given = {"grace_epochs": 2, "reduction": 3}
-    assert asha.milestones(given, 18) == (2, 6)
-    assert asha.milestones(given, 19) == (2, 6, 18)
-    assert asha.milestones(given, 2) == ()
+    rule = asha.Rule(grace_epochs=2, reduction=3)
+    assert rule.milestones(18) == (2, 6)
+    assert rule.milestones(19) == (2, 6, 18)
+    assert rule.milestones(2) == ()
     values = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4}
-    assert asha.promoted(values, given, final=False) == {1, 2}
-    assert asha.promoted({4: 0.9, 7: 0.1}, given, final=False) == set()
-    assert asha.promoted({4: 0.9, 7: 0.1}, given, final=True) == {4}
+    assert rule.promoted(values, final=False) == {1, 2}
+    assert rule.promoted({4: 0.9, 7: 0.1}, final=False) == set()
+    assert rule.promoted({4: 0.9, 7: 0.1}, final=True) == {4}
 
 
 def test_halving_stops_trials_and_continues_those_that_rise_into_the_share(tmp_path: Path) -> None:

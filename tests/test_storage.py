@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from jobs import metrics_log
 from jobs.storage import Storage
 from jobs.task import Record, Task, is_done, read_record
-from pipeline.report import records
 from sharedfs.documents import digest, read_json, write_json
 from sharedfs.files import claim, open_plain, publish_folder, touch, write_whole
 
@@ -140,6 +139,6 @@ def test_a_link_is_read_as_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"record\.json: is a link"):
         read_json(tmp_path / "record.json")
     with pytest.raises(ValueError, match=r"record\.json: is a link"):
-        records.read_record(str(tmp_path))
+        read_record(str(tmp_path))
     write_json(tmp_path / "record.json", {"new": 1})
     assert (tmp_path / "secret.json").read_text() == "{}" and read_json(tmp_path / "record.json") == {"new": 1}

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.text import strip_accents
+from sharedfs.errors import InputError
 
 OWN_WORDS = 8  # per category
 NO_WORD = -1
@@ -164,7 +165,7 @@ def _category_names(count: int) -> list[str]:
     words = _WORDS["category_names"]
     names = [f"{kind}_{thing}" for thing in words["things"] for kind in words["kinds"]]
     if count > len(names):
-        raise ValueError(f"at most {len(names)} categories can be named, not {count}")
+        raise InputError(f"at most {len(names)} categories can be named, not {count}")
     order = np.random.Generator(np.random.PCG64(2019)).permutation(len(names))
     return [names[at] for at in order[:count]]
 

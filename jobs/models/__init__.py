@@ -75,8 +75,17 @@ def settings_class(architecture: str) -> type[ModelSettings]:
 @cache
 def all_settings(architecture: str) -> tuple[Setting, ...]:
     """Every setting that an architecture takes, those of training last."""
-    shared = {setting.name for setting in describe(TrainingSettings)}
-    return tuple(sorted(describe(settings_class(architecture)), key=lambda setting: setting.name in shared))
+    return (*own_settings(architecture), *_shared_settings(architecture))
+
+
+def own_settings(architecture: str) -> tuple[Setting, ...]:
+    """The settings of an architecture that are not those of training."""
+    shared = {setting.name for setting in _shared_settings(architecture)}
+    return tuple(setting for setting in describe(settings_class(architecture)) if setting.name not in shared)
+
+
+def _shared_settings(architecture: str) -> tuple[Setting, ...]:
+    return describe(TrainingSettings) if issubclass(settings_class(architecture), TrainingSettings) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
-from jobs.models import Recipe
+from jobs.models import NetworkSettings, Recipe
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
@@ -46,7 +46,7 @@ class Trainer:
         stop_callback: StopCallback | None,
     ) -> None:
         self.context, self.folder, self.stop_callback = context, folder, stop_callback
-        self.recipe, self.settings = recipe, recipe.network
+        self.recipe = recipe
         self.identity = digest(recipe.identity)
         self.saved = checkpoint.load(folder, self.identity, context.log)
         self.dataset = dataset
@@ -57,6 +57,10 @@ class Trainer:
         self.best: dict[str, Tensor] | None = None
         self.spent_s = 0.0  # in the current epoch, by earlier attempts
         self.next_poll_at = 0.0
+
+    @property
+    def settings(self) -> NetworkSettings:
+        return self.recipe.network
 
     def finished(self) -> TrainResult | None:
         """The result of a run that was killed after its last epoch and before its record; else None."""

@@ -19,6 +19,7 @@ from pipeline.manifest.schema import Run as RunSection
 from pipeline.manifest.validation import name_problem
 from sharedfs.documents import digest
 from sharedfs.errors import KeyPath, did_you_mean
+from sharedfs.typed_json import Json
 
 FORMS = ("runs", "grid", "zip")
 RESERVED = ("data",)  # preprocess tasks are shown under it
@@ -191,7 +192,7 @@ class _GroupExpansion:
     ) -> None:
         common, group_resources = self._common_of(architecture)
         settings = {**architecture.base, **common.settings, **own.settings}
-        data = self._data(common, own, path)
+        data = self._data(common.data, own.data, path)
         if data is None:
             return
         self.expansion.check_settings(architecture, architecture.settings_class(**settings), data, path)
@@ -215,13 +216,13 @@ class _GroupExpansion:
                 )
             )
 
-    def _data(self, common: Layer, own: Layer, path: KeyPath) -> Data | None:
+    def _data(self, common: Mapping[str, Json], own: Mapping[str, Json], path: KeyPath) -> Data | None:
         datasets = self.expansion.datasets
-        if not own.data:
-            return datasets.get(common.data, self.path)
-        if not common.data:
-            return datasets.get(own.data, path)
-        return datasets.get(merged(common.data, own.data), path)
+        if not own:
+            return datasets.get(common, self.path)
+        if not common:
+            return datasets.get(own, path)
+        return datasets.get(merged(common, own), path)
 
     def _check_reference(self) -> None:
         for name, figures in (self.group.reference or {}).items():

@@ -136,11 +136,16 @@ def canonical(space: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict
 
 def _canonical(name: str, value: Any, settings: Mapping[str, Setting]) -> Any:
     if not is_distribution(value):
-        return settings[name].read(value)
+        return _plain(settings[name].read(value))
     ((kind, arguments),) = value.items()
     if kind != "choice":
         number = int if settings[name].whole else float
         return {kind: [number(argument) for argument in arguments]}
     if is_conditional(arguments):
         return {kind: [canonical(option, settings) for option in arguments]}
-    return {kind: [settings[name].read(option) for option in arguments]}
+    return {kind: [_plain(settings[name].read(option)) for option in arguments]}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, in which a search is stored and shown."""
+    return list(value) if isinstance(value, tuple) else value

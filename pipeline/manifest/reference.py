@@ -103,7 +103,8 @@ def _object(properties: Schema) -> Schema:
 
 def setting_schema(setting: Setting) -> Schema:
     """One setting's type, range, default and meaning."""
-    return _values(setting) | {"description": setting.doc, "default": setting.default}
+    default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+    return _values(setting) | {"description": setting.doc, "default": default}
 
 
 def _values(setting: Setting) -> Schema:
@@ -169,7 +170,7 @@ def page() -> str:
         table=_table,
         training=_settings(describe(TrainingSettings)),
         architectures=[
-            _described(name, models.load(name), _own(name)) | {"kind": models.load(name).KIND}
+            _described(name, models.load(name), models.own_settings(name)) | {"kind": models.load(name).KIND}
             for name in models.names()
         ],
         stopping_rules=[
@@ -185,12 +186,6 @@ def page() -> str:
 def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> dict[str, Any]:
     summary = (module.__doc__ or "").partition("\n")[0]
     return {"name": name, "summary": summary, "settings": _settings(settings)}
-
-
-def _own(architecture: str) -> list[Setting]:
-    """The settings of an architecture that are not those of training."""
-    shared = {setting.name for setting in describe(TrainingSettings)}
-    return [setting for setting in models.all_settings(architecture) if setting.name not in shared]
 
 
 def _text(section: Schema) -> str:

@@ -145,7 +145,7 @@ class _Known:
         folder = self.path.parent
         # The same folder, and not the same name: a storage may be mounted in two places.
         if not any(above.exists() and above.samefile(folder) for above in Path(written).resolve().parents):
-            raise ValueError(
+            raise InputError(
                 f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}; "
                 "it is derived: delete it and mlartifacts, and report again"
             )
