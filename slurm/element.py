@@ -344,7 +344,7 @@ def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
 def read_element(file: Path, index: int) -> Element:
     """The element of that index in such a document; raises OSError for one that others made or can change."""
     document = json.loads(read_own(file))["elements"][index]
-    document["progress_files"] = document.pop("signs")
+    document["progress_files"] = document.pop("signs", ())
     document.update({name: tuple(value) for name, value in document.items() if isinstance(value, list)})
     return Element(**document)
 

@@ -112,4 +112,4 @@ def test_why_tells_what_to_do(tried: tuple[Path, dict[str, dict[str, Any]]]) -> 
     manifest, _ = tried
     assert "mem_gb" in tanda("why", manifest, "starved")
     assert "learned nothing" in tanda("why", manifest, "hopeless")
-    assert "cancelled it" in tanda("why", manifest, "cancelled")
+    assert "it was cancelled; submit again" in tanda("why", manifest, "cancelled")
