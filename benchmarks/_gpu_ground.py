@@ -108,7 +108,7 @@ class Sitting:
 
         folder = self.task.write(self.storage)
         return Context(
-            task=self.task, storage=self.storage, folder=folder, attempt=begin(folder, {}),
+            task=self.task, storage=self.storage, folder=folder, attempt=begin(folder),
             cpus=min(4, len(os.sched_getaffinity(0))), interrupted=interrupted,
         )  # fmt: skip
 

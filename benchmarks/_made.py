@@ -79,4 +79,4 @@ def context_for(storage: Storage, cpus: int, recipe: Recipe, label: object) -> C
     """A context to train in, in a folder of its own by its label."""
     task = Task(stage="train", settings={**recipe.document, "label": label})
     folder = task.write(storage)
-    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=cpus)
+    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder), cpus=cpus)

@@ -57,7 +57,7 @@ def cores() -> int:
 def run_context(storage: Storage, stage: str, settings: Any, plumbing: Any = None) -> Context:
     task = Task(stage=stage, settings=settings, plumbing=plumbing or {})
     folder = task.write(storage)
-    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=cores())
+    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder), cpus=cores())
 
 
 def prepare(file: Path, storage: Storage) -> str:

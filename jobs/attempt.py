@@ -6,7 +6,7 @@ lock. So:
 
 - The attempts at a task are the folders ``attempts/0001``, ``0002``, ... Number n begins by making its folder, which
   the file system grants to exactly one process on any node; start.json then says which (host, pid, when).
-- While it works a thread touches ``alive`` every ``HEARTBEAT_S``. Missing for ``STALE_S``, six beats, the attempt is
+- While it works a thread touches ``alive`` every 10 s. Missing for ``STALE_S``, six beats, the attempt is
   stale. Ages are differences between two times of the storage's clock, as nodes' clocks differ. On the attempt's own
   host its process is looked up instead, so that one that was killed is known at once.
 - end.json says how it ended; a killed process leaves none.
@@ -25,20 +25,22 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from jobs.task import Provenance
+from sharedfs import lock
+from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.files import claim, plain_folder, touch
+from sharedfs.typed_json import Json, Undecodable, decode
 
-HEARTBEAT_S = 10.0
 STALE_S = 60.0
-_NUMERIC = ("started", "ended", "last_sign", "running_s", "peak_mb", "gpus", "number", "pid")
+_UNKNOWN = Provenance()
+START, END, ALIVE = "start.json", "end.json", "alive"
 
 
 class SupersededError(Exception):
@@ -61,55 +63,52 @@ class Attempt:
         if Attempt(self.folder, self.number + 1).path.exists():
             raise SupersededError(f"attempt {self.number + 1} has taken over from attempt {self.number}")
 
-    def end(self, **facts: Any) -> None:
-        """Write how the attempt ended."""
-        write_json(self.path / "end.json", {"ended": time.time(), **facts})
+    def end(
+        self,
+        *,
+        state: str,
+        ended: float,
+        cause: str | None = None,
+        message: str | None = None,
+        running_s: float | None = None,
+        peak_mb: float | None = None,
+    ) -> None:
+        """Write how the attempt ended, and when, in seconds since the epoch; what is None is left out."""
+        facts = {"state": state, "ended": ended, "cause": cause, "message": message}
+        facts |= {"running_s": running_s, "peak_mb": peak_mb}
+        write_json(self.path / END, {name: fact for name, fact in facts.items() if fact is not None})
 
-    @contextmanager
-    def heartbeat(self) -> Iterator[None]:
+    def heartbeat(self) -> AbstractContextManager[None]:
         """Touch ``alive`` every 10 s from a thread, for as long as the block runs."""
-        stop = threading.Event()
-        alive = self.path / "alive"
-
-        def touch_until_stopped() -> None:
-            while not stop.is_set():
-                # A storage that is full or away must not end the work: the next beat tries again.
-                with suppress(OSError):
-                    touch(alive)
-                stop.wait(HEARTBEAT_S)
-
-        thread = threading.Thread(target=touch_until_stopped, name="alive", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return lock.heartbeat(partial(touch, self.path / ALIVE))
 
 
-def begin(folder: Path, facts: Mapping[str, Any]) -> Attempt:
+def begin(folder: Path, about: Provenance = _UNKNOWN, *, by: str | None = None, clock: Clock = SYSTEM) -> Attempt:
     """Begin the next attempt; the caller has made sure that the one before is over (see ``live``)."""
     plain_folder(folder / "attempts")
     number = len(numbers(folder))
-    while (attempt := begin_after(folder, number, facts)) is None:
+    while (attempt := begin_after(folder, number, about, by=by, clock=clock)) is None:
         number += 1
     return attempt
 
 
-def begin_after(folder: Path, after: int, facts: Mapping[str, Any]) -> Attempt | None:
-    """Begin the attempt next to ``after``; None when another process has begun it."""
+def begin_after(
+    folder: Path, after: int, about: Provenance, *, by: str | None = None, clock: Clock = SYSTEM
+) -> Attempt | None:
+    """Begin the attempt next to ``after``, for the task ``by``, if not its own; None when another process has."""
     attempt = Attempt(folder, after + 1)
     if not claim(attempt.path):
         return None
     start = {
+        **asdict(about),
         "number": attempt.number,
-        "started": time.time(),
+        "started": clock.now(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        **facts,
+        **({} if by is None else {"by": by}),
     }
     try:
-        write_json(attempt.path / "start.json", start)
+        write_json(attempt.path / START, start)
     except OSError:
         # Left behind, a number that nobody began would keep others from going on.
         shutil.rmtree(attempt.path, ignore_errors=True)
@@ -126,87 +125,102 @@ def numbers(folder: Path) -> list[int]:
         return []
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
-    """Every attempt as one mapping (start and end facts together), oldest first; ``ended`` may be missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFacts:
+    """What an attempt's files say of it: times in seconds since the epoch, None for what they do not say.
 
-    ``last_sign`` is the time of its last heartbeat.
+    ``heartbeat`` is when ``alive`` was last touched. ``by`` is the id of the task whose process it was, where that was
+    another's; ``slurm`` the job by the variables that Slurm set. ``state`` (done, failed, paused or superseded) and
+    what follows are told by its end.
     """
-    attempts = []
-    for number in numbers(folder):
-        path = Attempt(folder, number).path
-        facts: dict[str, Any] = {"number": number}
-        for name in ("start.json", "end.json"):
-            facts.update(_read_facts(path / name))
-        try:
-            facts["last_sign"] = (path / "alive").stat().st_mtime
-        except FileNotFoundError:
-            facts["last_sign"] = facts.get("started")
-        attempts.append(facts)
-    return attempts
+
+    number: int
+    heartbeat: float | None = None
+    started: float | None = None
+    host: str | None = None
+    pid: int | None = None
+    by: str | None = None
+    gpus: int = 0
+    slurm: Mapping[str, str] = field(default_factory=dict)
+    ended: float | None = None
+    state: str | None = None
+    cause: str | None = None
+    message: str | None = None
+    running_s: float | None = None
+    peak_mb: float | None = None
+
+    @property
+    def last_heartbeat(self) -> float | None:
+        """When it was last known to live: at its start, where it was killed before the first beat."""
+        return self.started if self.heartbeat is None else self.heartbeat
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran: until its end, or its last heartbeat where it left none."""
+        ended = self.ended or self.last_heartbeat
+        return max(0.0, ended - self.started) if self.started and ended else 0.0
 
 
-def ran_s(facts: Mapping[str, Any]) -> float:
-    """How long an attempt of ``history`` ran: until its end, or its last heartbeat where it left none."""
-    started, ended = facts.get("started"), facts.get("ended") or facts.get("last_sign")
-    return max(0.0, float(ended) - float(started)) if started and ended else 0.0
+def history(folder: Path) -> list[AttemptFacts]:
+    """Every attempt, oldest first."""
+    return [_read_attempt(folder, number, START, END) for number in numbers(folder)]
 
 
-def newest(folder: Path) -> dict[str, Any]:
-    """The newest attempt, as in ``history``; empty when none has begun."""
-    attempts = history(folder)
-    return attempts[-1] if attempts else {}
+def newest(folder: Path) -> AttemptFacts | None:
+    """The newest attempt, or None when none has begun."""
+    begun = numbers(folder)
+    return _read_attempt(folder, begun[-1], START, END) if begun else None
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
-    """The content of an attempt's file; empty when it is missing or damaged."""
+def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
+    """An attempt by these of its files; one that is missing or damaged says nothing."""
+    path = Attempt(folder, number).path
+    try:
+        heartbeat = (path / ALIVE).stat().st_mtime
+    except FileNotFoundError:
+        heartbeat = None
+    facts, known = AttemptFacts(number=number, heartbeat=heartbeat), dict[str, Json]()
+    for name in names:
+        stored = {**known, **_read_document(path / name), "number": number, "heartbeat": heartbeat}
+        with suppress(Undecodable):
+            facts, known = decode(AttemptFacts, stored), stored
+    return facts
+
+
+def _read_document(path: Path) -> dict[str, Json]:
     try:
         document = read_json(path)
     except (FileNotFoundError, ValueError):
         return {}
-    if not isinstance(document, dict):
-        return {}
-    numeric = (document.get(name, 0.0) for name in _NUMERIC)
-    return document if all(isinstance(number, int | float) for number in numeric) else {}
+    return document if isinstance(document, dict) else {}
 
 
-def live(folder: Path) -> bool:
+def live(folder: Path, clock: Clock = SYSTEM) -> bool:
     """Whether the newest attempt seems to be running: not ended, and with a heartbeat in the last 60 s."""
     begun = numbers(folder)
     if not begun:
         return False
     path = Attempt(folder, begun[-1]).path
-    if (path / "end.json").exists():
+    if (path / END).exists():
         return False
-    start = _read_facts(path / "start.json")
-    if start.get("host") == socket.gethostname() and "pid" in start:
-        return start["pid"] != os.getpid() and Path(f"/proc/{start['pid']}").exists() and _same_process(start)
-    try:
-        heartbeat = (path / "alive").stat().st_mtime
-    except FileNotFoundError:
-        heartbeat = path.stat().st_mtime
-    return _storage_now(folder) - heartbeat < STALE_S
+    facts = _read_attempt(folder, begun[-1], START)
+    if facts.host == socket.gethostname() and facts.pid is not None and facts.started is not None:
+        return facts.pid != os.getpid() and _is_process(facts.pid, facts.started)
+    heartbeat = path.stat().st_mtime if facts.heartbeat is None else facts.heartbeat
+    return clock.on(folder) - heartbeat < STALE_S
 
 
-def _same_process(start: Mapping[str, Any]) -> bool:
+def _is_process(pid: int, started: float) -> bool:
+    """Whether the process that began an attempt then is there."""
     # A pid can be used again: the process must not be younger than the attempt that names it. proc(5): after the
     # command in parentheses, which may hold spaces, stat's first field is the state and the twentieth the start, in
     # clock ticks since boot; btime is when that was.
     try:
-        fields = Path(f"/proc/{start['pid']}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         booted = next(
             int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
         )
     except (OSError, StopIteration):
         return False
     state, ticks = fields[0], int(fields[19])
-    return state not in "ZX" and booted + ticks / os.sysconf("SC_CLK_TCK") <= float(start["started"]) + 2
-
-
-def _storage_now(folder: Path) -> float:
-    """The time by the storage's clock: that of a file touched now."""
-    probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
-    touch(probe)
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
+    return state not in "ZX" and booted + ticks / os.sysconf("SC_CLK_TCK") <= started + 2

@@ -20,13 +20,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.storage import OWNER_WRITES, Storage
 from jobs.task import Task, read_record
-from sharedfs.documents import digest, write_json
+from sharedfs.documents import digest, read_json, write_json
+from sharedfs.typed_json import decode
 
 HELD = "held.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """held.json: why a task did not start."""
+
+    reason: str
 
 
 def note_failure(task_id: str, cause: str, message: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -50,8 +59,16 @@ def hold(task: Task, storage: Storage, environment: Mapping[str, str] = os.envir
     if reason is None:
         note.unlink(missing_ok=True)
     else:
-        write_json(note, {"reason": reason})
+        write_json(note, Hold(reason=reason))
     return reason
+
+
+def held_reason(folder: Path) -> str | None:
+    """Why the task of this folder did not start; None where it was not held, or the note can't be read."""
+    try:
+        return decode(Hold, read_json(folder / HELD)).reason
+    except (OSError, ValueError):
+        return None
 
 
 def _failed_canary(task: Task, storage: Storage, environment: Mapping[str, str]) -> str | None:

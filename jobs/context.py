@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -18,15 +17,19 @@ from jobs.attempt import Attempt
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.units import Unit
+from sharedfs.clock import SYSTEM, Clock
+from sharedfs.documents import read_json
 from sharedfs.files import open_plain
+from sharedfs.typed_json import Json, decode
 
+PROGRESS = "progress.json"
 PROGRESS_EVERY_S = 2.0
 
 
 class TaskFailedError(Exception):
     """The task ends as failed for a known cause, one of ``jobs.task.CAUSES``."""
 
-    def __init__(self, cause: str, message: str, **details: Any) -> None:
+    def __init__(self, cause: str, message: str, **details: Json) -> None:
         super().__init__(message)
         self.cause = cause
         self.details = details
@@ -41,8 +44,40 @@ class Outcome:
     """What a stage leaves behind: the files that make it whole, its figures, the units of code that decided them."""
 
     files: tuple[Path, ...]
-    result: Mapping[str, Any]
+    result: Mapping[str, Json]
     units: tuple[Unit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a task is: ``done`` of ``total`` (of ``unit``), at ``rate`` units a second, with ``left_s`` to go.
+
+    ``updated`` is when that was, in seconds since the epoch, by the attempt of that number. None is what is not known.
+    """
+
+    updated: float | None = None
+    attempt: int | None = None
+    phase: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    done: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    rate: float | None = None
+    left_s: float | None = None
+
+    @property
+    def document(self) -> dict[str, Json]:
+        """What is known of it, as it is stored."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """How far the task of this folder is; None where nothing can be read of it."""
+    try:
+        return decode(Progress, read_json(folder / PROGRESS))
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,25 +93,23 @@ class Context:
     attempt: Attempt
     interrupted: Callable[[], bool] = lambda: False
     cpus: int = 1
-    started: float = field(default_factory=time.time)
+    clock: Clock = SYSTEM
+    started: float = field(default_factory=SYSTEM.now)
     _written: float = field(default=0.0, init=False)
 
-    def progress(self, *, force: bool = False, **facts: Any) -> None:
-        """Replace progress.json with these facts, at most every 2 s unless forced.
-
-        Known keys: ``phase``, ``done`` and ``total`` (of ``unit``), ``rate`` (units a second), ``left_s``,
-        ``epoch``, ``epochs``. Not synced: a lost one costs nothing.
-        """
-        now = time.monotonic()
+    def progress(self, progress: Progress, *, force: bool = False) -> None:
+        """Replace progress.json, at most every 2 s unless forced; not synced, as a lost one costs nothing."""
+        now = self.clock.monotonic()
         if not force and now - self._written < PROGRESS_EVERY_S:
             return
         self._written = now
+        dated = replace(progress, updated=self.clock.now(), attempt=self.attempt.number)
         temporary = self.folder / f".progress.{self.attempt.number}.tmp"
         # A full storage must not end a run for this; writes that the result needs still fail.
         with suppress(OSError):
             with open_plain(temporary, "wb") as file:
-                file.write(orjson.dumps({"updated": time.time(), "attempt": self.attempt.number, **facts}))
-            temporary.replace(self.folder / "progress.json")
+                file.write(orjson.dumps(dated.document))
+            temporary.replace(self.folder / PROGRESS)
 
     def log(self, message: str) -> None:
         """Print a line to the task's log."""

@@ -8,30 +8,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from jobs import circuit_breaker
-from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live, ran_s
+from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import VERDICTS, Record, Task, is_done
 from jobs.units import made
+from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import TandaError
+from sharedfs.typed_json import Json
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
 POLL_S = 2.0
 
 
-def run(folder: Path) -> int:
+def run(folder: Path, clock: Clock = SYSTEM) -> int:
     """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused."""
     folder = folder.resolve()
     task = Task.read(folder)
@@ -40,18 +40,18 @@ def run(folder: Path) -> int:
     while True:
         if is_done(storage, task.id):
             return _post_stage(task, storage, interrupted)
-        if not live(folder):
+        if not live(folder, clock):
             break
         # Another process runs it (two people submitted, or a node came back): let it finish (``jobs.attempt``).
         if interrupted():
             return PAUSED
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
     reason = circuit_breaker.hold(task, storage)
     if reason is not None:
         print(f"held: {reason}", file=sys.stderr, flush=True)
         return FAILED
-    attempt = _begin(folder, interrupted)
-    status = PAUSED if attempt is None else _work(task, storage, attempt, interrupted)
+    attempt = _begin(folder, interrupted, clock)
+    status = PAUSED if attempt is None else _work(task, storage, attempt, interrupted, clock)
     return _post_stage(task, storage, interrupted) if status == DONE else status
 
 
@@ -61,7 +61,7 @@ def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bo
     None when another process was first. ``by`` is the id of the task whose process this is, kept in start.json. The
     task's record holds until this attempt has one of its own to put in its place.
     """
-    attempt = begin_after(folder, after, {**asdict(provenance()), "by": by})
+    attempt = begin_after(folder, after, provenance(), by=by)
     if attempt is None:
         return None
     return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
@@ -82,12 +82,12 @@ class InterruptFlag:
         return self._set
 
 
-def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
+def _begin(folder: Path, interrupted: Callable[[], bool], clock: Clock) -> Attempt | None:
     """Begin the next attempt, once the storage has room for it; None when asked to stop meanwhile."""
-    budget = WaitBudget(interrupted)
+    budget = WaitBudget(interrupted, clock=clock)
     while True:
         try:
-            return begin(folder, asdict(provenance()))
+            return begin(folder, provenance(), clock=clock)
         except OSError as error:
             if not is_transient(error) or not (budget.wait(folder) or interrupted()):
                 raise
@@ -95,9 +95,11 @@ def _begin(folder: Path, interrupted: Callable[[], bool]) -> Attempt | None:
             return None
 
 
-def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool]) -> int:
+def _work(
+    task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool], clock: Clock = SYSTEM
+) -> int:
     """Attempt the task; when the storage is full, wait for room and continue as the next attempt."""
-    budget = WaitBudget(interrupted)
+    budget = WaitBudget(interrupted, clock=clock)
     while True:
         context = Context(
             task=task,
@@ -106,12 +108,14 @@ def _work(task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[
             attempt=attempt,
             interrupted=interrupted,
             cpus=allotted_cpus(),
+            clock=clock,
+            started=clock.now(),
         )
         with attempt.heartbeat():
             status = _attempt(context, budget)
         if status is not None:
             return status
-        following = begin_after(attempt.folder, attempt.number, asdict(provenance()))
+        following = begin_after(attempt.folder, attempt.number, provenance(), clock=clock)
         if following is None:
             return PAUSED
         attempt = following
@@ -191,7 +195,7 @@ def _failed(context: Context, error: Exception) -> int:
     return FAILED
 
 
-def _cause(error: Exception) -> tuple[str, str, dict[str, Any]]:
+def _cause(error: Exception) -> tuple[str, str, dict[str, Json]]:
     if isinstance(error, TaskFailedError):
         return error.cause, str(error), dict(error.details)
     # What a person can fix is shown as it is; the name of its class would tell them nothing.
@@ -212,8 +216,9 @@ def _record(
     cause: str | None = None,
     message: str | None = None,
 ) -> None:
-    now = time.time()
-    past = [attempt for attempt in history(context.folder) if attempt["number"] < context.attempt.number]
+    now = context.clock.now()
+    past = [attempt for attempt in history(context.folder) if attempt.number < context.attempt.number]
+    began = past[0].started if past else None
     Record(
         id=context.task.id,
         stage=context.task.stage,
@@ -222,19 +227,27 @@ def _record(
         message=message,
         result=outcome.result,
         files=context.storage.sizes(outcome.files),
-        started=past[0].get("started", context.started) if past else context.started,
+        started=context.started if began is None else began,
         ended=now,
-        running_s=now - context.started + sum(ran_s(attempt) for attempt in past),
+        running_s=now - context.started + sum(attempt.ran_s for attempt in past),
         attempt=context.attempt.number,
         about=provenance(),
         made=made(outcome.units),
     ).write(context.storage)
 
 
-def _end(context: Context, **facts: Any) -> None:
+def _end(context: Context, *, state: str, cause: str | None = None, message: str | None = None) -> None:
+    now = context.clock.now()
     # On a full storage this is left out: the attempt's outcome does not depend on it.
     with suppress(OSError):
-        context.attempt.end(running_s=time.time() - context.started, peak_mb=peak_mb(), **facts)
+        context.attempt.end(
+            state=state,
+            ended=now,
+            cause=cause,
+            message=message,
+            running_s=now - context.started,
+            peak_mb=peak_mb(),
+        )
 
 
 def main() -> int:

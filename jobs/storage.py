@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from sharedfs.clock import SYSTEM, Clock
 
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 
@@ -112,17 +113,17 @@ def describe_error(error: BaseException, root: Path) -> str | None:
 class WaitBudget:
     """How much waiting for room is left to this process."""
 
-    def __init__(self, interrupted: Callable[[], bool], total_s: float | None = None) -> None:
-        self._interrupted = interrupted
+    def __init__(self, interrupted: Callable[[], bool], total_s: float | None = None, *, clock: Clock = SYSTEM) -> None:
+        self._interrupted, self._clock = interrupted, clock
         self._left_s = MAX_WAIT_S if total_s is None else total_s
 
     def wait(self, folder: Path) -> bool:
         """Wait until something can be written to the folder again; False when asked to stop, or out of time."""
         while self._left_s > 0 and not self._interrupted():
-            began = time.monotonic()
-            time.sleep(min(POLL_S, self._left_s))
+            began = self._clock.monotonic()
+            self._clock.sleep(min(POLL_S, self._left_s))
             writable = _writable(folder)
-            self._left_s -= time.monotonic() - began
+            self._left_s -= self._clock.monotonic() - began
             if writable:
                 return True
         return False

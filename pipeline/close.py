@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs.attempt import Attempt, history, ran_s
+from jobs.attempt import Attempt, history
 from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
@@ -72,7 +72,7 @@ def _progressed(folder: Path) -> bool:
         saved = (folder / "checkpoint.pt").stat().st_mtime
     except FileNotFoundError:
         saved = None
-    return made_progress(started=attempts[-1].get("started") if attempts else None, saved=saved)
+    return made_progress(started=attempts[-1].started if attempts else None, saved=saved)
 
 
 def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
@@ -117,10 +117,12 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
     """
     folder = storage.run(state.id)
     attempts = history(folder)
+    began = attempts[0].started if attempts else None
     now = time.time()
     if is_done(storage, state.id):
-        last = Attempt(folder, int(attempts[-1]["number"]))
-        last.end(state="failed", ended=attempts[-1].get("last_sign") or now, message="interrupted, and given up")
+        last = attempts[-1]
+        ended = last.last_heartbeat or now
+        Attempt(folder, last.number).end(state="failed", ended=ended, message="interrupted, and given up")
         return
     Record(
         id=state.id,
@@ -128,8 +130,8 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
         state="failed",
         cause=state.cause or "node failure",
         message=state.message or "it ended without a record, and was given up",
-        started=float(attempts[0].get("started", now)) if attempts else now,
+        started=now if began is None else began,
         ended=now,
-        running_s=sum(ran_s(attempt) for attempt in attempts),
-        attempt=int(attempts[-1]["number"]) if attempts else 0,
+        running_s=sum(attempt.ran_s for attempt in attempts),
+        attempt=attempts[-1].number if attempts else 0,
     ).write(storage)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.attempt import STALE_S, history
+from jobs.attempt import STALE_S, newest
 from jobs.storage import Storage
 from pipeline.plan import Plan
 from sharedfs.errors import InputError
@@ -98,6 +98,5 @@ def _newest(path: Path) -> float:
 
 
 def _is_alive(path: Path) -> bool:
-    attempts = history(path) if path.is_dir() else []
-    last = attempts[-1] if attempts else {}
-    return "ended" not in last and time.time() - float(last.get("last_sign") or 0.0) < STALE_S
+    last = newest(path) if path.is_dir() else None
+    return last is not None and last.ended is None and time.time() - (last.last_heartbeat or 0.0) < STALE_S

@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.attempt import STALE_S, history
-from jobs.circuit_breaker import HELD
+from jobs.attempt import STALE_S, AttemptFacts, history
+from jobs.circuit_breaker import held_reason
+from jobs.context import Progress, read_progress
 from jobs.search.study import continuation
 from jobs.search.summary import summary
 from jobs.storage import Storage
@@ -31,7 +32,8 @@ from pipeline.decisions.task_state import (
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
-from sharedfs.documents import read_json
+from sharedfs.typed_json import Json
+from slurm.element import last_exit_code
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
@@ -116,48 +118,23 @@ def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, 
         evidence,
         queue=queue,
         attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if has_run else (),
-        exit_code=_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
-        held_note=None if state == RUNNING else _held_note(folder),
-        progress=_read_json(folder / "progress.json") if has_progress else None,
+        exit_code=last_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
+        held_note=None if state == RUNNING else held_reason(folder),
+        progress=read_progress(folder) if has_progress else None,
     )
 
 
-def _attempt(facts: Mapping[str, Any], now: float) -> AttemptEvidence:
-    last = facts.get("last_sign")
+def _attempt(facts: AttemptFacts, now: float) -> AttemptEvidence:
+    last = facts.last_heartbeat
     return AttemptEvidence(
-        number=int(facts["number"]),
-        started=facts.get("started"),
-        ended=facts.get("ended"),
+        number=facts.number,
+        started=facts.started,
+        ended=facts.ended,
         last_heartbeat=last,
         heartbeat_age_s=None if last is None else now - last,
-        gpus=facts.get("gpus", 0),
-        peak_mb=facts.get("peak_mb"),
+        gpus=facts.gpus,
+        peak_mb=facts.peak_mb,
     )
-
-
-def _exit_code(folder: Path, element: str) -> int | None:
-    """The status with which the task's newest process ended, as its element wrote it, a file for each restart."""
-    files = [path for path in (folder / "exits").glob(f"{element}-*.json") if _restart(path).isdigit()]
-    ends = [_read_json(path) for path in sorted(files, key=lambda path: int(_restart(path)))]
-    codes = [end["exit_code"] for end in ends if end and isinstance(end.get("exit_code"), int)]
-    return codes[-1] if codes else None
-
-
-def _restart(path: Path) -> str:
-    return path.stem.rpartition("-")[2]
-
-
-def _held_note(folder: Path) -> str | None:
-    note = _read_json(f"{folder}/{HELD}")
-    return str(note.get("reason")) if note else None
-
-
-def _read_json(path: Path | str) -> dict[str, Any] | None:
-    try:
-        document = read_json(path)
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def all_finished(states: Mapping[str, TaskState]) -> bool:
@@ -172,11 +149,15 @@ def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, An
     """States as one JSON document, for ``status --json``: a task each, counts by state, a search each."""
     counts = Counter(state.state for state in states.values())
     tasks = [
-        {"stage": planned.stage, "group": planned.group, "run": planned.run, **asdict(states[planned.id])}
+        {"stage": planned.stage, "group": planned.group, "run": planned.run, **_state_document(states[planned.id])}
         for planned in plan.tasks
     ]
     summary = {state: counts[state] for state in STATES if counts[state]}
     return {"tasks": tasks, "summary": summary, "searches": searches_document(plan)}
+
+
+def _state_document(state: TaskState) -> dict[str, Json]:
+    return {**asdict(state), "progress": None if state.progress is None else state.progress.document}
 
 
 def summary_line(states: Mapping[str, TaskState]) -> str:
@@ -223,17 +204,17 @@ def describe(state: TaskState) -> str:
     return state.message or "; ".join(state.changed) or state.reason or ""
 
 
-def progress_words(progress: Mapping[str, Any]) -> str:
+def progress_words(progress: Progress) -> str:
     """A stage's progress: phase, epoch, share, rate and time left, as far as they are known."""
-    parts = [str(progress["phase"])] if "phase" in progress else []
-    if progress.get("epoch") and progress.get("epochs"):
-        parts.append(f"epoch {progress['epoch']}/{progress['epochs']}")
-    if progress.get("total"):
-        parts.append(f"{100 * progress.get('done', 0) / progress['total']:.0f} %")
-    if progress.get("rate"):
-        parts.append(f"{progress['rate']:,.0f} {progress.get('unit', 'items')}/s")
-    if progress.get("left_s") is not None:
-        minutes, seconds = divmod(int(progress["left_s"]), 60)
+    parts = [] if progress.phase is None else [progress.phase]
+    if progress.epoch and progress.epochs:
+        parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+    if progress.total:
+        parts.append(f"{100 * (progress.done or 0) / progress.total:.0f} %")
+    if progress.rate:
+        parts.append(f"{progress.rate:,.0f} {progress.unit or 'items'}/s")
+    if progress.left_s is not None:
+        minutes, seconds = divmod(int(progress.left_s), 60)
         parts.append(f"{minutes}:{seconds:02d} left")
     return ", ".join(parts)
 

@@ -33,6 +33,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jobs.circuit_breaker import HELD
 from jobs.search.study import is_continued
 from jobs.storage import Storage
 from pipeline import submission
@@ -260,7 +261,7 @@ def _archive_record(folder: Path) -> None:
     record = folder / "record.json"
     if record.exists() and not is_continued(folder):
         record.replace(folder / "record.superseded.json")
-    (folder / "held.json").unlink(missing_ok=True)
+    (folder / HELD).unlink(missing_ok=True)
 
 
 def _chosen(plan: Plan, states: Mapping[str, TaskState], rerun: str) -> frozenset[str]:

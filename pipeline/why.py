@@ -6,9 +6,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from jobs.attempt import history
+from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
 from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, find_task
@@ -53,7 +52,8 @@ def explain(plan: Plan, query: str) -> str:
 
 
 def _running(state: TaskState) -> list[str]:
-    return [f"job {state.job} on {state.node}: {progress_words(state.progress or {}) or 'no progress reported yet'}"]
+    progress = progress_words(state.progress) if state.progress else ""
+    return [f"job {state.job} on {state.node}: {progress or 'no progress reported yet'}"]
 
 
 def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> list[str]:
@@ -83,13 +83,13 @@ def _failed(plan: Plan, planned: Planned, state: TaskState) -> list[str]:
     return lines
 
 
-def failure_lines(stage: str, state: TaskState, attempts: Sequence[Mapping[str, Any]]) -> list[str]:
+def failure_lines(stage: str, state: TaskState, attempts: Sequence[AttemptFacts]) -> list[str]:
     """Why a task failed, how each attempt ended, and what to do about it."""
     lines = [f"cause: {state.cause or 'unknown'}" + (f": {state.message}" if state.message else "")]
     for attempt in attempts:
-        ended = attempt.get("state", "ended without a record")
-        cause = f" ({attempt['cause']})" if attempt.get("cause") else ""
-        lines.append(f"attempt {attempt['number']} on {attempt.get('host', '?')}: {ended}{cause}")
+        ended = attempt.state or "ended without a record"
+        cause = f" ({attempt.cause})" if attempt.cause else ""
+        lines.append(f"attempt {attempt.number} on {attempt.host or '?'}: {ended}{cause}")
     remedy = REMEDIES.get(state.cause or "", "submit again: it resumes from what was saved").replace("STAGE", stage)
     return [*lines, f"what to do: {remedy}"]
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -182,6 +183,12 @@ def _any_number(value: object) -> int | float:
     raise Undecodable(f"must be a number, not {value!r}")
 
 
+def _path(value: object) -> Path:
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise Undecodable(f"must be a path, not {value!r}")
+
+
 def _exactly(kind: type, words: str) -> Decode:
     def read(value: object) -> Any:
         if not isinstance(value, kind):
@@ -196,6 +203,7 @@ _SCALARS: Mapping[Any, Decode] = {
     float: _number,
     bool: _exactly(bool, "true or false"),
     str: _exactly(str, "text"),
+    Path: _path,
     NoneType: _exactly(NoneType, "null"),
     None: _exactly(NoneType, "null"),
 }

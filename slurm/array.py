@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from sharedfs.typed_json import Json
 from slurm.element import Element
 
 WAYS = ("afterany", "afterok", "aftercorr")
@@ -30,7 +30,7 @@ class Site:
     activate: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
 
 
 # What is submitted: an array of elements, what each is given, and what came of it.

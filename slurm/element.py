@@ -1,6 +1,7 @@
 """What one element of an array does: a child process for each of its paths, side by side, watched to the end.
 
-Nothing but the standard library is imported here and in ``slurm.owned``: it is on the way of every task's start.
+Nothing but the standard library is imported here, in ``slurm.owned`` and in what both take of ``sharedfs``: it is on
+the way of every task's start.
 ``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
 """
 
@@ -36,9 +37,10 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
-from sharedfs.files import check_plain, open_plain
+from sharedfs.files import check_plain, open_plain, read_plain
+from sharedfs.typed_json import Json, decode
 from slurm.owned import READABLE, read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
@@ -47,6 +49,7 @@ SIDECAR = "TANDA_BESIDE"
 UMASK = "TANDA_UMASK"
 SIDECAR_S = 5.0  # in which the sidecar may send what it still has
 PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
+EXITS = "exits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,18 @@ class Element:
     progress_files: tuple[str, ...] = PROGRESS_FILES
     idle_restarts: int = 3
     warn_s: int = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a child ended that could not record it itself: its status, negative for a signal; the most memory it had."""
+
+    exit_code: int
+    job_id: str = ""
+    restart: int = 0
+    host: str = ""
+    ended: float | None = None
+    peak_mb: float | None = None
 
 
 @dataclass(slots=True)
@@ -256,17 +271,32 @@ def _wants_another(child: _Child, watch: _Watch) -> bool:
 
 def _write_exit(child: _Child) -> None:
     """Record an exit that the child could not record."""
-    if child.process is None or child.code in (OK, FAILED, AGAIN):
+    if child.process is None or child.code is None or child.code in (OK, FAILED, AGAIN):
         return
-    facts = {
-        "exit_code": child.code,
-        "job_id": element_id(),
-        "restart": restart(),
-        "host": _host(),
-        "ended": time.time(),
-        "peak_mb": child.peak_mb,
-    }
-    _write(child.path / "exits" / f"{element_id()}-{restart()}.json", facts)
+    end = Exit(
+        exit_code=child.code,
+        job_id=element_id(),
+        restart=restart(),
+        host=_host(),
+        ended=time.time(),
+        peak_mb=child.peak_mb,
+    )
+    _write(child.path / EXITS / f"{end.job_id}-{end.restart}.json", asdict(end))
+
+
+def last_exit_code(path: Path, element: str) -> int | None:
+    """The status with which a path's newest child of that element ended, if the child could not record it itself."""
+    files = [(file.stem.rpartition("-")[2], file) for file in (path / EXITS).glob(f"{element}-*.json")]
+    starts = {int(start): file for start, file in files if start.isdigit()}
+    codes = (_exit_code(starts[start]) for start in sorted(starts, reverse=True))
+    return next((code for code in codes if code is not None), None)
+
+
+def _exit_code(file: Path) -> int | None:
+    try:
+        return decode(Exit, json.loads(read_plain(file))).exit_code
+    except (OSError, ValueError):
+        return None
 
 
 def _progress_times(path: Path, names: tuple[str, ...]) -> dict[str, int]:
@@ -293,7 +323,7 @@ def _made_progress(child: _Child, element: Element) -> bool:
     return idle < element.idle_restarts
 
 
-def _write(path: Path, facts: Mapping[str, Any], *, permissions: int = 0o666) -> None:
+def _write(path: Path, facts: Mapping[str, Json], *, permissions: int = 0o666) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -305,7 +335,7 @@ def _write(path: Path, facts: Mapping[str, Any], *, permissions: int = 0o666) ->
         print(f"{path}: {error}", file=sys.stderr, flush=True)
 
 
-def _dump(facts: Mapping[str, Any], file: IO[str]) -> None:
+def _dump(facts: Mapping[str, Json], file: IO[str]) -> None:
     json.dump(facts, file, indent=2)
     file.flush()
     os.fsync(file.fileno())
@@ -344,9 +374,7 @@ def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
 def read_element(file: Path, index: int) -> Element:
     """The element of that index in such a document; raises OSError for one that others made or can change."""
     document = json.loads(read_own(file))["elements"][index]
-    document["progress_files"] = document.pop("signs", ())
-    document.update({name: tuple(value) for name, value in document.items() if isinstance(value, list)})
-    return Element(**document)
+    return decode(Element, {**document, "progress_files": document.get("signs", ())})
 
 
 def main() -> int:

@@ -179,22 +179,29 @@ class Supervisor:
     def _account(self, id_: str, run: _Running, code: int, peak_mb: float | None) -> None:
         elapsed_s = time.time() - run.began
         before = self.states[id_]
-        sums: dict[str, Any] = {
-            "elapsed_s": before.elapsed_s + elapsed_s,
-            "gpu_hours": before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
-            "max_rss_mb": max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
-        }
+        self._update(
+            id_,
+            elapsed_s=before.elapsed_s + elapsed_s,
+            gpu_hours=before.gpu_hours + elapsed_s * len(run.gpus) / 3600,
+            max_rss_mb=max((mb for mb in (before.max_rss_mb, peak_mb) if mb is not None), default=None),
+        )
         if run.process is None:
-            self._finish(id_, GONE, **sums, reason="its supervisor was killed: how it ended is not known")
+            self._finish(id_, GONE, reason="its supervisor was killed: how it ended is not known")
         elif code == AGAIN and run.stopping is None:
-            self._update(id_, **sums, state=WAITING, restarts=before.restarts + 1)
+            self._update(id_, state=WAITING, restarts=before.restarts + 1)
             self._waiting.setdefault(int(array_id(id_)), {})[element_index(id_) or 0] = None
         elif code == 0:
-            self._finish(id_, DONE, **sums, exit_code=0)
+            self._finish(id_, DONE, exit_code=0)
         else:
             cause = run.stopping or ("killed" if code < 0 else "time limit" if code == IDLE else "error")
-            how: dict[str, Any] = {"signal": -code} if code < 0 else {"exit_code": code}
-            self._finish(id_, FAILED, **sums, cause=cause, **how)
+            signalled = code < 0
+            self._finish(
+                id_,
+                FAILED,
+                cause=cause,
+                signal=-code if signalled else None,
+                exit_code=None if signalled else code,
+            )
 
     def _finish(self, id_: str, state: str, *, reason: str | None = None, **facts: Any) -> None:
         self._update(id_, state=state, ended=time.time(), reason=reason, **facts)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from sharedfs.typed_json import Json
 from slurm.array import Array, Site
 from slurm.chunking import Chunk, dependency_clause
 from slurm.owned import shell_checks
 
+Options = dict[str, Json]  # by their long names; True has no value, None is left out
 COMMENT_LENGTH = 240
 
 
@@ -35,7 +36,7 @@ def build_script(
         "output": log.replace("%t", "0"),
         "open-mode": "append",
     }
-    stated = {name: value for name, value in options.items() if value is not None}
+    stated: Options = {name: value for name, value in options.items() if value is not None}
     stated.update({name.replace("_", "-"): value for name, value in site.extra.items()})
     lines = [
         "#!/bin/bash",
@@ -55,11 +56,11 @@ def build_script(
     return "\n".join(lines)
 
 
-def _directive(name: str, value: object) -> str:
+def _directive(name: str, value: Json) -> str:
     return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
 
 
-def _resource_options(array: Array, site: Site) -> dict[str, Any]:
+def _resource_options(array: Array, site: Site) -> Options:
     given = array.resources
     gpus = f"{site.gres_type}:{given.gpus}" if site.gres_type else given.gpus
     return {
@@ -73,7 +74,7 @@ def _resource_options(array: Array, site: Site) -> dict[str, Any]:
     }
 
 
-def _placement_options(array: Array, site: Site) -> dict[str, Any]:
+def _placement_options(array: Array, site: Site) -> Options:
     """Where it may run, and on whose account."""
     return {
         "partition": site.partition,
@@ -84,7 +85,7 @@ def _placement_options(array: Array, site: Site) -> dict[str, Any]:
     }
 
 
-def _start_options(array: Array, chunk: Chunk, ahead: Iterable[str]) -> dict[str, Any]:
+def _start_options(array: Array, chunk: Chunk, ahead: Iterable[str]) -> Options:
     """When it may start, and start again."""
     clause = dependency_clause(array, chunk, ahead)
     return {

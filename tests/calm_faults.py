@@ -55,13 +55,13 @@ def play(rig: Rig, folder: Path) -> int:
     while True:
         for run in sorted(to_kill | to_preempt):
             attempt = in_training(manifest, ids[run])
-            if attempt is None or "slurm" not in attempt:
+            if attempt is None or attempt.pid is None or not attempt.slurm:
                 continue
             if run in to_kill:
-                os.kill(attempt["pid"], signal.SIGKILL)
+                os.kill(attempt.pid, signal.SIGKILL)
                 say(f"-- the site: kill -9 of {run}'s process {attempt['pid']}")
             else:
-                node, cpus = attempt["slurm"]["slurmd_nodename"], rig.shape.cpus
+                node, cpus = attempt.slurm["slurmd_nodename"], rig.shape.cpus
                 what = ("-p", "normal", "-w", node, f"-c{cpus}", "--mem=3000M", "-t", "5", "-o", "/dev/null")
                 rig.call("sbatch", *what, "--wrap", "sleep 3")
                 say(f"-- the site: a job of higher priority takes {node}, where {run} ({element_of(attempt)}) runs")

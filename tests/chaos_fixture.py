@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 from monkey import Monkey, reporting, small_disk
@@ -20,7 +19,7 @@ from rig import Rig
 from small_manifest import MANIFEST, write_manifest
 
 from jobs import metrics_log
-from jobs.attempt import history
+from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
 from jobs.task import is_done, read_record
 from pipeline.decisions.task_state import TaskState
@@ -203,7 +202,7 @@ def _double(folder: Path) -> list[str]:
     """Signs that two attempts were at it at once and both wrote, or that an attempt wrote after its successor began."""
     found = []
     attempts = history(folder)
-    if sum(attempt.get("state") == "done" for attempt in attempts) > 1 and not _continued(attempts):
+    if sum(attempt.state == "done" for attempt in attempts) > 1 and not _continued(attempts):
         found.append("two attempts ended as done")
     lines = metrics_log.read(folder)
     numbers = [line["attempt"] for line in lines]
@@ -215,9 +214,9 @@ def _double(folder: Path) -> list[str]:
     return found
 
 
-def _continued(attempts: list[dict[str, Any]]) -> bool:
+def _continued(attempts: list[AttemptFacts]) -> bool:
     # A trial that was stopped early is done, and done again when it has risen.
-    return any("by" in attempt for attempt in attempts)
+    return any(attempt.by is not None for attempt in attempts)
 
 
 def _different(task: str, storage: Storage, calm: Storage) -> list[str]:

@@ -30,7 +30,7 @@ def task_of(**data: Any) -> Task:
 
 def context_of(storage: Storage, task: Task, *, cpus: int = 2) -> Context:
     folder = task.write(storage)
-    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=cpus)
+    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder), cpus=cpus)
 
 
 def preprocess_into(root: Path, *, cpus: int = 2, **data: Any) -> Dataset:

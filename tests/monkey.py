@@ -22,7 +22,7 @@ from typing import Any
 from rig import Rig
 from small_manifest import element_of
 
-from jobs.attempt import history, live
+from jobs.attempt import AttemptFacts, history, live
 from jobs.storage import Storage
 
 FULL_S = 6.0
@@ -78,23 +78,28 @@ class Monkey:
         for timer in self._later:
             timer.join()
 
-    def _living(self) -> list[tuple[Path, dict[str, Any]]]:
+    def _living(self) -> list[tuple[Path, AttemptFacts]]:
         return [(folder, attempts[-1]) for folder in self._runs() if live(folder) and (attempts := history(folder))]
 
     def _runs(self) -> list[Path]:
         return sorted(path for path in self.storage.runs.glob("*") if (path / "attempts").is_dir())
 
-    def _one(self) -> tuple[Path, dict[str, Any]]:
-        living = [(folder, last) for folder, last in self._living() if "pid" in last and last.get("slurm")]
+    def _one(self) -> tuple[Path, AttemptFacts]:
+        living = [(folder, last) for folder, last in self._living() if last.pid is not None and last.slurm]
         if not living:
             raise MissedError
         return self.choose.choice(living)
 
+    def _pid(self) -> int:
+        pid = self._one()[1].pid
+        assert pid is not None
+        return pid
+
     def _kill(self) -> None:
-        os.kill(self._one()[1]["pid"], signal.SIGKILL)
+        os.kill(self._pid(), signal.SIGKILL)
 
     def _kill_element(self) -> None:
-        pid = self._one()[1]["pid"]
+        pid = self._pid()
         try:
             parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
             command = Path(f"/proc/{parent}/cmdline").read_bytes()
@@ -116,7 +121,7 @@ class Monkey:
         self.rig.call("scontrol", "requeue", element_of(self._one()[1]))
 
     def _preempt(self) -> None:
-        node = self._one()[1]["slurm"]["slurmd_nodename"]
+        node = self._one()[1].slurm["slurmd_nodename"]
         what = ("-p", "normal", "-w", node, f"-c{self.rig.shape.cpus}", "--mem=1500M", "-t", "5", "-o", "/dev/null")
         self.rig.call("sbatch", *what, "--wrap", "sleep 3")
 

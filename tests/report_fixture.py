@@ -171,7 +171,7 @@ def finish_train(
     metrics_log.rewrite(folder, lines)
     write_whole(folder / "model.pt", b"weights " * 16)
     (folder / "log.txt").write_text("10:00:00 epoch 1\n10:00:05 <b>done</b>\n")
-    attempt = begin(folder, {}).number
+    attempt = begin(folder).number
     best = max(lines, key=lambda line: line["validation_balanced_accuracy"])
     names = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
     result = {

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from jobs.attempt import history
+from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
 from pipeline.queue import is_closing
 
@@ -130,16 +130,16 @@ def trainings(manifest: Path) -> dict[str, str]:
     return {task["run"]: task["id"] for task in tasks if task["stage"] == "train"}
 
 
-def in_training(manifest: Path, task: str) -> dict[str, Any] | None:
+def in_training(manifest: Path, task: str) -> AttemptFacts | None:
     """The present attempt of a training that has ended an epoch and has no record yet."""
     folder = Storage(manifest.parent / "storage").run(task)
     begun = (folder / "metrics.jsonl").exists() and not (folder / "record.json").exists()
     return history(folder)[-1] if begun else None
 
 
-def element_of(attempt: dict[str, Any]) -> str:
+def element_of(attempt: AttemptFacts) -> str:
     """Slurm's name for the element that an attempt ran in."""
-    slurm = attempt["slurm"]
+    slurm = attempt.slurm
     return f"{slurm['array_job_id']}_{slurm['array_task_id']}" if "array_job_id" in slurm else str(slurm["job_id"])
 
 

@@ -89,7 +89,7 @@ def test_a_task_whose_gpu_is_not_there_says_so_and_is_tried_on_another_node(clus
     assert "1 given, CUDA_VISIBLE_DEVICES: " in str(train["message"])
     assert tasks["MLP/evaluate"]["cause"] == "upstream failed"
     nodes = [
-        attempt["slurm"]["slurmd_nodename"] for attempt in history(Storage(tmp_path / "storage").run(str(train["id"])))
+        attempt.slurm["slurmd_nodename"] for attempt in history(Storage(tmp_path / "storage").run(str(train["id"])))
     ]
     assert len(nodes) == len(set(nodes)) == 2
 

@@ -22,6 +22,8 @@ from small_manifest import (
     write_manifest,
 )
 
+from jobs.attempt import AttemptFacts
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
 
@@ -50,11 +52,12 @@ def tried(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     train = next(array["job_id"] for array in submitted["arrays"] if array["stage"] == "train")
     ids = trainings(manifest)
 
-    def caught(run: str) -> dict[str, Any]:
+    def caught(run: str) -> AttemptFacts:
         return wait_until(lambda: in_training(manifest, ids[run]), f"training of {run}")
 
     killed = caught("killed")
-    os.kill(killed["pid"], signal.SIGKILL)
+    assert killed.pid is not None
+    os.kill(killed.pid, signal.SIGKILL)
     cluster.call("scancel", element_of(caught("cancelled")))
     cluster.call("scontrol", "requeue", element_of(caught("requeued")))
     cluster.call("scancel", "--signal=USR2", element_of(caught("warned")))

@@ -74,15 +74,17 @@ class _Killer:
         for folder, attempts in histories.items():
             if len(self.killed) >= KILLS or folder in self.killed or not attempts or not live(folder):
                 continue
-            number = attempts[-1]["number"]
+            number = attempts[-1].number
             if (folder, number) not in self._delays_s:
                 doomed = self._source.random() < 2 * KILLS / TRIALS
                 self._delays_s[folder, number] = self._source.uniform(0, 3) if doomed else math.inf
             # An attempt is a folder first; what started in it is written a moment later.
-            started = attempts[-1].get("started", math.inf)
-            if "pid" in attempts[-1] and (late or time.time() >= started + self._delays_s[folder, number]):
+            pid, started = attempts[-1].pid, attempts[-1].started
+            if pid is None or started is None:
+                continue
+            if late or time.time() >= started + self._delays_s[folder, number]:
                 with suppress(ProcessLookupError):
-                    os.kill(attempts[-1]["pid"], signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
                     self.killed[folder] = number
 
 
@@ -131,7 +133,7 @@ def test_every_trial_has_exactly_one_result(searched: Searched) -> None:
 def test_who_was_killed_went_on_in_another_attempt(searched: Searched) -> None:
     for folder, killed in searched[2].items():
         record, attempts = read_record(folder), history(folder)
-        assert record is not None and "ended" not in attempts[killed - 1]
+        assert record is not None and attempts[killed - 1].ended is None
         # Unless it was killed in the moment between its record and its end.
         assert len(attempts) > killed or record.attempt == killed
 

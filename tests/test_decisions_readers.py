@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock_fixture import OwnClock
 from report_fixture import Made, data_files, finish_dataset, finish_train, make, make_run
 from small_manifest import write_manifest
 
 from jobs.attempt import STALE_S, begin
+from jobs.context import Progress
 from jobs.storage import Storage
-from jobs.task import read_record
+from jobs.task import Provenance, read_record
 from pipeline import close, status, submission, submit
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.task_state import QueueEvidence, TaskState
@@ -23,6 +25,7 @@ from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
+from sharedfs.clock import SYSTEM
 from sharedfs.documents import write_json
 from slurm.executors.recording import Recording
 from slurm.job_state import JobState
@@ -55,7 +58,8 @@ class Stored:
         return self.states()[self.train]
 
     def begin(self, *, heartbeat: float, started: float | None = None) -> None:
-        attempt = begin(self.folder, {"gpus": 1, **({} if started is None else {"started": started})})
+        clock = SYSTEM if started is None else OwnClock(began=started)
+        attempt = begin(self.folder, Provenance(gpus=1), clock=clock)
         (attempt.path / "alive").touch()
         os.utime(attempt.path / "alive", (heartbeat, heartbeat))
 
@@ -111,10 +115,10 @@ def test_a_result_whose_files_are_gone_is_lost_and_one_that_cannot_be_read_faile
 def test_notes_and_progress_lie_in_the_tasks_folder(stored: Stored) -> None:
     assert stored.state().reason == "not submitted"
     write_json(stored.folder / "progress.json", {"epoch": 2})
-    assert stored.state("running").progress == {"epoch": 2}
+    assert stored.state("running").progress == Progress(epoch=2)
     assert stored.state("waiting").progress is None
     stored.begin(heartbeat=stored.time)
-    assert stored.state("gone").progress == {"epoch": 2}
+    assert stored.state("gone").progress == Progress(epoch=2)
     write_json(stored.folder / "held.json", {"reason": "the canary failed"})
     assert stored.state("waiting").reason == "the canary failed"
     assert stored.state("failed", "error").reason == "held: the canary failed"
@@ -267,8 +271,8 @@ def test_past_the_budget_a_time_limit_is_tried_again_by_its_checkpoint(
     folder = closed.storage.run(task)
     started = 1_700_000_000.0
     folder.mkdir(parents=True)
-    begin(folder, {"started": started - 100})
-    begin(folder, {"started": started})
+    begin(folder, clock=OwnClock(began=started - 100))
+    begin(folder, clock=OwnClock(began=started))
     if checkpoint_s is not None:
         (folder / "checkpoint.pt").touch()
         os.utime(folder / "checkpoint.pt", (started + checkpoint_s, started + checkpoint_s))

@@ -69,7 +69,7 @@ def test_gc_takes_what_no_manifest_refers_to_and_nothing_that_lives(tmp_path: Pa
     storage = Storage(plan.manifest.storage)
     kept = plan.tasks[0].task.write(storage)
     stale, living = (Task(stage="train", settings={"seed": seed}).write(storage) for seed in (1, 2))
-    begin(living, {})
+    begin(living)
     (stale / "model.pt").write_bytes(bytes(1000))
     left, fresh = storage.runs / ".left.tmp", storage.runs / ".fresh.tmp"
     left.write_bytes(b"x")

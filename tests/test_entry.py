@@ -58,7 +58,7 @@ def test_a_finished_task_is_done_and_is_not_run_again(play: Callable[..., tuple[
     assert (status, record and record.state, record and record.result) == (0, "done", {"train_loss": 0.5})
     assert record is not None and record.files == {f"runs/{folder.name}/model.pt": 7}
     assert play(_fail(AssertionError("must not run")))[0] == 0
-    assert [known["state"] for known in attempt.history(folder)] == ["done"]
+    assert [facts.state for facts in attempt.history(folder)] == ["done"]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -83,7 +83,7 @@ def test_every_failure_is_a_record_with_its_cause(
     assert record is not None
     assert (status, record.state, record.cause) == (1, "failed", cause)
     assert record.message and str(error) in record.message
-    assert [known["cause"] for known in attempt.history(folder)] == [cause]
+    assert [facts.cause for facts in attempt.history(folder)] == [cause]
 
 
 def test_a_paused_task_has_no_record_and_the_next_attempt_counts_its_time(
@@ -98,7 +98,7 @@ def test_a_paused_task_has_no_record_and_the_next_attempt_counts_its_time(
     assert play(_good)[0] == 0
     record = read_record(folder)
     assert record is not None and record.attempt == 2 and record.running_s > 0.2
-    assert [known["state"] for known in attempt.history(folder)] == ["paused", "done"]
+    assert [facts.state for facts in attempt.history(folder)] == ["paused", "done"]
 
 
 def test_a_task_whose_need_is_not_done_ends_as_upstream_failed(play: Callable[..., tuple[int, Path]]) -> None:
@@ -111,7 +111,7 @@ def test_a_task_whose_need_is_not_done_ends_as_upstream_failed(play: Callable[..
 def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tuple[int, Path]]) -> None:
     def overtaken(context: Context) -> Outcome:
         outcome = _good(context)
-        attempt.begin(context.folder, {})
+        attempt.begin(context.folder)
         return outcome
 
     status, folder = play(overtaken)
@@ -119,7 +119,7 @@ def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tup
 
 
 def _start(folder: Path, **facts: object) -> attempt.Attempt:
-    begun = attempt.begin(folder, {})
+    begun = attempt.begin(folder)
     document = {"number": begun.number, "started": time.time(), "host": "elsewhere", "pid": 1, **facts}
     write_json(begun.path / "start.json", document)
     return begun
@@ -144,7 +144,7 @@ def test_an_attempt_here_lives_while_its_process_does(tmp_path: Path) -> None:
 
 def test_an_attempt_that_ended_is_over(tmp_path: Path) -> None:
     begun = _start(tmp_path)
-    begun.end(state="failed")
+    begun.end(state="failed", ended=time.time())
     assert not attempt.live(tmp_path)
 
 

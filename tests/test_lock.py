@@ -8,31 +8,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from clock_fixture import OwnClock
 
 from sharedfs import lock
-from sharedfs.clock import SYSTEM, SystemClock
 from sharedfs.lock import STALE_S, heartbeat, hold, holder, try_hold
-
-
-@dataclass(frozen=True)
-class OwnClock(SystemClock):
-    """Time as a test wants it: it passes only while somebody sleeps; ``ahead`` is how much the storage's clock is."""
-
-    passed: list[float] = field(default_factory=list)
-    ahead: float = 0.0
-
-    def monotonic(self) -> float:
-        return sum(self.passed)
-
-    def sleep(self, seconds: float) -> None:
-        self.passed.append(seconds)
-
-    def on(self, folder: Path) -> float:
-        return SYSTEM.on(folder) + self.ahead
 
 
 def _age(folder: Path, seconds: float) -> None:

@@ -298,7 +298,8 @@ def test_attempts_of_a_run_that_never_wrote_a_record_give_its_start(made: Made) 
     (folder / "record.json").unlink()
     made.state(row.train or "", "running")
     _update(made)
-    started = attempt.history(folder)[0]["started"]
+    started = attempt.history(folder)[0].started
+    assert started is not None
     assert _runs(made)[row.train or ""].info.start_time == round(started * 1000)
 
 

@@ -32,7 +32,7 @@ def test_a_refit_follows_its_searchs_winner(tmp_path: Path, forget: bool) -> Non
     for number in range(2):
         finish_trial(made, 0, number, skill=0.5)
     refit = made.plan.rows[1].train or ""
-    begin(made.storage.run(refit), {})
+    begin(made.storage.run(refit))
     fail(made, refit, "upstream failed", "a trial has not come to an end")
 
     def shown() -> dict[str, Any]:

@@ -32,7 +32,7 @@ def made(tmp_path: Path) -> Made:
     for number in range(4):
         task = finish_trial(made, 0, number, skill=0.3 + 0.1 * number)
         if number >= 2:
-            begin(made.storage.run(task), {})
+            begin(made.storage.run(task))
             (made.storage.run(task) / "record.json").unlink()
             made.state(task, "failed", cause="killed", attempts=1)
     for row in made.plan.rows:
@@ -83,11 +83,11 @@ def test_a_trial_whose_continuation_is_given_up_keeps_the_result_that_it_had(mad
     release(made, search.trials[2:])
     best = finish_trial(made, 0, 1, skill=0.9, stopped="asha")
     folder = made.storage.run(best)
-    begin(folder, {"by": search.trials[0]})  # and its process is no more
+    begin(folder, by=search.trials[0])  # and its process is no more
     made.state(best, "lost", attempts=2)
     with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not ended \(1\)"):
         winner(made.storage, search.id, 4)
     freed = release(made, search.trials)
     assert set(freed) == {task for row in made.plan.rows for task in (row.train, row.evaluate) if task}
-    assert is_done(made.storage, best) and history(folder)[-1]["state"] == "failed"
+    assert is_done(made.storage, best) and history(folder)[-1].state == "failed"
     assert winner(made.storage, search.id, 4).name == best

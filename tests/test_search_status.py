@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     folder = made.storage.run(task)
     record = (folder / "record.json").read_bytes()
     monkeypatch.setattr("jobs.attempt.socket.gethostname", lambda: "elsewhere")
-    attempt = begin(folder, {"by": made.plan.searches[0].trials[0]})
+    attempt = begin(folder, by=made.plan.searches[0].trials[0])
     (attempt.path / "alive").touch()
     monkeypatch.undo()
     metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
@@ -90,7 +91,7 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     submit_plan(replace(made.plan, manifest=manifest), executor="recording", changes={task: Retry(reason="lost")})
     assert (folder / "record.json").read_bytes() == record
     # One that failed leaves the trial as it was before, with a journal that is longer.
-    attempt.end(state="failed", cause="error", message="CUDA error")
+    attempt.end(state="failed", ended=time.time(), cause="error", message="CUDA error")
     assert task_states(made.plan)[task].state == "done" and task in done_on_storage(made.plan)
     again = states_document(made.plan, made.states)["searches"][0]
     assert again["states"]["stopped"] == 1 and again["best"]["trial"] == 1

@@ -112,8 +112,8 @@ def test_a_full_disk_is_waited_for_and_the_task_goes_on(
     record = read_record(folder)
     assert (status, record and record.state, record and record.attempt) == (0, "done", 2)
     first, second = history(folder)
-    assert first["state"] == "paused" and "no space is left" in first["message"]
-    assert second["state"] == "done"
+    assert first.state == "paused" and "no space is left" in (first.message or "")
+    assert second.state == "done"
     said = capfd.readouterr().err
     assert "waiting for room" in said and "model.pt" in said and "Traceback" not in said
     assert not list(folder.glob(".*.tmp"))

@@ -123,7 +123,7 @@ def test_any_attempt_is_told_of(start: bytes, end: bytes, tmp_path: Path) -> Non
     (home / "end.json").write_bytes(end)
     (told,) = attempt.history(tmp_path)
     assert not attempt.live(tmp_path)
-    assert isinstance(told.get("ended", 0.0), int | float)
+    assert told.number == 1 and isinstance(told.ended, float | None)
 
 
 LINE = {"epoch": 1, "step": 7, "train_loss": 0.5, "validation_balanced_accuracy": 0.3, "ended": 1.0, "attempt": 1}

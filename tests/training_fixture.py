@@ -83,7 +83,7 @@ def train_task(architecture: str, dataset: str, **settings: Any) -> Task:
 def context_of(task: Task, storage: Storage, **more: Any) -> Context:
     """A context as the task's entry point makes one, without signals."""
     folder = task.write(storage)
-    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder, {}), cpus=1, **more)
+    return Context(task=task, storage=storage, folder=folder, attempt=begin(folder), cpus=1, **more)
 
 
 @pytest.fixture

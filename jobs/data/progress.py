@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from jobs.context import Context, TaskInterruptedError
+from jobs.context import Context, Progress, TaskInterruptedError
 
 T = TypeVar("T")
 _QUEUED_PER_THREAD = 2  # running or waiting: enough to keep a thread busy, little enough for memory
@@ -46,7 +46,8 @@ class Meter:
             done, total, unit = self._bytes, self._total, "bytes"
         left_s = elapsed_s * (1 - share) / share
         rate = done / elapsed_s
-        self._context.progress(phase=self._phase, done=done, total=total, unit=unit, rate=rate, left_s=left_s)
+        progress = Progress(phase=self._phase, done=done, total=total, unit=unit, rate=rate, left_s=left_s)
+        self._context.progress(progress)
 
 
 def stop_if_asked(context: Context) -> None:

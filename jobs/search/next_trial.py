@@ -199,9 +199,7 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
         return None
     rungs = Rungs(study)
     candidates = [trial for trial in rungs.trials if _is_continuable(rungs, trial, task_id)]
-    for trial in sorted(
-        candidates, key=lambda trial: (newest(trial.folder).get("state") == "failed", -trial.epochs, trial.number)
-    ):
+    for trial in sorted(candidates, key=lambda trial: (_has_failed(trial), -trial.epochs, trial.number)):
         # Read again, after its attempts: whoever has taken it over since has begun a newer one.
         attempts = numbers(trial.folder)
         again = read_trial(study, trial.number)
@@ -210,10 +208,15 @@ def next_promotable(study: Study, task_id: str) -> tuple[Trial, int] | None:
     return None
 
 
+def _has_failed(trial: Trial) -> bool:
+    attempt = newest(trial.folder)
+    return attempt is not None and attempt.state == "failed"
+
+
 def _is_continuable(rungs: Rungs, trial: Trial, task_id: str) -> bool:
     if trial.state in ("paused", "lost"):
-        by = newest(trial.folder).get("by")
-        return by is not None and task_id in (by, trial.task)
+        attempt = newest(trial.folder)
+        return attempt is not None and attempt.by is not None and task_id in (attempt.by, trial.task)
     return trial.state == "stopped" and rungs.continues(trial.number, trial.epochs) and not live(trial.folder)
 
 

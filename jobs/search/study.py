@@ -281,7 +281,8 @@ def continuation(folder: Path, record: Record | None) -> str | None:
         return None
     if live(folder):
         return "running"
-    return {None: "lost", "paused": "paused"}.get(newest(folder).get("state"))
+    attempt = newest(folder)
+    return {None: "lost", "paused": "paused"}.get(attempt.state) if attempt else "lost"
 
 
 def is_continued(folder: Path) -> bool:
@@ -307,4 +308,5 @@ def _state(folder: Path, record: Record | None) -> str:
         return "stopped" if record.result.get("stopped") in stopping.names() else "done"
     if live(folder):
         return "running"
-    return "paused" if newest(folder).get("state") == "paused" else "lost"
+    attempt = newest(folder)
+    return "paused" if attempt is not None and attempt.state == "paused" else "lost"

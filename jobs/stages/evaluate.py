@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.context import Context, Outcome, TaskInterruptedError
+from jobs.context import Context, Outcome, Progress, TaskInterruptedError
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.metrics import of_parts
@@ -35,7 +35,7 @@ def run(context: Context) -> Outcome:
         if context.interrupted():
             raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")
         split = trained.dataset.splits[name]
-        context.progress(force=True, phase=f"evaluate {name}", done=0, total=len(split), unit="titles")
+        context.progress(Progress(phase=f"evaluate {name}", done=0, total=len(split), unit="titles"), force=True)
         scores = of_parts(trained.logits(split), titles=len(split), classes=len(classes))
         evaluation[name] = {**scores.figures(), **scores.per_category()}
         result |= {f"{name}_{figure}": value for figure, value in scores.figures().items()}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.context import Context, Outcome
+from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
 from jobs.data.dataset import Dataset
 from jobs.data.progress import Meter, stop_if_asked
@@ -108,7 +108,7 @@ def _make(context: Context, home: Path) -> None:
 
     def advance(phase: str, done: int, total: int) -> None:
         stop_if_asked(context)
-        context.progress(phase=phase, done=done, total=total, unit="rows")
+        context.progress(Progress(phase=phase, done=done, total=total, unit="rows"))
 
     work = assembly.Assembly(spools, settings, threads=context.cpus, advance=advance)
     vocabulary, counts, facts = work.write(folder)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jobs import metrics_log
-from jobs.context import Context, TaskFailedError, TaskInterruptedError
+from jobs.context import Context, Progress, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
@@ -204,7 +204,7 @@ class Trainer:
         spent = self._spent_s()
         done = min(self.step * self.settings.batch_size, len(self.dataset.splits["train"]))
         left = steps - self.step + (epochs - self.epoch - 1) * steps
-        self.context.progress(
+        progress = Progress(
             phase="train",
             epoch=self.epoch + 1,
             epochs=epochs,
@@ -214,6 +214,7 @@ class Trainer:
             rate=done / spent if spent else None,
             left_s=left * spent / self.step,
         )
+        self.context.progress(progress)
 
     def _stop_if_diverged(self) -> None:
         if int(self.train_metrics.finite) == self.step:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobs.context import Progress
     from jobs.task import Record
     from slurm.job_state import JobState
 
@@ -25,7 +26,7 @@ class TaskState:
     message: str | None = None
     attempts: int = 0
     gpu_hours: float | None = None
-    progress: Mapping[str, Any] | None = None
+    progress: Progress | None = None
     job: str | None = None
     reason: str | None = None
     node: str | None = None
@@ -102,7 +103,7 @@ class Evidence:
     attempts: tuple[AttemptEvidence, ...] = ()
     exit_code: int | None = None
     held_note: str | None = None
-    progress: Mapping[str, Any] | None = None
+    progress: Progress | None = None
     continued: str | None = None
     changed: tuple[str, ...] = ()
 

@@ -58,7 +58,8 @@ class Followed:
         task = read_json(self.folder / "task.json")
         settings = task["settings"] if "architecture" in task["settings"] else {}
         attempts = history(self.folder)
-        started = float(attempts[0].get("started", time.time())) if attempts else time.time()
+        began = attempts[0].started if attempts else None
+        started = time.time() if began is None else began
         group = os.environ.get("TANDA_GROUP", "")
         tags = {"tanda.manifest": manifest, "tanda.state": "running", "tanda.stage": task["stage"]}
         tags |= {"tanda.group": group} if group else {}

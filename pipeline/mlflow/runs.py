@@ -223,8 +223,7 @@ def _finals(result: Result, started: float) -> Iterator[Point]:
 def _begun(storage: Storage, task_id: str) -> float | None:
     """When the first attempt at a task began, for one that has no record yet."""
     attempts = history(storage.run(task_id))
-    started = attempts[0].get("started") if attempts else None
-    return float(started) if started else None
+    return attempts[0].started if attempts else None
 
 
 def _files(folder: Path, *names: str) -> Iterator[Path]:

@@ -26,13 +26,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import TypeAdapter
-
 from sharedfs.files import open_plain
+from sharedfs.typed_json import decode
 from slurm.array import Array, Site, Submitted, array_id, element_index
 from slurm.commands import scrubbed
 from slurm.element import PROGRESS_FILES
@@ -40,7 +39,6 @@ from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
 from slurm.owned import READABLE, check_own, own_folder, read_own
 
 LOCK_TRIES, LOCK_PAUSE_S = 3, 0.01
-_ARRAY = TypeAdapter(Array)
 _STATE_FIELDS = tuple(field.name for field in fields(JobState))
 
 
@@ -120,7 +118,7 @@ class LocalQueue:
     def add(self, array: Array) -> int:
         """Queue an array; its number."""
         # A supervisor of an earlier version, still at work here, reads the progress files from the array.
-        document = {**_ARRAY.dump_python(array, mode="json"), "signs": PROGRESS_FILES}
+        document = {**asdict(array), "signs": PROGRESS_FILES}
         with self.locked():
             number = max(self.numbers(), default=0) + 1
             write_json(self.folder / "arrays" / f"{number}.json", document)
@@ -146,7 +144,7 @@ class LocalQueue:
 
     def array(self, number: int) -> Array:
         """An array by its number."""
-        return _ARRAY.validate_json(read_own(self._array_file(number)))
+        return decode(Array, json.loads(read_own(self._array_file(number))))
 
     def submitted(self, number: int) -> float:
         """When an array was queued, in seconds since the epoch."""
@@ -226,7 +224,7 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
     """Write a JSON document, which this user alone can change, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     with open_plain(temporary, "x", permissions=READABLE) as file:
-        file.write(json.dumps(value, indent=indent))
+        file.write(json.dumps(value, indent=indent, default=str))  # a path as text
     temporary.replace(path)
 
 

@@ -166,7 +166,9 @@ def fit(dataset: Dataset, settings: Settings, context: Context | None = None) ->
     labels = np.asarray(train.labels, dtype=np.int64)
     if context is not None:
         context.log(f"linear: {len(train)} titles, {terms.size} n-grams, {settings.solver}")
-        context.progress(force=True, phase="fitting", done=0, total=len(train), unit="titles")
+        from jobs.context import Progress
+
+        context.progress(Progress(phase="fitting", done=0, total=len(train), unit="titles"), force=True)
     classifier = _classifier(settings)
     classifier.fit(terms.transform(train, 0, len(train)), labels)
     weights, bias = _complete(classifier, classes=len(dataset.classes), features=terms.size)
