@@ -16,16 +16,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from jobs.search import algorithms
 from jobs.search.next_trial import claim_point, observations_of, propose
+from jobs.search.space import Distribution
 from jobs.search.study import Study, read_trials
 from jobs.storage import Storage
 from jobs.task import Record
+from jobs.testing import definition_with
 from sharedfs.documents import write_json
 
-SPACE: dict[str, Any] = {
+SPACE: dict[str, Distribution] = {
     "hidden_layers": {"choice": [[256, 128], [256, 514, 256], [514, 256, 128]]},
     "dropout": {"uniform": [0.0, 0.5]},
     "learning_rate": {"loguniform": [1e-5, 1e-1]},
@@ -62,17 +63,7 @@ def main() -> None:
 
 def make_study(root: Path) -> Study:
     """A search of the published MLP space."""
-    definition = {
-        "architecture": "mlp",
-        "dataset": "0123456789abcdef",
-        "algorithm": "tpe",
-        "metric": "validation_balanced_accuracy",
-        "space": SPACE,
-        "stopping": None,
-        "seed": 0,
-        "settings": {},
-    }
-    return Study(Storage(root), definition)
+    return Study(Storage(root), definition_with("mlp", "0123456789abcdef", SPACE, algorithm="tpe"))
 
 
 def write_past(study: Study, count: int) -> None:

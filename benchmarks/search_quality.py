@@ -29,6 +29,7 @@ from typing import Any
 from jobs import entry, metrics_log
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
+from jobs.search.space import Distribution
 from jobs.search.study import Study, best_so_far, read_trials
 from jobs.settings import beside
 from jobs.storage import Storage
@@ -36,7 +37,7 @@ from jobs.task import Task
 from jobs.testing import definition_with, recipe_with
 
 METRIC = "validation_balanced_accuracy"
-SPACE: dict[str, Any] = {
+SPACE: dict[str, Distribution] = {
     "hidden_layers": {"choice": [[128], [256, 128], [512, 256]]},
     "dropout": {"uniform": [0.0, 0.5]},
     "learning_rate": {"loguniform": [1e-5, 1e-1]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jobs import models
@@ -28,5 +29,14 @@ def definition_with(architecture: str, dataset: str, space: Mapping[str, Json], 
     """A search's definition as a plan makes it; ``given`` are its other fields, with ``settings`` of a few values."""
     decide = deciding(settings_with(architecture, **given.pop("settings", {})))
     fixed = {name: value for name, value in decide.items() if name not in space}
-    usual: dict[str, Any] = {"algorithm": "random", "metric": METRICS[0], "stopping": None, "seed": 0}
-    return Definition(architecture=architecture, dataset=dataset, space=space, settings=fixed, **{**usual, **given})
+    usual = Definition(
+        architecture=architecture,
+        dataset=dataset,
+        algorithm="random",
+        metric=METRICS[0],
+        space=space,
+        stopping=None,
+        seed=0,
+        settings=fixed,
+    )
+    return replace(usual, **given)

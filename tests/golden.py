@@ -13,16 +13,9 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: the same kernels on every processor, and sums in one order.
-os.environ |= {
-    "ATEN_CPU_CAPABILITY": "default",
-    "MKL_CBWR": "COMPATIBLE",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TANDA_CPUS": "1",
-}
+from kernels_fixture import KERNELS
+
+os.environ |= KERNELS
 
 import argparse
 import contextlib

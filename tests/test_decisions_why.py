@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.attempt import AttemptFacts
 from jobs.task import CAUSES
 from pipeline.decisions.task_state import TaskState
 from pipeline.why import REMEDIES, failure_lines
@@ -29,9 +30,9 @@ def test_a_lost_task_is_submitted_again() -> None:
 
 def test_each_attempt_says_where_and_how_it_ended() -> None:
     attempts = [
-        {"number": 1, "host": "n1", "state": "failed", "cause": "error"},
-        {"number": 2, "host": "n2", "state": "paused"},
-        {"number": 3},
+        AttemptFacts(number=1, host="n1", state="failed", cause="error"),
+        AttemptFacts(number=2, host="n2", state="paused"),
+        AttemptFacts(number=3),
     ]
     lines = failure_lines("train", TaskState(id="t", state="failed", cause="killed"), attempts)
     assert lines[1:-1] == [

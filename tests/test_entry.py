@@ -153,7 +153,7 @@ def test_a_task_waits_for_a_live_attempt_elsewhere(
 ) -> None:
     play(_fail(TaskInterruptedError("saved")))
     asked = iter([True, True, False])
-    monkeypatch.setattr(entry, "live", lambda _: next(asked))
+    monkeypatch.setattr(entry, "live", lambda *_: next(asked))
     monkeypatch.setattr(entry, "POLL_S", 0.01)
     assert play(_good)[0] == 0
     assert next(asked, "all asked") == "all asked"

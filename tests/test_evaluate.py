@@ -79,9 +79,9 @@ def test_counts_on_the_device_equal_scikit_learns(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = sklearn.balanced_accuracy_score(labels, logits.argmax(1))
-    assert metrics.balanced_accuracy(support, sums["correct"]) == pytest.approx(expected, abs=1e-9)
+    assert metrics.balanced_accuracy(support, sums.correct) == pytest.approx(expected, abs=1e-9)
     whole = float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
-    assert sums["loss"] / len(labels) == pytest.approx(whole, rel=1e-5, abs=1e-6)
+    assert sums.loss / len(labels) == pytest.approx(whole, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])
@@ -89,7 +89,7 @@ def test_a_loss_is_averaged_over_titles_not_over_batches(kind: type[MetricAccumu
     accumulator = kind(2, torch.device("cpu"))
     for loss, titles in ((1.0, 3), (5.0, 1)):
         accumulator.add(torch.tensor(loss), torch.zeros(titles, 2), torch.zeros(titles, dtype=torch.int64))
-    assert accumulator.read()["loss"] / 4 == 2.0
+    assert accumulator.read().loss / 4 == 2.0
 
 
 @pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])

@@ -120,6 +120,17 @@ def test_one_door_for_each_library(library: str) -> None:
     assert found == {DOORS[library]}
 
 
+def test_manifests_alone_are_checked_by_pydantic() -> None:
+    """What is stored is decoded by ``sharedfs.typed_json``: a task's start and ``tanda status`` do not wait for it."""
+    folders = {
+        path.relative_to(ROOT).parent.as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if {"pydantic", "pydantic_core"} & {name.split(".")[0] for name in _imports(path)}
+    }
+    assert folders == {"pipeline/manifest"}
+
+
 def _imports(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from annotated_types import Ge, Gt, Le
 
@@ -113,8 +113,7 @@ class Recipe:
         return {"architecture": self.architecture, "dataset": self.dataset, **values(self.settings)}
 
     def with_seed(self, seed: int) -> Recipe:
-        given: dict[str, Any] = {**values(self.settings), "seed": seed}
-        return replace(self, settings=type(self.settings)(**given))
+        return replace(self, settings=decode(type(self.settings), {**values(self.settings), "seed": seed}))
 
 
 def read_recipe(document: Mapping[str, Json], where: object) -> Recipe:

@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from jobs.search.space import Draws, Point
 from jobs.search.study import Proposal, Study, Trial, read_trial, read_trials, value_of
 from jobs.settings import ModelSettings
 from sharedfs.documents import digest, read_json, write_json
+from sharedfs.errors import DamagedFileError
 from sharedfs.files import plain_folder, publish_folder
+from sharedfs.typed_json import Undecodable, decode
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")
 """Failures that tell something of the settings; the others tell of the cluster and are left out."""
@@ -139,6 +142,14 @@ class StopAtRung:
         return "stop"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungValue:
+    """A file in a trial's rungs/: the value of the search's metric after so many epochs."""
+
+    epochs: int
+    value: float | None
+
+
 class Rungs:
     """The values at a search's rungs and what its rule makes of them; every file is read at most once."""
 
@@ -181,10 +192,10 @@ def rung(study: Study, epochs: int) -> dict[int, float]:
     scores = {}
     for number in study.numbers():
         try:
-            value = read_json(_rung_file(study, number, epochs))["value"]
+            reached = _read_rung(_rung_file(study, number, epochs))
         except FileNotFoundError:
             continue
-        scores[number] = study.score(None if value is None else float(value))
+        scores[number] = study.score(reached.value)
     return scores
 
 
@@ -228,4 +239,11 @@ def _write_rung(study: Study, number: int, epochs: int, value: float | None) -> 
     path = _rung_file(study, number, epochs)
     if not path.exists():
         plain_folder(path.parent)
-        write_json(path, {"epochs": epochs, "value": value})
+        write_json(path, RungValue(epochs=epochs, value=value))
+
+
+def _read_rung(path: Path) -> RungValue:
+    try:
+        return decode(RungValue, read_json(path))
+    except Undecodable as error:
+        raise DamagedFileError(f"{path}: not a trial's value at a rung: {error}") from error

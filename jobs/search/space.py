@@ -17,14 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from jobs.settings import Setting, Value
 from sharedfs.errors import KeyPath
+from sharedfs.typed_json import Json
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
 
 Problem = tuple[KeyPath, str]
+Distribution = Mapping[str, Sequence[Any]]  # its kind, and what that takes
 Point = dict[str, Value]
 Draws = dict[str, float]
 """What each distribution gave, by its label: the option's position for a choice, a raw number for a range."""
@@ -36,7 +38,7 @@ class Choice:
 
     label: str
     setting: Setting
-    options: tuple[Any, ...]
+    options: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Range:
 class Option:
     """One way of a conditional choice: settings it fixes and dimensions that exist only there."""
 
-    fixed: Mapping[str, Any]
+    fixed: Mapping[str, Value]
     dimensions: tuple[Dimension, ...]
 
 
@@ -100,7 +102,7 @@ class Space:
         return point
 
 
-def read_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> Space:
+def read_space(space: Mapping[str, Json], settings: Iterable[Setting]) -> Space:
     """A checked space ready to be drawn from."""
     return Space(_dimensions(space, {setting.name: setting for setting in settings}, ""))
 
@@ -124,13 +126,13 @@ def all_dimensions(dimensions: Iterable[Dimension]) -> Iterator[Dimension]:
                 yield from all_dimensions(option.dimensions)
 
 
-def _dimensions(space: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
+def _dimensions(space: Mapping[str, Json], settings: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
     # Sorted: the same space written in another order is the same search, and must give the same points.
-    drawn = (name for name in sorted(space) if is_distribution(space[name]))
-    return tuple(_dimension(name, space[name], settings, prefix) for name in drawn)
+    drawn = ((name, space[name]) for name in sorted(space))
+    return tuple(_dimension(name, spec, settings, prefix) for name, spec in drawn if is_distribution(spec))
 
 
-def _dimension(name: str, spec: Mapping[str, Any], settings: Mapping[str, Setting], prefix: str) -> Dimension:
+def _dimension(name: str, spec: Distribution, settings: Mapping[str, Setting], prefix: str) -> Dimension:
     label = f"{prefix}{name}"
     ((kind, arguments),) = spec.items()
     if kind != "choice":
@@ -208,7 +210,7 @@ def _sample(dimensions: Iterable[Dimension], turn: int, draws: Draws) -> None:
             _sample(dimension.options[position].dimensions, turn // len(dimension.options), draws)
 
 
-def is_distribution(value: object) -> bool:
+def is_distribution(value: object) -> TypeGuard[Distribution]:
     return isinstance(value, Mapping)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jobs.context import Context, Outcome, Progress, TaskInterruptedError
 from jobs.storage import Storage
 from jobs.task import Task
-from jobs.training.metrics import of_parts
+from jobs.training.metrics import EVALUATION, PREDICTIONS, of_parts
 from jobs.training.run import Trained
 from jobs.units import Unit
 from sharedfs.documents import write_json
 from sharedfs.files import write_whole
+from sharedfs.typed_json import Json
 
 REVISION = 1
 SPLITS = ("validation", "test")
@@ -27,10 +27,10 @@ def run(context: Context) -> Outcome:
     trained = Trained.open(context.storage, run_folder)
     trained.prepare(cpus=context.cpus)
     classes = trained.dataset.classes
-    evaluation: dict[str, Any] = {"classes": classes}
+    evaluation: dict[str, Json] = {"classes": classes}
     arrays: dict[str, np.ndarray] = {}
     # Which trial won is recorded: a search that is extended may get another winner, this evaluation may not.
-    result: dict[str, Any] = {} if "train" in context.task.settings else {"train": run_folder.name}
+    result: dict[str, Json] = {} if "train" in context.task.settings else {"train": run_folder.name}
     for name in SPLITS:
         if context.interrupted():
             raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")
@@ -59,9 +59,9 @@ def target(storage: Storage, task: Task) -> Path:
     return folder
 
 
-def _publish(folder: Path, evaluation: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Path, ...]:
+def _publish(folder: Path, evaluation: dict[str, Json], arrays: dict[str, np.ndarray]) -> tuple[Path, ...]:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_whole(folder / "predictions.npz", buffer.getvalue())
-    write_json(folder / "evaluation.json", evaluation)
-    return folder / "evaluation.json", folder / "predictions.npz"
+    write_whole(folder / PREDICTIONS, buffer.getvalue())
+    write_json(folder / EVALUATION, evaluation)
+    return folder / EVALUATION, folder / PREDICTIONS

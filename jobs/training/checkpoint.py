@@ -10,12 +10,16 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, cast, final
 
 import torch
+from torch import Tensor
 
+from jobs.metrics_log import EpochMetrics
+from jobs.training.optimiser import OptimiserState
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import read_plain, sync_folder, write_whole
+from sharedfs.typed_json import Json
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -37,19 +41,51 @@ WARNING_S = 60.0
 # Checkpoints: written whole, the last good one kept until the next one is complete, every checksum verified on reading.
 
 
-def save(folder: Path, document: Mapping[str, Any]) -> None:
+@final
+class TrainState(TypedDict):
+    """What a run is resumed from. The keys are the format on disk: one that is renamed makes old checkpoints useless.
+
+    ``epoch`` counts completed epochs and ``step`` those of the next; ``tally`` are the sums of that one so far.
+    """
+
+    identity: str
+    epoch: int
+    step: int
+    journal: list[EpochMetrics]
+    spent_s: float
+    best_epoch: int
+    best: dict[str, Tensor] | None
+    model: dict[str, Tensor]
+    optimiser: OptimiserState
+    tally: dict[str, Tensor]
+    random: dict[str, Tensor]
+    save_s: float
+
+
+@final
+class EndState(TypedDict):
+    """The checkpoint of a run that has only its record to write: its figures, and the size of its model.pt."""
+
+    identity: str
+    finished: Literal[True]
+    journal: list[EpochMetrics]
+    figures: dict[str, Json]
+    model_bytes: int
+
+
+def save(folder: Path, state: TrainState | EndState) -> None:
     """Write a checkpoint. Raises OSError.
 
     The order of the renames matters: whenever the process is killed, NAME or PREVIOUS holds a whole checkpoint.
     """
-    write_whole(folder / NEXT, _pack({"format": FORMAT, **document}))
+    write_whole(folder / NEXT, _pack({"format": FORMAT, **state}))
     if (folder / NAME).exists():
         (folder / NAME).replace(folder / PREVIOUS)
     (folder / NEXT).replace(folder / NAME)
     sync_folder(folder)
 
 
-def load(folder: Path, identity: str, log: Callable[[str], None]) -> dict[str, Any] | None:
+def load(folder: Path, identity: str, log: Callable[[str], None]) -> TrainState | EndState | None:
     """The newest whole checkpoint of this run, on the CPU, or None; logs why a checkpoint is passed over."""
     for name in (NAME, PREVIOUS):
         try:
@@ -65,7 +101,7 @@ def load(folder: Path, identity: str, log: Callable[[str], None]) -> dict[str, A
         elif document.get("identity") != identity:
             log(f"{name} belongs to other settings and is passed over")
         else:
-            return document
+            return cast(TrainState | EndState, document)
     return None
 
 
@@ -76,14 +112,14 @@ def remove_all_but(folder: Path, keep: str) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def write_model(folder: Path, weights: Mapping[str, torch.Tensor]) -> Path:
+def write_model(folder: Path, weights: Mapping[str, Tensor]) -> Path:
     """Write model.pt whole: names and tensors, loadable with ``weights_only``."""
     path = folder / MODEL
     write_whole(path, _pack(dict(weights)))
     return path
 
 
-def read_model(path: Path) -> dict[str, torch.Tensor]:
+def read_model(path: Path) -> dict[str, Tensor]:
     """The tensors of a model.pt, on the CPU; raises ValueError naming a damaged file."""
     try:
         weights = unpack(path)
@@ -105,7 +141,7 @@ def unpack(path: Path) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _pack(document: Mapping[str, Any]) -> bytes:
+def _pack(document: dict[str, Tensor] | dict[str, object]) -> bytes:
     buffer = io.BytesIO()
     torch.save(document, buffer)
     return buffer.getvalue()

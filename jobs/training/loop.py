@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +69,17 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
 def make_accumulator(classes: int, device: torch.device) -> MetricAccumulator:
     """The accumulator for ``classes`` categories that suits a device."""
     return HostMetricAccumulator(classes, device) if device.type == "cpu" else MetricAccumulator(classes, device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassSums:
+    """Of a pass: the sum of losses, the mean of gradient norms if any was added, how many steps were finite before one
+    was not, hits by category (C,) int64."""
+
+    loss: float
+    norm: float | None
+    finite: int
+    correct: NDArray[np.int64]
 
 
 class MetricAccumulator:
@@ -135,16 +145,16 @@ class MetricAccumulator:
         for value in self._current().values():
             value.zero_()
 
-    def read(self) -> dict[str, Any]:
-        """On the host: ``loss`` (sum), ``norm`` (mean, or None), ``finite``, ``correct`` (C,) int64."""
+    def read(self) -> PassSums:
+        """The sums so far, on the host."""
         host = {name: value.cpu() for name, value in self._current().items()}
         norms = int(host["looks"])
-        return {
-            "loss": float(host["loss"]),
-            "norm": float(host["norm"]) / norms if norms else None,
-            "finite": int(host["finite"]),
-            "correct": host["correct"].numpy(),
-        }
+        return PassSums(
+            loss=float(host["loss"]),
+            norm=float(host["norm"]) / norms if norms else None,
+            finite=int(host["finite"]),
+            correct=host["correct"].numpy(),
+        )
 
     def tensors(self) -> list[Tensor]:
         """The sums themselves."""

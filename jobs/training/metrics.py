@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedfs.typed_json import Json
+
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions.npz"  # in the folder of an evaluation
 TOP = 5
 ROWS = 65_536  # logits worked on at once, to bound the memory of what is derived from them
 FIGURES = ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
@@ -66,7 +69,7 @@ class Scores:
         """The ``FIGURES`` by name."""
         return {name: getattr(self, name) for name in FIGURES}
 
-    def per_category(self) -> dict[str, list[Any]]:
+    def per_category(self) -> dict[str, list[Json]]:
         """``recall`` (None where the category has no title) and ``support``, for JSON."""
         return {
             "recall": [None if np.isnan(value) else float(value) for value in self.recall],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -70,6 +70,12 @@ class AdamCatchUp:
 # Adam, which on a CPU touches only those word vectors that a batch used and still ends where dense Adam does.
 
 
+class OptimiserState(TypedDict):
+    """All that an optimiser needs to go on exactly: each part's tensors by name, as a checkpoint has them."""
+
+    parts: list[dict[str, list[Tensor]]]
+
+
 class Optimiser:
     """Adam with L2 (Kingma and Ba, 2015) over every parameter that is trained.
 
@@ -113,11 +119,11 @@ class Optimiser:
         """Every tensor that a step changes, weights excepted."""
         return [tensor for part in self._parts for tensors in part.state().values() for tensor in tensors]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to resume exactly: tensors in dictionaries and lists."""
+    def state_dict(self) -> OptimiserState:
+        """Everything needed to resume exactly."""
         return {"parts": [part.state() for part in self._parts]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: OptimiserState) -> None:
         """Resume from a state; raises ValueError when it is another model's or another kind of device's."""
         if [_shapes(part.state()) for part in self._parts] != [_shapes(saved) for saved in state["parts"]]:
             raise InputError("the optimiser's state is of another model or another kind of device: train again")

@@ -22,6 +22,7 @@ from jobs.storage import Storage
 from jobs.training.metrics import of_logits
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
+from sharedfs.typed_json import Json
 
 SETTINGS = "settings.json"
 BATCH_TITLES = 1024  # scored at once
@@ -40,7 +41,7 @@ class TrainResult:
 
     files: tuple[Path, ...]
     lines: tuple[EpochMetrics, ...]
-    figures: Mapping[str, Any]
+    figures: Mapping[str, Json]
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> Path:
@@ -104,7 +105,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     files = _save(fitted, folder, context.attempt.number)
     files = (*files, write_recipe(folder, recipe), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
-    figures = {
+    figures: dict[str, Json] = {
         **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
         "kept_epoch": 1,
         "best_epoch": 1,

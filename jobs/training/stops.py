@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jobs.context import TaskFailedError
+from jobs.data.batches import Batch
+from jobs.metrics_log import EpochMetrics
 
 EARLY = "early stopping"
 SEARCH = "stopped by the search"
@@ -32,14 +35,14 @@ def at_chance(balanced_accuracy: float, accuracy: float, support: NDArray[np.int
     return bool(balanced_accuracy <= guess + min(guess, 0.05) and accuracy <= share + min(share, 0.05))
 
 
-def never_left_chance(lines: Sequence[Mapping[str, Any]], support: NDArray[np.int64], patience: int) -> bool:
+def never_left_chance(lines: Sequence[EpochMetrics], support: NDArray[np.int64], patience: int) -> bool:
     """Whether the first ``patience`` epochs are over and every epoch so far was at chance level."""
     return len(lines) >= patience and all(
         at_chance(line["validation_balanced_accuracy"], line["validation_accuracy"], support) for line in lines
     )
 
 
-def has_stalled(lines: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+def has_stalled(lines: Sequence[EpochMetrics], patience: int | None) -> bool:
     """Whether the last ``patience`` epochs brought no better validation balanced accuracy than those before them."""
     if patience is None or not lines:
         return False
@@ -64,11 +67,19 @@ def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: f
     )
 
 
-def at_chance_error(lines: Sequence[Mapping[str, Any]], diagnosis: Mapping[str, Any]) -> TaskFailedError:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What may be wrong with a network: the gradient norm of each parameter, each layer's share of dead units."""
+
+    gradient_norms: Mapping[str, float]
+    dead_units: Mapping[str, float]
+
+
+def at_chance_error(lines: Sequence[EpochMetrics], diagnosis: Diagnosis) -> TaskFailedError:
     """The end of a run at chance level, with what ``diagnose`` measured."""
     last = lines[-1]
-    dead = ", ".join(f"{name} {share:.0%}" for name, share in diagnosis["dead_units"].items()) or "none measured"
-    norms = ", ".join(f"{name} {value:.2g}" for name, value in diagnosis["gradient_norms"].items())
+    dead = ", ".join(f"{name} {share:.0%}" for name, share in diagnosis.dead_units.items()) or "none measured"
+    norms = ", ".join(f"{name} {value:.2g}" for name, value in diagnosis.gradient_norms.items())
     return TaskFailedError(
         "at chance",
         f"after {len(lines)} epochs the validation balanced accuracy is {last['validation_balanced_accuracy']:.4f}, "
@@ -78,12 +89,12 @@ def at_chance_error(lines: Sequence[Mapping[str, Any]], diagnosis: Mapping[str, 
         validation_loss=last["validation_loss"],
         validation_balanced_accuracy=last["validation_balanced_accuracy"],
         validation_accuracy=last["validation_accuracy"],
-        gradient_norms={name: _json(value) for name, value in diagnosis["gradient_norms"].items()},
-        dead_units=diagnosis["dead_units"],
+        gradient_norms={name: _json(value) for name, value in diagnosis.gradient_norms.items()},
+        dead_units=diagnosis.dead_units,
     )
 
 
-def diagnose(model: nn.Module, batch: Any) -> dict[str, dict[str, float]]:
+def diagnose(model: nn.Module, batch: Batch) -> Diagnosis:
     """Gradient norm per parameter and share of dead ReLU units per layer, on one batch; overwrites the gradients.
 
     A unit that is zero for every title of the batch is dead: it has no gradient there.
@@ -98,7 +109,7 @@ def diagnose(model: nn.Module, batch: Any) -> dict[str, dict[str, float]]:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
-    return {"gradient_norms": norms, "dead_units": {name: float(share) for name, share in dead.items()}}
+    return Diagnosis(gradient_norms=norms, dead_units={name: float(share) for name, share in dead.items()})
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:

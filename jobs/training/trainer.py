@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +18,12 @@ from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
 from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
-from jobs.training.checkpoint import Saver
+from jobs.training.checkpoint import EndState, Saver, TrainState
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
 from jobs.training.run import KEPT_FIGURES, SETTINGS, StopCallback, TrainResult, write_recipe
 from sharedfs.documents import digest
+from sharedfs.typed_json import Json
 
 GRAD_NORM_EVERY = 64  # steps
 POLL_S = 0.5
@@ -65,13 +65,14 @@ class Trainer:
     def finished(self) -> TrainResult | None:
         """The result of a run that was killed after its last epoch and before its record; else None."""
         model = self.folder / checkpoint.MODEL
-        if not self.saved or not self.saved.get("finished") or not model.exists():
+        saved = self.saved
+        if saved is None or "finished" not in saved or not model.exists():
             return None
-        if model.stat().st_size != self.saved["model_bytes"]:
+        if model.stat().st_size != saved["model_bytes"]:
             return None
-        self.lines = self.saved["journal"]
+        self.lines = saved["journal"]
         metrics_log.rewrite(self.folder, self.lines)
-        return self._result(self.saved["figures"])
+        return self._result(saved["figures"])
 
     def prepare(self) -> None:
         """Build everything and resume from the checkpoint, if there is one."""
@@ -150,7 +151,7 @@ class Trainer:
 
     def _resume(self) -> None:
         saved, self.saved = self.saved, None
-        if saved and not saved.get("finished"):
+        if saved is not None and "finished" not in saved:
             self.epoch, self.step = saved["epoch"], saved["step"]
             self.lines, self.spent_s = saved["journal"], saved["spent_s"]
             self.best_epoch, self.best = saved["best_epoch"], saved["best"]
@@ -221,7 +222,7 @@ class Trainer:
             return
         gradients = self._gradients()
         norm = float(stops.norm_of(gradients)) if gradients else None
-        raise self._diverged("training", step=self.train_metrics.read()["finite"] + 1, norm=norm)
+        raise self._diverged("training", step=self.train_metrics.read().finite + 1, norm=norm)
 
     def _diverged(self, where: str, *, step: int, norm: float | None) -> TaskFailedError:
         before = self.lines[-1]["gradient_norm"] if self.lines else None
@@ -259,13 +260,13 @@ class Trainer:
         return {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * self.batches.steps,
-            "train_loss": trained["loss"] / titles,
-            "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained["correct"]),
-            "train_accuracy": metrics.accuracy(self.train_support, trained["correct"]),
-            "validation_loss": validated["loss"] / int(self.validation_support.sum()),
-            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, validated["correct"]),
-            "validation_accuracy": metrics.accuracy(self.validation_support, validated["correct"]),
-            "gradient_norm": trained["norm"],
+            "train_loss": trained.loss / titles,
+            "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained.correct),
+            "train_accuracy": metrics.accuracy(self.train_support, trained.correct),
+            "validation_loss": validated.loss / int(self.validation_support.sum()),
+            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, validated.correct),
+            "validation_accuracy": metrics.accuracy(self.validation_support, validated.correct),
+            "gradient_norm": trained.norm,
             "seconds": self._spent_s(),
             "titles_per_s": titles / self.trained_s,  # without validation
             "ended": time.time(),
@@ -300,9 +301,9 @@ class Trainer:
 
     def _save(self) -> None:
         # All that the next step depends on. The order of titles is a function of seed, epoch and step, so that it takes
-        # two numbers to go on in the same order. The keys are the format on disk.
+        # two numbers to go on in the same order.
         self.context.attempt.check()
-        document = {
+        state: TrainState = {
             "identity": self.identity,
             "epoch": self.epoch,
             "step": self.step,
@@ -316,7 +317,7 @@ class Trainer:
             "random": device.random_state(self.device),
             "save_s": self.saver.last_save_s,
         }
-        checkpoint.save(self.folder, document)
+        checkpoint.save(self.folder, state)
 
     def _finish(self, stopped: str | None) -> TrainResult:
         kept = self.best_epoch if self.settings.keep == "best" else self.epoch
@@ -331,13 +332,19 @@ class Trainer:
             self._save()
             return self._result(figures)
         # From here on a run that is killed has only its record to write.
-        end = {"finished": True, "journal": self.lines, "figures": figures, "model_bytes": path.stat().st_size}
-        checkpoint.save(self.folder, {"identity": self.identity, **end})
+        end: EndState = {
+            "identity": self.identity,
+            "finished": True,
+            "journal": self.lines,
+            "figures": figures,
+            "model_bytes": path.stat().st_size,
+        }
+        checkpoint.save(self.folder, end)
         checkpoint.remove_all_but(self.folder, checkpoint.NAME)
         return self._result(figures)
 
-    def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Any]:
-        figures = {
+    def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Json]:
+        figures: dict[str, Json] = {
             **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
             "kept_epoch": line["epoch"],
             "best_epoch": self.best_epoch,
@@ -352,6 +359,6 @@ class Trainer:
             figures["gpu_peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
         return figures
 
-    def _result(self, figures: Mapping[str, Any]) -> TrainResult:
+    def _result(self, figures: Mapping[str, Json]) -> TrainResult:
         files = tuple(self.folder / name for name in (checkpoint.MODEL, SETTINGS, metrics_log.NAME))
         return TrainResult(files=files, lines=tuple(self.lines), figures=figures)

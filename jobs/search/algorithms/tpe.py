@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Choice, Dimension, Draws, Range, Space, all_dimensions
+from sharedfs.typed_json import Json
 
 REVISION = 1
 STARTUP = 10
@@ -56,7 +57,7 @@ def _expression(dimension: Dimension) -> Any:
     return hp.choice(dimension.label, [_mapping(option.dimensions) for option in dimension.options])
 
 
-def _document(number: int, trial: Observation, names: Sequence[str]) -> dict[str, Any]:
+def _document(number: int, trial: Observation, names: Sequence[str]) -> dict[str, Json]:
     """hyperopt's own form of a trial that is over; a running one has an infinite loss, as a failed one has."""
     values: Mapping[str, list[float]] = {name: [trial.draws[name]] if name in trial.draws else [] for name in names}
     loss = math.inf if trial.loss is None else trial.loss
