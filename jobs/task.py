@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jobs import metrics_log
 from jobs.storage import Storage
@@ -18,6 +18,7 @@ from sharedfs.errors import DamagedFileError
 from sharedfs.files import plain_folder
 from sharedfs.typed_json import Json, Undecodable, decode
 
+T = TypeVar("T")
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
 FORMAT = 1
 CAUSES = (
@@ -56,6 +57,13 @@ class Task:
         # Once: a plan of thousands of tasks asks for it all the time.
         identity = {"format": FORMAT, "stage": self.stage, "settings": self.settings, "needs": self.needs}
         object.__setattr__(self, "id", digest(identity))
+
+    def settings_as(self, kind: type[T]) -> T:
+        """The settings typed, as the class of settings of the stage has them; raises DamagedFileError."""
+        try:
+            return decode(kind, self.settings)
+        except Undecodable as error:
+            raise DamagedFileError(f"{self.id}/task.json: not the settings of {self.stage}: {error}") from error
 
     def write(self, storage: Storage) -> Path:
         """Write task.json into the task's folder, made if missing; returns the folder."""

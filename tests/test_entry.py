@@ -10,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from clock_fixture import OwnClock
 
 from jobs import attempt, entry
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
 from jobs.storage import Storage
 from jobs.task import Task, read_record
+from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import write_json
 
 Stage = Callable[[Context], Outcome]
@@ -28,12 +30,12 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     numbers = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
 
-    def run(stage: Stage, needs: tuple[str, ...] = ()) -> tuple[int, Path]:
+    def run(stage: Stage, needs: tuple[str, ...] = (), clock: Clock = SYSTEM) -> tuple[int, Path]:
         module = ModuleType("jobs.stages.train")
         module.run = stage  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "jobs.stages.train", module)
         folder = Task(stage="train", settings={}, needs=needs).write(Storage(tmp_path))
-        return entry.run(folder), folder
+        return entry.run(folder, clock), folder
 
     yield run
     for number, handler in zip(numbers, before, strict=True):
@@ -90,14 +92,15 @@ def test_a_paused_task_has_no_record_and_the_next_attempt_counts_its_time(
     play: Callable[..., tuple[int, Path]],
 ) -> None:
     def pause(context: Context) -> Outcome:
-        time.sleep(0.2)
+        context.clock.sleep(200.0)
         raise TaskInterruptedError("saved at step 3")
 
-    status, folder = play(pause)
+    clock = OwnClock()
+    status, folder = play(pause, clock=clock)
     assert (status, read_record(folder)) == (75, None)
-    assert play(_good)[0] == 0
+    assert play(_good, clock=clock)[0] == 0
     record = read_record(folder)
-    assert record is not None and record.attempt == 2 and record.running_s > 0.2
+    assert record is not None and record.attempt == 2 and record.running_s == 200.0
     assert [facts.state for facts in attempt.history(folder)] == ["paused", "done"]
 
 
@@ -154,6 +157,6 @@ def test_a_task_waits_for_a_live_attempt_elsewhere(
     play(_fail(TaskInterruptedError("saved")))
     asked = iter([True, True, False])
     monkeypatch.setattr(entry, "live", lambda *_: next(asked))
-    monkeypatch.setattr(entry, "POLL_S", 0.01)
-    assert play(_good)[0] == 0
-    assert next(asked, "all asked") == "all asked"
+    clock = OwnClock()
+    assert play(_good, clock=clock)[0] == 0
+    assert next(asked, "all asked") == "all asked" and clock.passed == [entry.POLL_S] * 2

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from clock_fixture import OwnClock
 
 from jobs import entry, storage
 from jobs.attempt import history
@@ -70,34 +72,43 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Look for room often; and leave the signal handlers as they were."""
+def handlers() -> Iterator[None]:
+    """Leave the signal handlers as they were."""
     numbers = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    monkeypatch.setattr(storage, "POLL_S", 0.05)
-    monkeypatch.setattr(storage, "MAX_WAIT_S", 60.0)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
 
-def _play(stage: Stage, root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Path]:
+@dataclass(frozen=True, kw_only=True)
+class _Cleared(OwnClock):
+    """At some moment of the wait somebody makes room."""
+
+    disk: Disk
+    at_s: float
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.monotonic() >= self.at_s:
+            self.disk.clear()
+
+
+def _play(stage: Stage, root: Path, monkeypatch: pytest.MonkeyPatch, clock: OwnClock | None = None) -> tuple[int, Path]:
     module = ModuleType("jobs.stages.train")
     module.run = stage  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "jobs.stages.train", module)
     folder = Task(stage="train", settings={}).write(Storage(root))
-    return entry.run(folder), folder
+    return entry.run(folder, clock or OwnClock()), folder
 
 
-def _saving(disk: Disk, *, cleared_after_s: float | None) -> Stage:
+def _saving(disk: Disk) -> Stage:
     """Saves something, then finds the disk full at its first attempt."""
 
     def stage(context: Context) -> Outcome:
         if context.attempt.number == 1:
             write_whole(context.folder / "checkpoint.pt", b"saved")
             disk.fill()
-            if cleared_after_s is not None:
-                threading.Timer(cleared_after_s, disk.clear).start()
         assert (context.folder / "checkpoint.pt").read_bytes() == b"saved"
         write_whole(context.folder / "model.pt", WEIGHTS)
         return Outcome(files=(context.folder / "model.pt",), result={})
@@ -108,9 +119,11 @@ def _saving(disk: Disk, *, cleared_after_s: float | None) -> Stage:
 def test_a_full_disk_is_waited_for_and_the_task_goes_on(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    status, folder = _play(_saving(disk, cleared_after_s=1.0), disk.root, monkeypatch)
+    clock = _Cleared(disk=disk, at_s=17.0)
+    status, folder = _play(_saving(disk), disk.root, monkeypatch, clock)
     record = read_record(folder)
     assert (status, record and record.state, record and record.attempt) == (0, "done", 2)
+    assert clock.passed == [5.0] * 4 and record is not None and record.running_s == 20.0
     first, second = history(folder)
     assert first.state == "paused" and "no space is left" in (first.message or "")
     assert second.state == "done"
@@ -122,14 +135,14 @@ def test_a_full_disk_is_waited_for_and_the_task_goes_on(
 def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_goes_on(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(storage, "MAX_WAIT_S", 0.3)
-    status, folder = _play(_saving(disk, cleared_after_s=None), disk.root, monkeypatch)
-    assert status == 1
+    clock = OwnClock()
+    status, folder = _play(_saving(disk), disk.root, monkeypatch, clock)
+    assert status == 1 and clock.monotonic() == storage.MAX_WAIT_S
     said = capfd.readouterr().err
     assert "Traceback" not in said
     assert re.search(r"failed \(error\): .*model\.pt: no space is left; .*`tanda gc`.*`tanda submit` again", said)
     disk.clear()
-    status, folder = _play(_saving(disk, cleared_after_s=0.0), disk.root, monkeypatch)
+    status, folder = _play(_saving(disk), disk.root, monkeypatch, _Cleared(disk=disk, at_s=0.0))
     record = read_record(folder)
     assert (status, record and record.state) == (0, "done")
 

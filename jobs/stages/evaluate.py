@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,22 @@ from sharedfs.typed_json import Json
 
 REVISION = 1
 SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfTraining:
+    """An evaluation of a train task, by its id."""
+
+    train: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfTrial:
+    """An evaluation of the trial of this rank among so many of a search."""
+
+    search: str
+    trials: int
+    rank: int
 
 
 def run(context: Context) -> Outcome:
@@ -50,13 +67,12 @@ def run(context: Context) -> Outcome:
 
 def target(storage: Storage, task: Task) -> Path:
     """The folder of the run to evaluate: a train task's, or that of a search's trial by its rank."""
-    settings = task.settings
-    if "train" in settings:
-        return storage.run(settings["train"])
+    if "train" in task.settings:
+        return storage.run(task.settings_as(OfTraining).train)
     from jobs.search.summary import winner
 
-    folder: Path = winner(storage, settings["search"], settings["trials"], settings["rank"])
-    return folder
+    ranked = task.settings_as(OfTrial)
+    return winner(storage, ranked.search, ranked.trials, ranked.rank)
 
 
 def _publish(folder: Path, evaluation: dict[str, Json], arrays: dict[str, np.ndarray]) -> tuple[Path, ...]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe, read_recipe, training_units
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.run import train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """A task that trains by the settings of a search's winner among so many trials, with a seed of its own."""
+
+    search: str
+    trials: int
+    seed: int
 
 
 def run(context: Context) -> Outcome:
@@ -24,5 +35,5 @@ def recipe_of(storage: Storage, task: Task) -> Recipe:
         return read_recipe({**task.plumbing, **task.settings}, storage.run(task.id) / "task.json")
     from jobs.search.summary import winner_recipe
 
-    winner: Recipe = winner_recipe(storage, task.settings["search"], task.settings["trials"], task.plumbing)
-    return winner.with_seed(task.settings["seed"])
+    refit = task.settings_as(Refit)
+    return winner_recipe(storage, refit.search, refit.trials, task.plumbing).with_seed(refit.seed)

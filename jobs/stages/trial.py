@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs import entry
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
     from jobs.training.run import TrainResult
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Numbered:
+    """What a trial's task has beside its search's definition."""
+
+    number: int
+
+
 def run(context: Context) -> Outcome:
     """Train this task's trial, at its own point and from its checkpoint if it has begun before.
 
     Raises TaskFailedError (diverged, at chance) or TaskInterruptedError, as any training does.
     """
     study = study_of(context.storage, context.task)
-    number = int(context.task.settings["number"])
+    number = context.task.settings_as(_Numbered).number
     point = claim_point(study, number)
     context.log(f"trial {number} of search {study.id}: {', '.join(f'{name} {point[name]}' for name in sorted(point))}")
     recipe = study.recipe(point, context.task.plumbing)

@@ -141,7 +141,7 @@ def unpack(path: Path) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _pack(document: dict[str, Tensor] | dict[str, object]) -> bytes:
+def _pack(document: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(document, buffer)
     return buffer.getvalue()
