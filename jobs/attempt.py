@@ -176,18 +176,19 @@ def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
     """An attempt by these of its files; one that is missing or damaged says nothing."""
     path = Attempt(folder, number).path
     try:
-        heartbeat = (path / ALIVE).stat().st_mtime
+        heartbeat = os.stat(f"{path}/{ALIVE}").st_mtime  # noqa: PTH116 - of thousands half the time would be pathlib's
     except FileNotFoundError:
         heartbeat = None
-    facts, known = AttemptFacts(number=number, heartbeat=heartbeat), dict[str, Json]()
-    for name in names:
-        stored = {**known, **_read_document(path / name), "number": number, "heartbeat": heartbeat}
+    documents = [_read_document(f"{path}/{name}") for name in names]
+    own = {"number": number, "heartbeat": heartbeat}
+    # Together, else the one that is sound alone, else none.
+    for known in ({name: fact for document in documents for name, fact in document.items()}, *documents):
         with suppress(Undecodable):
-            facts, known = decode(AttemptFacts, stored), stored
-    return facts
+            return decode(AttemptFacts, {**known, **own})
+    return AttemptFacts(number=number, heartbeat=heartbeat)
 
 
-def _read_document(path: Path) -> dict[str, Json]:
+def _read_document(path: str) -> dict[str, Json]:
     try:
         document = read_json(path)
     except (FileNotFoundError, ValueError):
