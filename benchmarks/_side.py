@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from _made import recipe_of, task_of
 
 from jobs import metrics_log
+from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe
 from jobs.storage import Storage
 
@@ -30,7 +31,7 @@ class Window:
     told: tuple[str, ...]  # what the runs said of `compile`
 
 
-def common_window(runs: Sequence[Sequence[Mapping[str, Any]]], titles: int) -> tuple[float, float, float]:
+def common_window(runs: Sequence[Sequence[EpochMetrics]], titles: int) -> tuple[float, float, float]:
     """(titles a second of all runs together, seconds, the fewest epochs of one run) while every run trained.
 
     Processes begin seconds apart, and an epoch may last a tenth of one: each run's own rate, added up, would be that
@@ -45,7 +46,7 @@ def common_window(runs: Sequence[Sequence[Mapping[str, Any]]], titles: int) -> t
     return titles * sum(epochs) / (end - begin), end - begin, min(epochs)
 
 
-def _share(line: Mapping[str, Any], begin: float, end: float) -> float:
+def _share(line: EpochMetrics, begin: float, end: float) -> float:
     """How much of an epoch lies between these times."""
     inside = min(end, line["ended"]) - max(begin, line["ended"] - line["seconds"])
     return max(0.0, inside) / line["seconds"]

@@ -26,6 +26,7 @@ import orjson
 
 from jobs import metrics_log
 from jobs.data.settings import Data
+from jobs.metrics_log import EpochMetrics
 from jobs.storage import Storage
 from jobs.testing import settings_with
 from pipeline.decisions.task_state import TaskState
@@ -127,7 +128,7 @@ class _Writer:
         self._record(train, "train", result, ("model.pt", "metrics.jsonl"))
         self._evaluate(evaluate, skill)
 
-    def _epoch(self, epoch: int, skill: float) -> dict[str, Any]:
+    def _epoch(self, epoch: int, skill: float) -> EpochMetrics:
         reached = skill * (1 - np.exp(-0.5 * epoch))
         values = {name: float(reached + self.random.normal(0, 0.01)) for name in CURVES}
         return {

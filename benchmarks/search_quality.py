@@ -23,18 +23,19 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs import entry, metrics_log
 from jobs.data.identity import identify
 from jobs.data.settings import Columns, Data, Embeddings, Split
 from jobs.search.space import Distribution
 from jobs.search.study import Study, best_so_far, read_trials
-from jobs.settings import beside
+from jobs.settings import Value, beside
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.testing import definition_with, recipe_with
+from sharedfs.typed_json import decode
 
 METRIC = "validation_balanced_accuracy"
 SPACE: dict[str, Distribution] = {
@@ -44,6 +45,20 @@ SPACE: dict[str, Distribution] = {
     "weight_decay": {"loguniform": [1e-5, 1e-1]},
     "batch_size": {"choice": [128, 256, 514]},
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Both searches for one seed: the mark, the epochs that hyperopt's trials took, and those that halving took."""
+
+    seed: int
+    mark: float
+    full_epochs: int
+    full_epochs_until_its_best: int
+    epochs: int
+    trials: int
+    best: float
+    share: float
 
 
 def main() -> None:
@@ -58,19 +73,19 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measure(given, given.seeds[0])))
+        print(json.dumps(asdict(measure(given, given.seeds[0]))))
         return
     results = []
     with ThreadPoolExecutor(given.processes) as pool:
         for done in as_completed([pool.submit(in_process, given, seed) for seed in given.seeds]):
             results.append(done.result())
-            print(json.dumps(results[-1]), flush=True)
-    shares = [result["share"] for result in results]
+            print(json.dumps(asdict(results[-1])), flush=True)
+    shares = [result.share for result in results]
     print(f"share of the epochs: median {statistics.median(shares):.3f} of {[round(share, 3) for share in shares]}")
     sys.exit(statistics.median(shares) > 1 / 3)
 
 
-def in_process(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+def in_process(given: argparse.Namespace, seed: int) -> Measured:
     """Measure one seed in a process of its own."""
     command = [sys.executable, __file__, str(given.titles), "--one", "--seeds", str(seed)]
     command += ["--epochs", str(given.epochs), "--trials", str(given.trials)]
@@ -80,11 +95,10 @@ def in_process(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
     )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return decode(Measured, json.loads(done.stdout))
 
 
-def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
+def measure(given: argparse.Namespace, seed: int) -> Measured:
     """Both searches for one seed, in a storage that is thrown away."""
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         storage, epochs, count = Storage(Path(root) / "storage"), given.epochs, given.trials
@@ -93,16 +107,16 @@ def measure(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         values = sequential(storage, dataset, epochs, count, seed)
         mark, full = max(values), epochs * count
         spent, best, used = halving(storage, dataset, epochs, seed, mark, full)
-    return {
-        "seed": seed,
-        "mark": round(mark, 4),
-        "full_epochs": full,
-        "full_epochs_until_its_best": epochs * (values.index(mark) + 1),
-        "epochs": spent,
-        "trials": used,
-        "best": round(best, 4),
-        "share": spent / full if best >= mark else math.inf,
-    }
+    return Measured(
+        seed=seed,
+        mark=round(mark, 4),
+        full_epochs=full,
+        full_epochs_until_its_best=epochs * (values.index(mark) + 1),
+        epochs=spent,
+        trials=used,
+        best=round(best, 4),
+        share=spent / full if best >= mark else math.inf,
+    )
 
 
 def drawn(titles: Path, rows: int | None, folder: Path) -> Path:
@@ -131,7 +145,7 @@ def prepare(storage: Storage, titles: Path) -> str:
     return task.id
 
 
-def fixed(epochs: int, seed: int) -> dict[str, Any]:
+def fixed(epochs: int, seed: int) -> dict[str, Value]:
     """What is not searched; no run is ended early for being at chance: the mark's trials are of full length."""
     return {"epochs": epochs, "seed": seed, "freeze_embeddings": False, "patience_chance": 1000, "device": "cpu"}
 
@@ -152,7 +166,7 @@ def sequential(storage: Storage, dataset: str, epochs: int, count: int, seed: in
     }
     values: list[float] = []
 
-    def loss(point: dict[str, Any]) -> float:
+    def loss(point: dict[str, Value]) -> float:
         values.append(trained(storage, dataset, {**fixed(epochs, seed), **point}))
         return -values[-1]
 
@@ -160,7 +174,7 @@ def sequential(storage: Storage, dataset: str, epochs: int, count: int, seed: in
     return values
 
 
-def trained(storage: Storage, dataset: str, given: dict[str, Any]) -> float:
+def trained(storage: Storage, dataset: str, given: dict[str, Value]) -> float:
     """The best validation balanced accuracy of a plain run; nothing for one that diverged."""
     recipe = recipe_with("mlp", dataset, **given)
     task = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(recipe.settings))
