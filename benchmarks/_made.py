@@ -12,12 +12,12 @@ import numpy as np
 
 from jobs.attempt import begin
 from jobs.context import Context
-from jobs.data import DATASET_FORMAT
+from jobs.data.dataset import META
 from jobs.models import Recipe
 from jobs.settings import beside
 from jobs.storage import Storage
 from jobs.task import Task
-from jobs.testing import recipe_with
+from jobs.testing import meta_with, recipe_with
 from sharedfs.documents import write_json
 
 WORDS, SIZE, CLASSES = 50_002, 300, 632
@@ -27,14 +27,7 @@ def make_dataset(folder: Path, *, train: int, validation: int = 2_000, seed: int
     """Titles of 1 to 16 words, 5.5 on average; half of a title's words come from its category's own few hundred."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
-    meta: dict[str, Any] = {
-        "format": DATASET_FORMAT,
-        "settings": {"max_length": 32},
-        "vocabulary": {"size": WORDS},
-        "splits": {},
-        "dtypes": {"tokens": "<u2", "labels": "<u2"},
-        "vectors": {"size": SIZE},
-    }
+    splits: dict[str, tuple[int, int]] = {}
     for name, count in (("train", train), ("validation", validation), ("test", validation)):
         labels = generator.integers(0, CLASSES, count)
         lengths = np.clip(generator.poisson(5.5, count), 1, 16)
@@ -46,13 +39,13 @@ def make_dataset(folder: Path, *, train: int, validation: int = 2_000, seed: int
         np.concatenate([[0], np.cumsum(lengths)]).astype("<i8").tofile(folder / f"{name}.offsets.bin")
         labels.astype("<u2").tofile(folder / f"{name}.labels.bin")
         np.ones(count, "|u1").tofile(folder / f"{name}.reliable.bin")
-        meta["splits"][name] = {"rows": count, "tokens": total}
+        splits[name] = count, total
     vectors = generator.standard_normal((WORDS, SIZE), dtype=np.float32) * 0.3
     vectors[0] = 0
     vectors.tofile(folder / "vectors.bin")
     write_json(folder / "classes.json", [str(number) for number in range(CLASSES)])
     write_json(folder / "vocabulary.json", [str(number) for number in range(WORDS)])
-    write_json(folder / "meta.json", meta)
+    write_json(folder / META, meta_with(splits, max_length=32, words=WORDS, size=SIZE))
 
 
 @contextmanager

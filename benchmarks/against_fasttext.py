@@ -31,7 +31,8 @@ from jobs.attempt import begin
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
 from jobs.data.identity import identify
-from jobs.data.settings import Data
+from jobs.data.settings import Columns, Data, Embeddings, Text, Vocabulary
+from jobs.data.settings import Split as Shares
 from jobs.stages import preprocess
 from jobs.storage import Storage
 from jobs.task import Task
@@ -62,18 +63,16 @@ def run_context(storage: Storage, stage: str, settings: Any, plumbing: Any = Non
 
 def prepare(file: Path, storage: Storage) -> str:
     """The data set's id: words as they stand, the split of configs/instacart.yaml."""
-    data = Data.model_validate(
-        {
-            "source": str(file.resolve()),
-            "split": {"validation": 0.05, "test": 0.15, "seed": 0},
-            "columns": {"text": "title", "label": "category"},
-            "deduplicate": True,
-            "min_rows_per_category": 10,
-            "text": {"digits": "keep", "min_letters": 1, "accents": "strip"},
-            "vocabulary": {"min_count": 1, "max_size": 200_000},
-            "max_length": 64,
-            "embeddings": {"size": SIZE},
-        }
+    data = Data(
+        source=str(file.resolve()),
+        split=Shares(validation=0.05, test=0.15, seed=0),
+        columns=Columns(text="title", label="category"),
+        deduplicate=True,
+        min_rows_per_category=10,
+        text=Text(digits="keep", min_letters=1, accents="strip"),
+        vocabulary=Vocabulary(min_count=1, max_size=200_000),
+        max_length=64,
+        embeddings=Embeddings(size=SIZE),
     )
     context = run_context(storage, "preprocess", *identify(data))
     preprocess.run(context)

@@ -29,7 +29,7 @@ from typing import Any
 from jobs.data.dataset import Dataset
 from jobs.data.identity import identify
 from jobs.data.sample import write_sample
-from jobs.data.settings import Data
+from jobs.data.settings import Data, Embeddings
 from jobs.settings import beside
 from jobs.storage import Storage
 from jobs.task import Task
@@ -72,7 +72,7 @@ def processor_s() -> float:
 def prepare(folder: Path, storage: Storage) -> tuple[str, float]:
     """Preprocess the sample; returns the data set's id and the seconds of the whole process."""
     parts = {name: str(folder / f"spanish.{name}.jsonl.gz") for name in ("train", "validation", "test")}
-    settings, plumbing = identify(Data.model_validate({**parts, "embeddings": {"size": SIZE}}))
+    settings, plumbing = identify(Data(**parts, embeddings=Embeddings(size=SIZE)))
     task = Task(stage="preprocess", settings=settings, plumbing=plumbing)
     log = folder / "ours.log"
     return task.id, seconds([sys.executable, "-m", "jobs", str(task.write(storage))], log)[0]

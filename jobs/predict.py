@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from jobs.data import text
-from jobs.data.dataset import SPECIAL, UNK, Dataset, Ragged, Split, offsets
+from jobs.data.dataset import SPECIAL, UNK, WORD_NGRAMS, Dataset, Ragged, Split, offsets
 from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
 from jobs.storage import Storage
 from jobs.training.run import SETTINGS, Trained
@@ -26,17 +26,17 @@ class TitleEncoder:
     """Encodes titles exactly as the data set's own were."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self._settings = dataset.meta["settings"]
+        self._settings = dataset.meta.settings
         self._vocabulary = Vocabulary(
             tokens=dataset.vocabulary,
-            word_count=dataset.meta["vocabulary"]["words"],
-            word_ngrams=np.fromfile(dataset.folder / "word_ngrams.bin", "<i4").reshape(-1, 3),
+            word_count=dataset.meta.vocabulary.words,
+            word_ngrams=np.fromfile(dataset.folder / WORD_NGRAMS, "<i4").reshape(-1, 3),
         )
         tokens = list(enumerate(dataset.vocabulary))
         first_ngram = self._vocabulary.first_word_ngram
         self._words = {word: number for number, word in tokens[len(SPECIAL) : first_ngram]}
         self._ngram_ids = {ngram: number for number, ngram in tokens[self._vocabulary.first_character_ngram :]}
-        self._word_ngrams = index_word_ngrams(self._vocabulary, self._settings["text"]["word_ngrams"])
+        self._word_ngrams = index_word_ngrams(self._vocabulary, self._settings.text.word_ngrams)
 
     def encode(self, titles: Sequence[str]) -> Split:
         """The titles as a split named ``titles``: labels are all 0.
@@ -49,7 +49,7 @@ class TitleEncoder:
             ids=np.array([self._words.get(word, UNK) for word in distinct], np.int64),
             character_ngrams=self._character_ngrams(distinct),
             word_ngrams=self._word_ngrams,
-            max_length=self._settings["max_length"],
+            max_length=self._settings.max_length,
         )
         encoded = encoder.encode(rows)
         return Split(
@@ -62,7 +62,7 @@ class TitleEncoder:
 
     def _distinct_words(self, titles: Sequence[str]) -> tuple[list[str], Ragged]:
         series = pl.Series(titles, dtype=pl.String)
-        if self._settings["columns"]["tokens"] is not None:
+        if self._settings.columns.tokens is not None:
             lists = [title.split() for title in titles]
             words, rows = text.number_distinct(
                 pl.Series([word for words in lists for word in words], dtype=pl.String),
@@ -71,11 +71,11 @@ class TitleEncoder:
             return words.to_list(), rows
         flat, lengths = text.split_titles(series)
         pieces, rows = text.number_distinct(flat, lengths.astype(np.int64))
-        words, words_of_pieces = text.split_words(pieces, self._settings["text"], self._settings["language"])
+        words, words_of_pieces = text.split_words(pieces, self._settings.text, self._settings.language)
         return words.to_list(), rows.expand(words_of_pieces)
 
     def _character_ngrams(self, words: Sequence[str]) -> Ragged | None:
-        sizes = self._settings["text"]["character_ngrams"]
+        sizes = self._settings.text.character_ngrams
         if sizes is None:
             return None
         rows = [

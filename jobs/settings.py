@@ -5,16 +5,16 @@
         epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
         smoothing: Annotated[float, Ge(0), Lt(1), Baseline(0.0), Doc("share of the target ...")] = 0.1
 
-A node builds them from stored JSON with ``sharedfs.typed_json.decode``, which checks types alone. The login node
-validates what a person wrote through the same annotations (``pipeline.manifest``), and makes the JSON schema and
-docs/manifest.md of them. Code reads attributes.
+A setting may be a section: settings of its own, in a class of theirs. A node builds them from stored JSON with
+``sharedfs.typed_json.decode``, which checks types alone. The login node validates what a person wrote through the same
+annotations (``pipeline.manifest``), and makes the JSON schema and docs/manifest.md of them. Code reads attributes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
 from typing import (
     TYPE_CHECKING,
@@ -35,7 +35,7 @@ from sharedfs.typed_json import decode, decoder
 
 S = TypeVar("S")
 if TYPE_CHECKING:
-    Value = bool | int | float | str | None | tuple["Value", ...]  # of a setting
+    Value = bool | int | float | str | None | tuple["Value", ...] | Mapping[str, "Value"]  # of a setting, of a section
 else:
     Value = Any  # decoded as it stands
 
@@ -106,6 +106,12 @@ class Setting:
     def is_number(self) -> bool:
         return self.whole or self.kind is float
 
+    @property
+    def section(self) -> type | None:
+        """The class of its own settings, where it is a section."""
+        kinds: tuple[type, ...] = (self.kind, *get_args(self.kind))
+        return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
     def read(self, value: object) -> Any:
         """A stored or drawn value in the setting's type; raises Undecodable."""
         return decoder(self.annotation)(value)
@@ -123,6 +129,8 @@ def settings(cls: type[S]) -> type[S]:
         if setting.role is not ORIGINAL
     }
     made.STRICT = True  # type: ignore[attr-defined]
+    # How pydantic checks on the login node what a person wrote; nothing here imports it.
+    made.__pydantic_config__ = {"extra": "forbid", "strict": True}  # type: ignore[attr-defined]
     return made
 
 
@@ -187,31 +195,42 @@ def _bare(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 @cache
-def _names(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Any], ...]]:
-    """Names of all settings of a class, of the original ones, and the others that count with their baselines."""
+def _names(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Any], ...], tuple[str, ...]]:
+    """Names of all settings of a class, the original ones, the others that count with their baselines, sections."""
     described = describe(cls)
     return (
         tuple(setting.name for setting in described),
         tuple(setting.name for setting in described if setting.role is ORIGINAL),
         tuple((setting.name, setting.role.value) for setting in described if isinstance(setting.role, Baseline)),
+        tuple(setting.name for setting in described if setting.section is not None),
     )
 
 
 def values(of: object) -> dict[str, Value]:
-    """Settings by name, as they are stored."""
-    names, _, _ = _names(cast(Hashable, type(of)))
-    return {name: getattr(of, name) for name in names}
+    """Settings by name, as they are stored; a section is a mapping."""
+    names, _, _, sections = _names(cast(Hashable, type(of)))
+    return _with_sections({name: getattr(of, name) for name in names}, sections, values)
 
 
 def deciding(of: object) -> dict[str, Value]:
-    """The settings that are part of an id: no plumbing, and none that equals its baseline."""
-    _, original, newer = _names(cast(Hashable, type(of)))
+    """The settings that are part of an id: no plumbing, and none that equals its baseline; so in sections too."""
+    _, original, newer, sections = _names(cast(Hashable, type(of)))
     decide = {name: getattr(of, name) for name in original}
-    return decide | {name: getattr(of, name) for name, baseline in newer if getattr(of, name) != baseline}
+    decide |= {name: getattr(of, name) for name, baseline in newer if getattr(of, name) != baseline}
+    return _with_sections(decide, sections, deciding)
+
+
+def _with_sections(
+    of: dict[str, Any], sections: Iterable[str], read: Callable[[object], dict[str, Value]]
+) -> dict[str, Value]:
+    for name in sections:
+        if of.get(name) is not None:
+            of[name] = read(of[name])
+    return of
 
 
 def beside(of: object) -> dict[str, Value]:
-    """The settings that are no part of an id: plumbing, and those that equal their baselines."""
+    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
     decide = deciding(of)
     return {name: value for name, value in values(of).items() if name not in decide}
 

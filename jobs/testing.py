@@ -1,12 +1,15 @@
-"""What tests of models need: settings and recipes made of a few values, the others at their defaults."""
+"""What tests need: settings, recipes and descriptions of data sets made of a few values, the others as usual."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from jobs import models
+from jobs.data import DATASET_FORMAT
+from jobs.data.identity import VectorFile
+from jobs.data.settings import Preprocessing
 from jobs.models import Recipe
 from jobs.search.study import METRICS, Definition
 from jobs.settings import ModelSettings, deciding
@@ -40,3 +43,21 @@ def definition_with(architecture: str, dataset: str, space: Mapping[str, Json], 
         settings=fixed,
     )
     return replace(usual, **given)
+
+
+def meta_with(splits: Mapping[str, tuple[int, int]], *, max_length: int, words: int, size: int) -> dict[str, Json]:
+    """The meta.json of a data set made by hand: (rows, tokens) of its splits, its vocabulary, its vectors' numbers."""
+    sizes = {"rows": 0, "tokens": 0, "longest": max_length, "without_known_tokens": 0}
+    vectors = asdict(VectorFile(size=size, fingerprint=None))
+    settings: dict[str, Json] = {**deciding(Preprocessing(max_length=max_length))}
+    return {
+        "format": DATASET_FORMAT,
+        "settings": settings | {"sources": {}, "embeddings": vectors, "dataset_format": DATASET_FORMAT},
+        "dtypes": {"tokens": "<u2", "labels": "<u2"},
+        "splits": {name: {**sizes, "rows": rows, "tokens": tokens} for name, (rows, tokens) in splits.items()},
+        "parts": {},
+        "classes": 0,
+        "vocabulary": {"size": words, "words": words, "word_ngrams": 0, "character_ngrams": 0},
+        "vectors": vectors,
+        "files": {},
+    }

@@ -16,6 +16,7 @@ from jobs.settings import ModelSettings, Value, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
 from sharedfs.errors import InputError, did_you_mean
+from sharedfs.typed_json import Json
 
 DATA_GROUP = "data"
 
@@ -142,7 +143,7 @@ class _PlanBuilder:
         self.searches: list[PlannedSearch] = []
         self.missing: list[str] = []
         self._provisional = provisional
-        self._datasets: dict[str, str] = {}
+        self._datasets: dict[Data, str] = {}
 
     def _add(self, task: Task, resources: Resources, *, after: tuple[str, ...] = (), **labels: Any) -> str:
         """Plan a task; ``labels`` are the fields of `Planned` that say where the manifest asks for it."""
@@ -175,8 +176,7 @@ class _PlanBuilder:
 
     def _add_dataset(self, data: Data, resources: Resources) -> str:
         # The same for hundreds of runs: fingerprints of its files are taken once.
-        key = data.model_dump_json()
-        if key not in self._datasets:
+        if data not in self._datasets:
             settings, plumbing = self._identify(data)
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": resources.shards})
             labels: dict[str, Any] = {"group": DATA_GROUP, "settings": data}
@@ -186,17 +186,17 @@ class _PlanBuilder:
                 self._add(shard, resources, run=f"{name} shard {number}", **labels)
                 for number, shard in enumerate(shards)
             )
-            self._datasets[key] = self._add(task, resources, run=name, after=after, **labels)
-        return self._datasets[key]
+            self._datasets[data] = self._add(task, resources, run=name, after=after, **labels)
+        return self._datasets[data]
 
-    def _identify(self, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _identify(self, data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
         try:
             return identify(data)
         except FileNotFoundError as error:
             if not self._provisional:
                 raise
             self.missing.append(str(error))
-            return {"provisional": data.model_dump()}, {}
+            return {"provisional": values(data)}, {}
 
     def add_run(self, run: Run) -> None:
         dataset = self._add_dataset(run.data, run.resources["preprocess"])

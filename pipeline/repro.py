@@ -9,16 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs import metrics_log
+from jobs.data.dataset import Dataset
 from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
 from pipeline.submission import HOME
 from sharedfs.documents import digest, read_json
-from sharedfs.errors import DamagedFileError, InputError
+from sharedfs.errors import InputError
+from sharedfs.typed_json import Json
 
 # In a metrics log's line: times and places, which differ between equal runs.
 VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})
@@ -32,12 +34,12 @@ class Difference:
     why: str
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe(folder: Path) -> dict[str, Json]:
     """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run."""
     folder = folder.resolve()
     task, record = _finished(folder)
-    metas = {need: Storage(folder.parent.parent).dataset(need) / "meta.json" for need in task.needs}
-    digests = {need: _read_digests(meta) for need, meta in metas.items() if meta.exists()}
+    datasets = {need: Storage(folder.parent.parent).dataset(need) for need in task.needs}
+    digests = {need: _digests(dataset) for need, dataset in datasets.items() if dataset.exists()}
     return {
         "id": task.id,
         "stage": task.stage,
@@ -50,11 +52,8 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _read_digests(meta: Path) -> Any:
-    document = read_json(meta)
-    if not isinstance(document, dict) or "files" not in document:
-        raise DamagedFileError(f"{meta}: not a data set's description: submit its manifest again")
-    return document["files"]
+def _digests(dataset: Path) -> dict[str, Json]:
+    return {name: asdict(file) for name, file in Dataset.open(dataset).meta.files.items()}
 
 
 def check(folder: Path) -> list[Difference]:

@@ -10,10 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.data.settings import Data
-from jobs.settings import ModelSettings, values
+from jobs.settings import values
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
-from sharedfs.typed_json import Json
 
 NAMED_MOST = 6  # of the tasks that a change concerns
 
@@ -31,7 +29,7 @@ def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> dict[str, An
                 "run": planned.run,
                 "architecture": planned.architecture,
                 "seed": planned.seed,
-                "settings": _plain(planned.settings),
+                "settings": values(planned.settings),
                 "needs": list(planned.task.needs),
                 "done": planned.id in done,
                 "changed": list(done.get(planned.id, ())),
@@ -126,7 +124,3 @@ def changed_lines(names: Mapping[str, str], changed: Mapping[str, Sequence[str]]
 def _name(planned: Planned) -> str:
     seed = "" if planned.seed is None else f" seed {planned.seed}"
     return f"{planned.group}/{planned.run}/{planned.stage}{seed}"
-
-
-def _plain(settings: ModelSettings | Data) -> dict[str, Json]:
-    return settings.model_dump() if isinstance(settings, Data) else dict(values(settings))

@@ -18,13 +18,14 @@ from jobs.data.settings import Data
 from jobs.stages import preprocess
 from jobs.storage import Storage
 from jobs.task import Task
+from pipeline.manifest.validation import read
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 Row = Mapping[str, Any]
 
 
 def task_of(**data: Any) -> Task:
-    settings, plumbing = identify(Data(**data))
+    settings, plumbing = identify(read(Data, data))
     return Task(stage="preprocess", settings=settings, plumbing=plumbing)
 
 

@@ -25,6 +25,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _seeing_losses() -> Iterator[list[float]]:
 def _describe_data(dataset: Dataset) -> dict[str, Any]:
     vectors = np.asarray(dataset.vectors(), np.float64)
     return {
-        "rows": dataset.meta["parts"],
+        "rows": {part: asdict(account) for part, account in dataset.meta.parts.items()},
         "categories": dataset.classes,
         "vocabulary": {
             "size": len(dataset.vocabulary),

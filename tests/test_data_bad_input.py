@@ -14,15 +14,17 @@ from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.data.dataset import Account
 from jobs.data.files import FORMATS
 from jobs.data.settings import Data
+from pipeline.manifest.validation import read
 
 
-def _accounts(root: Path, path: Path, **data: Any) -> dict[str, Any]:
+def _accounts(root: Path, path: Path, **data: Any) -> Account:
     data = {"split": {"validation": 0.3, "test": 0.3}, "embeddings": {"size": 4}, **data}
     dataset = preprocess_into(root, source=str(path), **data)
-    account: dict[str, Any] = dataset.meta["parts"]["source"]
-    assert account["read"] == sum(account["kept"].values()) + sum(account["dropped"].values())
+    account = dataset.meta.parts["source"]
+    assert account.read == sum(account.kept.values()) + sum(account.dropped.values())
     return account
 
 
@@ -65,16 +67,16 @@ def test_empty_titles_and_labels_are_dropped_and_counted(tmp_path: Path) -> None
     path = tmp_path / "a.csv"
     path.write_text("title,category\n" + _plain() + ",FUNDAS\n \t,FUNDAS\nfunda,\nfunda,  \nfunda\n,\n\n")
     account = _accounts(tmp_path, path)
-    assert account["dropped"] == {"empty label": 3, "empty title": 4}
-    assert account["read"] == 17
+    assert account.dropped == {"empty label": 3, "empty title": 4}
+    assert account.read == 17
 
 
 def test_rows_of_too_many_fields_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("title,category\n" + _plain() + "funda, azul,FUNDAS\n" + _plain())
-    assert _accounts(tmp_path, path)["dropped"] == {"too many fields": 1}
+    assert _accounts(tmp_path, path).dropped == {"too many fields": 1}
     path.write_text("title,category\nfunda, azul,FUNDAS\n" + _plain())
-    assert _accounts(tmp_path, path)["dropped"] == {"too many fields": 1}
+    assert _accounts(tmp_path, path).dropped == {"too many fields": 1}
 
 
 def test_a_quote_inside_a_field_loses_no_row(tmp_path: Path) -> None:
@@ -83,15 +85,15 @@ def test_a_quote_inside_a_field_loses_no_row(tmp_path: Path) -> None:
         "title,category\n" + _plain() + 'tv 32" azul,TVS\ntv 40" rojo,TVS\n' + '"tv ""a"" b",TVS\n' + _plain()
     )
     account = _accounts(tmp_path, path)
-    assert account["read"] == 23
-    assert account["dropped"] == {}
+    assert account.read == 23
+    assert account.dropped == {}
 
 
 def test_a_newline_inside_quotes_is_one_row(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbftitle,category\r\n" + b'"funda\nazul",FUNDAS\r\n' * 12)
     dataset = preprocess_into(tmp_path, source=str(path))
-    assert dataset.meta["parts"]["source"]["read"] == 12
+    assert dataset.meta.parts["source"].read == 12
     assert decoded(dataset, dataset.splits["train"])[0] == ["funda", "azul"]
     assert dataset.classes == ["FUNDAS"]
 
@@ -106,8 +108,8 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending
             b'{"title": "funda azul", "category": "F"}\n' * 10 + b'{"title": "c\xe1mara", "category": "F"}\n'
         )
     account = _accounts(tmp_path, path)
-    assert account["with_replaced_bytes"] == 1
-    assert account["read"] == 11
+    assert account.with_replaced_bytes == 1
+    assert account.read == 11
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -150,8 +152,8 @@ def test_keys_that_some_lines_lack_are_empty_there(tmp_path: Path) -> None:
     odd: list[dict[str, Any]] = [{"title": "x"}, {"category": "F"}, {"title": None, "category": "F"}, {}]
     path = jsonl_file(tmp_path / "a.jsonl", [*odd, *rows, {"title": 12.5, "category": 7, "other": [1, {"a": 2}]}])
     account = _accounts(tmp_path, Path(path))
-    assert account["dropped"] == {"empty label": 1, "empty title": 3}
-    assert account["read"] == 15
+    assert account.dropped == {"empty label": 1, "empty title": 3}
+    assert account.read == 15
 
 
 def test_a_parquet_column_that_is_no_text(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
 )
 def test_settings_that_contradict_each_other(data: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Data(**data)
+        read(Data, data)
 
 
 _EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "80"))

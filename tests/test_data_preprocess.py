@@ -54,8 +54,8 @@ def test_what_stands_in_a_data_set(tmp_path: Path) -> None:
                 assert tokens[0] == "palabra" + "abcd"[label]
                 assert tokens[1] == "número"
                 assert tokens[3] == "común"
-    for name, file in dataset.meta["files"].items():
-        assert hashlib.sha256((dataset.folder / name).read_bytes()).hexdigest() == file["sha256"]
+    for name, file in dataset.meta.files.items():
+        assert hashlib.sha256((dataset.folder / name).read_bytes()).hexdigest() == file.sha256
 
 
 def test_the_vocabulary_is_of_training_rows_alone(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_lists_of_tokens_are_taken_as_they_stand(tmp_path: Path) -> None:
         columns={"tokens": "tokenized_title"},
         vocabulary={"min_count": 1},
     )
-    account = dataset.meta["parts"]["source"]
-    assert account["dropped"] == {"empty title": 5}
+    account = dataset.meta.parts["source"]
+    assert account.dropped == {"empty title": 5}
     found = [tuple(row) for split in dataset.splits.values() for row in decoded(dataset, split)]
     assert sorted(set(found)) == [("<UNK>",), ("Ab", "2", "ñu ñu")]
     assert len(found) == 10
@@ -136,7 +136,7 @@ def test_each_text_setting(tmp_path: Path, text: dict[str, Any], expected: list[
 
 def test_every_language_has_its_stop_words() -> None:
     pieces = pl.Series(["azul", "como", "não", "mas", "with", "también", "também"])
-    settings = Text(stop_words="auto", accents="strip").model_dump()
+    settings = Text(stop_words="auto", accents="strip")
     kept = {language: split_words(pieces, settings, language)[0].to_list() for language in LANGUAGES}
     assert kept == {
         "spanish": ["azul", "nao", "with", "tambem"],
@@ -170,21 +170,21 @@ def test_rows_are_dropped_by_cause_and_add_up(tmp_path: Path) -> None:
     }
     chosen = {"language": "spanish", "quality": "reliable", "min_rows_per_category": 2}
     dataset = preprocess_into(tmp_path, **files, **chosen)
-    accounts = dataset.meta["parts"]
-    assert accounts["train"]["dropped"] == {
+    accounts = dataset.meta.parts
+    assert accounts["train"].dropped == {
         "empty label": 1,
         "empty title": 1,
         "rare category": 1,
         "unreliable": 1,
         "wrong language": 1,
     }
-    assert accounts["test"]["dropped"] == {"label unseen in training": 1}
+    assert accounts["test"].dropped == {"label unseen in training": 1}
     assert dataset.splits["test"].reliable.tolist() == [1, 0]
     for account in accounts.values():
-        assert account["read"] == sum(account["kept"].values()) + sum(account["dropped"].values())
+        assert account.read == sum(account.kept.values()) + sum(account.dropped.values())
     again = preprocess_into(tmp_path, **files, **{**chosen, "deduplicate": True, "min_rows_per_category": 1})
-    assert again.meta["parts"]["train"]["dropped"]["duplicate"] == 2 + 2 + 2
-    assert again.meta["parts"]["test"]["kept"] == {"test": 2}
+    assert again.meta.parts["train"].dropped["duplicate"] == 2 + 2 + 2
+    assert again.meta.parts["test"].kept == {"test": 2}
 
 
 def test_a_source_is_split_within_each_category_by_seed(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_long_title_and_a_large_vocabulary(tmp_path: Path) -> None:
     assert train.tokens.dtype == np.uint32
     assert set(train.lengths.tolist()) == {50}
     assert decoded(dataset, train)[999][49] == word(999 * 70 + 49)
-    assert dataset.meta["vocabulary"]["words"] == 70_000
+    assert dataset.meta.vocabulary.words == 70_000
 
 
 REAL = [
@@ -349,10 +349,10 @@ def test_the_real_files(
     tmp_path: Path, name: str, columns: dict[str, str], more: dict[str, Any], rows: int, categories: int | None
 ) -> None:
     dataset = preprocess_into(tmp_path, source=str(SHARED / name), columns=columns, embeddings={"size": 8}, **more)
-    account = dataset.meta["parts"]["source"]
-    assert account["read"] == rows
-    assert rows == sum(account["kept"].values()) + sum(account["dropped"].values())
-    assert account["dropped"] == {}
+    account = dataset.meta.parts["source"]
+    assert account.read == rows
+    assert rows == sum(account.kept.values()) + sum(account.dropped.values())
+    assert account.dropped == {}
     if categories is not None:
         assert len(dataset.classes) == categories
     counted = pl.read_csv(SHARED / name, has_header="header" not in more, infer_schema=False)
@@ -375,7 +375,7 @@ def test_the_real_super_ec_rows_as_the_issue_counts_them(tmp_path: Path) -> None
     frame = pl.read_csv(SHARED / "super_ec/combined_products.csv", infer_schema=False)
     pairs = frame.select("nombre", pl.col("categoria").str.strip_chars()).unique()
     kept = pairs.filter(pl.len().over("categoria") >= 10)
-    dropped = dataset.meta["parts"]["source"]["dropped"]
+    dropped = dataset.meta.parts["source"].dropped
     assert dropped == {"duplicate": len(frame) - len(pairs), "rare category": len(pairs) - len(kept)}
     assert len(dataset.classes) == kept["categoria"].n_unique()
 

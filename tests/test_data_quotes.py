@@ -230,8 +230,8 @@ def test_through_preprocess_and_init(tmp_path: Path, kind: str, ending: str) -> 
     with pytest.raises(ValueError, match=said):
         profile_data(path)
     dataset = preprocess_into(tmp_path, source=str(path), embeddings={"size": 4}, quotes="none")
-    account = dataset.meta["parts"]["source"]
-    assert (account["read"], sum(account["kept"].values()), account["dropped"]) == (1000, 1000, {})
+    account = dataset.meta.parts["source"]
+    assert (account.read, sum(account.kept.values()), account.dropped) == (1000, 1000, {})
     assert (profile_data(path, "none").rows, profile_data(path, "none").categories) == (1000, 2)
     assert "\n  quotes: none\n" in starting_manifest(path, tmp_path / "m.yaml", "none")
 

@@ -83,13 +83,13 @@ def test_both_formats_go_through_preprocess(folder: Path, tmp_path: Path) -> Non
     vectors = {"file": str(folder / "vectors.txt.gz"), "size": 50}
     dataset = preprocess_into(tmp_path, **parts, language="portuguese", embeddings=vectors)
     assert len(dataset.classes) == 30
-    assert 0.5 < dataset.meta["vectors"]["tokens_share"] < 0.9
+    assert 0.5 < dataset.meta.vectors.tokens_share < 0.9
     tokens = preprocess_into(tmp_path, **parts, columns={"tokens": "tokenized_title"})
-    assert abs(tokens.meta["splits"]["train"]["tokens"] / dataset.meta["splits"]["train"]["tokens"] - 1) < 0.4
+    assert abs(tokens.meta.splits["train"].tokens / dataset.meta.splits["train"].tokens - 1) < 0.4
     source = preprocess_into(tmp_path, source=str(folder / "train.csv.gz"), language="spanish")
-    account = source.meta["parts"]["source"]
-    assert account["read"] == ROWS
-    assert account["dropped"]["wrong language"] + sum(account["kept"].values()) <= ROWS
+    account = source.meta.parts["source"]
+    assert account.read == ROWS
+    assert account.dropped["wrong language"] + sum(account.kept.values()) <= ROWS
 
 
 def test_categories_by_default_and_too_few_rows(tmp_path: Path) -> None:

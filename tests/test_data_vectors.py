@@ -121,13 +121,13 @@ def test_in_a_data_set_with_coverage_and_read_once(tmp_path: Path, monkeypatch: 
         "embeddings": {"file": str(path), "size": 3},
     }
     dataset = preprocess_into(tmp_path / "s", **data)
-    facts = dataset.meta["vectors"]
+    facts = dataset.meta.vectors
     words = dataset.vocabulary
-    assert facts["types_found"] == 2
-    assert facts["types_share"] == pytest.approx(2 / (len(words) - 2))
+    assert facts.types_found == 2
+    assert facts.types_share == pytest.approx(2 / (len(words) - 2))
     train = dataset.splits["train"].tokens
     known = np.isin(train, [words.index("común"), words.index("número")])
-    assert facts["tokens_share"] == pytest.approx(known.mean())
+    assert facts.tokens_share == pytest.approx(known.mean())
     assert dataset.vectors()[words.index("común")].tolist() == [1, 2, 3]
     assert not dataset.vectors()[0].any()
 
@@ -138,7 +138,7 @@ def test_in_a_data_set_with_coverage_and_read_once(tmp_path: Path, monkeypatch: 
     again = preprocess_into(tmp_path / "s", **data, max_length=3)
     assert again.folder != dataset.folder
     assert np.array_equal(again.vectors(), dataset.vectors())
-    assert again.meta["vectors"]["types_found"] == 2
+    assert again.meta.vectors.types_found == 2
 
 
 @settings(

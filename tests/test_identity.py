@@ -14,12 +14,15 @@ from annotated_types import Ge
 from small_manifest import MANIFEST, tanda, write_manifest
 
 from jobs import models, units
+from jobs.data.identity import DatasetDefinition, identify
+from jobs.data.settings import Data, Text
 from jobs.models import mlp, read_recipe
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
 from jobs.testing import recipe_with
 from jobs.units import Unit, difference, made
 from sharedfs.documents import digest
 from sharedfs.errors import DamagedFileError
+from sharedfs.typed_json import Undecodable, decode
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = """
@@ -80,6 +83,36 @@ def test_a_run_of_before_opens_with_the_baseline_of_what_came_later(monkeypatch:
         read_recipe({name: value for name, value in stored.items() if name != "dropout"}, "settings.json")
     with pytest.raises(DamagedFileError, match="pooling: not known to this version: written by a newer one"):
         read_recipe({**stored, "pooling": "max"}, "settings.json")
+
+
+@settings
+class GrownText(Text):
+    """A later version: one setting more, in a section."""
+
+    stems: Annotated[bool, Baseline(False), Doc("words without their endings")] = False
+
+
+@settings
+class GrownData(Data):
+    """A later version: one setting more, and one more in a section."""
+
+    text: Annotated[GrownText, ORIGINAL, Doc("text")] = GrownText()
+    lines: Annotated[int, Ge(1), Baseline(1), Doc("lines of a title")] = 1
+
+
+def test_a_setting_of_data_at_its_baseline_is_in_no_id_and_one_of_another_value_is(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("title,category\n")
+    source = str(tmp_path / "a.csv")
+    before, _ = identify(Data(source=source))
+    assert identify(GrownData(source=source))[0] == before
+    assert identify(GrownData(source=source, lines=2))[0] == {**before, "lines": 2}
+    stems, _ = identify(GrownData(source=source, text=GrownText(stems=True)))
+    assert stems == {**before, "text": {**deciding(Text()), "stems": True}}
+    assert "quotes" not in before and decode(DatasetDefinition, before).quotes == "checked"
+    with pytest.raises(Undecodable, match=r"text\.stems: not known to this version: written by a newer one"):
+        decode(DatasetDefinition, stems)
+    with pytest.raises(Undecodable, match="max_length: is missing"):
+        decode(DatasetDefinition, {name: value for name, value in before.items() if name != "max_length"})
 
 
 # What code made a result.
@@ -187,6 +220,27 @@ def test_new_settings_orphan_nothing_and_a_changed_default_redoes_what_leaned_on
         "MLP": False,
         "wide": True,
     }
+
+
+def test_a_new_setting_of_data_orphans_nothing_and_data_sets_without_it_are_opened(upgraded: Path) -> None:
+    project = upgraded.parent
+    data = project / "jobs/data/settings.py"
+    lines = 'lines: Annotated[int, Ge(1), Baseline(1), Doc("lines of a title")] = 1\n'
+    _add_setting(data, '    """What is made of the rows, wherever they are."""\n', lines)
+    stems = 'stems: Annotated[bool, Baseline(False), Doc("words without their endings")] = False\n'
+    _add_setting(
+        data,
+        '    order see the words first. Unknown words are ``<UNK>``; unknown n-grams are left out.\n    """\n',
+        stems,
+    )
+    assert "0 to do" in _tanda(project, "plan", upgraded)
+    assert _tanda(project, "gc", upgraded).strip() == "nothing to remove"
+    plan = json.loads(_tanda(project, "plan", upgraded, "--json"))
+    run = next(task["id"] for task in plan["tasks"] if task["stage"] == "train")
+    (project / "titles.txt").write_text("celular liberado\n")
+    assert _tanda(project, "predict", project / "storage/runs" / run, project / "titles.txt").strip()
+    for changed in ("data.lines=2", "data.text.stems=true"):
+        assert ", 0 done" in _tanda(project, "plan", upgraded, "--set", changed)
 
 
 def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> None:

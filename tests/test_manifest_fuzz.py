@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from manifest_fixture import HEAD, write
 
 from jobs import models
-from jobs.data.settings import Data
 from pipeline.manifest import ManifestError, load
+from pipeline.manifest.expansion import DATA_KEYS
 from pipeline.manifest.schema import Cluster, Group, Root, Search, Stage
 
 EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "150"))
@@ -30,7 +30,7 @@ WORDS = sorted(
         *Search.model_fields,
         *Cluster.model_fields,
         *Stage.model_fields,
-        *Data.model_fields,
+        *DATA_KEYS,
         *models.names(),
         *(setting.name for name in models.names() for setting in models.all_settings(name)),
         "asha", "choice", "uniform", "loguniform", "quniform", "randint", "patience", "file", "size", "test_loss",
@@ -81,7 +81,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             Root.model_fields,
             name=st.one_of(st.just("lab"), VALUES),
             storage=st.one_of(st.just("s"), VALUES),
-            data=st.one_of(SOURCE, sections(Data.model_fields), VALUES),
+            data=st.one_of(SOURCE, sections(DATA_KEYS), VALUES),
             experiments=st.dictionaries(NAMES, groups, max_size=2),
             searches=st.dictionaries(NAMES, searches, max_size=2),
         )

@@ -10,11 +10,11 @@ import pytest
 
 from jobs.attempt import begin
 from jobs.context import Context
-from jobs.data import DATASET_FORMAT
+from jobs.data.dataset import META
 from jobs.settings import beside
 from jobs.storage import Storage
 from jobs.task import Record, Task
-from jobs.testing import recipe_with
+from jobs.testing import meta_with, recipe_with
 from sharedfs.documents import write_json
 
 
@@ -24,14 +24,7 @@ def write_dataset(
     """Titles of 1 to 6 words, most of them drawn from the category's own share of the vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
-    meta: dict[str, Any] = {
-        "format": DATASET_FORMAT,
-        "settings": {"max_length": 6},
-        "vocabulary": {"size": words},
-        "splits": {},
-        "dtypes": {"tokens": "<u2", "labels": "<u2"},
-        "vectors": {"size": size},
-    }
+    splits: dict[str, tuple[int, int]] = {}
     for name, count in (("train", rows), ("validation", rows // 4), ("test", rows // 4)):
         labels = np.minimum(generator.geometric(0.4, count) - 1, classes - 1)
         labels[:classes] = np.arange(classes)
@@ -45,13 +38,13 @@ def write_dataset(
         offsets.astype("<i8").tofile(folder / f"{name}.offsets.bin")
         labels.astype("<u2").tofile(folder / f"{name}.labels.bin")
         (generator.random(count) < 0.8).astype("|u1").tofile(folder / f"{name}.reliable.bin")
-        meta["splits"][name] = {"rows": count, "tokens": int(lengths.sum())}
+        splits[name] = count, int(lengths.sum())
     vectors = generator.standard_normal((words, size)).astype("<f4")
     vectors[0] = 0
     vectors.tofile(folder / "vectors.bin")
     write_json(folder / "classes.json", [f"category {number}" for number in range(classes)])
     write_json(folder / "vocabulary.json", ["<PAD>", "<UNK>", *(f"word{number}" for number in range(2, words))])
-    write_json(folder / "meta.json", meta)
+    write_json(folder / META, meta_with(splits, max_length=6, words=words, size=size))
 
 
 def publish_dataset(storage: Storage, **shape: Any) -> str:

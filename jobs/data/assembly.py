@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,7 +18,23 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT, text
-from jobs.data.dataset import UNK, Ragged, offsets
+from jobs.data.dataset import (
+    CLASSES,
+    META,
+    UNK,
+    VOCABULARY,
+    WORD_NGRAMS,
+    Account,
+    Contents,
+    Coverage,
+    Dtypes,
+    Ragged,
+    SplitSize,
+    StoredFile,
+    VocabularySize,
+    offsets,
+)
+from jobs.data.identity import DatasetDefinition
 from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
 from jobs.data.shard_store import FileColumns, ShardStore
@@ -27,6 +43,7 @@ from jobs.data.vocabulary import Encoder, Vocabulary, build_encoder
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
+from sharedfs.typed_json import Json
 
 BLOCK_ROWS = 200_000
 
@@ -81,7 +98,7 @@ class Assembly:
     def __init__(
         self,
         spools: Sequence[ShardStore],
-        settings: Mapping[str, Any],
+        settings: DatasetDefinition,
         *,
         threads: int,
         advance: Callable[[str, int, int], None],
@@ -94,37 +111,34 @@ class Assembly:
         self._total = sum(file.columns.kept for file in self._files)
         self._words, self._words_of_pieces = self._distinct_words()
 
-    def write(self, folder: Path) -> tuple[Vocabulary, NDArray[np.int64], dict[str, Any]]:
+    def write(self, folder: Path) -> tuple[Vocabulary, NDArray[np.int64], Contents]:
         """Write arrays, vocabulary and classes.
 
-        Returns the vocabulary, how often each token occurs in training, and what goes into meta.json. Raises
+        Returns the vocabulary, how often each token occurs in training, and what meta.json says of all that. Raises
         ValueError for a split without rows.
         """
         self._check_splits()
         encoder = build_encoder(self._words, self._word_counts(), self._training_titles, self._settings)
         vocabulary = encoder.vocabulary
-        dtypes = {
-            "tokens": "<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4",
-            "labels": "<u2" if len(self.classes) <= 1 << 16 else "<i4",
-        }
+        dtypes = Dtypes(
+            tokens="<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4",
+            labels="<u2" if len(self.classes) <= 1 << 16 else "<i4",
+        )
         splits, counts = self._write_splits(folder, encoder, dtypes)
-        write_whole(folder / "vocabulary.json", orjson.dumps(list(vocabulary.tokens)))
-        write_whole(folder / "classes.json", orjson.dumps(self.classes))
-        with (folder / "word_ngrams.bin").open("xb") as file:
+        write_whole(folder / VOCABULARY, orjson.dumps(list(vocabulary.tokens)))
+        write_whole(folder / CLASSES, orjson.dumps(self.classes))
+        with (folder / WORD_NGRAMS).open("xb") as file:
             vocabulary.word_ngrams.astype("<i4").tofile(file)
-        facts = {
-            "dtypes": dtypes,
-            "splits": splits,
-            "parts": self._accounts,
-            "classes": len(self.classes),
-            "vocabulary": {
-                "size": len(vocabulary.tokens),
-                "words": vocabulary.word_count,
-                "word_ngrams": len(vocabulary.word_ngrams),
-                "character_ngrams": len(vocabulary.tokens) - vocabulary.first_character_ngram,
-            },
-        }
-        return vocabulary, counts, facts
+        size = VocabularySize(
+            size=len(vocabulary.tokens),
+            words=vocabulary.word_count,
+            word_ngrams=len(vocabulary.word_ngrams),
+            character_ngrams=len(vocabulary.tokens) - vocabulary.first_character_ngram,
+        )
+        contents = Contents(
+            dtypes=dtypes, splits=splits, parts=self._accounts, classes=len(self.classes), vocabulary=size
+        )
+        return vocabulary, counts, contents
 
     def _check_splits(self) -> None:
         for number, name in enumerate(SPLITS):
@@ -143,8 +157,8 @@ class Assembly:
         spool_words, spool_pieces = [], []
         for spool in self._spools:
             pieces = spool.pieces()
-            if self._settings["columns"]["tokens"] is None:
-                words, ragged = text.split_words(pieces, self._settings["text"], self._settings["language"])
+            if self._settings.columns.tokens is None:
+                words, ragged = text.split_words(pieces, self._settings.text, self._settings.language)
             else:
                 words, ragged = pieces, Ragged(np.arange(len(pieces)), np.ones(len(pieces), np.int64))
             spool_words.append(words)
@@ -184,8 +198,8 @@ class Assembly:
         return block.titles(mask).expand(self._words_of_pieces[block.file.spool])
 
     def _write_splits(
-        self, folder: Path, encoder: Encoder, dtypes: Mapping[str, str]
-    ) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        self, folder: Path, encoder: Encoder, dtypes: Dtypes
+    ) -> tuple[dict[str, SplitSize], NDArray[np.int64]]:
         writers = [_Writer(folder, name, dtypes) for name in SPLITS]
         counts = np.zeros(len(encoder.vocabulary.tokens), np.int64)
         done = 0
@@ -200,7 +214,7 @@ class Assembly:
         finally:
             for writer in writers:
                 writer.close()
-        return {writer.name: writer.facts() for writer in writers}, counts
+        return {writer.name: writer.size() for writer in writers}, counts
 
     def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
         kept = block.split != NONE
@@ -216,9 +230,9 @@ class Assembly:
 class _Writer:
     """Appends titles to one split's files."""
 
-    def __init__(self, folder: Path, name: str, dtypes: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, name: str, dtypes: Dtypes) -> None:
         self.name = name
-        self._dtypes = {**dtypes, "offsets": "<i8", "reliable": "|u1"}
+        self._dtypes = {"tokens": dtypes.tokens, "offsets": "<i8", "labels": dtypes.labels, "reliable": "|u1"}
         self._files: dict[str, BinaryIO] = {part: (folder / f"{name}.{part}.bin").open("xb") for part in self._dtypes}
         self._rows = self._tokens = self._longest = self._wordless = 0
         self._write("offsets", np.zeros(1, np.int64))
@@ -239,18 +253,15 @@ class _Writer:
         for file in self._files.values():
             file.close()
 
-    def facts(self) -> dict[str, int]:
-        return {
-            "rows": self._rows,
-            "tokens": self._tokens,
-            "longest": self._longest,
-            "without_known_tokens": self._wordless,
-        }
+    def size(self) -> SplitSize:
+        return SplitSize(
+            rows=self._rows, tokens=self._tokens, longest=self._longest, without_known_tokens=self._wordless
+        )
 
 
 def _assign_rows(
-    spools: Sequence[ShardStore], settings: Mapping[str, Any]
-) -> tuple[list[AssignedFile], list[str], dict[str, dict[str, Any]]]:
+    spools: Sequence[ShardStore], settings: DatasetDefinition
+) -> tuple[list[AssignedFile], list[str], dict[str, Account]]:
     """Each file with its rows' splits and labels, in the order of parts and files; the classes; the accounts.
 
     Spools hold files in any order and number labels each in its own way. Sorted by part and number, and with labels
@@ -267,11 +278,11 @@ def _assign_rows(
     label_maps = [np.array([number_of[label] for label in spool.labels()], np.int32) for spool in spools]
     labels = [label_maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in files]
     parts = []
-    for part in (name for name in (*SPLITS, "source") if name in settings["sources"]):
+    for part in (name for name in (*SPLITS, "source") if name in settings.sources):
         indices = [index for index, (_, _, columns) in enumerate(files) if columns.part == part]
         arrays = {
             name: np.concatenate([files[index][2].array(files[index][1].folder, name) for index in indices])
-            for name in ("reliable", *(["pairs"] if settings["deduplicate"] else []))
+            for name in ("reliable", *(["pairs"] if settings.deduplicate else []))
         }
         parts.append(Part(name=part, labels=np.concatenate([labels[index] for index in indices]), **arrays))
     assignments = assign_splits(parts, settings)
@@ -305,36 +316,39 @@ def _classes(
     return list(itertools.compress(names, in_training)), positions
 
 
-def _account(files: Sequence[FileColumns], assignment: SplitAssignment) -> dict[str, Any]:
-    """Where every row of a part went: ``read`` is the sum of ``kept`` and ``dropped``."""
+def _account(files: Sequence[FileColumns], assignment: SplitAssignment) -> Account:
     dropped = Counter(assignment.dropped)
     for columns in files:
         dropped.update(columns.dropped)
     kept = {name: int((assignment.split == number).sum()) for number, name in enumerate(SPLITS)}
-    return {
-        "read": sum(columns.rows for columns in files),
-        "kept": {name: count for name, count in kept.items() if count},
-        "dropped": dict(sorted(dropped.items())),
-        "with_replaced_bytes": sum(columns.replaced for columns in files),
-    }
+    return Account(
+        read=sum(columns.rows for columns in files),
+        kept={name: count for name, count in kept.items() if count},
+        dropped=dict(sorted(dropped.items())),
+        with_replaced_bytes=sum(columns.replaced for columns in files),
+    )
 
 
-def _describe(accounts: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe(accounts: Mapping[str, Account]) -> str:
     lines = []
     for part, account in accounts.items():
-        causes = ", ".join(f"{cause} {count}" for cause, count in account["dropped"].items()) or "none dropped"
-        lines.append(f"{part}: {account['read']} read, {causes}")
+        causes = ", ".join(f"{cause} {count}" for cause, count in account.dropped.items()) or "none dropped"
+        lines.append(f"{part}: {account.read} read, {causes}")
     return "; ".join(lines)
 
 
-def write_meta(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], threads: int) -> None:
-    """Write meta.json, the last of a data set's files, with size and SHA-256 of each of the others."""
+def write_meta(
+    folder: Path, settings: Mapping[str, Json], contents: Contents, vectors: Coverage, *, threads: int
+) -> None:
+    """Write the ``Meta`` of the task's settings, as they stand, with size and SHA-256 of each of the other files."""
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     with ThreadPoolExecutor(threads) as pool:
-        files = dict(zip((path.name for path in paths), pool.map(_size_and_digest, paths), strict=True))
-    write_json(folder / "meta.json", {"format": DATASET_FORMAT, "settings": settings, **facts, "files": files})
+        described = zip(paths, pool.map(_describe_file, paths), strict=True)
+        files = {path.name: asdict(file) for path, file in described}
+    stated = {"format": DATASET_FORMAT, "settings": settings, "vectors": vectors.document, "files": files}
+    write_json(folder / META, {**asdict(contents), **stated})
 
 
-def _size_and_digest(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> StoredFile:
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return StoredFile(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT
+from jobs.data.identity import DatasetDefinition
 from sharedfs.documents import read_json
 from sharedfs.errors import DamagedFileError
+from sharedfs.typed_json import Json, decode
 
 Ints = NDArray[Any]
 PAD, UNK = 0, 1
-WHOLE_NUMBERS = ("<u2", "<u4", "<i4")
+# A data set's files beside the arrays of its splits; META is written last.
+META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS = (
+    "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin"
+)  # fmt: skip
 SPECIAL = ("<PAD>", "<UNK>")
 
 
@@ -126,94 +131,178 @@ class Split:
         return np.diff(self.offsets)
 
 
+# meta.json, in pieces.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dtypes:
+    """Of the arrays whose numbers depend on how many there are."""
+
+    tokens: Literal["<u2", "<u4"]
+    labels: Literal["<u2", "<i4"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSize:
+    """How large a split is; ``longest`` is its longest title, in tokens."""
+
+    rows: int
+    tokens: int
+    longest: int
+    without_known_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Where every row of a part went: ``read`` is the sum of ``kept`` (by split) and ``dropped`` (by cause)."""
+
+    read: int
+    kept: Mapping[str, int]
+    dropped: Mapping[str, int]
+    with_replaced_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularySize:
+    """Tokens in all, and how many of them are what."""
+
+    size: int
+    words: int
+    word_ngrams: int
+    character_ngrams: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Word vectors and the file they are from: see ``vectors.coverage``; of a random start only ``size`` is known."""
+
+    size: int
+    fingerprint: str | None
+    types_found: int | None = None
+    types_share: float | None = None
+    tokens_share: float | None = None
+
+    @property
+    def document(self) -> dict[str, Json]:
+        """As it is stored."""
+        stated = asdict(self)
+        return stated if self.fingerprint is not None else {"size": stated["size"], "fingerprint": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """One of a data set's files."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What came of the rows: sizes of the splits, accounts of the parts, the number of categories, tokens."""
+
+    dtypes: Dtypes
+    splits: Mapping[str, SplitSize]
+    parts: Mapping[str, Account]
+    classes: int
+    vocabulary: VocabularySize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta(Contents):
+    """A data set's meta.json; ``files`` are all the others, by name."""
+
+    format: int
+    settings: DatasetDefinition
+    vectors: Coverage
+    files: Mapping[str, StoredFile]
+
+
 class Dataset:
     """A data set folder, opened without reading its arrays; ``meta`` is its meta.json."""
 
-    def __init__(self, folder: Path, meta: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, meta: Meta) -> None:
         self.folder = folder
         self.meta = meta
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
         """Open a published data set; raises FileNotFoundError, or ValueError for one of another format."""
-        meta = read_json(folder / "meta.json")
-        version = meta.get("format") if isinstance(meta, dict) else None
+        document = read_json(folder / META)
+        version = document.get("format") if isinstance(document, dict) else None
         if version != DATASET_FORMAT:
             raise DamagedFileError(
                 f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: rebuild it with "
                 f"`rm -r {folder} && tanda submit MANIFEST`"
             )
         try:
+            meta = decode(Meta, document)
             _check(meta)
-        except (KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DamagedFileError(
-                f"{folder}/meta.json: damaged: rebuild the data set with `rm -r {folder} && tanda submit MANIFEST`"
+                f"{folder}/{META}: damaged: {error}: rebuild the data set with "
+                f"`rm -r {folder} && tanda submit MANIFEST`"
             ) from error
         return cls(folder, meta)
 
     @cached_property
     def classes(self) -> list[str]:
         """Category names; a label is a position in this list."""
-        return _names(self.folder / "classes.json")
+        return _names(self.folder / CLASSES)
 
     @cached_property
     def vocabulary(self) -> list[str]:
         """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
-        return _names(self.folder / "vocabulary.json")
+        return _names(self.folder / VOCABULARY)
 
     @property
     def vocabulary_size(self) -> int:
-        return int(self.meta["vocabulary"]["size"])
+        return self.meta.vocabulary.size
 
     @property
     def max_length(self) -> int:
         """The most tokens that a title may keep: the setting, not the longest title."""
-        return int(self.meta["settings"]["max_length"])
+        return self.meta.settings.max_length
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        return {name: self._split(name) for name in self.meta["splits"]}
+        return {name: self._split(name) for name in self.meta.splits}
 
     def _split(self, name: str) -> Split:
-        counts = self.meta["splits"][name]
+        counts, dtypes = self.meta.splits[name], self.meta.dtypes
         arrays = {
             part: self._map(f"{name}.{part}.bin", dtype, (size,))
             for part, dtype, size in (
-                ("tokens", self.meta["dtypes"]["tokens"], counts["tokens"]),
-                ("offsets", "<i8", counts["rows"] + 1),
-                ("labels", self.meta["dtypes"]["labels"], counts["rows"]),
-                ("reliable", "|u1", counts["rows"]),
+                ("tokens", dtypes.tokens, counts.tokens),
+                ("offsets", "<i8", counts.rows + 1),
+                ("labels", dtypes.labels, counts.rows),
+                ("reliable", "|u1", counts.rows),
             )
         }
         return Split(name=name, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
         """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros."""
-        size = int(self.meta["vectors"]["size"])
-        return self._map("vectors.bin", "<f4", (self.vocabulary_size, size))
+        return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
 
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         path = self.folder / name
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if path.stat().st_size != expected:
             raise DamagedFileError(
-                f"{path}: {path.stat().st_size} bytes where meta.json says {expected}: the data set is damaged; "
+                f"{path}: {path.stat().st_size} bytes where {META} says {expected}: the data set is damaged; "
                 f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
             )
         return np.memmap(path, dtype=dtype, mode="r", shape=shape)
 
 
-def _check(meta: Mapping[str, Any]) -> None:
-    """Raise KeyError or TypeError unless everything is there that arrays are mapped by."""
-    counts = [count for split in meta["splits"].values() for count in (split["rows"], split["tokens"])]
-    sizes = (meta["vocabulary"]["size"], meta["settings"]["max_length"], meta["vectors"]["size"])
-    if not all(isinstance(number, int) and number >= 0 for number in (*counts, *sizes)):
-        raise TypeError("a number is missing")
-    if any(Path(name).name != name for name in meta["splits"]):
-        raise TypeError("a split's name leads elsewhere")
-    for part in ("tokens", "labels"):
-        if meta["dtypes"][part] not in WHOLE_NUMBERS:
-            raise TypeError("no dtype of whole numbers")
+def _check(meta: Meta) -> None:
+    """Raise ValueError for sizes or names by which no array can be mapped."""
+    counts = [count for split in meta.splits.values() for count in (split.rows, split.tokens)]
+    if min(*counts, meta.vocabulary.size, meta.settings.max_length, meta.vectors.size) < 0:
+        raise ValueError("a size below 0")
+    if any(Path(name).name != name for name in meta.splits):
+        raise ValueError("a split's name leads elsewhere")
 
 
 def _names(path: Path) -> list[str]:

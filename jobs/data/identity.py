@@ -4,52 +4,79 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.data import DATASET_FORMAT, files
-from jobs.data.settings import SPLITS, Data, Split
+from jobs.data.settings import SPLITS, Data, Preprocessing, Split
+from jobs.settings import deciding
+from sharedfs.typed_json import Json
 
 WHOLE_BYTES = 64 << 20
 SAMPLED_BLOCKS = 1024
 BLOCK_BYTES = 64 << 10
 SOURCES = (*SPLITS, "source")
-# Settings that were added after data sets had ids, each with the value that means what was done before. A setting with
-# that value is left out of the id, so that no earlier id changes.
-BASELINES: Mapping[str, Any] = {"quotes": "checked"}
 
 
-def identify(data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A data file: its format and a digest of its content."""
+
+    format: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorFile:
+    """How many numbers a word vector has, and a digest of the file they are from; None for a random start."""
+
+    size: int
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDefinition(Preprocessing):
+    """What decides a data set's content, as its preprocess task and its meta.json store it; ``sources`` by part."""
+
+    sources: Mapping[str, tuple[SourceFile, ...]]
+    embeddings: VectorFile
+    dataset_format: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFiles:
+    """Where a data set's files are, by part, and its word vectors': the plumbing of its preprocess task."""
+
+    files: Mapping[str, tuple[str, ...]]
+    embeddings: str | None
+
+
+def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
     """The settings that decide a data set's content, and the plumbing that says where its files are.
 
-    The settings hold the fingerprint and the format of each file, and a setting of ``BASELINES`` only where it differs
-    from its baseline; the plumbing holds ``files`` (part -> absolute paths) and ``embeddings`` (path or None). Reads at
-    most 64 MiB of each file.
+    They are the documents of a ``DatasetDefinition`` and of ``DataFiles``. Reads at most 64 MiB of each file.
     Raises FileNotFoundError for a missing file, ValueError for one whose format can't be told.
     """
-    settings = data.model_dump(mode="json", exclude={*SOURCES, "format", "embeddings"})
-    settings = {key: value for key, value in settings.items() if key not in BASELINES or value != BASELINES[key]}
-    absolute: dict[str, list[str]] = {}
-    settings["sources"] = {}
+    settings: dict[str, Json] = {**deciding(data)}
+    if data.source is not None and data.split is None:
+        settings["split"] = deciding(Split())
+    absolute: dict[str, tuple[str, ...]] = {}
+    sources = {}
     for part in SOURCES:
         if (name := getattr(data, part)) is None:
             continue
         paths = files.find_files(name, part)
-        absolute[part] = [str(path) for path in paths]
-        settings["sources"][part] = [_describe(path, data.format) for path in paths]
-    if data.source is not None and data.split is None:
-        settings["split"] = Split().model_dump(mode="json")
-    vectors = None if data.embeddings.file is None else files.find_files(data.embeddings.file, "embeddings.file")[0]
-    settings["embeddings"] = {
-        "size": data.embeddings.size,
-        "fingerprint": None if vectors is None else fingerprint(vectors),
-    }
-    settings["dataset_format"] = DATASET_FORMAT
-    return settings, {"files": absolute, "embeddings": None if vectors is None else str(vectors)}
+        absolute[part] = tuple(map(str, paths))
+        sources[part] = [asdict(_describe(path, data.format)) for path in paths]
+    file = None if data.embeddings.file is None else files.find_files(data.embeddings.file, "embeddings.file")[0]
+    vectors = VectorFile(size=data.embeddings.size, fingerprint=None if file is None else fingerprint(file))
+    where = DataFiles(files=absolute, embeddings=None if file is None else str(file))
+    settings |= {"sources": sources, "embeddings": asdict(vectors), "dataset_format": DATASET_FORMAT}
+    return settings, asdict(where)
 
 
-def _describe(path: Path, format_: str) -> dict[str, str]:
-    return {"format": files.file_format(path, format_), "fingerprint": fingerprint(path)}
+def _describe(path: Path, format_: str) -> SourceFile:
+    return SourceFile(format=files.file_format(path, format_), fingerprint=fingerprint(path))
 
 
 def fingerprint(path: Path) -> str:

@@ -168,8 +168,7 @@ class _Dictionary:
     """The university's ``token_to_index`` and, per spelling, its token: lower case, three letters or more."""
 
     def __init__(self, language: Language, counts: NDArray[np.int64]) -> None:
-        settings = Text(stop_words="auto").model_dump()
-        words, ragged = text.split_words(language.spellings, settings, language.name)
+        words, ragged = text.split_words(language.spellings, Text(stop_words="auto"), language.name)
         totals = np.zeros(len(words), np.int64)
         owner = np.repeat(np.arange(len(ragged)), ragged.lengths)
         np.add.at(totals, ragged.values, counts[owner])

@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from annotated_types import Ge, Gt, Le, Lt
 
 from jobs.data import Quotes
+from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, settings
 
 SPLITS = ("train", "validation", "test")
 LANGUAGES = ("spanish", "portuguese", "english")  # those of stop_words.toml
+Paths = str | tuple[str, ...] | None
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Columns(Section):
+@settings
+class Columns:
     """Names of the columns; only ``text`` (or ``tokens``) and ``label`` are required to exist in the files."""
 
-    text: str = "title"
-    label: str = "category"
-    language: str = "language"
-    quality: str = "label_quality"
-    tokens: str | None = Field(
-        None, description="a column of token lists (csv: tokens between spaces), used unchanged instead of `text`"
-    )
+    text: Annotated[str, ORIGINAL, Doc("the titles")] = "title"
+    label: Annotated[str, ORIGINAL, Doc("their categories")] = "category"
+    language: Annotated[str, ORIGINAL, Doc("their languages, for `data.language`")] = "language"
+    quality: Annotated[str, ORIGINAL, Doc("`unreliable` where a label is, for `data.quality`")] = "label_quality"
+    tokens: Annotated[
+        str | None,
+        ORIGINAL,
+        Doc("a column of token lists (csv: tokens between spaces), used unchanged instead of `text`"),
+    ] = None
 
 
-class Split(Section):
+@settings
+class Split:
     """Shares of one `source`, cut per category (stratified); the rest is the training part."""
 
-    validation: float = Field(0.2, gt=0, lt=1)
-    test: float = Field(0.1, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    validation: Annotated[Share, ORIGINAL, Doc("of each category's rows")] = 0.2
+    test: Annotated[Share, ORIGINAL, Doc("of each category's rows")] = 0.1
+    seed: Annotated[int, Ge(0), ORIGINAL, Doc("of the order in which rows are given out")] = 0
 
-    @model_validator(mode="after")
-    def _leaves_training_rows(self) -> Split:
+    def __post_init__(self) -> None:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together must be below 1, so that training rows are left")
-        return self
 
 
-class Text(Section):
+@settings
+class Text:
     """How a title becomes words: lower case always; the defaults are the published normalisation.
 
     HTML tags are removed; a word is a run of letters (and of digits, when kept). A title's tokens are its words
@@ -50,71 +52,98 @@ class Text(Section):
     order see the words first. Unknown words are ``<UNK>``; unknown n-grams are left out.
     """
 
-    accents: Literal["keep", "strip"] = "keep"
-    digits: Literal["keep", "drop"] = Field("drop", description="drop: removed from inside words too")
-    min_letters: int = Field(3, ge=1, le=100, description="words of fewer letters (and digits) are dropped")
-    stop_words: Literal["none", "spanish", "portuguese", "english", "auto"] = Field(
-        "none", description="auto: by the data's language"
-    )
-    word_ngrams: int = Field(1, ge=1, le=3, description="2: add pairs of neighbouring known words; 3: triples too")
-    character_ngrams: tuple[int, int] | None = Field(
-        None, description="[shortest, longest]: add the parts of each <word> with its boundary marks"
-    )
+    accents: Annotated[Literal["keep", "strip"], ORIGINAL, Doc("strip: á is a, ñ is n")] = "keep"
+    digits: Annotated[Literal["keep", "drop"], ORIGINAL, Doc("drop: removed from inside words too")] = "drop"
+    min_letters: Annotated[int, Ge(1), Le(100), ORIGINAL, Doc("words of fewer letters (and digits) are dropped")] = 3
+    stop_words: Annotated[
+        Literal["none", "spanish", "portuguese", "english", "auto"], ORIGINAL, Doc("auto: by the data's language")
+    ] = "none"
+    word_ngrams: Annotated[
+        int, Ge(1), Le(3), ORIGINAL, Doc("2: add pairs of neighbouring known words; 3: triples too")
+    ] = 1
+    character_ngrams: Annotated[
+        tuple[int, int] | None,
+        ORIGINAL,
+        Doc("[shortest, longest]: add the parts of each <word> with its boundary marks"),
+    ] = None
 
-    @model_validator(mode="after")
-    def _shortest_first(self) -> Text:
+    def __post_init__(self) -> None:
         if self.character_ngrams is not None and not 1 <= self.character_ngrams[0] <= self.character_ngrams[1] <= 12:
             raise ValueError(f"character_ngrams: give [shortest, longest] within 1 and 12, not {self.character_ngrams}")
-        return self
 
 
-class Vocabulary(Section):
+@settings
+class Vocabulary:
     """Built on training rows only; PAD is 0 and UNK is 1, beside `max_size` words and the n-grams of `text`."""
 
-    min_count: int = Field(2, ge=1, description="rarer words and n-grams are left out")
-    max_size: int = Field(50_000, ge=1, le=2_000_000, description="the most frequent words")
-    max_ngrams: int = Field(
-        100_000, ge=1, le=10_000_000, description="the most frequent word n-grams, and as many character n-grams"
-    )
+    min_count: Annotated[int, Ge(1), ORIGINAL, Doc("rarer words and n-grams are left out")] = 2
+    max_size: Annotated[int, Ge(1), Le(2_000_000), ORIGINAL, Doc("the most frequent words")] = 50_000
+    max_ngrams: Annotated[
+        int, Ge(1), Le(10_000_000), ORIGINAL, Doc("the most frequent word n-grams, and as many character n-grams")
+    ] = 100_000
 
 
-class Embeddings(Section):
+@settings
+class Embeddings:
     """Word vectors: a word2vec or GloVe file, or a random start when `file` is left out."""
 
-    file: str | None = None
-    size: int = Field(300, ge=1, le=10_000)
+    file: Annotated[str | None, PLUMBING, Doc("text or binary, plain, .gz or .zst")] = None
+    size: Annotated[int, Ge(1), Le(10_000), ORIGINAL, Doc("numbers of a vector")] = 300
 
 
-class Data(Section):
+@settings
+class Sources:
+    """Where the rows are."""
+
+    train: Annotated[Paths, PLUMBING, Doc("the rows to learn from")] = None
+    validation: Annotated[Paths, PLUMBING, Doc("the rows that choose between epochs and between trials")] = None
+    test: Annotated[Paths, PLUMBING, Doc("the rows that are evaluated at the end")] = None
+    source: Annotated[Paths, PLUMBING, Doc("all rows, to be cut by `split`")] = None
+    format: Annotated[
+        Literal["auto", "csv", "tsv", "jsonl", "parquet"], PLUMBING, Doc("auto: by each file's name, else its content")
+    ] = "auto"
+
+
+@settings
+class Preprocessing:
+    """What is made of the rows, wherever they are."""
+
+    split: Annotated[Split | None, ORIGINAL, Doc("with `source`: the shares of validation and test")] = None
+    header: Annotated[bool, ORIGINAL, Doc("csv, tsv: false when there is none; columns are then called 1, 2, ...")] = (
+        True
+    )
+    quotes: Annotated[
+        Quotes,
+        Baseline("checked"),
+        Doc(
+            "csv, tsv: double: a field may be in quotes, quotes in it doubled; checked: the same, but one of several "
+            "lines that would each be a row is an error; none: a quote is a character"
+        ),
+    ] = "checked"
+    columns: Annotated[Columns, ORIGINAL, Doc("their names in the files")] = Columns()
+    language: Annotated[str | None, ORIGINAL, Doc("keep these rows; left out: keep all")] = None
+    quality: Annotated[Literal["all", "reliable"], ORIGINAL, Doc("reliable: training rows only")] = "all"
+    deduplicate: Annotated[bool, ORIGINAL, Doc("drop exact (text, label) pairs after the first")] = False
+    min_rows_per_category: Annotated[int, Ge(1), ORIGINAL, Doc("rows of rarer categories are dropped")] = 1
+    text: Annotated[Text, ORIGINAL, Doc("how a title becomes words")] = Text()
+    vocabulary: Annotated[Vocabulary, ORIGINAL, Doc("which words and n-grams get a token id")] = Vocabulary()
+    max_length: Annotated[int, Ge(1), Le(65_535), ORIGINAL, Doc("tokens of a title that are kept")] = 32
+
+    def __post_init__(self) -> None:
+        if self.text.stop_words == "auto" and self.language not in LANGUAGES:
+            raise ValueError(f"text.stop_words: auto needs language to be one of {', '.join(LANGUAGES)}")
+
+
+@settings
+class Data(Preprocessing, Sources):
     """One data set: either `train`, `validation` and `test`, or one `source` with a `split`.
 
     Each is a file, a folder of files, a pattern (``parts/*.csv.gz``) or a list of these.
     """
 
-    train: str | tuple[str, ...] | None = None
-    validation: str | tuple[str, ...] | None = None
-    test: str | tuple[str, ...] | None = None
-    source: str | tuple[str, ...] | None = None
-    split: Split | None = None
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    header: bool = Field(True, description="csv, tsv: false when there is none; columns are then called 1, 2, ...")
-    quotes: Quotes = Field(
-        "checked",
-        description="csv, tsv: double: a field may be in quotes, quotes in it doubled; checked: the same, but one of "
-        "several lines that would each be a row is an error; none: a quote is a character",
-    )
-    columns: Columns = Columns()
-    language: str | None = Field(None, description="keep these rows; left out: keep all")
-    quality: Literal["all", "reliable"] = Field("all", description="reliable: training rows only")
-    deduplicate: bool = Field(False, description="drop exact (text, label) pairs after the first")
-    min_rows_per_category: int = Field(1, ge=1)
-    text: Text = Text()
-    vocabulary: Vocabulary = Vocabulary()
-    max_length: int = Field(32, ge=1, le=65_535, description="tokens of a title that are kept")
-    embeddings: Embeddings = Embeddings()
+    embeddings: Annotated[Embeddings, ORIGINAL, Doc("word vectors")] = Embeddings()
 
-    @model_validator(mode="after")
-    def _one_kind_of_source(self) -> Data:
+    def __post_init__(self) -> None:
         parts = [name for name in SPLITS if getattr(self, name) is not None]
         if self.source is not None and parts:
             raise ValueError(f"give either source with split, or {', '.join(SPLITS)}; not source and {parts[0]}")
@@ -123,10 +152,4 @@ class Data(Section):
             raise ValueError(f"{', '.join(missing)} missing: give train, validation and test, or source with split")
         if self.source is None and self.split is not None:
             raise ValueError("split belongs to source; train, validation and test are split already")
-        return self
-
-    @model_validator(mode="after")
-    def _language_of_stop_words(self) -> Data:
-        if self.text.stop_words == "auto" and self.language not in LANGUAGES:
-            raise ValueError(f"text.stop_words: auto needs language to be one of {', '.join(LANGUAGES)}")
-        return self
+        Preprocessing.__post_init__(self)

@@ -32,13 +32,16 @@ from jobs.context import Context
 from jobs.data import text
 from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
-from jobs.data.identity import BASELINES, fingerprint
+from jobs.data.identity import DatasetDefinition, fingerprint
 from jobs.data.progress import Meter, in_order
+from jobs.data.settings import Preprocessing
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
+from sharedfs.typed_json import decode
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
+SPOOL = "spool.json"
 _ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}
 _REPLACEMENT = "\ufffd"
 
@@ -87,7 +90,7 @@ class ShardStore:
 
     @classmethod
     def open(cls, folder: Path) -> ShardStore:
-        file_columns = tuple(FileColumns(**columns) for columns in read_json(folder / "spool.json"))
+        file_columns = tuple(decode(FileColumns, columns) for columns in read_json(folder / SPOOL))
         return cls(folder=folder, file_columns=file_columns)
 
     @property
@@ -158,7 +161,7 @@ class ShardWriter:
         """Write the distinct pieces and labels, and spool.json last."""
         for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
             write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
-        write_json(self._folder / "spool.json", [asdict(columns) for columns in self._file_columns])
+        write_json(self._folder / SPOOL, [asdict(columns) for columns in self._file_columns])
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
     def _to_numbers(self, chunk: Chunk) -> _ParsedChunk:
@@ -234,50 +237,47 @@ def _replaced(table: pl.DataFrame) -> int:
 
 
 def read_files(
-    context: Context, settings: Mapping[str, Any], files: Mapping[str, list[int]], folder: Path
+    context: Context,
+    definition: DatasetDefinition,
+    paths: Mapping[str, Sequence[str]],
+    files: Mapping[str, list[int]],
+    folder: Path,
 ) -> ShardStore:
-    """Read the files at these positions of each part into a new spool.
+    """Read the files at these positions of each part, of which ``paths`` has all, into a new spool.
 
-    ``settings`` are those of the data set. Raises ValueError when a file is not what was planned, or is not of its
-    format.
+    Raises ValueError when a file is not what was planned, or is not of its format.
     """
-    paths = context.task.plumbing["files"]
     chosen = [
-        (part, number, Path(paths[part][number]), settings["sources"][part][number])
+        (part, number, Path(paths[part][number]), definition.sources[part][number])
         for part, numbers in files.items()
         for number in numbers
     ]
     for _, _, path, described in chosen:
-        if fingerprint(path) != described["fingerprint"]:
+        if fingerprint(path) != described.fingerprint:
             raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
     options = ReadOptions(
-        language=settings["language"],
-        tokens=settings["columns"]["tokens"] is not None,
-        pairs=settings["deduplicate"],
+        language=definition.language, tokens=definition.columns.tokens is not None, pairs=definition.deduplicate
     )
     writer = ShardWriter(folder, options, threads=context.cpus)
     meter = Meter(context, "reading", sum(path.stat().st_size for _, _, path, _ in chosen))
     for part, number, path, described in chosen:
-        writer.add_file(_source(settings, part, path, described["format"]), part, number, meter)
+        writer.add_file(_source(definition, part, path, described.format), part, number, meter)
     return writer.finish()
 
 
-def _source(settings: Mapping[str, Any], part: str, path: Path, format_: str) -> Source:
-    columns = dict(settings["columns"])
-    tokens = columns.pop("tokens")
-    if tokens is not None:
-        del columns["text"]
-        columns["tokens"] = tokens
-    required = {"label", "text" if tokens is None else "tokens"}
-    if settings["language"] is not None:
+def _source(settings: Preprocessing, part: str, path: Path, format_: str) -> Source:
+    named = settings.columns
+    content = {"text": named.text} if named.tokens is None else {"tokens": named.tokens}
+    required = {"label", *content}
+    if settings.language is not None:
         required.add("language")
-    if settings["quality"] == "reliable" and part in ("train", "source"):
+    if settings.quality == "reliable" and part in ("train", "source"):
         required.add("quality")
     return Source(
         path=path,
         format=format_,
-        columns=columns,
+        columns={**content, "label": named.label, "language": named.language, "quality": named.quality},
         required=frozenset(required),
-        header=settings["header"],
-        quotes=settings.get("quotes", BASELINES["quotes"]),
+        header=settings.header,
+        quotes=settings.quotes,
     )

@@ -7,14 +7,24 @@ so that a shard that failed costs time and nothing else; its id and its bytes ar
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from jobs.data.identity import DatasetDefinition
 from jobs.storage import Storage
 from jobs.task import Task
 
 Files = dict[str, list[int]]  # part -> positions of its files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The settings of a task that reads some of a data set's files; ``data`` are those of the task that merges."""
+
+    shard: int
+    of: int
+    data: DatasetDefinition
 
 
 def shard_tasks(task: Task, count: int) -> tuple[Task, ...]:
@@ -32,12 +42,12 @@ def shard_tasks(task: Task, count: int) -> tuple[Task, ...]:
     )
 
 
-def whole_task(settings: Mapping[str, Any]) -> Task:
-    """The task whose files a shard with these settings reads."""
-    return Task(stage="preprocess", settings=settings["data"])
+def whole_task(shard: Task) -> Task:
+    """The task whose files a shard reads."""
+    return Task(stage="preprocess", settings=shard.settings["data"])
 
 
-def shard_files(paths: Mapping[str, list[str]], shard: int, of: int) -> Files:
+def shard_files(paths: Mapping[str, Sequence[str]], shard: int, of: int) -> Files:
     """The files one shard reads: the largest first, each to the shard that has least so far."""
     sized = sorted(
         (-Path(path).stat().st_size, part, number) for part in paths for number, path in enumerate(paths[part])
@@ -67,7 +77,7 @@ def remove_spools(storage: Storage, dataset: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def unread_files(paths: Mapping[str, list[str]], read: Collection[tuple[str, int]]) -> Files:
+def unread_files(paths: Mapping[str, Sequence[str]], read: Collection[tuple[str, int]]) -> Files:
     """The files that are in no spool yet; ``read`` are part and position of those that are in one."""
     unread = {part: [at for at in range(len(names)) if (part, at) not in read] for part, names in paths.items()}
     return {part: numbers for part, numbers in unread.items() if numbers}

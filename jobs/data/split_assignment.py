@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data.settings import SPLITS
+from jobs.data.settings import SPLITS, Preprocessing, Split
 
 DUPLICATE, RARE, UNRELIABLE, UNSEEN = "duplicate", "rare category", "unreliable", "label unseen in training"
 TRAIN, VALIDATION, TEST, NONE = 0, 1, 2, 3
@@ -34,7 +33,7 @@ class SplitAssignment:
     dropped: Mapping[str, int]
 
 
-def assign_splits(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[str, SplitAssignment]:
+def assign_splits(parts: Sequence[Part], settings: Preprocessing) -> dict[str, SplitAssignment]:
     """Decide on every row: duplicate, rare category, (split,) unreliable, label unseen in training, in this order.
 
     Duplicates are looked for within a part. Rows per category are counted in the training part, or in all of
@@ -48,12 +47,12 @@ def assign_splits(parts: Sequence[Part], settings: Mapping[str, Any]) -> dict[st
             state.drop(~frame.select(pl.struct("a", "b").is_first_distinct()).to_series().to_numpy(), DUPLICATE)
     counted = next(state for state in states if state.part.name in ("train", "source"))
     rows = np.bincount(counted.part.labels[counted.split != NONE], minlength=count)
-    rare = (rows > 0) & (rows < settings["min_rows_per_category"])
+    rare = (rows > 0) & (rows < settings.min_rows_per_category)
     for state in states:
         state.drop(rare[state.part.labels], RARE)
         if state.part.name == "source":
-            state.cut(settings["split"])
-        if settings["quality"] == "reliable":
+            state.cut(settings.split or Split())
+        if settings.quality == "reliable":
             state.drop((state.split == TRAIN) & (state.part.reliable == 0), UNRELIABLE)
     in_training = np.zeros(count, bool)
     for state in states:
@@ -78,14 +77,14 @@ class _PartState:
             self.dropped[cause] = count
             self.split[mask] = NONE
 
-    def cut(self, shares: Mapping[str, Any]) -> None:
+    def cut(self, shares: Split) -> None:
         """Give each category's rows to test, validation and training by these shares, in a seeded order.
 
         Rows are shuffled, then sorted by label; the sort is stable, so that each category's rows are together and in
         shuffled order, and a row's rank in its category decides its split. One sort for all categories.
         """
         rows = np.flatnonzero(self.split != NONE)
-        generator = np.random.Generator(np.random.PCG64(shares["seed"]))
+        generator = np.random.Generator(np.random.PCG64(shares.seed))
         rows = generator.permutation(rows)
         rows = rows[np.argsort(self.part.labels[rows], kind="stable")]
         labels = self.part.labels[rows]
@@ -93,8 +92,8 @@ class _PartState:
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else counts
         rank = np.arange(len(rows)) - starts[labels]
         # Rounded per category; a category always keeps a row to learn from.
-        test = np.minimum((counts * shares["test"] + 0.5).astype(np.int64), np.maximum(counts - 1, 0))
-        validation = (counts * shares["validation"] + 0.5).astype(np.int64)
+        test = np.minimum((counts * shares.test + 0.5).astype(np.int64), np.maximum(counts - 1, 0))
+        validation = (counts * shares.validation + 0.5).astype(np.int64)
         validation = np.minimum(validation, np.maximum(counts - 1 - test, 0))
         self.split[rows[rank < (test + validation)[labels]]] = VALIDATION
         self.split[rows[rank < test[labels]]] = TEST

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tomllib
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.dataset import Ragged
+from jobs.data.settings import Text
 
 TAG = r"</?[A-Za-z][^<>]*>"
 _DIGITS = r"\p{N}"
@@ -30,15 +30,12 @@ def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
     return lists.explode(), lists.list.len().to_numpy()
 
 
-def split_words(distinct: pl.Series, settings: Mapping[str, Any], language: str | None) -> tuple[pl.Series, Ragged]:
-    """The distinct words in these pieces of text, and each piece's words as positions among them.
-
-    ``settings`` is the manifest's ``text`` section.
-    """
+def split_words(distinct: pl.Series, settings: Text, language: str | None) -> tuple[pl.Series, Ragged]:
+    """The distinct words in these pieces of text, and each piece's words as positions among them."""
     lists = _normalised(distinct, settings).str.split(" ")
     flat = lists.explode()
-    dropped = _stop_words(settings["stop_words"], language, accents=settings["accents"])
-    kept = (flat.str.len_chars() >= settings["min_letters"]).to_numpy()
+    dropped = _stop_words(settings.stop_words, language, accents=settings.accents)
+    kept = (flat.str.len_chars() >= settings.min_letters).to_numpy()
     if dropped:
         kept &= ~flat.is_in(sorted(dropped)).to_numpy()
     ragged = Ragged(np.arange(len(flat)), lists.list.len().to_numpy().astype(np.int64)).keep_items(kept)
@@ -86,11 +83,11 @@ def number_distinct(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, 
     return numbering.distinct(), Ragged(numbers, lengths)
 
 
-def _normalised(text: pl.Series, settings: Mapping[str, Any]) -> pl.Series:
+def _normalised(text: pl.Series, settings: Text) -> pl.Series:
     # NFC first: "é" written as "e" and a combining accent is the same letter.
     text = text.str.normalize("NFC").str.to_lowercase()
-    if settings["accents"] == "strip":
+    if settings.accents == "strip":
         text = text.str.normalize("NFD").str.replace_all(_MARKS, "").str.normalize("NFC")
-    if settings["digits"] == "drop":
+    if settings.digits == "drop":
         text = text.str.replace_all(_DIGITS, "")
     return text.str.replace_all(_BETWEEN_WORDS, " ").str.strip_chars(" ")

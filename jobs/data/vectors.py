@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.dataset import PAD, SPECIAL
+from jobs.data.dataset import PAD, SPECIAL, Coverage
 from jobs.data.files import blocks, head, whole_lines
 from jobs.data.progress import in_order
 from sharedfs.documents import digest
@@ -228,18 +227,20 @@ def cached(
     return table, vectors_path
 
 
-def coverage(table: VectorTable, counts: NDArray[np.int64]) -> dict[str, Any]:
+def coverage(table: VectorTable, counts: NDArray[np.int64], fingerprint: str) -> Coverage:
     """Shares of types (distinct tokens) and of training tokens that have a vector of their own in the file.
 
     Unknown words count among the tokens: they have none.
     """
     types = len(table.in_file) - len(SPECIAL)
     total = int(counts.sum())
-    return {
-        "types_found": int(table.in_file.sum()),
-        "types_share": float(table.in_file.sum() / types) if types else 0.0,
-        "tokens_share": float(counts[table.in_file].sum() / total) if total else 0.0,
-    }
+    return Coverage(
+        size=table.vectors.shape[1],
+        fingerprint=fingerprint,
+        types_found=int(table.in_file.sum()),
+        types_share=float(table.in_file.sum() / types) if types else 0.0,
+        tokens_share=float(counts[table.in_file].sum() / total) if total else 0.0,
+    )
 
 
 def _generator() -> np.random.Generator:

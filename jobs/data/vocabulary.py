@@ -6,7 +6,7 @@ for each word or n-gram is looked up for all titles of a block at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.dataset import SPECIAL, UNK, Ragged, join, positions_in_rows
+from jobs.data.settings import Preprocessing
+from jobs.data.settings import Vocabulary as Limits
 
 _MERGE_AT = 20_000_000  # counted keys held before they are added up
 
@@ -243,31 +245,29 @@ def index_word_ngrams(vocabulary: Vocabulary, longest: int) -> tuple[KeyIndex, .
 Titles = Callable[[], Iterable[Ragged]]
 
 
-def build_encoder(
-    distinct: pl.Series, counts: NDArray[np.int64], training: Titles, settings: Mapping[str, Any]
-) -> Encoder:
+def build_encoder(distinct: pl.Series, counts: NDArray[np.int64], training: Titles, settings: Preprocessing) -> Encoder:
     """Make the vocabulary of the training titles and an encoder for titles over these distinct words.
 
     ``counts`` says how often each distinct word occurs in training titles; ``training`` gives those titles, block
     by block, as often as it is called. Order: most frequent first, ties by the word's code points.
     """
-    limits, text = settings["vocabulary"], settings["text"]
-    words = most_frequent(distinct, counts, min_count=limits["min_count"], limit=limits["max_size"])
+    limits, text = settings.vocabulary, settings.text
+    words = most_frequent(distinct, counts, min_count=limits.min_count, limit=limits.max_size)
     ids = np.full(len(distinct), UNK, np.int64)
     ids[words] = np.arange(len(words)) + len(SPECIAL)
     tokens = [*SPECIAL, *distinct.gather(words).to_list()]
     word_ngrams = np.zeros((0, 3), np.int32)
-    if text["word_ngrams"] > 1:
-        word_ngrams = _frequent_word_ngrams(ids, len(tokens), training, text["word_ngrams"], limits)
+    if text.word_ngrams > 1:
+        word_ngrams = _frequent_word_ngrams(ids, len(tokens), training, text.word_ngrams, limits)
         tokens += [" ".join(tokens[word] for word in row if word) for row in word_ngrams.tolist()]
     ngrams_of_words: Ragged | None = None
-    if text["character_ngrams"] is not None:
+    if text.character_ngrams is not None:
         names, positions = frequent_character_ngrams(
             distinct.to_list(),
             counts,
-            *text["character_ngrams"],
-            min_count=limits["min_count"],
-            limit=limits["max_ngrams"],
+            *text.character_ngrams,
+            min_count=limits.min_count,
+            limit=limits.max_ngrams,
         )
         ngrams_of_words = Ragged(positions.values + len(tokens), positions.lengths)
         tokens += names
@@ -276,8 +276,8 @@ def build_encoder(
         vocabulary=vocabulary,
         ids=ids,
         character_ngrams=ngrams_of_words,
-        word_ngrams=index_word_ngrams(vocabulary, text["word_ngrams"]),
-        max_length=settings["max_length"],
+        word_ngrams=index_word_ngrams(vocabulary, text.word_ngrams),
+        max_length=settings.max_length,
     )
 
 
@@ -290,7 +290,7 @@ def most_frequent(words: pl.Series, counts: NDArray[np.int64], *, min_count: int
 
 
 def _frequent_word_ngrams(
-    ids: NDArray[np.int64], base: int, training: Titles, longest: int, limits: Mapping[str, Any]
+    ids: NDArray[np.int64], base: int, training: Titles, longest: int, limits: Limits
 ) -> NDArray[np.int32]:
     ngrams = []
     for order in range(2, longest + 1):
@@ -298,5 +298,5 @@ def _frequent_word_ngrams(
         for titles in training():
             words = Ragged(ids[titles.values], titles.lengths)
             counter.add(word_ngram_keys(words, order, base).values)
-        ngrams.append(split_keys(counter.top(limits["min_count"], limits["max_ngrams"]), order, base))
+        ngrams.append(split_keys(counter.top(limits.min_count, limits.max_ngrams), order, base))
     return np.concatenate(ngrams)

@@ -7,15 +7,25 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
-from jobs.data.dataset import Dataset
+from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
+from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
 from jobs.data.progress import Meter, stop_if_asked
+from jobs.task import Task
 from jobs.units import Unit
+from sharedfs.errors import DamagedFileError
 from sharedfs.files import publish_folder
+from sharedfs.typed_json import Json, Undecodable, decode
+
+T = TypeVar("T")
 
 
 def run(context: Context) -> Outcome:
@@ -36,23 +46,32 @@ def run(context: Context) -> Outcome:
     shards.remove_spools(context.storage, context.task.id)
     dataset = Dataset.open(final)
     files = tuple(sorted(path for path in final.iterdir() if path.is_file()))
-    return Outcome(files=files, result=_result(dataset), units=(Unit("preprocess"),))
+    return Outcome(files=files, result=_result(dataset.meta), units=(Unit("preprocess"),))
 
 
 def _run_shard(context: Context) -> Outcome:
     """Publish the spool of one shard; its files are no part of the record, as the merge removes them."""
     from jobs.data import shard_store
 
-    settings = context.task.settings
-    dataset = shards.whole_task(settings).id
-    final = shards.spool_folder(context.storage, dataset, settings["shard"], settings["of"])
+    shard = _settings(context.task, shards.Shard)
+    dataset = shards.whole_task(context.task).id
+    final = shards.spool_folder(context.storage, dataset, shard.shard, shard.of)
     if not final.exists() and not context.storage.dataset(dataset).exists():
-        files = shards.shard_files(context.task.plumbing["files"], settings["shard"], settings["of"])
+        paths = decode(DataFiles, context.task.plumbing).files
+        files = shards.shard_files(paths, shard.shard, shard.of)
         with _temporary_folder(context, final) as home:
-            shard_store.read_files(context, settings["data"], files, home / "spool")
+            shard_store.read_files(context, shard.data, paths, files, home / "spool")
             context.attempt.check()
             publish_folder(home / "spool", final)
-    return Outcome(files=(), result={"shard": settings["shard"], "of": settings["of"]})
+    return Outcome(files=(), result={"shard": shard.shard, "of": shard.of})
+
+
+def _settings(task: Task, kind: type[T]) -> T:
+    """A task's settings; see ``Baseline`` for those it lacks. Raises DamagedFileError."""
+    try:
+        return decode(kind, task.settings)
+    except Undecodable as error:
+        raise DamagedFileError(f"{task.id}/task.json: not the settings of a data set: {error}") from error
 
 
 def _published(folder: Path) -> bool:
@@ -61,8 +80,8 @@ def _published(folder: Path) -> bool:
         return False
     try:
         dataset = Dataset.open(folder)
-        whole = all((folder / name).stat().st_size == file["bytes"] for name, file in dataset.meta["files"].items())
-    except (OSError, ValueError, KeyError):
+        whole = all((folder / name).stat().st_size == file.bytes for name, file in dataset.meta.files.items())
+    except (OSError, ValueError):
         whole = False
     if not whole:
         folder.rename(folder.with_name(f".tmp-{folder.name}-damaged-{uuid.uuid4().hex[:12]}"))
@@ -94,7 +113,8 @@ def _make(context: Context, home: Path) -> None:
     from jobs.data import assembly, shard_store
     from jobs.data.shard_store import ShardStore
 
-    settings, folder = context.task.settings, home / "dataset"
+    definition, folder = _settings(context.task, DatasetDefinition), home / "dataset"
+    where = decode(DataFiles, context.task.plumbing)
     folder.mkdir()
     spools = []
     read: set[tuple[str, int]] = set()
@@ -103,29 +123,35 @@ def _make(context: Context, home: Path) -> None:
         if read.isdisjoint(spool.files):
             spools.append(spool)
             read |= spool.files
-    if unread := shards.unread_files(context.task.plumbing["files"], read):
-        spools.append(shard_store.read_files(context, settings, unread, home / "spool"))
+    if unread := shards.unread_files(where.files, read):
+        spools.append(shard_store.read_files(context, definition, where.files, unread, home / "spool"))
 
     def advance(phase: str, done: int, total: int) -> None:
         stop_if_asked(context)
         context.progress(Progress(phase=phase, done=done, total=total, unit="rows"))
 
-    work = assembly.Assembly(spools, settings, threads=context.cpus, advance=advance)
-    vocabulary, counts, facts = work.write(folder)
-    facts["vectors"] = _write_vectors(context, folder, vocabulary.tokens, counts)
-    assembly.write_meta(folder, settings, facts, context.cpus)
+    work = assembly.Assembly(spools, definition, threads=context.cpus, advance=advance)
+    vocabulary, counts, contents = work.write(folder)
+    coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
+    assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
 
 
-def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts: Any) -> dict[str, Any]:
+def _write_vectors(
+    context: Context,
+    embeddings: VectorFile,
+    source: str | None,
+    folder: Path,
+    tokens: Sequence[str],
+    counts: NDArray[np.int64],
+) -> Coverage:
     from jobs.data import vectors
 
-    embeddings = context.task.settings["embeddings"]
-    size, fingerprint, target = embeddings["size"], embeddings["fingerprint"], folder / "vectors.bin"
-    if fingerprint is None:
+    size, fingerprint, target = embeddings.size, embeddings.fingerprint, folder / VECTORS
+    if fingerprint is None or source is None:
         with target.open("xb") as file:
             vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(file)
-        return {"size": size, "fingerprint": None}
-    path = Path(context.task.plumbing["embeddings"])
+        return Coverage(size=size, fingerprint=None)
+    path = Path(source)
     meter = Meter(context, "word vectors", path.stat().st_size)
     table, cached = vectors.cached(
         context.storage.vectors, fingerprint, path, tokens, size, threads=context.cpus, advance=meter.add_bytes
@@ -135,8 +161,11 @@ def _write_vectors(context: Context, folder: Path, tokens: Sequence[str], counts
     except OSError:  # a file system without hard links
         with target.open("xb") as file:
             table.vectors.astype("<f4").tofile(file)
-    return {"size": size, "fingerprint": fingerprint, **vectors.coverage(table, counts)}
+    return vectors.coverage(table, counts, fingerprint)
 
 
-def _result(dataset: Dataset) -> dict[str, Any]:
-    return {name: dataset.meta[name] for name in ("splits", "parts", "classes", "vocabulary", "vectors")}
+def _result(meta: Meta) -> dict[str, Json]:
+    contents = asdict(meta)
+    return {name: contents[name] for name in ("splits", "parts", "classes", "vocabulary")} | {
+        "vectors": meta.vectors.document
+    }

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from jobs import models
 from jobs.data.settings import SPLITS, Data
-from jobs.settings import ModelSettings, Setting, Value
+from jobs.settings import ModelSettings, Setting, Value, describe
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import explicit, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
@@ -20,7 +20,7 @@ from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 RUNS_MAX = 100_000
-DATA_KEYS = tuple(Data.model_fields)
+DATA_KEYS = tuple(setting.name for setting in describe(Data))
 FIGURES = tuple(
     f"{split}_{figure}" for split in SPLITS for figure in ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
 )

@@ -40,9 +40,9 @@ def manifest_schema() -> Schema:
     manifest = Root.model_json_schema()
     definitions = manifest["$defs"]
     for model in (Data, EarlyStopping):
-        schema = model.model_json_schema()
+        schema = TypeAdapter(model).json_schema()
         definitions |= schema.pop("$defs", {}) | {model.__name__: schema}
-    definitions["Data"].pop("required", None)
+    _say_what_settings_do(Data, definitions)
     owners = setting_owners()
     settings = {name: next(iter(described.values())) for name, described in owners.items()}
     described = {
@@ -68,6 +68,14 @@ def manifest_schema() -> Schema:
     )
     _refine_root(manifest, described)
     return {"$schema": DIALECT, **manifest, "title": "tanda manifest", "required": ["name", "data"]}
+
+
+def _say_what_settings_do(cls: type, definitions: Schema) -> None:
+    """Add what pydantic does not know of a class of settings, and of those in its sections, to their schemas."""
+    for setting in describe(cls):
+        definitions[cls.__name__]["properties"][setting.name]["description"] = setting.doc
+        if setting.section is not None:
+            _say_what_settings_do(setting.section, definitions)
 
 
 def profile_schema() -> Schema:
@@ -154,9 +162,8 @@ def page() -> str:
     """The whole page as Markdown."""
     import jinja2
 
-    root, data = Root.model_json_schema(), Data.model_json_schema()
-    sections = root["$defs"] | data["$defs"] | {"Data": data}
-    sections["Root"] = manifest_schema() | {"required": root["required"]}
+    manifest, root = manifest_schema(), Root.model_json_schema()
+    sections = {**manifest["$defs"], **root["$defs"], "Root": manifest | {"required": root["required"]}}
     _refine(sections["Search"], algorithm={"enum": list(algorithms.names())})
     template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
         TEMPLATE.read_text(encoding="utf-8"),

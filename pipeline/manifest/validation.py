@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from jobs.settings import Setting
+from jobs.settings import Setting, describe
 from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
 from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Undecodable
 
-Model = TypeVar("Model", bound=BaseModel)
+Section = TypeVar("Section")
 NAME_LENGTH_MAX = 100
 _SAFE_NAME = re.compile(r"\w[\w.,=+-]*\Z")
 _KINDS = {
@@ -35,7 +36,9 @@ _KINDS = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
+    "dataclass_type": "a mapping",
 }
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a section, of settings
 _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "above"),
@@ -74,7 +77,7 @@ class Findings:
             raise ManifestError(ordered)
 
 
-def validate(model: type[Model], value: Mapping[str, Any], findings: Findings, at: KeyPath = ()) -> Model | None:
+def validate(model: type[Section], value: Mapping[str, Any], findings: Findings, at: KeyPath = ()) -> Section | None:
     """A section read strictly, or None with what is wrong added to the findings."""
     try:
         return read(model, value)
@@ -84,10 +87,16 @@ def validate(model: type[Model], value: Mapping[str, Any], findings: Findings, a
         return None
 
 
-def read(model: type[Model], value: Mapping[str, Any]) -> Model:
-    """A section read strictly; raises pydantic's ValidationError."""
+def read(model: type[Section], value: Mapping[str, Any]) -> Section:
+    """A section of the manifest's shape, or a class of settings, read strictly; raises pydantic's ValidationError."""
     # Through JSON: strict there still takes a list for a tuple and a whole number for a float.
-    return model.model_validate_json(json.dumps(value), strict=True)
+    section: Section = _section_adapter(cast(Any, model)).validate_json(json.dumps(value), strict=True)
+    return section
+
+
+@cache
+def _section_adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
 
 
 @cache
@@ -105,22 +114,22 @@ def read_value(setting: Setting, value: object) -> Any:
         raise InputError(_message(error.errors(include_url=False)[0], (), BaseModel)) from error
 
 
-def explain(model: type[BaseModel], error: ValidationError) -> list[tuple[KeyPath, str, bool]]:
+def explain(model: type[Any], error: ValidationError) -> list[tuple[KeyPath, str, bool]]:
     """What is wrong: (path, what would be right, whether the key itself is wrong)."""
     explained: dict[KeyPath, tuple[KeyPath, str, bool]] = {}
     for item in error.errors(include_url=False):
         path, choices = _resolve(model, item["loc"])
-        one = explained.setdefault(path, (path, _message(item, path, model), item["type"] == "extra_forbidden"))
+        one = explained.setdefault(path, (path, _message(item, path, model), item["type"] in _UNKNOWN_KEY))
         if choices and one[1].startswith("must be "):
             explained[path] = (path, f"must be {choices}, not {_shown(item['input'])}", False)
     return list(explained.values())
 
 
-def _message(item: Any, path: KeyPath, model: type[BaseModel]) -> str:
+def _message(item: Any, path: KeyPath, model: type[Any]) -> str:
     kind, context, value = item["type"], item.get("ctx", {}), item["input"]
     if kind == "missing":
         return "is missing"
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN_KEY:
         return f"unknown key{did_you_mean(str(path[-1]), _legal_keys(model, path[:-1]))}"
     if kind == "string_pattern_mismatch" or path == ("umask",):
         return f"must be octal digits after a zero, such as 027, not {_shown(value)}"
@@ -149,7 +158,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _resolve(model: type[BaseModel], location: KeyPath) -> tuple[KeyPath, str]:
+def _resolve(model: type[Any], location: KeyPath) -> tuple[KeyPath, str]:
     """A location without the names pydantic gives to a union's members, and what that union takes, in words."""
     annotation: Any = model
     for position, part in enumerate(location):
@@ -161,19 +170,18 @@ def _resolve(model: type[BaseModel], location: KeyPath) -> tuple[KeyPath, str]:
     return location, ""
 
 
-def _legal_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
+def _legal_keys(model: type[Any], path: KeyPath) -> list[str]:
     annotation: Any = model
     for part in path:
         annotation = _below(_without_none(annotation), part)
-    annotation = _without_none(annotation)
-    return list(annotation.model_fields) if _is_section(annotation) else []
+    return list(_fields(_without_none(annotation)) or ())
 
 
 def _below(annotation: Any, part: str | int) -> Any:
     """The annotation of a section's key, a mapping's value or a list's item."""
-    if _is_section(annotation):
-        field = annotation.model_fields.get(str(part))
-        return Any if field is None else field.annotation
+    fields = _fields(annotation)
+    if fields is not None:
+        return fields.get(str(part), Any)
     members = get_args(annotation)
     if not members:
         return Any
@@ -189,8 +197,13 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _fields(annotation: Any) -> dict[str, Any] | None:
+    """The keys of a section or of a class of settings, and their annotations; None for any other type."""
+    if is_dataclass(annotation):
+        return {setting.name: setting.kind for setting in describe(cast(type, annotation))}
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {name: field.annotation for name, field in annotation.model_fields.items()}
+    return None
 
 
 # Names of manifests, groups, runs and searches become folders, job names and links.

@@ -17,6 +17,8 @@ import numpy as np
 import orjson
 from numpy.lib import format as npy
 
+from jobs.data.settings import Data
+from jobs.settings import Value, values
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 from sharedfs.errors import DamagedFileError
@@ -176,19 +178,18 @@ def run_key(row: Row) -> RunKey:
     return (row.group, "", 0) if row.search else (row.group, row.run, row.seed)
 
 
-def data_settings(manifest: Manifest) -> dict[RunKey, dict[str, Any]]:
+def data_settings(manifest: Manifest) -> dict[RunKey, dict[str, Value]]:
     """Keys of ``data`` that differ between runs, and always the language, by (group, run, seed)."""
     flat = {(run.group, run.name, run.seed): run.data for run in manifest.runs}
     for search in manifest.searches:
         flat[search.name, "", 0] = search.data
     # Hundreds of runs share one section, or have equal ones: each distinct one is flattened once.
-    distinct: dict[str, dict[str, Any]] = {}
-    sections: dict[int, dict[str, Any]] = {}
+    distinct: dict[Data, dict[str, Value]] = {}
+    sections: dict[int, dict[str, Value]] = {}
     for data in {id(data): data for data in flat.values()}.values():
-        text = data.model_dump_json()
-        if text not in distinct:
-            distinct[text] = dict(_flatten(data.model_dump()))
-        sections[id(data)] = distinct[text]
+        if data not in distinct:
+            distinct[data] = dict(_flatten(values(data)))
+        sections[id(data)] = distinct[data]
     names = dict.fromkeys(name for section in distinct.values() for name in section)
     first = next(iter(distinct.values()), {})
     varying = [name for name in names if any(section.get(name) != first.get(name) for section in distinct.values())]
@@ -197,7 +198,7 @@ def data_settings(manifest: Manifest) -> dict[RunKey, dict[str, Any]]:
     return {key: {name: sections[id(data)].get(name) for name in varying} for key, data in flat.items()}
 
 
-def _flatten(section: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(section: Mapping[str, Value], before: str = "") -> Iterable[tuple[str, Value]]:
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{before}{name}.")
