@@ -12,6 +12,7 @@ import polars as pl
 from jobs.data import csv_text
 from jobs.data.files import BOM, Chunk, Parse, Source, blocks, present_columns, valid_utf8, whole_lines
 from sharedfs.errors import InputError
+from sharedfs.typed_json import Json
 
 CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 100_000
@@ -60,7 +61,7 @@ def _keys(source: Source, chunk: bytes, first_line: int) -> list[str]:
     return list(keys)
 
 
-def _object(source: Source, line: bytes, number: int) -> dict[str, Any]:
+def _object(source: Source, line: bytes, number: int) -> dict[str, Json]:
     try:
         value = orjson.loads(line.decode("utf-8", "replace"))
     except orjson.JSONDecodeError as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -90,13 +89,12 @@ class _Maker:
             write_whole(path, _packed(orjson.dumps(dictionary.index)))
             yield path
             for split in SPLITS:
-                facts = {"split": split, "n_labels": len(language.categories), "size": sizes[split]}
-                part = "test" if split == "test" else "train"
-                rows = (partial(self._json_rows, make, number, dictionary, facts) for make in self._blocks(part))
+                part, size = "test" if split == "test" else "train", sizes[split]
+                rows = (partial(self._json_rows, make, number, dictionary, split, size) for make in self._blocks(part))
                 yield self._write(folder / f"{language.name}.{split}.jsonl.gz", rows)
 
-    def _json_rows(self, make: MakeBlock, number: int, dictionary: _Dictionary, facts: Mapping[str, Any]) -> bytes:
-        block = make().of_split(number, facts["split"])
+    def _json_rows(self, make: MakeBlock, number: int, dictionary: _Dictionary, split: str, size: int) -> bytes:
+        block = make().of_split(number, split)
         table = title_table(self._languages, block)
         lines = []
         rows = zip(table.iter_rows(), block.words.tolist(), block.category.tolist(), strict=True)
@@ -107,12 +105,12 @@ class _Maker:
                 "label_quality": quality,
                 "title": title,
                 "category": category,
-                "split": facts["split"],
+                "split": split,
                 "tokenized_title": tokens,
                 "data": [dictionary.index.get(token, UNK) for token in tokens],
                 "target": target,
-                "n_labels": facts["n_labels"],
-                "size": facts["size"],
+                "n_labels": len(self._languages[number].categories),
+                "size": size,
             }
             lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
         return b"".join(lines)
