@@ -34,7 +34,6 @@ from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, fingerprint
 from jobs.data.progress import Meter, in_order
-from jobs.data.settings import Preprocessing
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
@@ -107,32 +106,24 @@ class ShardStore:
         return list(orjson.loads((self.folder / "labels.json").read_bytes()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
-    """What of a row is kept: ``tokens`` where the files hold lists of tokens, ``pairs`` to find duplicates."""
-
-    language: str | None
-    tokens: bool
-    pairs: bool
-
-
 class ShardWriter:
-    """Writes a spool into a folder."""
+    """Writes the spool of some of a data set's files into a folder."""
 
-    def __init__(self, folder: Path, options: ReadOptions, *, threads: int) -> None:
+    def __init__(self, folder: Path, definition: DatasetDefinition, *, threads: int) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._options = options
+        self._definition = definition
         self._threads = threads
         self._pieces = text.Numbering()
         self._labels = text.Numbering()
         self._file_columns: list[FileColumns] = []
 
-    def add_file(self, source: Source, part: str, number: int, meter: Meter) -> None:
+    def add_file(self, path: Path, part: str, number: int, meter: Meter) -> None:
         """Read one file, the one of this number in its part."""
+        source = _source(self._definition, path, part, number)
         counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
-        names = [name for name in _ARRAYS if name != "pairs" or self._options.pairs]
+        names = [name for name in _ARRAYS if name != "pairs" or self._definition.deduplicate]
         files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
         try:
             work = ((lambda parse=parse: self._to_numbers(parse())) for parse in parse_jobs(source, meter.add_bytes))
@@ -165,8 +156,8 @@ class ShardWriter:
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
     def _to_numbers(self, chunk: Chunk) -> _ParsedChunk:
-        table, dropped = _usable_rows(chunk, self._options)
-        if self._options.tokens:
+        table, dropped = _usable_rows(chunk, self._definition.language)
+        if "tokens" in table.columns:
             lists = table["tokens"].list.drop_nulls()
             flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
         else:
@@ -177,7 +168,7 @@ class ShardWriter:
             "labels": self._labels.number(table["label"]),
             "reliable": _reliable(table),
         }
-        if self._options.pairs:
+        if self._definition.deduplicate:
             arrays["pairs"] = _pairs(table)
         counts = {
             "rows": len(chunk.table) + sum(chunk.dropped.values()),
@@ -195,17 +186,18 @@ class _ParsedChunk:
     arrays: Mapping[str, NDArray[Any]]
 
 
-def _usable_rows(chunk: Chunk, options: ReadOptions) -> tuple[pl.DataFrame, dict[str, int]]:
+def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:
     """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
     dropped = {}
     table = chunk.table.with_columns(pl.col("label").str.strip_chars())
-    if options.tokens and table.schema["tokens"] == pl.String:  # csv has no lists
+    has_tokens = "tokens" in table.columns
+    if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
-    title = pl.col("tokens").is_not_null() if options.tokens else pl.col("text").str.strip_chars() != ""
+    title = pl.col("tokens").is_not_null() if has_tokens else pl.col("text").str.strip_chars() != ""
     rules: Sequence[tuple[str, pl.Expr]] = [(NO_TITLE, title), (NO_LABEL, pl.col("label") != "")]
-    if options.language is not None:
-        language = pl.col("language").str.strip_chars().str.to_lowercase() == options.language.lower()
-        rules = [(WRONG_LANGUAGE, language), *rules]
+    if language is not None:
+        of_language = pl.col("language").str.strip_chars().str.to_lowercase() == language.lower()
+        rules = [(WRONG_LANGUAGE, of_language), *rules]
     for cause, rule in rules:
         kept = table.filter(rule)
         if len(kept) < len(table):
@@ -247,37 +239,30 @@ def read_files(
 
     Raises ValueError when a file is not what was planned, or is not of its format.
     """
-    chosen = [
-        (part, number, Path(paths[part][number]), definition.sources[part][number])
-        for part, numbers in files.items()
-        for number in numbers
-    ]
-    for _, _, path, described in chosen:
-        if fingerprint(path) != described.fingerprint:
+    chosen = [(Path(paths[part][number]), part, number) for part, numbers in files.items() for number in numbers]
+    for path, part, number in chosen:
+        if fingerprint(path) != definition.sources[part][number].fingerprint:
             raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
-    options = ReadOptions(
-        language=definition.language, tokens=definition.columns.tokens is not None, pairs=definition.deduplicate
-    )
-    writer = ShardWriter(folder, options, threads=context.cpus)
-    meter = Meter(context, "reading", sum(path.stat().st_size for _, _, path, _ in chosen))
-    for part, number, path, described in chosen:
-        writer.add_file(_source(definition, part, path, described.format), part, number, meter)
+    writer = ShardWriter(folder, definition, threads=context.cpus)
+    meter = Meter(context, "reading", sum(path.stat().st_size for path, _, _ in chosen))
+    for path, part, number in chosen:
+        writer.add_file(path, part, number, meter)
     return writer.finish()
 
 
-def _source(settings: Preprocessing, part: str, path: Path, format_: str) -> Source:
-    named = settings.columns
+def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -> Source:
+    named = definition.columns
     content = {"text": named.text} if named.tokens is None else {"tokens": named.tokens}
     required = {"label", *content}
-    if settings.language is not None:
+    if definition.language is not None:
         required.add("language")
-    if settings.quality == "reliable" and part in ("train", "source"):
+    if definition.quality == "reliable" and part in ("train", "source"):
         required.add("quality")
     return Source(
         path=path,
-        format=format_,
+        format=definition.sources[part][number].format,
         columns={**content, "label": named.label, "language": named.language, "quality": named.quality},
         required=frozenset(required),
-        header=settings.header,
-        quotes=settings.quotes,
+        header=definition.header,
+        quotes=definition.quotes,
     )
