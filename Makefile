@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A job started by `python -m` must not find its own working directory first.
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test fast check coverage mutants bench docs setup clean
+.PHONY: demo test fast check coverage mutants bench docs golden setup clean
 
 setup: .venv/.ready
 
@@ -40,6 +40,9 @@ mutants: setup  ## whether the tests of the decisions see a wrong one: what surv
 	$(BIN)/mutmut results
 	$(BIN)/mutmut export-cicd-stats
 	$(BIN)/python tests/mutants_killed.py mutants/mutmut-cicd-stats.json
+
+golden: setup  ## tests/data/golden.json anew, where results are meant to change
+	$(BIN)/python tests/golden.py --write
 
 docs: setup  ## docs/manifest.md, from the sections and settings that manifests are checked with
 	$(BIN)/python -m pipeline.manifest.reference > docs/manifest.md.new
