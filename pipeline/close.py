@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs.attempt import Attempt, history
+from jobs.attempt import START, Attempt, history, numbers
 from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
@@ -24,6 +23,7 @@ from pipeline.report import build
 from pipeline.status import summary_line, task_states
 from pipeline.submission import SOURCE, Submission
 from pipeline.submit import submit_plan
+from sharedfs.clock import SYSTEM, Clock
 from slurm.errors import SubmitError
 from slurm.owned import check_own
 
@@ -66,13 +66,17 @@ def _collect(plan: Plan, storage: Storage, states: Mapping[str, TaskState], own:
 
 
 def _progressed(folder: Path) -> bool:
-    """Whether the newest attempt left a newer checkpoint than it found."""
-    attempts = history(folder)
+    """Whether the newest attempt left a newer checkpoint than it found: both are times of the storage's clock."""
+    begun = numbers(folder)
+    started = _written(Attempt(folder, begun[-1]).path / START) if begun else None
+    return made_progress(started=started, saved=_written(folder / "checkpoint.pt"))
+
+
+def _written(path: Path) -> float | None:
     try:
-        saved = (folder / "checkpoint.pt").stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
-        saved = None
-    return made_progress(started=attempts[-1].started if attempts else None, saved=saved)
+        return None
 
 
 def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
@@ -109,7 +113,7 @@ def _is_recorded(storage: Storage, trial: str) -> bool:
         return False  # damaged: as good as none
 
 
-def record_lost_trial(storage: Storage, state: TaskState) -> None:
+def record_lost_trial(storage: Storage, state: TaskState, clock: Clock = SYSTEM) -> None:
     """Record a trial as failed that left no record.
 
     A process that was killed writes no record, and as long as a trial has none, its search has no winner. Where a
@@ -118,7 +122,7 @@ def record_lost_trial(storage: Storage, state: TaskState) -> None:
     folder = storage.run(state.id)
     attempts = history(folder)
     began = attempts[0].started if attempts else None
-    now = time.time()
+    now = clock.now()
     if is_done(storage, state.id):
         last = attempts[-1]
         ended = last.last_heartbeat or now

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from sharedfs.clock import SYSTEM
 from sharedfs.files import claim, publish_folder, write_whole
 from slurm.errors import SlurmError
 from slurm.limits import Limits, read
@@ -137,8 +138,7 @@ def _fresh_name(folder: Path) -> str:
 
 
 def _clock(folder: Path) -> str:
-    (folder / "now").touch()
-    skew_s = (folder / "now").stat().st_mtime - time.time()
+    skew_s = SYSTEM.on(folder) - SYSTEM.now()
     if abs(skew_s) > CLOCK_S:
         raise AssertionError(f"the storage's clock is {skew_s:+.0f} s from this machine's: set both by NTP")
     return f"{skew_s:+.1f} s from this machine's"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from jobs.attempt import STALE_S, newest
 from jobs.storage import Storage
 from pipeline.plan import Plan
+from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.errors import InputError
 
 LEFTOVER_S = 24 * 3600.0
@@ -26,7 +26,9 @@ class Unreferenced:
     size: int
 
 
-def find_unreferenced(storage: Storage, plans: Sequence[Plan], progress: Progress | None = None) -> list[Unreferenced]:
+def find_unreferenced(
+    storage: Storage, plans: Sequence[Plan], progress: Progress | None = None, clock: Clock = SYSTEM
+) -> list[Unreferenced]:
     """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
 
     What has a fresh heartbeat is never in it. Raises ValueError when a plan is on another storage: its references
@@ -36,14 +38,15 @@ def find_unreferenced(storage: Storage, plans: Sequence[Plan], progress: Progres
         if plan.manifest.storage.resolve() != storage.root.resolve():
             raise InputError(f"{plan.manifest.path}: its storage is {plan.manifest.storage}, not {storage.root}")
     kept = {planned.id for plan in plans for planned in plan.tasks}
+    now_s = storage_time(storage.root, clock)
     kept_searches = {search.id for plan in plans for search in plan.searches}
     waste = [
         *_unreferenced(storage.runs, kept, "a run of no manifest", progress),
         *_unreferenced(storage.datasets, kept, "a data set of no manifest", progress),
         *_unreferenced(storage.searches, kept_searches, "a search of no manifest", progress),
-        *_leftovers(storage),
+        *_leftovers(storage, now_s),
     ]
-    return [found for found in waste if not _is_alive(found.path)]
+    return [found for found in waste if not _is_alive(found.path, now_s)]
 
 
 def remove(waste: Sequence[Unreferenced], progress: Progress | None = None) -> int:
@@ -73,12 +76,12 @@ def _unreferenced(folder: Path, kept: set[str], why: str, progress: Progress | N
     return found
 
 
-def _leftovers(storage: Storage) -> list[Unreferenced]:
+def _leftovers(storage: Storage, now_s: float) -> list[Unreferenced]:
     """Temporary names, which begin with a dot, that nobody has written to for a day."""
     found = []
     for folder in (storage.datasets, storage.vectors, storage.searches, storage.submissions, storage.runs):
         for path in sorted(folder.glob(".*")) if folder.is_dir() else ():
-            if path.name not in (".", "..", ".lock") and time.time() - _newest(path) > LEFTOVER_S:
+            if path.name not in (".", "..", ".lock") and now_s - _newest(path) > LEFTOVER_S:
                 found.append(Unreferenced(path=path, why="left by a killed writer", size=_size(path)))
     return found
 
@@ -97,6 +100,6 @@ def _newest(path: Path) -> float:
     return max((entry.stat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
 
 
-def _is_alive(path: Path) -> bool:
+def _is_alive(path: Path, now_s: float) -> bool:
     last = newest(path) if path.is_dir() else None
-    return last is not None and last.ended is None and time.time() - (last.last_heartbeat or 0.0) < STALE_S
+    return last is not None and last.ended is None and now_s - (last.last_heartbeat or 0.0) < STALE_S

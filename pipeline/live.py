@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan
 from pipeline.queue import is_closing
 from pipeline.status import all_finished, search_lines, states_table, summary_line, task_states
+from sharedfs.clock import SYSTEM, Clock
 
 SHOWN_AFTER_S = 2.0
 TITLES = {
@@ -33,7 +33,7 @@ POLL_CLUSTER_S = 10.0  # etiquette: the controller serves everybody
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] | None]:
+def progress_bar(console: Console, clock: Clock = SYSTEM) -> Iterator[Callable[[str, int, int], None] | None]:
     """Yields a function to call with what is being done, how many are done and out of how many; None off a terminal.
 
     The bar comes once two seconds have gone by, and goes without a trace.
@@ -43,10 +43,10 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] |
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True)
-    started, bars = time.monotonic(), dict[str, TaskID]()
+    started, bars = clock.monotonic(), dict[str, TaskID]()
 
     def update(name: str, done: int, total: int) -> None:
-        if time.monotonic() - started < SHOWN_AFTER_S:
+        if clock.monotonic() - started < SHOWN_AFTER_S:
             return
         if name not in bars:
             bars[name] = bar.add_task(TITLES.get(name, name), total=total)
@@ -62,7 +62,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int], None] |
 # A live display of a manifest's tasks, for a terminal; plain lines where there is none.
 
 
-def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping[str, TaskState]:
+def watch(plan: Plan, console: Console, *, closing_too: bool = False, clock: Clock = SYSTEM) -> Mapping[str, TaskState]:
     """Show states until every task has ended, and with ``closing_too`` the closing job, which may retry some.
 
     A person who presses Ctrl-C stops the display alone.
@@ -73,29 +73,31 @@ def watch(plan: Plan, console: Console, *, closing_too: bool = False) -> Mapping
         return all_finished(states) and not (closing_too and is_closing(storage, plan.manifest.name))
 
     if not console.is_terminal:
-        return _lines(plan, console, finished)
+        return _lines(plan, console, finished, clock)
     with Live(console=console, refresh_per_second=4, transient=True) as display:
         while True:
-            states = task_states(plan)
+            states = task_states(plan, clock=clock)
             lines = [Text(line) for line in search_lines(plan)]
             table = states_table(plan, states, rows=max(5, console.height - 8 - len(lines)))
             display.update(Group(table, *lines))
             if finished(states):
                 return states
-            time.sleep(_pause_s(states))
+            clock.sleep(_pause_s(states))
 
 
-def _lines(plan: Plan, console: Console, finished: Callable[[Mapping[str, TaskState]], bool]) -> dict[str, TaskState]:
+def _lines(
+    plan: Plan, console: Console, finished: Callable[[Mapping[str, TaskState]], bool], clock: Clock
+) -> dict[str, TaskState]:
     shown = ""
     while True:
-        states = task_states(plan)
+        states = task_states(plan, clock=clock)
         line = summary_line(states)
         if line != shown:
             console.print(line)
             shown = line
         if finished(states):
             return states
-        time.sleep(_pause_s(states))
+        clock.sleep(_pause_s(states))
 
 
 def _pause_s(states: Mapping[str, TaskState]) -> float:

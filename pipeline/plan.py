@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
-from typing import Any
 
 from jobs.data.identity import identify
 from jobs.data.settings import Data
@@ -145,32 +144,49 @@ class _PlanBuilder:
         self._provisional = provisional
         self._datasets: dict[Data, str] = {}
 
-    def _add(self, task: Task, resources: Resources, *, after: tuple[str, ...] = (), **labels: Any) -> str:
-        """Plan a task; ``labels`` are the fields of `Planned` that say where the manifest asks for it."""
-        self.tasks.setdefault(task.id, Planned(task=task, resources=resources, after=after, **labels))
-        return task.id
+    def _keep(self, planned: Planned) -> str:
+        self.tasks.setdefault(planned.id, planned)
+        return planned.id
+
+    def _add(self, task: Task, section: Run | Search, *, run: str, seed: int, after: tuple[str, ...] = ()) -> str:
+        """Plan a task of a run or a search, with the resources that its section gives to the stage."""
+        planned = Planned(
+            task=task,
+            group=section.group,
+            run=run,
+            architecture=section.architecture,
+            seed=seed,
+            settings=section.settings,
+            resources=section.resources["train" if task.stage == "trial" else task.stage],
+            after=after,
+        )
+        return self._keep(planned)
 
     def _add_row(
         self,
         evaluate: Task,
         section: Run | Search,
         *,
+        run: str,
+        seed: int,
         dataset: str,
         train: str | None,
         search: str | None = None,
         after: tuple[str, ...] = (),
-        **labels: Any,
     ) -> None:
         """Plan the evaluation of a run, and its row in the tables."""
-        self._add(evaluate, section.resources["evaluate"], after=after, **labels)
         row = Row(
+            group=section.group,
+            run=run,
+            architecture=section.architecture,
+            seed=seed,
+            settings=section.settings,
             dataset=dataset,
             train=train,
-            evaluate=evaluate.id,
+            evaluate=self._add(evaluate, section, run=run, seed=seed, after=after),
             reference=section.reference,
             search=search,
             searched=section.searched if isinstance(section, Search) else frozenset(),
-            **labels,
         )
         self.rows.append(row)
 
@@ -179,17 +195,16 @@ class _PlanBuilder:
         if data not in self._datasets:
             settings, plumbing = self._identify(data)
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": resources.shards})
-            labels: dict[str, Any] = {"group": DATA_GROUP, "settings": data}
-            name = data.language or "all"
             shards = shard_tasks(task, resources.shards) if "sources" in settings else ()
+            whole = Planned(task=task, group=DATA_GROUP, run=data.language or "all", settings=data, resources=resources)
             after = tuple(
-                self._add(shard, resources, run=f"{name} shard {number}", **labels)
+                self._keep(replace(whole, task=shard, run=f"{whole.run} shard {number}"))
                 for number, shard in enumerate(shards)
             )
-            self._datasets[data] = self._add(task, resources, run=name, after=after, **labels)
+            self._datasets[data] = self._keep(replace(whole, after=after))
         return self._datasets[data]
 
-    def _identify(self, data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
+    def _identify(self, data: Data) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
         try:
             return identify(data)
         except FileNotFoundError as error:
@@ -200,48 +215,43 @@ class _PlanBuilder:
 
     def add_run(self, run: Run) -> None:
         dataset = self._add_dataset(run.data, run.resources["preprocess"])
-        labels: dict[str, Any] = {
-            "group": run.group,
-            "run": run.name,
-            "architecture": run.architecture,
-            "seed": run.seed,
-            "settings": run.settings,
-        }
         recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings)
         train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(run.settings))
-        self._add(train, run.resources["train"], **labels)
-        self._add_row(_evaluation(train.id, dataset), run, dataset=dataset, train=train.id, **labels)
+        self._add(train, run, run=run.name, seed=run.seed)
+        evaluate = _evaluation(train.id, dataset)
+        self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)
 
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = _definition(search, dataset)
         search_id, document, plumbing = definition.id, definition.document, beside(search.settings)
-        labels: dict[str, Any] = {
-            "group": search.name,
-            "architecture": search.architecture,
-            "settings": search.settings,
-        }
         trials = []
         for number in range(search.trials):
             trial = Task(
                 stage="trial", settings={"search": document, "number": number}, needs=(dataset,), plumbing=plumbing
             )
-            labels |= {"run": f"trial {number}", "seed": search.seed}
-            trials.append(self._add(trial, search.resources["train"], **labels))
+            trials.append(self._add(trial, search, run=f"trial {number}", seed=search.seed))
         after = tuple(trials)
         self.searches.append(PlannedSearch(id=search_id, search=search, dataset=dataset, trials=after))
         winner = {"search": search_id, "trials": search.trials}
         for rank in range(1, search.evaluate_best + 1):
             evaluate = Task(stage="evaluate", settings={**winner, "rank": rank}, needs=(dataset,))
-            labels |= {"run": "winner" if rank == 1 else f"rank {rank}", "seed": search.seed}
-            self._add_row(evaluate, search, dataset=dataset, train=None, search=search_id, after=after, **labels)
+            self._add_row(
+                evaluate,
+                search,
+                run="winner" if rank == 1 else f"rank {rank}",
+                seed=search.seed,
+                dataset=dataset,
+                train=None,
+                search=search_id,
+                after=after,
+            )
         for seed in search.refit_seeds:
             settings = {**winner, "dataset": dataset, "seed": seed}
             train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
-            labels |= {"run": "refit", "seed": seed}
-            self._add(train, search.resources["train"], after=after, **labels)
+            self._add(train, search, run="refit", seed=seed, after=after)
             evaluate = _evaluation(train.id, dataset)
-            self._add_row(evaluate, search, dataset=dataset, train=train.id, search=search_id, **labels)
+            self._add_row(evaluate, search, run="refit", seed=seed, dataset=dataset, train=train.id, search=search_id)
 
 
 def _evaluation(train: str, dataset: str) -> Task:

@@ -8,10 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs import metrics_log
 from jobs.data.dataset import Dataset
@@ -124,14 +122,16 @@ def _compare(root: Path, again: Path, file: str) -> Difference | None:
     if not (again / file).exists():
         return Difference(file=file, why="missing")
     if Path(file).name == metrics_log.NAME:
-        same = _lines((root / file).parent) == _lines((again / file).parent)
-        return None if same else Difference(file=file, why="other metrics")
+        was, now = (
+            [
+                {name: value for name, value in line.items() if name not in VOLATILE}
+                for line in metrics_log.read((base / file).parent)
+            ]
+            for base in (root, again)
+        )
+        return None if was == now else Difference(file=file, why="other metrics")
     digests = [_digest(base / file) for base in (root, again)]
     return None if digests[0] == digests[1] else Difference(file=file, why=f"sha256 {digests[0]}, now {digests[1]}")
-
-
-def _lines(folder: Path) -> list[Mapping[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in VOLATILE} for line in metrics_log.read(folder)]
 
 
 def _digest(path: Path) -> str:

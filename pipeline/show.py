@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from jobs.settings import values
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
+from sharedfs.typed_json import Json
 
 NAMED_MOST = 6  # of the tasks that a change concerns
 
 
-def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> Mapping[str, Json]:
     """The plan as one JSON document, for ``plan --json``: its tasks, searches and arrays."""
     return {
         "manifest": plan.manifest.name,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from pipeline.decisions.task_state import (
 )
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
+from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
 from slurm.element import last_exit_code
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
@@ -42,10 +42,10 @@ MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
 
-def task_states(plan: Plan, *, clock: Callable[[], float] = time.time) -> dict[str, TaskState]:
+def task_states(plan: Plan, *, clock: Clock = SYSTEM) -> dict[str, TaskState]:
     """The state of every task of a plan, by id; at most two Slurm commands, none where all is done.
 
-    ``clock`` (seconds since the epoch) is what heartbeats are judged by.
+    Heartbeats are judged by the clock of the storage, which is asked at most once, and only where one matters.
     """
     states: dict[str, TaskState] = {}
     for planned, evidence in zip(plan.tasks, _collect(plan, clock), strict=True):
@@ -68,10 +68,11 @@ def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
     return done | dict.fromkeys(superseded_shards(plan.tasks, done.keys()) - done.keys(), ())
 
 
-def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
+def _collect(plan: Plan, clock: Clock) -> Iterator[Evidence]:
     """The evidence of each task, in the plan's order."""
     storage = Storage(plan.manifest.storage)
     runs = storage.runs
+    now = cache(lambda: storage_time(runs, clock))
     records = {planned.id: _read_record(storage, runs, planned) for planned in plan.tasks}
     done = {task for task, evidence in records.items() if evidence.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
@@ -84,7 +85,7 @@ def _collect(plan: Plan, clock: Callable[[], float]) -> Iterator[Evidence]:
         elif planned.id in superseded:
             yield replace(evidence, superseded=True)
         else:
-            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, clock)
+            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, now)
 
 
 def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
@@ -107,31 +108,35 @@ def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
     )
 
 
-def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, clock: Callable[[], float]) -> Evidence:
+def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, now: Callable[[], float]) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
     job = queue.job if queue else None
     # A task never queued and never run has no folder to read.
     has_run = job is not None or evidence.record is not None or evidence.record_error is not None
     state = job.state if job else None
     has_progress = evidence.continued or state in (RUNNING, GONE, UNKNOWN)
+    attempts = history(folder) if has_run else []
+    # Of all others the executor, or the attempt itself, says whether they run: their heartbeats do not matter.
+    is_silent = state in (GONE, UNKNOWN) and bool(attempts) and attempts[-1].ended is None
+    now_s = now() if is_silent else None
     return replace(
         evidence,
         queue=queue,
-        attempts=tuple(_attempt(facts, clock()) for facts in history(folder)) if has_run else (),
+        attempts=tuple(_attempt(facts, now_s) for facts in attempts),
         exit_code=last_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else held_reason(folder),
         progress=read_progress(folder) if has_progress else None,
     )
 
 
-def _attempt(facts: AttemptFacts, now: float) -> AttemptEvidence:
+def _attempt(facts: AttemptFacts, now_s: float | None) -> AttemptEvidence:
     last = facts.last_heartbeat
     return AttemptEvidence(
         number=facts.number,
         started=facts.started,
         ended=facts.ended,
         last_heartbeat=last,
-        heartbeat_age_s=None if last is None else now - last,
+        heartbeat_age_s=None if last is None or now_s is None else now_s - last,
         gpus=facts.gpus,
         peak_mb=facts.peak_mb,
     )
@@ -145,7 +150,7 @@ def all_finished(states: Mapping[str, TaskState]) -> bool:
     )
 
 
-def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, Any]:
+def states_document(plan: Plan, states: Mapping[str, TaskState]) -> Mapping[str, Json]:
     """States as one JSON document, for ``status --json``: a task each, counts by state, a search each."""
     counts = Counter(state.state for state in states.values())
     tasks = [
@@ -153,7 +158,7 @@ def states_document(plan: Plan, states: Mapping[str, TaskState]) -> dict[str, An
         for planned in plan.tasks
     ]
     summary = {state: counts[state] for state in STATES if counts[state]}
-    return {"tasks": tasks, "summary": summary, "searches": searches_document(plan)}
+    return {"tasks": tasks, "summary": summary, "searches": [asdict(search) for search in search_states(plan)]}
 
 
 def _state_document(state: TaskState) -> dict[str, Json]:
@@ -241,17 +246,43 @@ def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:
 # How each search of a plan stands: the best so far, its trials by state, what stopping has saved.
 
 
-def searches_document(plan: Plan) -> list[dict[str, Any]]:
-    """A mapping a search for ``status --json``; ``best`` is None as long as no trial has a value."""
-    return [_search_document(Storage(plan.manifest.storage), planned) for planned in plan.searches]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leading:
+    """The best trial of a search so far, which may still be running."""
+
+    trial: int
+    task: str
+    state: str
+    value: float
+    point: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchState:
+    """A search: ``best`` is None as long as no trial has a value, ``message`` is why it cannot be read."""
+
+    name: str
+    id: str
+    metric: str
+    trials: int
+    best: Leading | None
+    states: Mapping[str, int]
+    epochs_spent: int = 0
+    epochs_saved: int = 0
+    message: str | None = None
+
+
+def search_states(plan: Plan) -> list[SearchState]:
+    """How each search of a plan stands."""
+    return [_search_state(Storage(plan.manifest.storage), planned) for planned in plan.searches]
 
 
 def search_lines(plan: Plan) -> list[str]:
     """A line a search for people."""
-    return [_search_line(entry) for entry in searches_document(plan)]
+    return [_search_line(state) for state in search_states(plan)]
 
 
-def _search_document(storage: Storage, planned: PlannedSearch) -> dict[str, Any]:
+def _search_state(storage: Storage, planned: PlannedSearch) -> SearchState:
     found, error = None, None
     try:
         found = summary(storage, planned.id)
@@ -262,28 +293,28 @@ def _search_document(storage: Storage, planned: PlannedSearch) -> dict[str, Any]
     # A search whose number of trials was lowered has more than are asked for.
     states["waiting"] = max(0, len(planned.trials) - sum(states.values()))
     best = found.best if found else None
-    return {
-        "name": planned.search.name,
-        "id": planned.id,
-        "metric": planned.search.metric,
-        "trials": len(planned.trials),
-        "best": None
-        if best is None
-        else {"trial": best.number, "task": best.task, "state": best.state, "value": best.value, "point": best.point},
-        "states": {state: states[state] for state in TRIAL_STATES if states.get(state)},
-        "epochs_spent": found.epochs_spent if found else 0,
-        "epochs_saved": found.epochs_saved if found else 0,
-        "message": error,
-    }
+    return SearchState(
+        name=planned.search.name,
+        id=planned.id,
+        metric=planned.search.metric,
+        trials=len(planned.trials),
+        best=None
+        if best is None or best.value is None
+        else Leading(trial=best.number, task=best.task, state=best.state, value=best.value, point=best.point),
+        states={state: states[state] for state in TRIAL_STATES if states.get(state)},
+        epochs_spent=found.epochs_spent if found else 0,
+        epochs_saved=found.epochs_saved if found else 0,
+        message=error,
+    )
 
 
-def _search_line(entry: dict[str, Any]) -> str:
-    if entry["message"]:
-        return f"search {entry['name']}: {entry['message']}"
-    best = entry["best"]
-    leading = f"best {entry['metric']} {best['value']:.4f} (trial {best['trial']})" if best else "no result yet"
-    states = ", ".join(f"{count} {state}" for state, count in entry["states"].items())
-    epochs = f"{entry['epochs_spent']} epochs spent"
-    if entry["epochs_saved"]:
-        epochs += f", {entry['epochs_saved']} saved by stopping"
-    return f"search {entry['name']}: {leading}; trials: {states}; {epochs}"
+def _search_line(search: SearchState) -> str:
+    if search.message:
+        return f"search {search.name}: {search.message}"
+    best = search.best
+    leading = f"best {search.metric} {best.value:.4f} (trial {best.trial})" if best else "no result yet"
+    states = ", ".join(f"{count} {state}" for state, count in search.states.items())
+    epochs = f"{search.epochs_spent} epochs spent"
+    if search.epochs_saved:
+        epochs += f", {search.epochs_saved} saved by stopping"
+    return f"search {search.name}: {leading}; trials: {states}; {epochs}"

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -25,13 +24,14 @@ from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import claim, write_whole
 from sharedfs.lock import hold
+from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
-SOURCE = "manifest.json"
+NAME, SOURCE = "submission.json", "manifest.json"  # in a submission's folder
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -71,7 +71,7 @@ class Submission:
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
 
     def write(self, storage: Storage) -> None:
-        path = storage.submissions / self.name / "submission.json"
+        path = storage.submissions / self.name / NAME
         write_json(path, asdict(self), permissions=OWNER_WRITES)
 
     def sent(self, array: Queued) -> JobIdentity:
@@ -96,10 +96,12 @@ def guard(storage: Storage) -> list[Path]:
     return [folder for folder in folders if not make_sticky(folder)]
 
 
-def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | None) -> Submission:
+def begin(
+    storage: Storage, *, manifest: str, executor: str, git_commit: str | None, clock: Clock = SYSTEM
+) -> Submission:
     """Make a new submission's folder ``<time>-<name>``, by exclusive creation; others may read it, not change it."""
     storage.submissions.mkdir(parents=True, exist_ok=True)
-    now = time.time()
+    now = clock.now()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     name, again = f"{stamp}-{manifest}", 1
     while not claim(storage.submissions / name, permissions=0o755):
@@ -119,27 +121,16 @@ def begin(storage: Storage, *, manifest: str, executor: str, git_commit: str | N
 
 def read(folder: Path) -> Submission:
     """Read a submission; raises FileNotFoundError, or ValueError naming a broken file."""
-    document = read_json(folder / "submission.json")
+    path = folder / NAME
     try:
-        arrays = tuple(_queued(array) for array in document.pop("arrays"))
-        found = Submission(
-            **{**document, "time": float(document["time"]), "held": dict(document["held"])}, arrays=arrays
-        )
-        # Not what it says: anybody can write a submission, and only their own.
-        found = found if found.uid is None else replace(found, uid=(folder / "submission.json").lstat().st_uid)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise DamagedFileError(f"{folder}/submission.json: not a submission: {error}") from error
-    if not all(isinstance(name, str) for name in (found.name, found.manifest, found.executor)):
-        raise DamagedFileError(f"{folder}/submission.json: not a submission: a name is missing")
-    return found
-
-
-def _queued(document: dict[str, Any]) -> Queued:
-    elements = {element: tuple(tasks) for element, tasks in document.pop("elements").items()}
-    for element in elements:
+        submission = decode(Submission, read_json(path))
+    except Undecodable as error:
+        raise DamagedFileError(f"{path}: not a submission: {error}") from error
+    for element in (element for array in submission.arrays for element in array.elements):
         if not _ELEMENT.fullmatch(element):
-            raise ValueError(f"{element!r}: not an element's id")
-    return Queued(**{**document, "job_ids": tuple(document["job_ids"])}, elements=elements)
+            raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
+    # Not what it says: anybody can write a submission, and only their own.
+    return submission if submission.uid is None else replace(submission, uid=path.lstat().st_uid)
 
 
 def read_all(storage: Storage) -> list[Submission]:

@@ -24,12 +24,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -56,6 +55,8 @@ from pipeline.plan import Plan, Planned, find_tasks
 from pipeline.queue import make_executor
 from pipeline.status import task_states
 from pipeline.submission import Queued, Submission, commit, snapshot, write_source
+from sharedfs.clock import SYSTEM, Clock
+from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError
 from slurm.executors import Executor
@@ -80,7 +81,7 @@ class SubmitResult:
     def exit_status(self) -> int:
         return int(bool(self.held))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Json]:
         """As one JSON document, for ``submit --json``."""
         arrays = self.submission.arrays if self.submission else ()
         return {
@@ -106,6 +107,7 @@ def submit_plan(
     executor: str | None = None,
     changes: Mapping[str, Retry] | None = None,
     rerun: str | None = None,
+    clock: Clock = SYSTEM,
 ) -> SubmitResult:
     """Queue every task that is neither done nor queued; with ``changes`` only those tasks, changed so.
 
@@ -120,8 +122,8 @@ def submit_plan(
     storage = Storage(plan.manifest.storage)
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
-    with submission.exclusively(storage):
-        states = task_states(plan)
+    with submission.exclusively(storage, clock):
+        states = task_states(plan, clock=clock)
         again = frozenset() if rerun is None else to_remake(plan.tasks, states, _chosen(plan, states, rerun))
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again}
         held_by_slurm = launch_held(states, name)
@@ -144,10 +146,13 @@ def submit_plan(
             return replace(result, held=unreachable)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
-        started = submission.begin(storage, manifest=plan.manifest.name, executor=name, git_commit=commit())
+        started = submission.begin(
+            storage, manifest=plan.manifest.name, executor=name, git_commit=commit(), clock=clock
+        )
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale), held=dict(unreachable), again=again,
+            clock=clock,
         )  # fmt: skip
         submitter.prepare(tasks)
         submitter.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
@@ -165,6 +170,7 @@ class _Submitter:
     element_ids: dict[str, str]
     held: dict[str, str]
     again: frozenset[str]
+    clock: Clock
 
     @property
     def folder(self) -> Path:
@@ -220,7 +226,7 @@ class _Submitter:
             if submitted.queued or len(self.element_names) == 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
-            time.sleep(delay_s)
+            self.clock.sleep(delay_s)
             array = self.builder.closing(self.element_names)
             submitted = self.executor.submit(array)
         if not submitted.queued:
@@ -283,7 +289,7 @@ def _supersede(storage: Storage, planned: Planned) -> None:
     dataset = storage.dataset(planned.id)
     if planned.stage == "preprocess" and dataset.exists():
         # Whoever reads it has it open; its next attempt removes what is called so.
-        dataset.rename(dataset.with_name(f".tmp-{planned.id}-superseded-{time.time_ns()}"))
+        dataset.rename(dataset.with_name(f".tmp-{planned.id}-superseded-{uuid.uuid4().hex[:12]}"))
 
 
 def print_submitted(result: SubmitResult, console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jobs.storage import Storage
 from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, find_task
 from pipeline.status import all_finished, progress_words, task_states
+from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
 from sharedfs.files import open_plain
 from slurm.reasons import explain as explain_reason
@@ -115,20 +115,20 @@ def tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def print_log(plan: Plan, query: str, *, follow: bool) -> None:
+def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) -> None:
     """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
     planned = find_task(plan, query)
     path = log_path(plan, planned.id)
     if not path.exists() and not follow:
-        state = task_states(plan)[planned.id]
+        state = task_states(plan, clock=clock)[planned.id]
         raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
     position = 0
     while True:
-        last = not follow or all_finished({planned.id: task_states(plan)[planned.id]})
+        last = not follow or all_finished({planned.id: task_states(plan, clock=clock)[planned.id]})
         position = _copy(path, position)
         if last:
             return
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
 
 
 def _copy(path: Path, position: int) -> int:

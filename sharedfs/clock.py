@@ -55,3 +55,11 @@ class SystemClock:
 
 
 SYSTEM: Clock = SystemClock()
+
+
+def storage_time(folder: Path, clock: Clock = SYSTEM) -> float:
+    """What the time is for files in ``folder``: by this node's clock for a person who may not write there."""
+    try:
+        return clock.on(folder)
+    except OSError:
+        return clock.now()

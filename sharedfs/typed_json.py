@@ -148,7 +148,10 @@ def _of_items(of_item: Decode, make: Callable[[list[Any]], Any]) -> Decode:
     def read(value: object) -> Any:
         if not isinstance(value, list | tuple):
             raise Undecodable(f"must be a list, not {value!r}")
-        return make([within(number, of_item, item) for number, item in enumerate(value)])
+        try:
+            return make([of_item(item) for item in value])
+        except Undecodable:  # which of them is asked only then: there are lists of ten thousand
+            return make([within(number, of_item, item) for number, item in enumerate(value)])
 
     return read
 
@@ -157,7 +160,10 @@ def _of_mapping(of_value: Decode) -> Decode:
     def read(value: object) -> Any:
         if not isinstance(value, Mapping):
             raise Undecodable(f"must be a mapping, not {value!r}")
-        return {str(key): within(str(key), of_value, item) for key, item in value.items()}
+        try:
+            return {str(key): of_value(item) for key, item in value.items()}
+        except Undecodable:
+            return {str(key): within(str(key), of_value, item) for key, item in value.items()}
 
     return read
 

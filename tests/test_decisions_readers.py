@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,6 @@ from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
-from sharedfs.clock import SYSTEM
 from sharedfs.documents import write_json
 from slurm.executors.recording import Recording
 from slurm.job_state import JobState
@@ -41,7 +41,7 @@ class Stored:
         (self.train,) = (planned.id for planned in self.made.plan.tasks if planned.stage == "train")
         self.folder = self.made.storage.run(self.train)
         self.job: JobState | None = None
-        self.time = 0.0
+        self.clock = OwnClock()
 
     def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, QueueEvidence]:
         return (
@@ -51,15 +51,16 @@ class Stored:
         )
 
     def states(self) -> dict[str, TaskState]:
-        return status.task_states(self.made.plan, clock=lambda: self.time)
+        return status.task_states(self.made.plan, clock=self.clock)
 
     def state(self, job: str | None = None, cause: str | None = None, **facts: Any) -> TaskState:
         self.job = JobState(id="7_0", state=job, cause=cause, **facts) if job else None
         return self.states()[self.train]
 
-    def begin(self, *, heartbeat: float, started: float | None = None) -> None:
-        clock = SYSTEM if started is None else OwnClock(began=started)
-        attempt = begin(self.folder, Provenance(gpus=1), clock=clock)
+    def begin(self, *, age_s: float = 0.0, ran_s: float = 0.0) -> None:
+        """Begin an attempt whose last heartbeat is so old by the storage's clock, so long after its start."""
+        heartbeat = time.time() + self.clock.ahead - age_s
+        attempt = begin(self.folder, Provenance(gpus=1), clock=OwnClock(began=heartbeat - ran_s))
         (attempt.path / "alive").touch()
         os.utime(attempt.path / "alive", (heartbeat, heartbeat))
 
@@ -71,13 +72,35 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
     return stored
 
 
-def test_a_heartbeat_is_as_old_as_the_clock_says(stored: Stored) -> None:
-    stored.begin(heartbeat=1000.0)
-    stored.time = 1000.0 + STALE_S - 1
-    assert stored.state("unknown").state == "running"
-    stored.time = 1000.0 + STALE_S
+@pytest.mark.parametrize("ahead", [0.0, 3600.0, -3600.0])
+def test_a_heartbeat_is_as_old_as_the_storages_clock_says(stored: Stored, ahead: float) -> None:
+    """A node whose clock is an hour from the file server's shows a live run as running, a stale one as stale."""
+    stored.clock = OwnClock(ahead=ahead)
+    stored.begin(age_s=STALE_S - 10)
+    assert stored.state("unknown").state == "running" and stored.state("gone").state == "running"
+    stored.begin(age_s=STALE_S)
     assert stored.state("unknown").state == "unknown"
     assert stored.state("gone").state == "lost"
+
+
+def test_the_storage_is_asked_for_its_time_once_and_only_where_a_heartbeat_matters(stored: Stored) -> None:
+    stored.begin()
+    for job in ("waiting", "running"):
+        stored.state(job)
+    assert stored.clock.asked == []
+    stored.state("gone")
+    assert stored.clock.asked == [stored.made.storage.runs]
+
+
+def test_a_person_who_may_only_read_the_storage_judges_by_their_own_clock(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_clock: OwnClock, folder: Path) -> float:
+        raise PermissionError(folder)
+
+    monkeypatch.setattr(OwnClock, "on", refuse)
+    stored.begin()
+    assert stored.state("gone").state == "running"
 
 
 def test_the_exit_code_is_the_last_that_the_tasks_own_element_wrote(stored: Stored) -> None:
@@ -97,7 +120,7 @@ def test_the_record_of_an_earlier_attempt_hides_no_later_one(stored: Stored) -> 
     assert record is not None
     replace(record, state="failed", cause="diverged").write(stored.made.storage)
     assert stored.state("failed", "time limit").cause == "diverged"
-    stored.begin(heartbeat=1000.0)
+    stored.begin(age_s=1000.0)
     again = stored.state("failed", "time limit")
     assert (again.cause, again.attempts) == ("time limit", 2)
 
@@ -117,7 +140,7 @@ def test_notes_and_progress_lie_in_the_tasks_folder(stored: Stored) -> None:
     write_json(stored.folder / "progress.json", {"epoch": 2})
     assert stored.state("running").progress == Progress(epoch=2)
     assert stored.state("waiting").progress is None
-    stored.begin(heartbeat=stored.time)
+    stored.begin()
     assert stored.state("gone").progress == Progress(epoch=2)
     write_json(stored.folder / "held.json", {"reason": "the canary failed"})
     assert stored.state("waiting").reason == "the canary failed"
@@ -133,7 +156,7 @@ def test_a_damaged_note_is_told_and_hides_nothing(stored: Stored) -> None:
 
 
 def test_gpu_hours_are_shared_by_what_was_packed_or_planned(stored: Stored) -> None:
-    stored.begin(started=1000.0, heartbeat=1000.0 + 4 * 3600)
+    stored.begin(ran_s=4 * 3600)
     assert stored.state("failed", "error").gpu_hours == 1.0
     assert stored.state("failed", "error", gpu_hours=2.0).gpu_hours == 0.5
 
@@ -168,7 +191,7 @@ def test_what_slurm_holds_since_a_start_failed_is_released(stored: Stored, monke
     monkeypatch.setattr(submit, "make_executor", lambda _name, _manifest: recorder)
     for released, reason in enumerate(("Priority", "launch failed requeued held")):
         states = {planned.id: replace(waiting, id=planned.id, reason=reason) for planned in stored.made.plan.tasks}
-        monkeypatch.setattr(submit, "task_states", lambda _plan, states=states: states)
+        monkeypatch.setattr(submit, "task_states", lambda _plan, states=states, **_clock: states)
         assert submit.submit_plan(stored.made.plan, executor="slurm").released == released
     assert recorder.orders == [("release", ("7_0",))]
 
@@ -271,8 +294,8 @@ def test_past_the_budget_a_time_limit_is_tried_again_by_its_checkpoint(
     folder = closed.storage.run(task)
     started = 1_700_000_000.0
     folder.mkdir(parents=True)
-    begin(folder, clock=OwnClock(began=started - 100))
-    begin(folder, clock=OwnClock(began=started))
+    newest = begin(folder)
+    os.utime(newest.path / "start.json", (started, started))  # by the storage's clock: this node's is far from it
     if checkpoint_s is not None:
         (folder / "checkpoint.pt").touch()
         os.utime(folder / "checkpoint.pt", (started + checkpoint_s, started + checkpoint_s))

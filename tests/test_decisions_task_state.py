@@ -273,9 +273,9 @@ def test_what_the_executor_knows_is_handed_on() -> None:
         queue=job("running", node="n3", waited_s=9.0), attempts=attempts(5.0, 5.0), progress=Progress(epoch=2)
     )
     assert (decided.job, decided.executor, decided.node, decided.waited_s) == ("7_0", "slurm", "n3", 9.0)
-    assert (decided.attempts, decided.progress) == (2, {"epoch": 2})
+    assert (decided.attempts, decided.progress) == (2, Progress(epoch=2))
     by_heartbeat = state_of(queue=job("unknown"), attempts=attempts(5.0), progress=Progress(epoch=2))
-    assert (by_heartbeat.progress, by_heartbeat.queued) == ({"epoch": 2}, True)
+    assert (by_heartbeat.progress, by_heartbeat.queued) == (Progress(epoch=2), True)
     assert state_of(record=record("done", attempt=3), files_intact=True).attempts == 3
 
 

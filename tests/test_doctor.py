@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clock_fixture import OwnClock
 from small_manifest import tanda, write_manifest
 
 from jobs.attempt import begin
@@ -79,6 +80,9 @@ def test_gc_takes_what_no_manifest_refers_to_and_nothing_that_lives(tmp_path: Pa
     waste = find_unreferenced(storage, [plan], lambda what, _done, _total: told.append(what))
     assert {found.path for found in waste} == {stale, left}
     assert told.count("looking through runs") == len(list(storage.runs.iterdir()))
+    assert {found.path for found in find_unreferenced(storage, [plan], clock=OwnClock(ahead=3600))} == {
+        stale, left, living,
+    }, "by the storage's clock the last heartbeat is an hour old"  # fmt: skip
     assert remove(waste) > 1000
     assert kept.exists() and living.exists() and fresh.exists() and not stale.exists() and not left.exists()
 

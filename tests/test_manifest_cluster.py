@@ -43,7 +43,6 @@ resources: {train: {gpus: 1}}
         environment={"OMP_NUM_THREADS": "1", "DEBUG": "true"},
         python="/opt/env/bin/python",
         extra={"nice": 100, "mail-type": "FAIL"},
-        resources={"train": {"gpus": 1}},
     )
 
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import PurePath
-from typing import Any
 
 from jobs.data.settings import Data
 from jobs.settings import Value
@@ -65,7 +64,7 @@ class _GroupExpansion:
         self._check_reference()
         return self._runs
 
-    def _check_seeds(self, seeds: list[int], keys: Mapping[str, Any], path: KeyPath) -> None:
+    def _check_seeds(self, seeds: list[int], keys: Mapping[str, Json | Value], path: KeyPath) -> None:
         if not seeds:
             self.findings.add((*path, "seeds"), "must be a non-empty list")
         if "seed" in keys:
@@ -105,7 +104,7 @@ class _GroupExpansion:
             self._add(name, architecture, own, resources, seeds, path)
 
     def _expand_axes(self, form: str) -> None:
-        axes: dict[str, list[Any]] = getattr(self.group, form)
+        axes: dict[str, list[Json]] = getattr(self.group, form)
         path = (*self.path, form)
         if not self._axes_valid(axes, form, path):
             return
@@ -115,9 +114,9 @@ class _GroupExpansion:
         members = []
         for point in points:
             values = {axis: axes[axis][position] for axis, position in zip(axes, point, strict=True)}
-            architecture = self.expansion.architectures.get(
-                values.get("architecture", self.group.architecture), path if "architecture" in values else self.path
-            )
+            name = values.get("architecture", self.group.architecture)
+            assert name is None or isinstance(name, str)  # else the axes are not valid
+            architecture = self.expansion.architectures.get(name, path if "architecture" in values else self.path)
             if architecture is not None:
                 own = self._layer_at(architecture, axes, point, path, layers)
                 members.append((name_of_values(values), architecture, own))
@@ -125,7 +124,7 @@ class _GroupExpansion:
         for name, (_, architecture, own) in zip(self._names, members, strict=True):
             self._add(name, architecture, own, None, self.group.seeds, path)
 
-    def _axes_valid(self, axes: Mapping[str, list[Any]], form: str, path: KeyPath) -> bool:
+    def _axes_valid(self, axes: Mapping[str, list[Json]], form: str, path: KeyPath) -> bool:
         """Whether the lists can be combined at all."""
         before = len(self.findings)
         for axis, values in axes.items():
@@ -156,14 +155,14 @@ class _GroupExpansion:
     def _layer_at(
         self,
         architecture: Architecture,
-        axes: Mapping[str, list[Any]],
+        axes: Mapping[str, list[Json]],
         point: tuple[int, ...],
         path: KeyPath,
         layers: dict[tuple[str, str, int], Layer],
     ) -> Layer:
         """What one combination sets; each value of each axis is read once, into ``layers``."""
         settings: dict[str, Value] = {}
-        data: dict[str, Any] = {}
+        data: dict[str, Json] = {}
         for axis, position in zip(axes, point, strict=True):
             if axis == "architecture":
                 continue
@@ -174,7 +173,7 @@ class _GroupExpansion:
             data.update(layers[key].data)
         return Layer(settings=settings, data=data)
 
-    def _axis_layer(self, architecture: Architecture, axis: str, value: Any, position: int, path: KeyPath) -> Layer:
+    def _axis_layer(self, architecture: Architecture, axis: str, value: Json, position: int, path: KeyPath) -> Layer:
         architectures = self.expansion.architectures
         if axis in architecture.settings:
             setting = architecture.settings[axis]
@@ -235,7 +234,7 @@ class _GroupExpansion:
 # How the runs of a grid are called.
 
 
-def name_of_values(values: Mapping[str, Any]) -> str:
+def name_of_values(values: Mapping[str, Json]) -> str:
     """A run's name from what sets it apart: `hidden_layers=256-128,dropout=0.1`."""
     name = ",".join(f"{key}={_UNSAFE.sub('_', _text(value))}" for key, value in values.items())
     if name_problem(name) is None:
@@ -254,7 +253,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return list(result)
 
 
-def _text(value: Any) -> str:
+def _text(value: Json) -> str:
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from jobs.data.settings import Data
 from jobs.search import algorithms
@@ -59,15 +58,15 @@ def _search(
 ) -> Search:
     path: KeyPath = ("searches", name)
     space = canonical(section.space, architecture.settings)
-    always = {key for key, spec in space.items() if not is_conditional(spec.get("choice"))}
+    always = {key for key, spec in space.items() if not (is_distribution(spec) and is_conditional(spec.get("choice")))}
     for key in fixed.settings:
         if key in always:
             expansion.findings.add((*path, key), "is searched: space has it too", key=True)
     if "seed" in space:
         message = "the seed is not searched: use refit_seeds to train the winner with several"
         expansion.findings.add((*path, "space", "seed"), message, key=True)
-    settings: dict[str, Any] = {**architecture.base, **fixed.settings}
-    seed = int(settings.get("seed", 0)) if section.seed is None else section.seed
+    settings = {**architecture.base, **fixed.settings}
+    seed = int(getattr(architecture.settings_class(**settings), "seed", 0)) if section.seed is None else section.seed
     if "seed" in settings:
         settings["seed"] = seed
     for point in samples(read_space(space, architecture.settings.values())):
@@ -129,23 +128,23 @@ def _stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> dict[
     return {name: deciding(rule)}
 
 
-def canonical(space: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
+def canonical(space: Mapping[str, Json], settings: Mapping[str, Setting]) -> dict[str, Json]:
     """A checked space with its numbers in their settings' types: `0` and `0.0` are the same search."""
     return {name: _canonical(name, value, settings) for name, value in space.items()}
 
 
-def _canonical(name: str, value: Any, settings: Mapping[str, Setting]) -> Any:
+def _canonical(name: str, value: Json, settings: Mapping[str, Setting]) -> Json:
     if not is_distribution(value):
         return _plain(settings[name].read(value))
     ((kind, arguments),) = value.items()
+    if is_conditional(arguments):
+        return {kind: [canonical(option, settings) for option in arguments]}
     if kind != "choice":
         number = int if settings[name].whole else float
         return {kind: [number(argument) for argument in arguments]}
-    if is_conditional(arguments):
-        return {kind: [canonical(option, settings) for option in arguments]}
     return {kind: [_plain(settings[name].read(option)) for option in arguments]}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Json:
     """As JSON has it, in which a search is stored and shown."""
     return list(value) if isinstance(value, tuple) else value

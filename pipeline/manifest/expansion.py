@@ -13,7 +13,7 @@ from jobs import models
 from jobs.data.settings import SPLITS, Data
 from jobs.settings import ModelSettings, Setting, Value, describe
 from pipeline.manifest.model import Resources
-from pipeline.manifest.resources import explicit, resolve_resources, without_gpus
+from pipeline.manifest.resources import DEFAULTS, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
 from pipeline.manifest.validation import Findings, explain, name_problem, read, read_value, validate
 from sharedfs.errors import InputError, KeyPath, did_you_mean
@@ -33,10 +33,12 @@ class Expansion:
         self.findings = findings
         self.architectures = Architectures(root.defaults or {}, findings)
         self.datasets = DataSets(root.data, findings)
-        layers = [explicit((root.cluster or Cluster()).resources), explicit(root.resources)]
-        self._layers = {"network": layers, "estimator": [without_gpus(layer) for layer in layers]}
+        sections = [(root.cluster or Cluster()).resources, root.resources]
         # Thousands of runs have no resources of their own: they share these.
-        self._shared = {kind: resolve_resources(*layers) for kind, layers in self._layers.items()}
+        self._shared = {
+            "network": resolve_resources(DEFAULTS, *sections),
+            "estimator": resolve_resources(DEFAULTS, *map(without_gpus, sections)),
+        }
         self._runs = 0
 
     def resources(self, architecture: Architecture, *own: Stages) -> Mapping[str, Resources]:
@@ -44,10 +46,9 @@ class Expansion:
 
         An estimator gets a GPU only where these ask for one.
         """
-        layers = [layer for layer in map(explicit, own) if layer]
-        if not layers:
-            return self._shared[architecture.kind]
-        return resolve_resources(*self._layers[architecture.kind], *layers)
+        return resolve_resources(
+            self._shared[architecture.kind], *(section for section in own if section.model_fields_set)
+        )
 
     def count_runs(self, runs: int, path: KeyPath) -> bool:
         """Whether this many more runs may be made; noted where not."""
@@ -226,19 +227,19 @@ class Architectures:
 class DataSets:
     """Each distinct data set read once, however many runs share it."""
 
-    def __init__(self, base: Mapping[str, Any], findings: Findings) -> None:
+    def __init__(self, base: Mapping[str, Json], findings: Findings) -> None:
         self._base = base
         self._findings = findings
         self._read: dict[str, Data | None] = {}
 
-    def get(self, changes: Mapping[str, Any], path: KeyPath) -> Data | None:
+    def get(self, changes: Mapping[str, Json], path: KeyPath) -> Data | None:
         """The data set of a run that changes these keys at ``path``; None with the problems noted."""
         key = json.dumps(changes, sort_keys=True)
         if key not in self._read:
             self._read[key] = self._make(changes, path)
         return self._read[key]
 
-    def _make(self, changes: Mapping[str, Any], path: KeyPath) -> Data | None:
+    def _make(self, changes: Mapping[str, Json], path: KeyPath) -> Data | None:
         try:
             return read(Data, merged(_without_other_sources(self._base, changes), changes))
         except ValidationError as error:
@@ -249,19 +250,19 @@ class DataSets:
             return None
 
 
-def _reaches(changes: Mapping[str, Any], path: KeyPath) -> bool:
+def _reaches(changes: Mapping[str, Json], path: KeyPath) -> bool:
     """Whether the value at a path is the run's own, not the manifest's that it is merged with."""
-    value: Any = changes
+    value: Json = changes
     for part in path:
         if not isinstance(value, Mapping):
             return True
         if part not in value:
             return False
-        value = value[part]
+        value = value[str(part)]
     return True
 
 
-def _without_other_sources(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_other_sources(base: Mapping[str, Json], changes: Mapping[str, Json]) -> Mapping[str, Json]:
     """A run with its own `source` leaves the manifest's three files aside, and the other way round."""
     if changes.get("source") is not None:
         return {key: value for key, value in base.items() if key not in SPLITS}
@@ -270,7 +271,7 @@ def _without_other_sources(base: Mapping[str, Any], changes: Mapping[str, Any]) 
     return base
 
 
-def merged(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, Json]:
     """Two sections merged key by key, ``above`` winning."""
     result = dict(base)
     for key, value in above.items():

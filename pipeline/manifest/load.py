@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipeline.manifest.compose import compose
 from pipeline.manifest.expand_groups import expand_group
@@ -15,7 +14,7 @@ from pipeline.manifest.expand_searches import expand_search
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import Cluster, Manifest, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
-from pipeline.manifest.resources import explicit, resolve_resources
+from pipeline.manifest.resources import DEFAULTS, resolve_resources
 from pipeline.manifest.schema import Cluster as ClusterSection
 from pipeline.manifest.schema import Group, Root
 from pipeline.manifest.validation import Findings, validate
@@ -65,10 +64,9 @@ def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
 
 def make_cluster(section: ClusterSection) -> Cluster:
     """The checked profile as executors take it."""
-    plain: dict[str, Any] = section.model_dump()
+    plain = section.model_dump(exclude={"resources"})
     plain["modules"] = tuple(section.modules)
     plain["environment"] = {name: _shell(value) for name, value in section.environment.items()}
-    plain["resources"] = explicit(section.resources)
     return Cluster(**plain)
 
 
@@ -142,7 +140,7 @@ def _manifest(path: Path, document: Node, root: Root, runs: list[Run], searches:
         cluster=make_cluster(cluster),
         runs=tuple(runs),
         searches=tuple(searches),
-        resources=resolve_resources(explicit(cluster.resources), explicit(root.resources)),
+        resources=resolve_resources(DEFAULTS, cluster.resources, root.resources),
         language=root.report.language,
         tracking_uri=root.tracking.uri,
         retries=root.retries,

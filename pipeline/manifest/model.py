@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobs.data.settings import Data
 from jobs.settings import ModelSettings, Value
@@ -31,7 +30,6 @@ class Cluster(Site):
     """A cluster profile: a site's rules for jobs, none of which changes a result."""
 
     executor: str = "slurm"
-    resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per stage, below the manifest's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +72,11 @@ class Search:
     evaluate_best: int = 1
     refit_seeds: tuple[int, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """Its tasks and rows are a group of its name."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from pydantic import TypeAdapter
 
@@ -24,10 +25,37 @@ from jobs.training.settings import TrainingSettings
 from pipeline.manifest.expansion import FIGURES, setting_owners
 from pipeline.manifest.resources import DEFAULTS
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root
+from sharedfs.typed_json import Json
 
-Schema = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("reference.md.jinja")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = TypedDict(
+    "Schema",
+    {
+        "$schema": str,
+        "$defs": "dict[str, Schema]",
+        "$ref": str,
+        "title": str,
+        "description": str,
+        "default": Json,
+        "type": str | list[str],
+        "enum": list[str],
+        "anyOf": "list[Schema]",
+        "properties": "dict[str, Schema]",
+        "required": list[str],
+        "additionalProperties": "bool | Schema",
+        "minProperties": int,
+        "maxProperties": int,
+        "items": "Schema",
+        "minItems": int,
+        "maxItems": int,
+        "minimum": float,
+        "exclusiveMinimum": float,
+        "maximum": float,
+        "exclusiveMaximum": float,
+    },
+    total=False,
+)
 _NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
 _EXACTLY_ONE: Schema = {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
 
@@ -37,15 +65,15 @@ _EXACTLY_ONE: Schema = {"additionalProperties": False, "minProperties": 1, "maxP
 
 def manifest_schema() -> Schema:
     """The schema of a manifest."""
-    manifest = Root.model_json_schema()
+    manifest = _schema_of(Root)
     definitions = manifest["$defs"]
     for model in (Data, EarlyStopping):
-        schema = TypeAdapter(model).json_schema()
+        schema = _schema_of(model)
         definitions |= schema.pop("$defs", {}) | {model.__name__: schema}
     _say_what_settings_do(Data, definitions)
     owners = setting_owners()
     settings = {name: next(iter(described.values())) for name, described in owners.items()}
-    described = {
+    described: dict[str, Schema] = {
         name: setting_schema(setting) | {"description": f"{setting.doc} ({', '.join(owners[name])})"}
         for name, setting in settings.items()
     }
@@ -57,8 +85,7 @@ def manifest_schema() -> Schema:
         _refine(section, architecture={"enum": list(models.names())})
     axes = _object({name: {"type": "array", "minItems": 1} for name in (*keys, "architecture")})
     figures = _object({name: {"type": "number"} for name in FIGURES})
-    reference = {"type": "object", "additionalProperties": figures}
-    _refine(definitions["Group"], grid=axes, zip=axes, reference=reference)
+    _refine(definitions["Group"], grid=axes, zip=axes, reference={"type": "object", "additionalProperties": figures})
     _refine(
         definitions["Search"],
         space=_space(settings.values()),
@@ -70,7 +97,7 @@ def manifest_schema() -> Schema:
     return {"$schema": DIALECT, **manifest, "title": "tanda manifest", "required": ["name", "data"]}
 
 
-def _say_what_settings_do(cls: type, definitions: Schema) -> None:
+def _say_what_settings_do(cls: type, definitions: Mapping[str, Schema]) -> None:
     """Add what pydantic does not know of a class of settings, and of those in its sections, to their schemas."""
     for setting in describe(cls):
         definitions[cls.__name__]["properties"][setting.name]["description"] = setting.doc
@@ -80,19 +107,28 @@ def _say_what_settings_do(cls: type, definitions: Schema) -> None:
 
 def profile_schema() -> Schema:
     """The schema of a cluster profile."""
-    return {"$schema": DIALECT, **Cluster.model_json_schema(), "title": "tanda cluster profile"}
+    return {"$schema": DIALECT, **_schema_of(Cluster), "title": "tanda cluster profile"}
+
+
+def _schema_of(section: Any) -> Schema:
+    """The schema of a section, a class of settings, or a setting's type."""
+    return cast(Schema, TypeAdapter(section).json_schema())
 
 
 def _refine(section: Schema, **keys: Schema) -> None:
     """Say of some keys of a section what pydantic can't know; descriptions and defaults stay."""
     for name, schema in keys.items():
-        old = section["properties"].get(name, {})
-        section["properties"][name] = schema | {key: old[key] for key in ("description", "default") if key in old}
+        old, refined = section["properties"].get(name, {}), schema.copy()
+        if "description" in old:
+            refined["description"] = old["description"]
+        if "default" in old:
+            refined["default"] = old["default"]
+        section["properties"][name] = refined
 
 
-def _refine_root(manifest: Schema, settings: Schema) -> None:
-    path = {"type": "string", "description": "a path, relative to this file"}
-    early_stopping = {"early_stopping": {"$ref": "#/$defs/EarlyStopping"}}
+def _refine_root(manifest: Schema, settings: dict[str, Schema]) -> None:
+    path: Schema = {"type": "string", "description": "a path, relative to this file"}
+    early_stopping: dict[str, Schema] = {"early_stopping": {"$ref": "#/$defs/EarlyStopping"}}
     manifest["properties"]["include"] = {
         "description": "manifests below this one, a path or a list of paths: its keys are merged over theirs"
     }
@@ -101,23 +137,18 @@ def _refine_root(manifest: Schema, settings: Schema) -> None:
         include={"anyOf": [path, {"type": "array", "items": path}]},
         cluster={"anyOf": [path, {"$ref": "#/$defs/Cluster"}, {"type": "null"}]},
         data={"$ref": "#/$defs/Data"},
-        defaults={"anyOf": [_object(settings | early_stopping), {"type": "null"}]},
+        defaults={"anyOf": [_object({**settings, **early_stopping}), {"type": "null"}]},
     )
 
 
-def _object(properties: Schema) -> Schema:
+def _object(properties: dict[str, Schema]) -> Schema:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def setting_schema(setting: Setting) -> Schema:
     """One setting's type, range, default and meaning."""
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
-    return _values(setting) | {"description": setting.doc, "default": default}
-
-
-def _values(setting: Setting) -> Schema:
-    schema: Schema = TypeAdapter(setting.annotation).json_schema()
-    return schema
+    return {**_schema_of(setting.annotation), "description": setting.doc, "default": default}
 
 
 def _settings(settings: Iterable[Setting]) -> Schema:
@@ -127,21 +158,25 @@ def _settings(settings: Iterable[Setting]) -> Schema:
 def _space(settings: Iterable[Setting]) -> Schema:
     """A distribution for each setting; any other name is that of a conditional choice."""
     lengths = {kind: 3 if kind.startswith("q") else 2 for kind in DISTRIBUTIONS if kind != "choice"}
-    ranges = {kind: _NUMBERS | {"minItems": length, "maxItems": length} for kind, length in lengths.items()}
-    properties = {}
+    ranges: dict[str, Schema] = {
+        kind: {**_NUMBERS, "minItems": length, "maxItems": length} for kind, length in lengths.items()
+    }
+    properties: dict[str, Schema] = {}
     for setting in settings:
         if setting.plumbing:
             continue
-        kinds = {"choice": {"type": "array", "minItems": 1, "items": _values(setting)}}
+        kinds: dict[str, Schema] = {"choice": {"type": "array", "minItems": 1, "items": _schema_of(setting.annotation)}}
         kinds |= ranges if setting.is_number else {}
         properties[setting.name] = {"type": "object", "properties": kinds, **_EXACTLY_ONE}
-    options = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
-    conditional = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
+    options: Schema = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
+    conditional: Schema = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
     return {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": conditional}
 
 
 def _stopping() -> Schema:
-    rules = {name: _settings(describe(stopping.load(name))) | {"type": ["object", "null"]} for name in stopping.names()}
+    rules: dict[str, Schema] = {
+        name: {**_settings(describe(stopping.load(name))), "type": ["object", "null"]} for name in stopping.names()
+    }
     return {"anyOf": [{"type": "object", "properties": rules, **_EXACTLY_ONE}, {"type": "null"}]}
 
 
@@ -155,15 +190,28 @@ _WORDS = {
     "object": "mapping",
     "array": "list",
 }
-_BOUNDS = (("from", "minimum"), ("above", "exclusiveMinimum"), ("to", "maximum"), ("below", "exclusiveMaximum"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """An architecture, of a ``kind``, or a stopping rule, as the page tells of it."""
+
+    name: str
+    kind: str | None
+    summary: str
+    settings: Schema
 
 
 def page() -> str:
     """The whole page as Markdown."""
     import jinja2
 
-    manifest, root = manifest_schema(), Root.model_json_schema()
-    sections = {**manifest["$defs"], **root["$defs"], "Root": manifest | {"required": root["required"]}}
+    manifest, root = manifest_schema(), _schema_of(Root)
+    sections: dict[str, Schema] = {
+        **manifest["$defs"],
+        **root["$defs"],
+        "Root": {**manifest, "required": root["required"]},
+    }
     _refine(sections["Search"], algorithm={"enum": list(algorithms.names())})
     template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
         TEMPLATE.read_text(encoding="utf-8"),
@@ -176,30 +224,31 @@ def page() -> str:
         text=_text,
         table=_table,
         training=_settings(describe(TrainingSettings)),
-        architectures=[
-            _described(name, models.load(name), models.own_settings(name)) | {"kind": models.load(name).KIND}
-            for name in models.names()
-        ],
+        architectures=[_described(name, models.load(name), models.own_settings(name)) for name in models.names()],
         stopping_rules=[
             _described(name, sys.modules[stopping.load(name).__module__], describe(stopping.load(name)))
             for name in stopping.names()
         ],
-        default_resources=DEFAULTS,
+        default_resources={
+            stage: {name: getattr(given, name) for name in ("cpus", "mem_gb", "time_min")}
+            for stage, given in DEFAULTS.items()
+        },
         value=_value,
     )
     return text
 
 
-def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> dict[str, Any]:
+def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> Described:
     summary = (module.__doc__ or "").partition("\n")[0]
-    return {"name": name, "summary": summary, "settings": _settings(settings)}
+    kind = getattr(module, "KIND", None)
+    return Described(name=name, kind=kind, summary=summary, settings=_settings(settings))
 
 
 def _text(section: Schema) -> str:
     return re.sub(r"\s+", " ", section["description"]).replace("``", "`")
 
 
-def _table(section: Schema, head: str = "key", *, defaults: Mapping[str, Any] | None = None) -> str:
+def _table(section: Schema, head: str = "key", *, defaults: Mapping[str, Json] | None = None) -> str:
     lines = [f"| {head} | type | default | meaning |", "|---|---|---|---|"]
     for name, schema in section["properties"].items():
         default = (defaults or {}).get(name, schema.get("default"))
@@ -223,12 +272,17 @@ def _type(schema: Schema) -> str:
     kind = schema.get("type", "object")  # a reference to a section has none
     items = schema.get("items", {})
     if items.get("type") in ("integer", "number"):
-        return f"list of {_WORDS[items['type']]}s{_range(items)}"
-    return _WORDS[kind] + _range(schema)
+        return f"list of {_WORDS[str(items['type'])]}s{_range(items)}"
+    return _WORDS[str(kind)] + _range(schema)
 
 
 def _range(schema: Schema) -> str:
-    bounds = ((word, schema.get(name)) for word, name in _BOUNDS)
+    bounds = (
+        ("from", schema.get("minimum")),
+        ("above", schema.get("exclusiveMinimum")),
+        ("to", schema.get("maximum")),
+        ("below", schema.get("exclusiveMaximum")),
+    )
     return "".join(f" {word} {_number(bound)}" for word, bound in bounds if bound is not None)
 
 
@@ -236,7 +290,7 @@ def _number(value: float) -> str:
     return str(int(value) if value == int(value) else value)
 
 
-def _value(value: Any) -> str:
+def _value(value: Json) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)

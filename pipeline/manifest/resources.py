@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from pipeline.manifest.model import Resources
 from pipeline.manifest.schema import Stages
 
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "preprocess": {"cpus": 4, "mem_gb": 16.0, "time_min": 60},
-    "train": {"cpus": 2, "mem_gb": 8.0, "time_min": 240},
-    "evaluate": {"cpus": 2, "mem_gb": 8.0, "time_min": 30},
-    "close": {"cpus": 1, "mem_gb": 4.0, "time_min": 60},
+DEFAULTS: Mapping[str, Resources] = {
+    "preprocess": Resources(cpus=4, mem_gb=16.0, time_min=60),
+    "train": Resources(cpus=2, mem_gb=8.0, time_min=240),
+    "evaluate": Resources(cpus=2, mem_gb=8.0, time_min=30),
+    "close": Resources(cpus=1, mem_gb=4.0, time_min=60),
 }
 
-FITTED = ("train", "evaluate")  # the stages in which an architecture computes
+
+def without_gpus(stages: Stages) -> Stages:
+    """A section as an estimator takes it, which computes on the CPU: GPUs there are for networks."""
+    no_gpus = {"gpus": None}
+    return stages.model_copy(
+        update={
+            "train": stages.train.model_copy(update=no_gpus),
+            "evaluate": stages.evaluate.model_copy(update=no_gpus),
+        }
+    )
 
 
-def explicit(stages: Stages) -> dict[str, dict[str, Any]]:
-    """What a section gives, stage by stage, without what it leaves open."""
-    return {name: stage for name, stage in stages.model_dump(exclude_none=True).items() if stage}
-
-
-def without_gpus(layer: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A layer as an estimator takes it, which computes on the CPU: GPUs there are for networks."""
-    return {
-        stage: {name: value for name, value in values.items() if name != "gpus" or stage not in FITTED}
-        for stage, values in layer.items()
-    }
-
-
-def resolve_resources(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Resources]:
-    """Resources by stage; of the layers, the last that names a value wins."""
-    result = {stage: dict(values) for stage, values in DEFAULTS.items()}
-    for layer in layers:
-        for stage, values in layer.items():
-            result[stage].update(values)
-    return {stage: Resources(**values) for stage, values in result.items()}
+def resolve_resources(below: Mapping[str, Resources], *sections: Stages) -> Mapping[str, Resources]:
+    """Resources by stage: those ``below``, but for what these sections give; the last that names a value wins."""
+    for section in sections:
+        given = section.model_dump(exclude_none=True)
+        below = {
+            stage: replace(resources, **given[stage]) if given[stage] else resources
+            for stage, resources in below.items()
+        }
+    return below

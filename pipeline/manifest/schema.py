@@ -6,11 +6,12 @@ legal depends on the architecture and is checked when they are expanded.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.search.study import METRICS
+from sharedfs.typed_json import Json
 
 
 class Section(BaseModel):
@@ -79,8 +80,8 @@ class Group(ExtensibleSection):
 
     architecture: str | None = Field(None, description="of the runs that name none")
     runs: dict[str, Run | None] | None = Field(None, description="runs by name")
-    grid: dict[str, list[Any]] | None = Field(None, description="every combination of these values, a run each")
-    zip: dict[str, list[Any]] | None = Field(None, description="the first values together, the second ones, ...")
+    grid: dict[str, list[Json]] | None = Field(None, description="every combination of these values, a run each")
+    zip: dict[str, list[Json]] | None = Field(None, description="the first values together, the second ones, ...")
     seeds: list[int] | None = Field(None, description="each run once for each seed; instead of `seed`")
     early_stopping: EarlyStopping | None = Field(None, description="`{patience: n}`: the same as `patience: n`")
     resources: Stages = Field(Stages(), description="the group's own, by stage")
@@ -100,8 +101,8 @@ class Search(ExtensibleSection):
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: Literal[METRICS] = Field(METRICS[0], description="what is optimised; never a metric of the test rows")  # type: ignore[valid-type]
-    space: dict[str, Any] = Field(description="what is searched: a distribution for each setting")
-    stopping: dict[str, dict[str, Any] | None] | None = Field(
+    space: dict[str, Json] = Field(description="what is searched: a distribution for each setting")
+    stopping: dict[str, dict[str, Json] | None] | None = Field(
         None, description="how poor trials are stopped early; left out: never"
     )
     seed: int | None = Field(None, ge=0, le=2**31 - 1, description="of points and of training")
@@ -144,8 +145,8 @@ class Root(Section):
     name: str = Field(description="the report's folder, and the name in job lists")
     storage: str = Field(description="the shared storage; TANDA_STORAGE overrides it")
     cluster: Cluster | None = Field(None, description="a cluster profile's path; `--cluster` overrides it")
-    data: dict[str, Any] = Field(description="the data set of every run without one of its own")
-    defaults: dict[str, Any] | None = Field(None, description="settings for every run whose architecture has them")
+    data: dict[str, Json] = Field(description="the data set of every run without one of its own")
+    defaults: dict[str, Json] | None = Field(None, description="settings for every run whose architecture has them")
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
     resources: Stages = Field(Stages(), description="what tasks are given, by stage")

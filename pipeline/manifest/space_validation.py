@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from jobs.search.space import DISTRIBUTIONS, is_conditional, is_distribution
+from jobs.search.space import DISTRIBUTIONS, Distribution, is_conditional, is_distribution
 from jobs.settings import Setting
 from pipeline.manifest.validation import read_value
 from sharedfs.errors import KeyPath, did_you_mean
+from sharedfs.typed_json import Json
 
 Problem = tuple[KeyPath, str]
 
 
-def validate_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> list[Problem]:
+def validate_space(space: Mapping[str, Json], settings: Iterable[Setting]) -> list[Problem]:
     """Everything wrong with a space for an architecture's settings: (path below ``space``, what would be right)."""
     if not isinstance(space, Mapping) or not space:
         return [((), f"must map settings to distributions ({', '.join(DISTRIBUTIONS)})")]
@@ -22,7 +22,7 @@ def validate_space(space: Mapping[str, Any], settings: Iterable[Setting]) -> lis
 
 
 def _check_mapping(
-    space: Mapping[str, Any],
+    space: Mapping[str, Json],
     settings: Mapping[str, Setting],
     where: KeyPath,
     decided: frozenset[str],
@@ -55,7 +55,7 @@ def _settings_of(name: str, spec: object) -> set[str]:
 
 
 def _check_distribution(
-    name: str, spec: Mapping[str, Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    name: str, spec: Distribution, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
 ) -> list[Problem]:
     if len(spec) != 1:
         named = ", ".join(map(str, spec)) or "none"
@@ -84,7 +84,7 @@ def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, de
 
 
 def _check_branch(
-    options: Sequence[Any], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    options: Sequence[Json], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
 ) -> list[Problem]:
     problems: list[Problem] = []
     for position, option in enumerate(options):

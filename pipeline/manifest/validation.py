@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from jobs.settings import Setting, describe
 from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
 from sharedfs.errors import InputError, KeyPath, did_you_mean
-from sharedfs.typed_json import Undecodable
+from sharedfs.typed_json import Json, Undecodable
 
 Section = TypeVar("Section")
 NAME_LENGTH_MAX = 100
@@ -77,7 +77,7 @@ class Findings:
             raise ManifestError(ordered)
 
 
-def validate(model: type[Section], value: Mapping[str, Any], findings: Findings, at: KeyPath = ()) -> Section | None:
+def validate(model: type[Section], value: Mapping[str, Json], findings: Findings, at: KeyPath = ()) -> Section | None:
     """A section read strictly, or None with what is wrong added to the findings."""
     try:
         return read(model, value)
@@ -87,7 +87,7 @@ def validate(model: type[Section], value: Mapping[str, Any], findings: Findings,
         return None
 
 
-def read(model: type[Section], value: Mapping[str, Any]) -> Section:
+def read(model: type[Section], value: Mapping[str, Json]) -> Section:
     """A section of the manifest's shape, or a class of settings, read strictly; raises pydantic's ValidationError."""
     # Through JSON: strict there still takes a list for a tuple and a whole number for a float.
     section: Section = _section_adapter(cast(Any, model)).validate_json(json.dumps(value), strict=True)
