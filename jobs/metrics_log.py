@@ -67,16 +67,22 @@ def read(folder: Path | str) -> list[EpochMetrics]:
         text = read_plain(f"{folder}/{NAME}")
     except FileNotFoundError:
         return []
-    epochs = {line["epoch"]: line for line in _parse(text)}
+    epochs = _parse_at_once(text) or {line["epoch"]: line for line in _parse_each(text)}
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
-def _parse(text: bytes) -> Iterator[EpochMetrics]:
+def _parse_at_once(text: bytes) -> dict[int, EpochMetrics] | None:
+    """All lines in one parse, which is far faster; None when one of them is torn or no line of a metrics log."""
     try:
-        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")  # all at once: the rule, and far faster
-    except orjson.JSONDecodeError:
-        lines = [_parse_line(line) for line in text.split(b"\n")]
-    for line in lines:
+        lines = orjson.loads(b"[" + text.rstrip().replace(b"\n", b",") + b"]")
+        epochs = {line["epoch"]: line for line in lines}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return epochs if set(map(type, epochs)) == {int} else None
+
+
+def _parse_each(text: bytes) -> Iterator[EpochMetrics]:
+    for line in map(_parse_line, text.split(b"\n")):
         if isinstance(line, dict) and isinstance(line.get("epoch"), int):
             yield cast(EpochMetrics, line)
 

@@ -16,6 +16,15 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RE
 
 COMPARED = {"torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "gpu": "GPU", "cpus": "threads"}
 """What may change the last bits of a result, with its name for people: sums of floats depend on their order."""
+NO_GPU = "none"
+
+
+def compared(about: Provenance) -> dict[str, str]:
+    """What is known of ``COMPARED``, by its name for people; who had torch and no GPU computed without one."""
+    facts = {name: getattr(about, name) for name in COMPARED}
+    if about.torch is not None and about.gpu is None:
+        facts["gpu"] = NO_GPU
+    return {COMPARED[name]: str(value) for name, value in facts.items() if value is not None}
 
 
 def provenance() -> Provenance:

@@ -70,6 +70,10 @@ class Storage:
         """The folder of one task, whatever its stage."""
         return self.runs / task_id
 
+    def log(self, task_id: str) -> Path:
+        """What a task printed, over all attempts."""
+        return self.run(task_id) / "log.txt"
+
     def dataset(self, task_id: str) -> Path:
         """The published data set of a preprocess task."""
         return self.datasets / task_id

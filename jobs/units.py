@@ -44,6 +44,11 @@ class Made:
     source: str
     content: str
 
+    def is_like(self, other: Made) -> bool:
+        """Whether both did the same: one version of Python has another digest of the same source than the next."""
+        same_code = self.content == other.content or self.source == other.source
+        return self.revision == other.revision and same_code
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unit:
@@ -105,20 +110,39 @@ def source_digest(text: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """In what a unit that made a result was not what it is now: its code, its revision, or it is no longer there."""
+
+    unit: str
+    was: int
+    now: int | None
+
+    def __str__(self) -> str:
+        if self.now is None:
+            return f"made by {self.unit}, which this version does not have"
+        if self.now != self.was:
+            return f"made by revision {self.was} of {self.unit}, now {self.now}"
+        return f"made by other code of {self.unit}, whose revision is {self.was} as before"
+
+
+def changes(made_by: Mapping[str, Made]) -> tuple[Change, ...]:
+    """In what the units that made a result were not what they are now; empty where all are as they were."""
+    return tuple(change for name, was in made_by.items() if (change := change_of(name, was)))
+
+
 def differences(made_by: Mapping[str, Made]) -> tuple[str, ...]:
-    """What is to be said of a result that these units made; empty where all are as they were."""
-    return tuple(said for name, was in made_by.items() if (said := difference(name, was)))
+    """The same in words."""
+    return tuple(map(str, changes(made_by)))
 
 
 @cache
-def difference(name: str, was: Made) -> str | None:
-    """What is to be said of a result that a unit made earlier; None where it is as it was."""
+def change_of(name: str, was: Made) -> Change | None:
+    """In what a unit that made a result was not what it is now; None where it is as it was."""
     kind, _, own = name.partition(" ")
     unit = Unit(kind, own)
     if kind not in _FILES or not (HOME / _FILES[kind][0].format(name=own)).exists():
-        return f"made by {name}, which this version does not have"
-    if was.revision != revision(unit):
-        return f"made by revision {was.revision} of {name}, now {revision(unit)}"
-    if was.content != content(unit) and was.source != source(unit):
-        return f"made by other code of {name}, whose revision is {was.revision} as before"
-    return None
+        return Change(name, was.revision, None)
+    if was.revision == revision(unit) and (was.content == content(unit) or was.source == source(unit)):
+        return None
+    return Change(name, was.revision, revision(unit))

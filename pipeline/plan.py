@@ -11,7 +11,7 @@ from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
 from jobs.search.study import Definition
-from jobs.settings import ModelSettings, Value, beside, deciding, values
+from jobs.settings import ModelSettings, beside, deciding
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
 from sharedfs.errors import InputError, did_you_mean
@@ -63,11 +63,6 @@ class Row:
     reference: Mapping[str, float]
     search: str | None = None  # the id of the search that the row's settings come from
     searched: frozenset[str] = frozenset()  # names of settings that the search decides
-
-    @property
-    def fixed(self) -> dict[str, Value]:
-        """The settings that the manifest itself decides."""
-        return {name: value for name, value in values(self.settings).items() if name not in self.searched}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

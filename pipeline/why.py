@@ -13,7 +13,7 @@ from pipeline.plan import Plan, Planned, find_task
 from pipeline.status import all_finished, progress_words, task_states
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
-from sharedfs.files import open_plain
+from sharedfs.files import open_plain, read_tail
 from slurm.reasons import explain as explain_reason
 
 LOG_LINES = 12
@@ -74,9 +74,10 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
 
 
 def _failed(plan: Plan, planned: Planned, state: TaskState) -> list[str]:
-    folder, log = Storage(plan.manifest.storage).run(planned.id), log_path(plan, planned.id)
+    storage = Storage(plan.manifest.storage)
+    folder, log = storage.run(planned.id), storage.log(planned.id)
     lines = failure_lines(planned.stage, state, history(folder))
-    text = tail(log, LOG_LINES)
+    text = read_tail(log, LOG_LINES)
     if text:
         lines += [f"the log's last lines ({log}):", *(f"  {line}" for line in text.splitlines())]
     lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}")
@@ -100,25 +101,10 @@ def failure_lines(stage: str, state: TaskState, attempts: Sequence[AttemptFacts]
 POLL_S = 1.0
 
 
-def log_path(plan: Plan, task_id: str) -> Path:
-    return Storage(plan.manifest.storage).run(task_id) / "log.txt"
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a log; empty where there is none. Bytes that are not UTF-8 are shown replaced."""
-    try:
-        with open_plain(path) as file:
-            file.seek(max(0, path.stat().st_size - 200 * lines - 4096))
-            text = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
-
-
 def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) -> None:
     """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
     planned = find_task(plan, query)
-    path = log_path(plan, planned.id)
+    path = Storage(plan.manifest.storage).log(planned.id)
     if not path.exists() and not follow:
         state = task_states(plan, clock=clock)[planned.id]
         raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")

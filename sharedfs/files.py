@@ -95,6 +95,17 @@ def read_plain(path: Path | str) -> bytes:
         os.close(descriptor)
 
 
+def read_tail(path: Path, lines: int) -> str:
+    """A log's last lines, bytes that are no UTF-8 replaced; empty where there is none, OSError for a link."""
+    try:
+        with open_plain(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * lines - 4096))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

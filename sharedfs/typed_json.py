@@ -58,16 +58,28 @@ def decoder(kind: Any) -> Decode:
     if origin is tuple:
         return _of_tuple(arguments)
     if origin is not None and issubclass(origin, Mapping):
-        return _of_mapping(decoder(arguments[1]))
+        return _of_mapping(_as_it_stands(arguments[1]), decoder(arguments[1]))
     if origin is not None and issubclass(origin, Sequence):
         return _of_items(decoder(arguments[0]), list)
     return _SCALARS[kind]
 
 
+@cache
+def _as_it_stands(kind: Any) -> frozenset[type]:
+    """The types of which every value is one of ``kind``, and is taken without a call: records come by thousands."""
+    if kind is Any or kind is object:
+        return frozenset({bool, int, float, str, NoneType, list, dict})
+    if get_origin(kind) is Annotated:
+        return _as_it_stands(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return frozenset().union(*map(_as_it_stands, get_args(kind)))
+    return frozenset({kind} & {bool, int, float, str, NoneType})
+
+
 def _of_dataclass(kind: type[Any]) -> Decode:
     hints = get_type_hints(kind, include_extras=True)
     fields = [field for field in dataclasses.fields(kind) if field.init]
-    decoders = {field.name: decoder(hints[field.name]) for field in fields}
+    decoders = {field.name: (_as_it_stands(hints[field.name]), decoder(hints[field.name])) for field in fields}
     missing: Mapping[str, object] | None = getattr(kind, "WHEN_MISSING", None)
     strict: bool = getattr(kind, "STRICT", False)
     optional = {
@@ -77,17 +89,15 @@ def _of_dataclass(kind: type[Any]) -> Decode:
     }
 
     def read(value: object) -> Any:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise Undecodable(f"must be a mapping, not {value!r}")
         if strict and (unknown := [key for key in value if key not in decoders]):
             raise Undecodable("not known to this version: written by a newer one", (str(unknown[0]),))
         given: dict[str, Any] = {}
-        for name, of_field in decoders.items():
+        for name, (sound, of_field) in decoders.items():
             if name in value:
-                try:
-                    given[name] = of_field(value[name])
-                except Undecodable as error:
-                    raise Undecodable(error.message, (name, *error.path)) from error
+                item = value[name]
+                given[name] = item if type(item) in sound else within(name, of_field, item)
             elif missing is not None:
                 if name not in missing:
                     raise Undecodable("is missing", (name,))
@@ -124,9 +134,10 @@ def _of_union(members: tuple[Any, ...]) -> Decode:
 
 def _of_choices(choices: tuple[Any, ...]) -> Decode:
     def read(value: object) -> Any:
-        if not any(value == choice and type(value) is type(choice) for choice in choices):
-            raise Undecodable(f"must be one of {', '.join(map(str, choices))}, not {value!r}")
-        return value
+        for choice in choices:
+            if value == choice and type(value) is type(choice):
+                return value
+        raise Undecodable(f"must be one of {', '.join(map(str, choices))}, not {value!r}")
 
     return read
 
@@ -156,14 +167,13 @@ def _of_items(of_item: Decode, make: Callable[[list[Any]], Any]) -> Decode:
     return read
 
 
-def _of_mapping(of_value: Decode) -> Decode:
+def _of_mapping(sound: frozenset[type], of_value: Decode) -> Decode:
     def read(value: object) -> Any:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise Undecodable(f"must be a mapping, not {value!r}")
-        try:
-            return {str(key): of_value(item) for key, item in value.items()}
-        except Undecodable:
-            return {str(key): within(str(key), of_value, item) for key, item in value.items()}
+        if sound.issuperset(map(type, value.values())):
+            return dict(value)
+        return {str(key): within(str(key), of_value, item) for key, item in value.items()}
 
     return read
 

@@ -21,7 +21,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.plan import Plan, Planned, make_plan
 from pipeline.report import build
-from sharedfs.documents import write_json
+from sharedfs.documents import read_json, write_json
 from sharedfs.files import write_whole
 
 START = 1_700_000_000.0
@@ -305,6 +305,13 @@ def two_runs(root: Path) -> Made:
     made = make(root, runs=runs)
     finish_all(made, {"a": 0.5, "b": 0.7})
     return made
+
+
+def amend_record(made: Made, task_id: str, *, about: Mapping[str, Any] = {}, made_by: Mapping[str, Any] = {}) -> None:
+    """Say more of where a task ran, and which units of code made its result."""
+    path = made.storage.run(task_id) / "record.json"
+    record = read_json(path)
+    write_json(path, {**record, "about": {**record["about"], **about}, "made": {**record["made"], **made_by}})
 
 
 def finish_dataset(made: Made, planned: Planned) -> None:

@@ -19,7 +19,7 @@ from jobs.data.settings import Data, Text
 from jobs.models import mlp, read_recipe
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
 from jobs.testing import recipe_with
-from jobs.units import Unit, difference, made
+from jobs.units import Unit, change_of, made
 from sharedfs.documents import digest
 from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Undecodable, decode
@@ -124,7 +124,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "jobs"
     shutil.copytree(ROOT / "jobs", folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(units, "HOME", folder)
-    for function in (units.revision, units.content, units.source, units.difference):
+    for function in (units.revision, units.content, units.source, units.change_of):
         function.cache_clear()
     return folder
 
@@ -133,7 +133,7 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
     before = path.read_text()
     assert change(before) != before
     path.write_text(change(before))
-    for function in (units.revision, units.content, units.source, units.difference):
+    for function in (units.revision, units.content, units.source, units.change_of):
         function.cache_clear()
 
 
@@ -147,14 +147,14 @@ UNITS = [
 @pytest.mark.parametrize("unit", UNITS, ids=str)
 def test_comments_change_nothing_an_edit_is_told_and_a_revision_is_named(checkout: Path, unit: Unit) -> None:
     (was,) = made([unit]).values()
-    assert unit.files[0].is_relative_to(checkout) and difference(str(unit), was) is None
+    assert unit.files[0].is_relative_to(checkout) and change_of(str(unit), was) is None
     _edit(unit.files[0], lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a comment\n")
-    assert difference(str(unit), was) is None
+    assert change_of(str(unit), was) is None
     _edit(unit.files[-1], lambda text: text + "\nEDITED = True\n")
-    assert difference(str(unit), was) == f"made by other code of {unit}, whose revision is 1 as before"
+    assert str(change_of(str(unit), was)) == f"made by other code of {unit}, whose revision is 1 as before"
     _edit(unit.files[0], lambda text: re.sub("^REVISION = 1$", "REVISION = 2", text, flags=re.MULTILINE))
-    assert difference(str(unit), was) == f"made by revision 1 of {unit}, now 2"
-    assert difference("model gone", was) == "made by model gone, which this version does not have"
+    assert str(change_of(str(unit), was)) == f"made by revision 1 of {unit}, now 2"
+    assert str(change_of("model gone", was)) == "made by model gone, which this version does not have"
 
 
 # On a finished storage, by the commands, from a copy of the code that is then edited.
@@ -254,7 +254,7 @@ def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> No
     states = json.loads(_tanda(project, "status", upgraded, "--json"))["tasks"]
     assert {state["stage"] for state in states if state["changed"]} == {"train", "evaluate"}
     _tanda(project, "report", upgraded)
-    told = "Not as this version makes it: MLP, wide, made by other code of model mlp"
+    told = "Not made by the code of this version: MLP, wide (other code of model mlp, whose revision is 1 as before)."
     assert told in (storage / "reports/small/results.md").read_text()
     before = {path: path.read_bytes() for path in storage.glob("runs/*/record.json")}
     _tanda(project, "submit", upgraded, "--executor", "inline", "--rerun", "changed")

@@ -10,6 +10,7 @@ from report_fixture import Made, data_files, finish_all, make, make_run
 
 from pipeline.report import build
 from pipeline.report.compare import compare
+from sharedfs.documents import read_json, write_json
 
 
 def _report(root: Path, name: str, **settings: object) -> Path:
@@ -47,6 +48,49 @@ def test_two_reports_by_run(tmp_path: Path) -> None:
     assert [(row[0].text, row[1].text) for row in table.rows] == [("g/a", "dropout")]
     assert "chance" in table.rows[0][5].text
     assert found.sentences == (f"Only in {first}: g/only one.", f"Only in {second}: g/only two.")
+
+
+def test_code_versions_and_machines_that_differ(tmp_path: Path) -> None:
+    reports = [_report(tmp_path / name, "one") for name in ("old", "new")]
+    ran = ({"torch": "2.8.0", "cpus": 4, "numpy": "2.1"}, {"torch": "2.9.0", "cpus": 4, "numpy": None, "gpu": "H100"})
+    for report, about, number in zip(reports, ran, (1, 2), strict=True):
+        root = report.parent.parent
+        made_by = {
+            "model mlp": {"revision": number, "source": "a" * 16, "content": "a" * 16},
+            "training": {"revision": 3, "source": "ab"[number - 1] * 16, "content": "ab"[number - 1] * 16},
+            "evaluate": {"revision": 1, "source": "a" * 16, "content": "ab"[number - 1] * 16},
+        }
+        for path in root.glob("runs/*/record.json"):
+            record = read_json(path)
+            if record["stage"] == "train":
+                write_json(path, {**record, "about": {**record["about"], **about}, "made": made_by})
+    first, second = (str(report) for report in reports)
+    found = compare(first, second)
+    assert found.tables[0].rows == ()
+    runs = "(g/a, g/b, g/only one)"
+    code = ("revision 3, code aaaaaaaa", "revision 3, code bbbbbbbb")
+    assert found.sentences == (
+        f"Runs differ in model mlp: revision 1 in {first}, revision 2 in {second} {runs}.",
+        f"Runs differ in training: {code[0]} in {first}, {code[1]} in {second} {runs}.",
+        f"Runs differ in torch: 2.8.0 in {first}, 2.9.0 in {second} {runs}.",
+        f"Runs differ in GPU: none in {first}, H100 in {second} {runs}.",
+    )
+    two = compare(f"{first}:g/a", f"{second}:g/a", language="es")
+    assert two.tables[2].title == "Código, versiones y máquinas que difieren"
+    assert [[cell.text for cell in row] for row in two.tables[2].rows] == [
+        ["model mlp", "revisión 1", "revisión 2"],
+        ["training", "revisión 3, código aaaaaaaa", "revisión 3, código bbbbbbbb"],
+        ["torch", "2.8.0", "2.9.0"],
+        ["GPU", "ninguna", "H100"],
+    ]
+
+
+def test_what_one_report_does_not_know_is_no_difference(tmp_path: Path) -> None:
+    first, second = _report(tmp_path / "a", "one"), _report(tmp_path / "b", "one", dropout=0.2)
+    text = (second / "results.csv").read_text().splitlines()
+    (second / "results.csv").write_text("\n".join([text[0] + ",smoothing", *(f"{line},0.1" for line in text[1:])]))
+    for one, other in ((first, second), (second, first)):
+        assert [row[1].text for row in compare(str(one), str(other)).tables[0].rows] == ["dropout"]
 
 
 def test_in_spanish(tmp_path: Path) -> None:

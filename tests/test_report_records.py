@@ -65,8 +65,11 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     assert names[start : start + 7] == wanted
     assert names[-4:] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
     hyperparameters = names[7:start]
-    assert hyperparameters[:3] == ["hidden_layers", "dropout", "learning_rate"]
-    assert "device" not in hyperparameters
+    published = "hidden_layers dropout learning_rate weight_decay epochs batch_size freeze_embeddings"
+    published += " filters_count filters_length random_buffer_size"
+    network = "embedding_dropout embedding_scale word_dropout"
+    training = "shuffle logit_adjustment bucket_by_length keep patience patience_chance precision compile deterministic"
+    assert hyperparameters == f"{published} {network} {training} language".split()
 
 
 def test_parquet_holds_the_same_with_types(made: Made) -> None:
@@ -84,7 +87,9 @@ def test_parquet_holds_the_same_with_types(made: Made) -> None:
     [
         ([1, None, 2.5], [1.0, None, 2.5]),
         ([[1], [], None], [[1], [], None]),
+        ([(1,), (), None], [[1], [], None]),
         ([[1], [2.5]], ["[1]", "[2.5]"]),
+        ([(1,), (2.5,)], ["[1]", "[2.5]"]),
         ([1, "a"], ["1", '"a"']),
         ([{"a": 1}, None], ['{"a": 1}', None]),
         ([True, None], [True, None]),

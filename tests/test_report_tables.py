@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cluster_fixture import REQUIRED
 from report_fixture import (
     SPACE,
     Made,
+    amend_record,
     build_tables,
     data_files,
     fail,
@@ -29,13 +31,28 @@ from report_fixture import (
     rows_of,
 )
 
+from jobs import units
+from jobs.units import Unit
 from pipeline.report import build
 from pipeline.report.collect import collect
+from pipeline.report.files import ReportData, document_files
 from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
+from pipeline.report.page import render
 from pipeline.report.plots import cost
 from pipeline.report.significance import best_and_ties
-from pipeline.report.table import Cell, Column, Table, latex_document, number_text, to_html, to_latex, to_markdown
+from pipeline.report.table import (
+    Cell,
+    Column,
+    Table,
+    escape_latex,
+    escape_markdown,
+    latex_document,
+    number_text,
+    to_html,
+    to_latex,
+    to_markdown,
+)
 from pipeline.report.tables import build_all
 
 
@@ -83,6 +100,75 @@ def test_equal_columns_move_to_the_caption(made: Made) -> None:
     assert "batch\\_size 128" in caption
     assert "batch\\_size" not in head
     assert "hidden\\_layers" in head
+
+
+def _made_differently(root: Path, language: str) -> ReportData:
+    """Three runs that earlier code made on other machines."""
+    data = data_files(root / "data")
+    runs = tuple(make_run(data, group="g", name=name, dropout=rate) for name, rate in (("a", 0.1), ("b_", 0.2)))
+    many = tuple(make_run(data, group="g", name=f"w{number}", dropout=0.3 + number / 100) for number in range(7))
+    made = make(root, runs=(*runs, *many), language=language)
+    finish_all(made, {})
+    model, evaluate = Unit("model", "mlp"), Unit("evaluate")
+    old = {"revision": units.revision(model) - 1, "source": "s" * 16, "content": "c" * 16}
+    other = {**old, "revision": units.revision(evaluate)}
+    first, second, *others = made.plan.rows
+    slow = {"torch": "2.8.0", "numpy": "2.1.0", "cpus": 2}
+    fast = {"torch": "2.9.0", "numpy": "2.1.0", "cpus": 8, "cuda": "12.8", "cudnn": 91002, "gpu": "<A100> & co_"}
+    amend_record(made, first.train or "", about=slow, made_by={"model mlp": old, "model gone": old})
+    amend_record(made, first.evaluate, made_by={"evaluate": other})
+    amend_record(made, second.train or "", about=fast, made_by={"model mlp": old})
+    for row in others:
+        amend_record(made, row.train or "", about={**slow, "cpus": 8})
+    collected, messages = collect(made.plan, made.states), make_messages(language)
+    groups = make_groups(collected)
+    tables = build_all(groups[0], collected, messages)
+    return ReportData(
+        collected=collected, groups=groups, tables=tables, observations=(), pictures={}, messages=messages
+    )
+
+
+MANY = {"en": "w0, w1, w2, w3, w4 and 2 more", "es": "w0, w1, w2, w3, w4 y 2 más"}
+NOTES = {
+    "en": [
+        "Not made by the code of this version: a (other code of evaluate, whose revision is 1 as before).",
+        "Not made by the code of this version: a (model gone, which this version does not have).",
+        "Not made by the code of this version: a, b_ (revision 0 of model mlp, now 1).",
+        *(
+            f"Rows differ in {difference}, which can change their last digits."
+            for difference in (
+                f"torch (2.8.0: a, {MANY['en']}; 2.9.0: b_)",
+                f"GPU (none: a, {MANY['en']}; <A100> & co_: b_)",
+                f"threads (2: a; 8: b_, {MANY['en']})",
+            )
+        ),
+    ],
+    "es": [
+        "Con código que no es el de esta versión: a (otro código de evaluate, cuya revisión sigue siendo 1).",
+        "Con código que no es el de esta versión: a (model gone, que esta versión no tiene).",
+        "Con código que no es el de esta versión: a, b_ (revisión 0 de model mlp, ahora 1).",
+        *(
+            f"Las filas difieren en {difference}, lo que puede cambiar sus últimas cifras."
+            for difference in (
+                f"torch (2.8.0: a, {MANY['es']}; 2.9.0: b_)",
+                f"GPU (ninguna: a, {MANY['es']}; <A100> & co_: b_)",
+                f"hilos (2: a; 8: b_, {MANY['es']})",
+            )
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_notes_say_what_earlier_code_and_other_machines_made(tmp_path: Path, language: str) -> None:
+    report = _made_differently(tmp_path, language)
+    table = next(table for table in report.tables if table.name == "metrics")
+    assert [note for note in table.notes if note in NOTES[language]] == NOTES[language]
+    assert len(table.notes) == 3 + len(NOTES[language]), "what all rows share, or only some know, is no difference"
+    files = document_files(report) | render(report)
+    for name, shown in (("results.md", escape_markdown), ("results.tex", escape_latex), ("index.html", escape)):
+        text = files[name].decode()
+        assert [note for note in NOTES[language] if shown(note) not in text] == []
 
 
 def test_formats_show_a_table_each_in_its_way() -> None:

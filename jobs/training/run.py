@@ -50,6 +50,13 @@ def write_recipe(folder: Path, recipe: Recipe) -> Path:
     return folder / SETTINGS
 
 
+def read_trained_recipe(folder: Path | str) -> Recipe:
+    """What a run was trained by; raises FileNotFoundError before it begins, or ValueError for a damaged file."""
+    path = f"{folder}/{SETTINGS}"
+    document = read_json(path)
+    return read_recipe(document if isinstance(document, dict) else {}, path)
+
+
 def train(
     context: Context,
     *,
@@ -145,8 +152,7 @@ class Trained:
     @classmethod
     def open(cls, storage: Storage, folder: Path) -> Trained:
         """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file."""
-        document = read_json(folder / SETTINGS)
-        recipe = read_recipe(document if isinstance(document, dict) else {}, folder / SETTINGS)
+        recipe = read_trained_recipe(folder)
         return cls(recipe, Dataset.open(storage.dataset(recipe.dataset)), folder)
 
     def _open(self) -> None:

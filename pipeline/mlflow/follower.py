@@ -17,8 +17,8 @@ from types import FrameType
 
 from jobs import metrics_log
 from jobs.attempt import history
+from jobs.task import Task
 from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
-from sharedfs.documents import read_json
 
 EVERY_S = 5.0
 LONGEST_PAUSE_S = 300.0  # between two tries at a server that does not answer
@@ -55,13 +55,13 @@ class Followed:
 
     def _start(self, server: Server, experiment: str, manifest: str) -> str:
         """The task's run on the server, as running; its final name and tags come with the report."""
-        task = read_json(self.folder / "task.json")
-        settings = task["settings"] if "architecture" in task["settings"] else {}
+        task = Task.read(self.folder)
+        settings = task.settings if "architecture" in task.settings else {}
         attempts = history(self.folder)
         began = attempts[0].started if attempts else None
         started = time.time() if began is None else began
         group = os.environ.get("TANDA_GROUP", "")
-        tags = {"tanda.manifest": manifest, "tanda.state": "running", "tanda.stage": task["stage"]}
+        tags = {"tanda.manifest": manifest, "tanda.state": "running", "tanda.stage": task.stage}
         tags |= {"tanda.group": group} if group else {}
         name = " / ".join(part for part in (group, settings.get("architecture"), self.folder.name[:8]) if part)
         run = server.ensure(experiment, self.folder.name, name, milliseconds(started), tags)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.attempt import history
@@ -15,6 +15,7 @@ from pipeline.mlflow.server import params as as_params
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
 from sharedfs.documents import digest
 
+EVALUATION = "evaluation.json"
 STATUS = {"done": "FINISHED", "failed": "FAILED", "lost": "KILLED", "running": "RUNNING"}
 
 
@@ -86,9 +87,9 @@ def _run(collected: Collected, result: Result, pictures: Iterable[Path]) -> Mlfl
     started = result.started or _begun(collected.storage, train)
     if started is None:
         return None
-    evaluated = collected.storage.run(row.evaluate)
-    artifacts = {path.name: path for path in _files(collected.storage.run(train), "model.pt", "log.txt")}
-    artifacts |= {path.name: path for path in _files(evaluated, "evaluation.json")}
+    artifacts = _trained(collected.storage, train)
+    if (evaluation := collected.storage.run(row.evaluate) / EVALUATION).exists():
+        artifacts[EVALUATION] = evaluation
     artifacts |= {f"plots/{path.name}": path for path in pictures}
     seed = f" seed {row.seed}" if row.seed else ""
     return MlflowRun(
@@ -146,7 +147,7 @@ def _trial(collected: Collected, search: SearchResult, trial: Trial) -> MlflowRu
             },
         ),
         points=tuple(curves(trial.epochs, started)),
-        artifacts={path.name: path for path in _files(collected.storage.run(trial.id), "model.pt", "log.txt")},
+        artifacts=_trained(collected.storage, trial.id),
         parent=search.planned.id,
     )
 
@@ -195,12 +196,8 @@ def _best_so_far(search: SearchResult) -> Iterator[Point]:
 def _joined(first: MlflowRun, second: MlflowRun) -> MlflowRun:
     """The same task under two names (a search's winner, a run that two groups share) is one run in MLflow."""
     points = {(point.metric, point.step): point for point in (*first.points, *second.points)}
-    return MlflowRun(
-        id=first.id,
-        name=first.name,
-        status=first.status,
-        started_ms=first.started_ms,
-        ended_ms=first.ended_ms,
+    return replace(
+        first,
         params={**first.params, **second.params},
         tags={**second.tags, **first.tags, "tanda.also": f"{second.tags['tanda.group']} / {second.tags['tanda.run']}"},
         points=tuple(points.values()),
@@ -226,8 +223,10 @@ def _begun(storage: Storage, task_id: str) -> float | None:
     return attempts[0].started if attempts else None
 
 
-def _files(folder: Path, *names: str) -> Iterator[Path]:
-    return (folder / name for name in names if (folder / name).exists())
+def _trained(storage: Storage, task_id: str) -> dict[str, Path]:
+    """What a training leaves for people, as far as it is there, by name."""
+    paths = (storage.run(task_id) / "model.pt", storage.log(task_id))
+    return {path.name: path for path in paths if path.exists()}
 
 
 def _job(about: Provenance) -> str | None:

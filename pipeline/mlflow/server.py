@@ -9,12 +9,14 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import orjson
 
+from jobs.metrics_log import EpochMetrics
 from sharedfs.errors import InputError
+from sharedfs.typed_json import Json
 
 TIMEOUT_S = 10.0
 SETTLE_S = 0.5  # the least time that a concurrent creator gets to see our run
@@ -45,26 +47,26 @@ class Point:
     at_ms: int
 
 
-def curves(epochs: Iterable[Mapping[str, Any]], started: float) -> Iterator[Point]:
+def curves(epochs: Iterable[EpochMetrics], started: float) -> Iterator[Point]:
     """A metrics log's lines as points of curves, at the times at which the epochs ended."""
-    for line in epochs:
+    for line in cast(Iterable[Mapping[str, float | None]], epochs):  # their figures are asked for by name
         at_ms = milliseconds(float(line.get("ended") or started))
         for metric in CURVES:
             value = line.get(metric)
             if isinstance(value, int | float):
-                yield Point(metric=metric, value=float(value), step=int(line["epoch"]), at_ms=at_ms)
+                yield Point(metric=metric, value=float(value), step=int(line["epoch"] or 0), at_ms=at_ms)
 
 
 def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def params(settings: Mapping[str, Any]) -> dict[str, str]:
+def params(settings: Mapping[str, Json]) -> dict[str, str]:
     """Settings as text; lists as ``256,128``."""
     return {name: _param(value) for name, value in settings.items() if value is not None}
 
 
-def _param(value: Any) -> str:
+def _param(value: Json) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value):
@@ -142,8 +144,8 @@ class Server:
         if not found:
             began = time.monotonic()
             pairs = _pairs(shorten({**tags, "tanda.id": run_id}, TAG_LENGTH))
-            body = {"experiment_id": experiment, "run_name": name, "start_time": started_ms, "tags": pairs}
-            made = str(self._request("runs/create", body)["run"]["info"]["run_id"])
+            body: dict[str, Json] = {"experiment_id": experiment, "run_name": name, "start_time": started_ms}
+            made = str(self._request("runs/create", {**body, "tags": pairs})["run"]["info"]["run_id"])
             # A concurrent creator may have missed our run: wait longer than creating takes, then take the smallest id.
             time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
             found = self._find_all(experiment, run_id) or [made]
@@ -169,7 +171,7 @@ class Server:
             if batch.params:
                 with suppress(Refused):
                     self._request("runs/log-batch", {"run_id": run, "params": _pairs(batch.params)})
-            metrics = [
+            metrics: list[Json] = [
                 {"key": point.metric, "value": point.value, "timestamp": point.at_ms, "step": point.step}
                 for point in batch.points
             ]
@@ -182,7 +184,7 @@ class Server:
         body = {"run_id": run, "status": status, **{key: value for key, value in optional.items() if value}}
         self._request("runs/update", body)
 
-    def _request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _request(self, path: str, body: Mapping[str, Json] | None = None) -> Any:
         data = orjson.dumps(body) if body is not None else None
         address = f"{self.uri}/api/2.0/mlflow/{path}"
         request = urllib.request.Request(address, data=data, headers={"Content-Type": "application/json"})  # noqa: S310

@@ -13,10 +13,10 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from urllib.parse import unquote, urlparse
 
 import orjson
@@ -99,6 +99,17 @@ def server_command(storage: Storage, *, port: int = 5000, host: str = "127.0.0.1
     return command, {**os.environ, **QUIET}
 
 
+class _KnownRun(TypedDict):
+    """What the store has of one run; ``times`` are its points' in order, ``stamps`` as in ``MlflowRun``."""
+
+    signature: str
+    run_id: str
+    home: str
+    times: list[int]
+    stamps: dict[str, list[int]]
+    params: NotRequired[str]  # a digest of them
+
+
 @dataclass(slots=True)
 class _Known:
     """The cache: what is in the store, by our ids. Worthless, and so dropped, when the database was replaced."""
@@ -106,7 +117,7 @@ class _Known:
     path: Path
     inode: int | None
     experiment: str
-    everything: dict[str, dict[str, Any]] = field(default_factory=dict)
+    everything: dict[str, dict[str, _KnownRun]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, storage: Storage, experiment: str) -> _Known:
@@ -122,11 +133,12 @@ class _Known:
         return known
 
     @property
-    def runs(self) -> dict[str, Any]:
+    def runs(self) -> dict[str, _KnownRun]:
         return self.everything[self.experiment]
 
     def has(self, run_id: str, signature: str) -> bool:
-        return bool(self.runs.get(run_id, {}).get("signature") == signature)
+        memory = self.runs.get(run_id)
+        return memory is not None and memory.get("signature") == signature
 
     def link(self, run: MlflowRun) -> bool:
         """Put artifacts that are new or were written again into a known run's folder; True when there were any."""
@@ -141,7 +153,7 @@ class _Known:
         return True
 
     def _home(self, written: str) -> Path:
-        """A run's folder of artifacts; raises ValueError for one elsewhere: the database is for everybody to write."""
+        """A run's folder of artifacts; raises InputError for one elsewhere: the database is for everybody to write."""
         folder = self.path.parent
         # The same folder, and not the same name: a storage may be mounted in two places.
         if not any(above.exists() and above.samefile(folder) for above in Path(written).resolve().parents):
@@ -265,11 +277,11 @@ class _Importer:
             if not token:
                 return
 
-    def _rewritten(self, run: MlflowRun, run_id: str, memory: Mapping[str, Any] | None) -> bool:
+    def _rewritten(self, run: MlflowRun, run_id: str, memory: _KnownRun | None) -> bool:
         """Whether the store holds points that the journal no longer has."""
         now = [point.at_ms for point in run.points]
         if memory is not None:
-            return bool(memory["times"] != now[: len(memory["times"])])
+            return memory["times"] != now[: len(memory["times"])]
         curve = run.points[0].metric if run.points else None
         if curve is None:
             return False
@@ -277,7 +289,7 @@ class _Importer:
         stored = {(point.step, point.timestamp) for point in self.client.get_metric_history(run_id, curve)}
         return not stored <= wanted
 
-    def _params_changed(self, run: MlflowRun, run_id: str, memory: Mapping[str, Any] | None) -> bool:
+    def _params_changed(self, run: MlflowRun, run_id: str, memory: _KnownRun | None) -> bool:
         """Whether the store holds another value of one of the run's parameters."""
         if memory is not None and memory.get("params") == digest(run.params):
             return False

@@ -53,7 +53,7 @@ def build(
         messages=messages,
     )
     columns = results_csv.columns(collected)
-    files |= {"results.csv": results_csv.as_csv(columns), "results.parquet": results_csv.as_parquet(columns)}
+    files |= {results_csv.CSV: results_csv.as_csv(columns), results_csv.PARQUET: results_csv.as_parquet(columns)}
     files |= document_files(report)
     if plots:
         from pipeline.report.page import render

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
-
-import orjson
+from operator import attrgetter
 
 from jobs import metrics_log, models
+from jobs.metrics_log import EpochMetrics
 from jobs.search.importance import importance
-from jobs.search.summary import winner
-from jobs.settings import values
+from jobs.search.space import Point
+from jobs.search.study import Study, read_point, study_of
+from jobs.settings import Value, values
+from jobs.stages.evaluate import target
 from jobs.storage import Storage
-from jobs.task import Provenance, Record, read_record
-from jobs.training.run import SETTINGS
+from jobs.task import Provenance, Record, Task, read_record
+from jobs.training.run import read_trained_recipe
+from jobs.units import Change, changes
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
 from pipeline.report.records import RunKey, data_settings, run_key
+from sharedfs.files import read_tail
+from sharedfs.typed_json import Json
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
 BROKEN = "broken record"
+LOG_LINES = 40
 NOWHERE = Provenance()
 WAITING = TaskState(id="", state="waiting")
 
@@ -43,15 +48,15 @@ class Result:
     cause: str | None
     message: str | None
     attempts: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Value]
     figures: Mapping[str, float]
-    epochs: tuple[Mapping[str, Any], ...]
+    epochs: tuple[EpochMetrics, ...]
     gpu_hours: float | None
     git_commit: str | None
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
     about: Provenance = NOWHERE
-    changed: tuple[str, ...] = ()  # in what the code that made it was not what it is now, in words
+    changed: tuple[Change, ...] = ()  # in what the code that made it was not what it is now
 
     @property
     def done(self) -> bool:
@@ -74,10 +79,10 @@ class Trial:
     number: int
     state: str
     cause: str | None
-    point: Mapping[str, Any]  # what it tries of the space; empty as long as nothing was proposed
-    settings: Mapping[str, Any]
+    point: Point  # what it tries of the space; empty as long as nothing was proposed
+    settings: Mapping[str, Value]
     figures: Mapping[str, float]
-    epochs: tuple[Mapping[str, Any], ...]
+    epochs: tuple[EpochMetrics, ...]
     gpu_hours: float | None
     stopped: str | None
     started: float | None
@@ -158,8 +163,13 @@ class Collected:
 
     def log(self, result: Result) -> str:
         """The end of the log of the task that matters: the one that failed, else the one that trained."""
-        folder = result.id or result.row.evaluate
-        return records.log_tail(self.storage.run(folder)) or records.log_tail(self.storage.run(result.row.evaluate))
+        return self._log_tail(result.id or result.row.evaluate) or self._log_tail(result.row.evaluate)
+
+    def _log_tail(self, task_id: str) -> str:
+        try:
+            return read_tail(self.storage.log(task_id), LOG_LINES)
+        except OSError:
+            return ""
 
     def missing(self) -> int:
         """How many rows have no final figures yet."""
@@ -173,9 +183,9 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
     for planned in plan.tasks:
         state = states.get(planned.id, WAITING).state
         counts[state] = counts.get(state, 0) + 1
-    searches = tuple(_search(planned, storage, states) for planned in plan.searches)
+    tasks = {planned.id: planned.task for planned in plan.tasks}
+    searches = tuple(_search(planned, storage, states, tasks) for planned in plan.searches)
     trials = {trial.id: trial for search in searches for trial in search.trials}
-    tasks = {planned.id: planned.task.settings for planned in plan.tasks}
     reader = _Reader(storage, states, trials, tasks, data_settings(plan.manifest), str(storage.runs))
     results = []
     for position, row in enumerate(plan.rows):
@@ -185,15 +195,10 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
     return Collected(manifest=plan.manifest, storage=storage, results=tuple(results), searches=searches, tasks=counts)
 
 
-def result_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a result: all but device and the like."""
-    plumbing = _plumbing(architecture)
-    return {name: value for name, value in settings.items() if name not in plumbing}
-
-
 @cache
-def _plumbing(architecture: str) -> frozenset[str]:
-    return frozenset(setting.name for setting in models.all_settings(architecture) if setting.plumbing)
+def _shown(architecture: str) -> Mapping[str, None]:
+    """The settings that decide a result, all but device and the like, in the order of the tables' columns."""
+    return {setting.name: None for setting in models.all_settings(architecture) if not setting.plumbing}
 
 
 @dataclass(slots=True)
@@ -203,10 +208,11 @@ class _Part:
     state: str
     cause: str | None
     message: str | None
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Json] = field(default_factory=dict)
     about: Provenance = NOWHERE
     started: float | None = None
     ended: float | None = None
+    changed: tuple[Change, ...] = ()
 
 
 @dataclass(slots=True)
@@ -216,9 +222,10 @@ class _Reader:
     storage: Storage
     states: Mapping[str, TaskState]
     trials: Mapping[str, Trial]
-    tasks: Mapping[str, Mapping[str, Any]]  # settings by task id
-    data: Mapping[RunKey, Mapping[str, Any]]
+    tasks: Mapping[str, Task]
+    data: Mapping[RunKey, Mapping[str, Value]]
     runs: str  # the folder of all runs, as text: pathlib counts with thousands
+    datasets: dict[str, _Part] = field(default_factory=dict)  # thousands of rows share one
 
     def read(self, row: Row, position: int) -> Result:
         evaluate = self.part(row.evaluate)
@@ -229,6 +236,9 @@ class _Reader:
         # Half a row would be worse than none: what was evaluated counts once both tasks are done.
         figures = records.figures(train.result) if train and train.state == "done" else {}
         figures |= records.figures(evaluate.result) if deciding.state == "done" else {}
+        if row.dataset not in self.datasets:
+            self.datasets[row.dataset] = self.part(row.dataset)
+        changed = (*self.datasets[row.dataset].changed, *(train.changed if train else ()), *evaluate.changed)
         return Result(
             row=row,
             position=position,
@@ -237,19 +247,15 @@ class _Reader:
             cause=deciding.cause,
             message=deciding.message,
             attempts=max(self._state(task).attempts for task in (train_id, row.evaluate)),
-            settings={**result_settings(row.architecture, settings), **self.data.get(run_key(row), {})},
+            settings={**settings, **self.data.get(run_key(row), {})},
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
             git_commit=(train.about.git_commit if train else None) or evaluate.about.git_commit,
             started=train.started if train else None,
             ended=train.ended if train else None,
-            about=train.about if train else Provenance(),
-            changed=tuple(
-                dict.fromkeys(
-                    change for task in (row.dataset, train_id, row.evaluate) for change in self._state(task).changed
-                )
-            ),
+            about=train.about if train else NOWHERE,
+            changed=tuple(dict.fromkeys(changed)) if changed else (),
         )
 
     def _winner(self, row: Row, evaluate: _Part) -> str | None:
@@ -259,23 +265,26 @@ class _Reader:
         named = evaluate.result.get("train")
         if isinstance(named, str):
             return named
-        settings = self.tasks[row.evaluate]
         try:
-            return winner(self.storage, row.search, settings["trials"], settings["rank"]).name
+            return target(self.storage, self.tasks[row.evaluate]).name
         except (OSError, ValueError):
             return None
 
-    def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
+    def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Value], tuple[EpochMetrics, ...]]:
+        """What decides a row's training, as far as it is known, and its epochs."""
+        shown = _shown(row.architecture)
+        settings: dict[str, Value] = dict(zip(shown, attrgetter(*shown)(row.settings), strict=True))
+        for name in row.searched:
+            settings.pop(name, None)
         trial = self.trials.get(train_id or "")
         if trial is not None:
-            return {**row.fixed, **trial.settings}, trial.epochs
-        settings = row.fixed
+            return settings | _only(shown, trial.settings), trial.epochs
         if train_id is None:
             return settings, ()
         if row.search is not None:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
-            settings = {**settings, **own, **_settings_written(f"{self.runs}/{train_id}/{SETTINGS}")}
+            settings |= own | _only(shown, _settings_written(f"{self.runs}/{train_id}"))
         return settings, tuple(metrics_log.read(f"{self.runs}/{train_id}"))
 
     def _state(self, task_id: str | None) -> TaskState:
@@ -283,6 +292,10 @@ class _Reader:
 
     def part(self, task_id: str) -> _Part:
         return _part(self.storage, task_id, self._state(task_id), self.runs)
+
+
+def _only(names: Mapping[str, None], settings: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = None) -> _Part:
@@ -305,7 +318,8 @@ def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = N
 
 
 def _from_record(state: str, cause: str | None, message: str | None, record: Record) -> _Part:
-    return _Part(state, cause, message, record.result, record.about, record.started, record.ended)
+    made = changes(record.made)
+    return _Part(state, cause, message, record.result, record.about, record.started, record.ended, made)
 
 
 def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
@@ -328,20 +342,23 @@ def _sum(values: Iterator[float | None]) -> float | None:
     return sum(present) if present else None
 
 
-def _search(planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskState]) -> SearchResult:
+def _search(
+    planned: PlannedSearch, storage: Storage, states: Mapping[str, TaskState], tasks: Mapping[str, Task]
+) -> SearchResult:
+    study = study_of(storage, tasks[planned.trials[0]])
     trials = tuple(
-        _trial(planned, number, task_id, storage, states.get(task_id, WAITING))
+        _trial(planned, number, task_id, study, states.get(task_id, WAITING))
         for number, task_id in enumerate(planned.trials)
     )
     return SearchResult(planned=planned, trials=trials)
 
 
-def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, state: TaskState) -> Trial:
-    part = _part(storage, task_id, state)
-    point, search = _point(storage, planned.id, number), planned.search
+def _trial(planned: PlannedSearch, number: int, task_id: str, study: Study, state: TaskState) -> Trial:
+    storage, search = study.storage, planned.search
+    part, point = _part(storage, task_id, state), _point(study, number)
     figures = records.figures(part.result)
     if "value" in figures:
-        figures[planned.search.metric] = figures["value"]
+        figures[search.metric] = figures["value"]
     stopped = part.result.get("stopped")
     fixed = {name: value for name, value in values(search.settings).items() if name not in search.searched}
     return Trial(
@@ -361,22 +378,19 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, storage: Storage, 
     )
 
 
-def _settings_written(path: str) -> Mapping[str, Any]:
-    """What a run was trained with; empty before it begins."""
+def _settings_written(folder: str) -> Mapping[str, Value]:
+    """What a run was trained with, in the order of its file; empty before it begins."""
     try:
-        written = orjson.loads(records.read_bytes(path) or b"{}")
-    except orjson.JSONDecodeError:
+        return dict(sorted(values(read_trained_recipe(folder).settings).items()))
+    except (OSError, ValueError):
         return {}
-    if not isinstance(written, Mapping):
-        return {}
-    return {name: value for name, value in written.items() if name not in ("architecture", "dataset")}
 
 
-def _point(storage: Storage, search_id: str, number: int) -> Mapping[str, Any]:
+def _point(study: Study, number: int) -> Point:
     """What a trial tries; empty as long as nothing was proposed."""
-    text = records.read_bytes(f"{storage.search(search_id)}/trials/{number:04d}/point.json")
     try:
-        point = orjson.loads(text or b"{}").get("point", {})
-    except (orjson.JSONDecodeError, AttributeError):
+        point = read_point(study, number).point
+        settings = study.recipe(point).settings
+    except (OSError, ValueError):
         return {}
-    return point if isinstance(point, Mapping) else {}
+    return {name: getattr(settings, name) for name in point}

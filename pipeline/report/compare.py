@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from jobs.search.summary import winner
+from jobs.provenance import compared
+from jobs.stages.evaluate import target
 from jobs.storage import Storage
+from jobs.task import Task, read_record
+from jobs.units import Made
 from pipeline.report import records, results_csv, significance
+from pipeline.report.groups import runs_text
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
 from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
-from sharedfs.documents import read_json
 from sharedfs.errors import InputError
 
 RUN_KEY = ("group", "run", "architecture", "seed")
@@ -27,12 +30,17 @@ BALANCED = "test_balanced_accuracy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One run of a comparison: its line of results.csv and, where storage still has them, its test answers."""
+    """One run of a comparison: its line of results.csv and, where storage still has them, its test answers.
+
+    ``made`` are the units of code that made it, ``compared`` what ``jobs.provenance`` knows of its training.
+    """
 
     name: str
     line: Mapping[str, str]
-    split: records.Split | None
-    predictions: records.Predictions | None
+    split: records.Split | None = None
+    predictions: records.Predictions | None = None
+    made: Mapping[str, Made] = field(default_factory=dict)
+    compared: Mapping[str, str] = field(default_factory=dict)
 
     def figure(self, metric: str) -> float | None:
         text = self.line.get(metric, "")
@@ -98,7 +106,7 @@ class _Address:
         return cls(text=text, report=Path(folder), run=run, seed=seed or None)
 
     def lines(self) -> list[dict[str, str]]:
-        path = self.report / "results.csv"
+        path = self.report / results_csv.CSV
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
@@ -124,16 +132,31 @@ def _side(address: _Address) -> Side:
 def _read_side(report: Path, line: Mapping[str, str]) -> Side:
     """The answers are in the evaluation task's folder, which the page's link names; without it, none."""
     name = f"{line['group']}/{line['run']}" + (f" (seed {line['seed']})" if line["seed"] not in ("", "0") else "")
-    storage = Storage(report.resolve().parent.parent)
-    evaluate = _evaluations(storage.root).get(line.get("id", ""))
+    storage, train = Storage(report.resolve().parent.parent), line.get("id", "")
+    evaluate = _evaluations(storage.root).get(train)
+    if evaluate is None:
+        return Side(name=name, line=line)
     try:
-        evaluation = records.read_evaluation(f"{storage.runs}/{evaluate}") if evaluate else None
+        evaluation = records.read_evaluation(f"{storage.runs}/{evaluate}")
     except ValueError:
         evaluation = None
+    made, facts = _read_origin(storage, train, evaluate)
     if evaluation is None:
-        return Side(name=name, line=line, split=None, predictions=None)
+        return Side(name=name, line=line, made=made, compared=facts)
     predictions = records.read_predictions(f"{storage.runs}/{evaluate}", "test")
-    return Side(name=name, line=line, split=evaluation[1].get("test"), predictions=predictions)
+    split = evaluation[1].get("test")
+    return Side(name=name, line=line, split=split, predictions=predictions, made=made, compared=facts)
+
+
+def _read_origin(storage: Storage, train: str, evaluate: str) -> tuple[dict[str, Made], dict[str, str]]:
+    """The units that made a run, its data set and its evaluation, and what is known of its training; none if broken."""
+    try:
+        needs = Task.read(storage.run(train)).needs
+        found = [read_record(storage.run(task)) for task in (*needs, evaluate, train)]
+    except (OSError, ValueError):
+        return {}, {}
+    made = {name: unit for record in found if record is not None for name, unit in record.made.items()}
+    return made, compared(found[-1].about) if found[-1] is not None else {}
 
 
 @lru_cache(maxsize=2)
@@ -142,10 +165,7 @@ def _evaluations(root: Path) -> dict[str, str]:
     storage, evaluations = Storage(root), {}
     for path in sorted(storage.runs.glob("*/evaluation.json")):
         try:
-            settings = read_json(path.parent / "task.json")["settings"]
-            judged = (
-                settings.get("train") or winner(storage, settings["search"], settings["trials"], settings["rank"]).name
-            )
+            judged = target(storage, Task.read(path.parent)).name
         except (OSError, ValueError, KeyError):
             continue
         evaluations[judged] = path.parent.name
@@ -166,11 +186,28 @@ def _compare_runs(first: Side, second: Side, messages: Messages) -> Comparison:
         if one != other:
             metrics.append((Cell(messages.name(metric)), *_figures(one, other)))
     names = (first.name, second.name)
-    tables = (
+    tables = [
         _table(messages("settings that differ"), (messages("setting"), *names), settings),
         _table(messages("metrics that differ"), (messages("metric"), *names, messages("difference")), metrics),
-    )
-    return Comparison(tables=tables, sentences=_verdicts(first, second, messages))
+    ]
+    origins = [tuple(map(Cell, line)) for line in _origins_that_differ(first, second, messages)]
+    if origins:
+        tables.append(_table(messages("made differently"), (messages("made with"), *names), origins, numbers=()))
+    return Comparison(tables=tuple(tables), sentences=_verdicts(first, second, messages))
+
+
+def _origins_that_differ(first: Side, second: Side, messages: Messages) -> Iterator[tuple[str, str, str]]:
+    """In what two runs were not made alike, as far as both say it: what, and how the one and the other was made."""
+    for unit, one in first.made.items():
+        other = second.made.get(unit, one)
+        if not one.is_like(other):
+            key = "unit made" if one.revision != other.revision else "unit source"
+            texts = [messages(key, revision=each.revision, source=each.source[:8]) for each in (one, other)]
+            yield unit, texts[0], texts[1]
+    for title, value in first.compared.items():
+        theirs = second.compared.get(title, value)
+        if value != theirs:
+            yield messages.name(title), messages.name(value), messages.name(theirs)
 
 
 def _verdicts(first: Side, second: Side, messages: Messages) -> tuple[str, ...]:
@@ -200,11 +237,13 @@ def _compare_reports(first: _Address, second: _Address, messages: Messages) -> C
     one, other = (
         {tuple(line[name] for name in RUN_KEY): line for line in address.lines()} for address in (first, second)
     )
-    rows = [
-        row
-        for key in one
-        if key in other and (row := _compare_lines(first.report, one[key], second.report, other[key], messages))
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    runs_by_origin: dict[tuple[str, str, str], dict[str, None]] = {}
+    for key in (key for key in one if key in other):
+        sides = _read_side(first.report, one[key]), _read_side(second.report, other[key])
+        rows += _compare_lines(*sides, messages)
+        for differing in _origins_that_differ(*sides, messages):
+            runs_by_origin.setdefault(differing, {})[f"{key[0]}/{key[1]}"] = None
     titles = (
         messages("run"),
         messages("settings that differ"),
@@ -215,28 +254,30 @@ def _compare_reports(first: _Address, second: _Address, messages: Messages) -> C
     )
     table = _table(messages(BALANCED), titles, rows, numbers=range(2, 5))
     alone = ((first, _names(one, other)), (second, _names(other, one)))
-    sentences = tuple(messages("only in", report=address.text, runs=runs) for address, runs in alone if runs)
-    return Comparison(tables=(table,), sentences=sentences)
+    sentences = [messages("only in", report=address.text, runs=runs) for address, runs in alone if runs]
+    reports = {"first": first.text, "second": second.text}
+    for (what, mine, theirs), runs in runs_by_origin.items():
+        named = runs_text(runs, messages)
+        sentences.append(messages("runs differ", what=what, one=mine, other=theirs, runs=named, **reports))
+    return Comparison(tables=(table,), sentences=tuple(sentences))
 
 
-def _compare_lines(
-    report: Path, line: Mapping[str, str], other_report: Path, other_line: Mapping[str, str], messages: Messages
-) -> tuple[Cell, ...] | None:
-    """One run in two reports; None where it is the same task with the same score."""
-    first, second = _read_side(report, line), _read_side(other_report, other_line)
+def _compare_lines(first: Side, second: Side, messages: Messages) -> list[tuple[Cell, ...]]:
+    """One run in two reports, in a row; none where it is the same task with the same score."""
     one, other = first.figure(BALANCED), second.figure(BALANCED)
-    if line.get("id") == other_line.get("id") and one == other:
-        return None
-    changed = [
-        name for name in line if name not in (*NO_SETTINGS, *RUN_KEY) and line.get(name, "") != other_line.get(name, "")
-    ]
+    if first.line.get("id") == second.line.get("id") and one == other:
+        return []
+    # A setting that one of the reports has no column for is none that is known to differ.
+    names = [name for name in first.line if name in second.line and name not in (*NO_SETTINGS, *RUN_KEY)]
+    changed = [name for name in names if first.line[name] != second.line[name]]
     p = chance(first, second) if one is not None and other is not None else None
-    return (
+    row = (
         Cell(first.name),
         Cell(", ".join(changed) or messages("no difference")),
         *_figures(one, other),
         Cell(verdict(p, messages) if p is not None else NOTHING),
     )
+    return [row]
 
 
 def _figures(one: float | None, other: float | None) -> tuple[Cell, Cell, Cell]:

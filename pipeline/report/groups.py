@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pipeline.report.collect import Collected, Result, SearchResult
 from pipeline.report.i18n import Messages
+
+RUNS_NAMED = 6  # in a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,12 @@ def reasons_text(results: Iterable[Result], messages: Messages) -> str:
     """How many of some results have no final figures, by reason: ``1 out of memory, 2 waiting``."""
     reasons = Counter(reason for result in results if (reason := result.reason()) is not None)
     return ", ".join(f"{count} {messages.name(reason)}" for reason, count in sorted(reasons.items()))
+
+
+def runs_text(runs: Collection[str], messages: Messages) -> str:
+    """Some runs by name; of many the first few, and how many more there are."""
+    text = ", ".join(islice(runs, RUNS_NAMED))
+    return text if len(runs) <= RUNS_NAMED else messages("and others", runs=text, count=len(runs) - RUNS_NAMED)
 
 
 def make_groups(collected: Collected) -> tuple[Group, ...]:

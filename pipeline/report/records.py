@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -22,9 +20,9 @@ from jobs.settings import Value, values
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 from sharedfs.errors import DamagedFileError
-from sharedfs.files import open_plain, read_plain
+from sharedfs.files import read_plain
+from sharedfs.typed_json import Json
 
-LOG_TAIL_BYTES = 8_192
 RunKey = tuple[str, str, int]  # group, run, seed; of a search, its name alone
 
 
@@ -48,12 +46,11 @@ class Predictions:
     reliable: np.ndarray
 
 
-def read_bytes(path: str) -> bytes | None:
-    """A file's bytes, or None when there is none; raises ValueError for a link."""
-    try:
-        return read_plain(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+class _SplitFigures(TypedDict):
+    """What evaluation.json says of one split, as far as a report needs it."""
+
+    recall: Sequence[float | None]
+    support: list[int]
 
 
 def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple[str, ...], dict[str, Split]] | None:
@@ -61,16 +58,17 @@ def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple
 
     ``cache`` remembers the categories between the evaluations of one data set.
     """
-    text = read_bytes(f"{folder}/evaluation.json")
-    if text is None:
+    try:
+        text = read_plain(f"{folder}/evaluation.json")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     cache = cache or ClassCache()
     try:
         classes, document = _with_classes(text, cache)
+        found = {name: value for name, value in document.items() if isinstance(value, dict) and "recall" in value}
         splits = {
             name: Split(recall=_recall(figures["recall"]), support=cache.support(name, figures["support"]))
-            for name, figures in document.items()
-            if isinstance(figures, dict) and "recall" in figures
+            for name, figures in cast(Mapping[str, _SplitFigures], found).items()
         }
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
@@ -103,7 +101,7 @@ class ClassCache:
         return cached[1]
 
 
-def _with_classes(text: bytes, cache: ClassCache) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _with_classes(text: bytes, cache: ClassCache) -> tuple[tuple[str, ...], Mapping[str, Json]]:
     if cache.head and text.startswith(cache.head):
         return cache.classes, orjson.loads(b"{" + text[len(cache.head) :])
     document = orjson.loads(text)
@@ -154,20 +152,10 @@ def _header(head: bytes) -> tuple[np.dtype[Any], int]:
     return kind, shape[0]
 
 
-def log_tail(folder: Path, lines: int = 40) -> str:
-    """The last lines of a task's log, whatever bytes are in it."""
-    try:
-        with open_plain(folder / "log.txt") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
-
-
-def figures(result: Mapping[str, Any]) -> dict[str, float]:
+def figures(result: Mapping[str, Json]) -> dict[str, float]:
     """The numbers among a record's results, by name."""
-    return {name: value for name, value in result.items() if type(value) in (int, float)}
+    numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
+    return cast(dict[str, float], numbers)
 
 
 # Keys of the manifest's ``data`` that tell runs apart: shown as if they were hyperparameters.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
+from jobs.settings import Value
 from pipeline.report.collect import Collected
 
-IDENTITY = ("group", "run", "architecture", "seed", "id", "state", "cause")
+CSV, PARQUET = "results.csv", "results.parquet"
+OF_ROW = ("group", "run", "architecture", "seed")
+IDENTITY = (*OF_ROW, "id", "state", "cause")
 PUBLISHED = (  # the order in which the published tables name them; others follow
     "hidden_layers",
     "dropout",
@@ -43,6 +47,7 @@ METRICS = (
     "train_seconds",
 )
 COST = ("gpu_hours", "git_commit")
+SCALARS = frozenset({bool, int, float, str})
 WHOLE = frozenset({"best_epoch", "parameters", "epochs_run"})
 DECIMALS = {"train_seconds": 3, "gpu_hours": 4}
 
@@ -57,11 +62,12 @@ def hyperparameters(collected: Collected) -> tuple[str, ...]:
     return (*named, *(name for name in seen if name not in PUBLISHED))
 
 
-def columns(collected: Collected) -> dict[str, list[Any]]:
+def columns(collected: Collected) -> dict[str, Sequence[Value]]:
     """Every column with a Python value per row, None where there is none."""
     results = collected.results
-    table: dict[str, list[Any]] = {name: [getattr(result.row, name) for result in results] for name in IDENTITY[:4]}
-    table |= {name: [getattr(result, name) for result in results] for name in IDENTITY[4:]}
+    table: dict[str, Sequence[Value]] = {}
+    for name in IDENTITY:
+        table[name] = [getattr(result.row if name in OF_ROW else result, name) for result in results]
     for name in hyperparameters(collected):
         table[name] = [result.settings.get(name) for result in results]
     for name in METRICS:
@@ -70,7 +76,7 @@ def columns(collected: Collected) -> dict[str, list[Any]]:
     return table | {name: [getattr(result, name) for result in results] for name in COST}
 
 
-def as_csv(table: Mapping[str, list[Any]]) -> bytes:
+def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
     """results.csv: fixed decimals, lists as ``256,128``, true and false, nothing where there is no value."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -79,7 +85,7 @@ def as_csv(table: Mapping[str, list[Any]]) -> bytes:
     return out.getvalue().encode()
 
 
-def _texts(name: str, values: list[Any]) -> list[str]:
+def _texts(name: str, values: Sequence[Value]) -> list[str]:
     if name in METRICS or name in COST:
         decimals = DECIMALS.get(name, 6)
         return [f"{value:.{decimals}f}" if isinstance(value, float) else _text(value) for value in values]
@@ -89,7 +95,7 @@ def _texts(name: str, values: list[Any]) -> list[str]:
     return [_text(value) for value in values]
 
 
-def _text(value: Any) -> str:
+def _text(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -99,7 +105,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def as_parquet(table: Mapping[str, list[Any]]) -> bytes:
+def as_parquet(table: Mapping[str, Sequence[Value]]) -> bytes:
     """results.parquet: the same columns with their types, lists of numbers as lists."""
     # Loaded here: most commands of the pipeline never write one. pyarrow would load all of pandas to look at a list.
     import polars
@@ -110,10 +116,12 @@ def as_parquet(table: Mapping[str, list[Any]]) -> bytes:
     return sink.getvalue()
 
 
-def _one_type(name: str, values: list[Any]) -> list[Any]:
-    kinds = {kind for value in values for kind in _kinds(value)}
+def _one_type(name: str, values: Sequence[Value]) -> Sequence[Value]:
+    kinds: set[Any] = set(map(type, values)) - {NoneType}
+    if not kinds <= SCALARS:
+        kinds = {kind for value in values for kind in _kinds(value)}
     if (name in METRICS and name not in WHOLE) or kinds == {int, float}:
-        return [None if value is None else float(value) for value in values]
+        return [float(value) if isinstance(value, int | float) else None for value in values]
     # A setting whose types differ between architectures has no common column type but its text.
     return [None if value is None else json.dumps(value) for value in values] if len(kinds) > 1 else values
 
@@ -122,6 +130,6 @@ def _kinds(value: Any) -> Iterable[Any]:
     """A value's type, and of a list those of what is in it; a mapping counts as several."""
     if value is None:
         return ()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [(list, type(item)) for item in value]
     return (dict, object) if isinstance(value, dict) else (type(value),)

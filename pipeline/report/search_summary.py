@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jobs.search.space import is_conditional, is_distribution
+from jobs.metrics_log import figure
+from jobs.search.space import is_conditional
 from jobs.search.study import best_so_far, score
 from pipeline.report.collect import SearchResult, Trial
+from sharedfs.typed_json import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Axis:
     """How a setting is drawn: from ``options``, or as a number from a range, which may be logarithmic."""
 
     name: str
-    options: tuple[Any, ...]
+    options: tuple[Json, ...]
     log: bool
 
 
@@ -45,7 +46,7 @@ def by_score(search: SearchResult) -> list[Trial]:
 
 def axes(search: SearchResult) -> list[Axis]:
     """The settings that are searched, those inside conditional choices too, in the order of the space."""
-    by_name: dict[str, list[Any]] = {}
+    by_name: dict[str, list[Json]] = {}
     for name, spec in _specs(search.planned.search.space):
         by_name.setdefault(name, []).append(spec)
     return [_axis(name, specs) for name, specs in by_name.items()]
@@ -56,36 +57,35 @@ def search_progress(search: SearchResult) -> SearchProgress:
     metric = search.planned.search.metric
     lines = [(trial.number, line) for trial in search.trials for line in trial.epochs]
     lines.sort(key=lambda pair: float(pair[1].get("ended", 0.0)))
-    values = [value if _is_finite(value := line.get(metric)) else None for _, line in lines]
-    best = enumerate(best_so_far(metric, values), start=1)
+    values = [figure(line, metric) for _, line in lines]
+    finite = [None if value is None or not math.isfinite(value) else value for value in values]
+    best = enumerate(best_so_far(metric, finite), start=1)
     return SearchProgress(
         best=tuple((count, value) for count, value in best if value is not None),
         ended_after={number: count for count, (number, _) in enumerate(lines, start=1)},
     )
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _specs(space: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _specs(space: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
     """Each setting with its distribution, or with the value that a conditional choice gives it."""
     for name, spec in space.items():
-        options = spec.get("choice") if is_distribution(spec) else None
-        if not is_conditional(options):
+        options = spec.get("choice") if isinstance(spec, Mapping) else None
+        if not isinstance(options, Sequence) or not is_conditional(options):
             yield name, spec
             continue
-        for option in options or ():
+        for option in options:
+            assert isinstance(option, Mapping)
             yield from _specs(option)
 
 
-def _axis(name: str, specs: list[Any]) -> Axis:
-    options: list[Any] = []
+def _axis(name: str, specs: list[Json]) -> Axis:
+    options: list[Json] = []
     kinds = []
     for spec in specs:
-        kind, arguments = next(iter(spec.items())) if is_distribution(spec) else ("choice", [spec])
+        kind, arguments = next(iter(spec.items())) if isinstance(spec, Mapping) else ("choice", [spec])
         kinds.append(kind)
-        options += [one for one in arguments if one not in options] if kind == "choice" else []
+        if kind == "choice" and isinstance(arguments, Sequence):
+            options += [one for one in arguments if one not in options]
     numbers = all(type(one) in (int, float) for one in options)
     # Ranges in one branch and a number in another share a scale; a choice alone stays a choice.
     categories = set(kinds) == {"choice"} or not numbers

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any
+
+from sharedfs.typed_json import Json
 
 NOTHING = "–"
 _MARKDOWN_ESCAPES = str.maketrans(
@@ -121,7 +122,7 @@ def spread(mean: float | None, deviation: float | None, decimals: int = 3, *, bo
     return Cell(text, mean, bold)
 
 
-def setting(value: Any) -> Cell:
+def setting(value: Json) -> Cell:
     """A hyperparameter as people write it: ``256, 128``, ``1e-05``, ``true``."""
     if value is None:
         return EMPTY

@@ -5,7 +5,8 @@ Everything that people or jobs wrote is escaped on its way into a template.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,21 @@ from markupsafe import Markup
 
 from pipeline.report.collect import Collected, Progress, Result
 from pipeline.report.files import ReportData, completion_line, file_name
-from pipeline.report.groups import Entry
 from pipeline.report.i18n import Messages
 from pipeline.report.page import run_page
-from pipeline.report.plots.curves import interactive_curves
-from pipeline.report.table import to_html
+from pipeline.report.plots.curves import PageCurves, interactive_curves
+from pipeline.report.results_csv import CSV, PARQUET
+from pipeline.report.table import Table, to_html
 
 HERE = Path(__file__).parent
-FILES = ("results.csv", "results.parquet", "results.md", "results.tex")
+FILES = (CSV, PARQUET, "results.md", "results.tex")
 
 
 def render(report: ReportData, *, progress: Progress | None = None) -> dict[str, bytes]:
     """Every file of the page by its path within the report."""
     environment = make_environment(report.messages)
     files = {f"assets/{path.name}": path.read_bytes() for path in sorted((HERE / "assets").iterdir())}
-    files["index.html"] = environment.get_template("index.html").render(_index_context(report)).encode()
+    files["index.html"] = _index(environment, report)
     return files | _run_pages(environment, report, progress)
 
 
@@ -53,39 +54,51 @@ def as_data(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 - escaped just above
 
 
-def _index_context(report: ReportData) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Section:
+    """A group on the page: its tables with their HTML, its curves, and its plots' paths with what they show."""
+
+    name: str
+    anchor: str
+    tables: Sequence[tuple[Table, Markup]]
+    curves: PageCurves | None
+    pictures: Sequence[tuple[str, str]]
+
+
+def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
     collected, messages = report.collected, report.messages
     links = {entry.position: address(entry.first) for group in report.groups for entry in group.entries}
-    by_group: dict[str, list[dict[str, Any]]] = {}
+    by_group: dict[str, list[tuple[Table, Markup]]] = {}
     for table in report.tables:
         # to_html escapes every cell.
         written = Markup(to_html(table, links=links))  # noqa: S704
-        by_group.setdefault(table.group, []).append({"table": table, "html": written})
+        by_group.setdefault(table.group, []).append((table, written))
     sections = [
-        {
-            "name": group.name,
-            "anchor": f"group-{position}-{file_name(group.name)}",
-            "tables": by_group.get(group.name, []),
-            "curves": interactive_curves(group.entries, messages),
-            "pictures": _pictures(report.pictures.get(group.name, ()), group.name),
-        }
+        _Section(
+            name=group.name,
+            anchor=f"group-{position}-{file_name(group.name)}",
+            tables=by_group.get(group.name, ()),
+            curves=interactive_curves(group.entries, messages),
+            pictures=_pictures(report.pictures.get(group.name, ()), group.name),
+        )
         for position, group in enumerate(report.groups)
     ]
-    return {
-        "title": report.title,
-        "root": "",
-        "completion": completion_line(collected, messages),
-        "missing": collected.missing(),
-        "total": len(collected.results),
-        "observations": report.observations,
-        "sections": sections,
-        "pictures": _pictures(report.pictures.get("", ()), messages("cost title")),
-        "files": FILES,
-    }
+    page = environment.get_template("index.html").render(
+        title=report.title,
+        root="",
+        completion=completion_line(collected, messages),
+        missing=collected.missing(),
+        total=len(collected.results),
+        observations=report.observations,
+        sections=sections,
+        pictures=_pictures(report.pictures.get("", ()), messages("cost title")),
+        files=FILES,
+    )
+    return page.encode()
 
 
-def _pictures(paths: Iterable[str], title: str) -> list[dict[str, str]]:
-    return [{"path": path, "alt": f"{title}: {Path(path).stem.rsplit('-', 1)[-1]}"} for path in paths]
+def _pictures(paths: Iterable[str], title: str) -> list[tuple[str, str]]:
+    return [(path, f"{title}: {Path(path).stem.rsplit('-', 1)[-1]}") for path in paths]
 
 
 def _run_pages(environment: jinja2.Environment, report: ReportData, progress: Progress | None) -> dict[str, bytes]:
@@ -93,19 +106,12 @@ def _run_pages(environment: jinja2.Environment, report: ReportData, progress: Pr
     files: dict[str, bytes] = {}
     pages = [(entry, result) for group in report.groups for entry in group.entries for result in entry.results]
     for done, (entry, result) in enumerate(pages, start=1):
-        context = run_page.context(result, entry, report.collected, report.messages)
-        files[address(result)] = template.render(context, siblings=_siblings(entry, result)).encode()
+        page = run_page.render(template, result, entry, report.collected, report.messages)
+        files[address(result)] = page.encode()
         files |= _class_names(report.collected, result)
         if progress and (done % 20 == 0 or done == len(pages)):
             progress("page", done, len(pages))
     return files
-
-
-def _siblings(entry: Entry, result: Result) -> list[dict[str, Any]]:
-    return [
-        {"seed": other.row.seed, "address": Path(address(other)).name, "here": other is result}
-        for other in entry.results
-    ]
 
 
 def _class_names(collected: Collected, result: Result) -> dict[str, bytes]:
@@ -119,4 +125,4 @@ def _class_names(collected: Collected, result: Result) -> dict[str, bytes]:
 
 def address(result: Result) -> str:
     """A run's page, within the report."""
-    return f"runs/{result.row.evaluate}.html"
+    return f"runs/{run_page.file_of(result)}"

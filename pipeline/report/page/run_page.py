@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+from jinja2 import Template
 
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
@@ -20,25 +21,38 @@ from pipeline.report.table import number_text, setting
 CONFUSIONS = 15
 
 
-def context(result: Result, entry: Entry, collected: Collected, messages: Messages) -> dict[str, Any]:
-    """Everything that the template of a run asks for."""
+class Recall(TypedDict):
+    """Recall and titles by category, for the page's script: hundreds of rows, as one list a column."""
+
+    headings: list[str]
+    columns: list[list[float | None]]
+    colour: str
+
+
+def render(template: Template, result: Result, entry: Entry, collected: Collected, messages: Messages) -> str:
+    """The page of one of an entry's results, with links to those of the other seeds."""
     row = result.row
     seed = f" ({messages('seed')} {row.seed})" if len(entry.results) > 1 else ""
-    return {
-        "title": f"{row.group} / {row.run}{seed}",
-        "root": "../",
-        "result": result,
-        "reason": messages.name(result.cause or result.state),
-        "settings": _settings(result),
-        "figures": _figures(result, messages),
-        "curves": interactive_curves([replace(entry, results=(result,))], messages),
-        "recall": _recall(result, collected, messages),
-        "classes_file": classes_file(result) if collected.classes(result) else None,
-        "confusions": _confusions(result, collected),
-        "log": collected.log(result),
-        "commit": result.git_commit or messages("unknown commit"),
-        "command": command(result, collected),
-    }
+    return template.render(
+        title=f"{row.group} / {row.run}{seed}",
+        root="../",
+        result=result,
+        siblings=[(other.row.seed, file_of(other), other is result) for other in entry.results],
+        reason=messages.name(result.cause or result.state),
+        settings=_settings(result),
+        figures=_figures(result, messages),
+        curves=interactive_curves([replace(entry, results=(result,))], messages),
+        recall=_recall(result, collected, messages),
+        classes_file=classes_file(result) if collected.classes(result) else None,
+        confusions=_confusions(result, collected),
+        log=collected.log(result),
+        commit=result.git_commit or messages("unknown commit"),
+        command=command(result, collected),
+    )
+
+
+def file_of(result: Result) -> str:
+    return f"{result.row.evaluate}.html"
 
 
 def classes_file(result: Result) -> str:
@@ -65,8 +79,7 @@ def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _recall(result: Result, collected: Collected, messages: Messages) -> dict[str, Any] | None:
-    """Recall and titles by category, for the script: hundreds of rows, as one list a column."""
+def _recall(result: Result, collected: Collected, messages: Messages) -> Recall | None:
     splits = collected.evaluation(result)
     if not splits:
         return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from jobs import metrics_log
+from jobs.metrics_log import EpochMetrics
 from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group
@@ -25,7 +27,7 @@ PANELS = {
     "balanced accuracy": {"training": "train_balanced_accuracy", "validation": "validation_balanced_accuracy"},
 }
 PAGE_DECIMALS = 4
-DASHES: dict[str, Any] = {"training": (0, (4, 2)), "validation": "solid"}
+DASHES: Mapping[str, tuple[int, tuple[int, int]] | Literal["solid"]] = {"training": (0, (4, 2)), "validation": "solid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +81,11 @@ def entry_lines(entry: Entry) -> dict[str, Line]:
     return lines
 
 
-def _line(journals: Iterable[tuple[Mapping[str, Any], ...]], metric: str) -> Line | None:
+def _line(journals: Iterable[Iterable[EpochMetrics]], metric: str) -> Line | None:
     by_epoch: dict[int, list[float]] = {}
     for epochs in journals:
         for line in epochs:
-            value = line.get(metric)
+            value = metrics_log.figure(line, metric)
             if isinstance(value, int | float) and np.isfinite(value):
                 by_epoch.setdefault(line["epoch"], []).append(float(value))
     if not by_epoch:
@@ -98,8 +100,7 @@ def _line(journals: Iterable[tuple[Mapping[str, Any], ...]], metric: str) -> Lin
 
 
 def _score(entry: Entry) -> float:
-    metric = "validation_balanced_accuracy"
-    values = [line.get(metric) for result in entry.results for line in result.epochs]
+    values = [line.get("validation_balanced_accuracy") for result in entry.results for line in result.epochs]
     return max((float(value) for value in values if isinstance(value, int | float)), default=-1.0)
 
 
@@ -117,13 +118,16 @@ def draw(curves: Curves, messages: Messages) -> Figure:
 
 
 def _draw_line(axes: Axes, run: RunCurves, part: str, line: Line) -> None:
-    look: dict[str, Any] = {"color": colour(run.position), "linewidth": 1.6, "zorder": 3.0}
+    dashes, tint = DASHES[part], colour(run.position)
     if not run.shown:
-        look = {"color": GREY, "linewidth": 0.6, "alpha": 0.5, "zorder": 2.0}
-    mark = marker(run.position) if run.shown and (len(line.epochs) <= 12 or run.position >= 12) else ""
-    axes.plot(line.epochs, line.mean, linestyle=DASHES[part], marker=mark, markersize=3.2, **look)
-    if run.shown and part == "validation" and (line.high > line.low).any():
-        axes.fill_between(line.epochs, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(line.epochs, line.mean, linestyle=dashes, color=GREY, linewidth=0.6, alpha=0.5, zorder=2.0)
+        return
+    mark = marker(run.position) if len(line.epochs) <= 12 or run.position >= 12 else ""
+    axes.plot(
+        line.epochs, line.mean, linestyle=dashes, marker=mark, markersize=3.2, color=tint, linewidth=1.6, zorder=3
+    )
+    if part == "validation" and (line.high > line.low).any():
+        axes.fill_between(line.epochs, line.low, line.high, color=tint, alpha=0.15, linewidth=0)
 
 
 def _finish(axes: Axes, panel: str, messages: Messages) -> None:
@@ -167,9 +171,39 @@ def _legend(curves: Curves, messages: Messages) -> tuple[list[Any], list[str]]:
 # The same numbers for the page's script, which draws them so that runs can be shown and hidden.
 
 
-def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str, Any] | None:
-    """All runs of a group: name, colour, whether it is shown at first, and its series; None without an epoch."""
-    runs: list[dict[str, Any]] = []
+class PageRun(TypedDict):
+    """One run's curves: epochs and values by metric; ``shown`` from the start or, where it is missing, when asked."""
+
+    name: str
+    colour: str
+    series: Mapping[str, tuple[list[int], list[float]]]
+    shown: NotRequired[bool]
+
+
+class PagePart(TypedDict):
+    """A metric that a panel draws."""
+
+    name: str
+    metric: str
+    dashed: bool
+
+
+class PagePanel(TypedDict):
+    title: str
+    parts: list[PagePart]
+
+
+class PageCurves(TypedDict):
+    """What the page's script draws; ``labels`` are its words."""
+
+    runs: list[PageRun]
+    panels: list[PagePanel]
+    labels: Mapping[str, str]
+
+
+def interactive_curves(entries: Iterable[Entry], messages: Messages) -> PageCurves | None:
+    """All runs of a group; None without an epoch."""
+    runs: list[PageRun] = []
     for entry in entries:
         lines = entry_lines(entry)
         if lines:
@@ -178,7 +212,7 @@ def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str
                     "name": entry.run,
                     "colour": colour(entry.position),
                     "series": {
-                        metric: [line.epochs.tolist(), np.round(line.mean, PAGE_DECIMALS).tolist()]
+                        metric: (line.epochs.tolist(), np.round(line.mean, PAGE_DECIMALS).tolist())
                         for metric, line in lines.items()
                     },
                 }
@@ -190,7 +224,7 @@ def interactive_curves(entries: Iterable[Entry], messages: Messages) -> dict[str
     return {"runs": runs, "panels": _panels(messages), "labels": _labels(messages)}
 
 
-def _panels(messages: Messages) -> list[dict[str, Any]]:
+def _panels(messages: Messages) -> list[PagePanel]:
     """The two drawings: title, and the metric of each part, validation first and so drawn on top."""
     return [
         {
@@ -204,7 +238,7 @@ def _panels(messages: Messages) -> list[dict[str, Any]]:
     ]
 
 
-def _best_runs(runs: list[dict[str, Any]]) -> list[int]:
+def _best_runs(runs: Sequence[PageRun]) -> list[int]:
     def score(index: int) -> float:
         series = runs[index]["series"].get("validation_balanced_accuracy")
         return max(series[1]) if series else -1.0

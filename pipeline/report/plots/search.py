@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from jobs.settings import Value
 from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Group
@@ -37,7 +38,7 @@ class ScoredTrial:
     score: float
     epochs_spent: int
     outcome: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +122,8 @@ def _draw_trials(axes: Axes, plot: SearchPlot, messages: Messages) -> None:
 
 def _scatter(axes: Axes, plot: SearchPlot, values: list[Any], messages: Messages | None) -> None:
     tint = colour(plot.position)
-    looks: dict[str, dict[str, Any]] = {
-        "trial": {"facecolors": tint, "edgecolors": tint},
-        "stopped early": {"facecolors": "white", "edgecolors": tint},
-        "failed": {"marker": "x", "color": GREY},
-    }
-    for outcome, look in looks.items():
+    looks = (("trial", "o", tint, tint), ("stopped early", "o", "white", tint), ("failed", "x", GREY, None))
+    for outcome, shape, face, edge in looks:
         chosen = [index for index, trial in enumerate(plot.trials) if trial.outcome == outcome]
         if chosen:
             axes.scatter(
@@ -135,7 +132,9 @@ def _scatter(axes: Axes, plot: SearchPlot, values: list[Any], messages: Messages
                 s=24,
                 label=messages(outcome) if messages else None,
                 zorder=3,
-                **look,
+                marker=shape,
+                facecolors=face,
+                edgecolors=edge,
             )
 
 
@@ -152,7 +151,7 @@ def _draw_axis(axes: Axes, plot: SearchPlot, axis: Axis, messages: Messages) -> 
         axes.set_xlim(-0.5, len(texts) - 0.5)
         _scatter(axes, plot, values, None)
     else:
-        _scatter(axes, plot, [float(value) if value is not None else math.nan for value in values], None)
+        _scatter(axes, plot, [float(value) if isinstance(value, int | float) else math.nan for value in values], None)
         if axis.log:
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from jobs.settings import Value
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
@@ -42,6 +42,6 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
     return collapse_constant_columns(table, ("run", "architecture"), messages("equal everywhere"), alone=PUBLISHED)
 
 
-def _is_number(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+def _is_number(name: str, settings: Sequence[Mapping[str, Value]]) -> bool:
     values = [values[name] for values in settings if values.get(name) is not None]
     return bool(values) and all(type(value) in (int, float) for value in values)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.provenance import COMPARED
+from jobs.provenance import COMPARED, compared
+from jobs.units import Change
 from pipeline.report.collect import Collected
-from pipeline.report.groups import Entry, Group, best
+from pipeline.report.groups import Entry, Group, best, runs_text
 from pipeline.report.i18n import Messages
 from pipeline.report.intervals import intervals
 from pipeline.report.significance import best_and_ties
@@ -146,12 +147,22 @@ def _made_notes(entries: tuple[Entry, ...], messages: Messages) -> Iterator[str]
     done = [(entry.run, result) for entry in entries for result in entry.done]
     for change in sorted({change for _, result in done for change in result.changed}):
         runs = dict.fromkeys(run for run, result in done if change in result.changed)
-        yield messages("note changed", change=change, runs=", ".join(runs))
-    for name, title in COMPARED.items():
-        runs_by_value: dict[object, dict[str, None]] = {}
-        for run, result in done:
-            if (value := getattr(result.about, name)) is not None:
-                runs_by_value.setdefault(value, {})[run] = None
+        yield messages("note changed", change=_change_text(change, messages), runs=runs_text(runs, messages))
+    known = [(run, compared(result.about)) for run, result in done]
+    for title in COMPARED.values():
+        runs_by_value: dict[str, dict[str, None]] = {}
+        for run, facts in known:
+            if title in facts:
+                runs_by_value.setdefault(facts[title], {})[run] = None
         if len(runs_by_value) > 1:
-            parts = [f"{value} ({', '.join(runs)})" for value, runs in runs_by_value.items()]
-            yield messages("note differs", what=title, values="; ".join(parts))
+            parts = [f"{messages.name(value)}: {runs_text(runs, messages)}" for value, runs in runs_by_value.items()]
+            yield messages("note differs", what=messages.name(title), values="; ".join(parts))
+
+
+def _change_text(change: Change, messages: Messages) -> str:
+    """Which code it was, and how it stands now."""
+    if change.now is None:
+        return messages("unit gone", unit=change.unit)
+    if change.now != change.was:
+        return messages("unit revision", unit=change.unit, was=change.was, now=change.now)
+    return messages("unit code", unit=change.unit, was=change.was)
