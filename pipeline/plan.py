@@ -11,7 +11,7 @@ from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
 from jobs.search.study import Definition
-from jobs.settings import ModelSettings, beside, deciding
+from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
 from sharedfs.errors import InputError, did_you_mean

@@ -10,6 +10,7 @@ import torch
 from training_fixture import publish_dataset, train_task
 
 from jobs import context, entry, metrics_log
+from jobs.provenance import provenance
 from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.training import device
@@ -68,7 +69,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
     surroundings(monkeypatch, asked, devices)
     assert (context.allotted_gpus(), context.visible_gpus()) == (allotted, visible)
     assert list(visible_gpus(os.environ)) == visible  # by the executors' own reading
-    assert entry._provenance()["gpus"] == len(visible)
+    assert provenance().gpus == len(visible)
 
 
 @pytest.mark.parametrize(("asked", "devices"), [("1", "7"), ("1", None), (None, "7"), ("0", "7"), ("1", "NoDevFiles")])
