@@ -72,7 +72,7 @@ def test_all_that_a_search_can_be_told(tmp_path: Path) -> None:
     # What one way of a conditional choice leaves alone keeps its fixed value.
     assert found.settings.dropout == 0.0
     assert found.space["lstm"]["choice"][1] == {
-        "hidden_layers": (512,),
+        "hidden_layers": [512],
         "dropout": {"uniform": [0.0, 0.5]},
         "weight_decay": 0.0,
     }
