@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
 
+LOG = "log.txt"  # in a task's folder, written by its element
 OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 
 # A disk that fills up is often emptied again soon; a node is not held for longer than this, all waits of a task added.
@@ -72,7 +73,7 @@ class Storage:
 
     def log(self, task_id: str) -> Path:
         """What a task printed, over all attempts."""
-        return self.run(task_id) / "log.txt"
+        return self.run(task_id) / LOG
 
     def dataset(self, task_id: str) -> Path:
         """The published data set of a preprocess task."""

@@ -20,6 +20,7 @@ from sharedfs.typed_json import Json, Undecodable, decode
 
 T = TypeVar("T")
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
+TASK, RECORD = "task.json", "record.json"
 FORMAT = 1
 CAUSES = (
     "error",
@@ -68,13 +69,13 @@ class Task:
     def write(self, storage: Storage) -> Path:
         """Write task.json into the task's folder, made if missing; returns the folder."""
         folder = plain_folder(storage.run(self.id))
-        write_json(folder / "task.json", asdict(self))
+        write_json(folder / TASK, asdict(self))
         return folder
 
     @classmethod
     def read(cls, folder: Path) -> Task:
         """Read task.json; raises ValueError when the folder's name and the settings disagree."""
-        document = read_json(folder / "task.json")
+        document = read_json(folder / TASK)
         try:
             task = cls(
                 stage=document["stage"],
@@ -84,10 +85,10 @@ class Task:
             )
             stated_id = document["id"]
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{folder}/task.json: not a task: submit the manifest again") from error
+            raise DamagedFileError(f"{folder}/{TASK}: not a task: submit the manifest again") from error
         if not (task.id == stated_id == folder.name):
             raise DamagedFileError(
-                f"{folder}/task.json: its settings digest to {task.id}, not to the folder's name; "
+                f"{folder}/{TASK}: its settings digest to {task.id}, not to the folder's name; "
                 "it was edited or written by another version: submit the manifest again"
             )
         return task
@@ -139,7 +140,7 @@ class Record:
     made: Mapping[str, Made] = field(default_factory=dict)
 
     def write(self, storage: Storage) -> None:
-        write_json(storage.run(self.id) / "record.json", asdict(self))
+        write_json(storage.run(self.id) / RECORD, asdict(self))
 
     def figure(self, name: str) -> float | None:
         """A number of the result; None where there is none of that name."""
@@ -164,7 +165,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 def read_record(folder: Path | str) -> Record | None:
     """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
-    path = f"{folder}/record.json"
+    path = f"{folder}/{RECORD}"
     try:
         return decode(Record, read_json(path))
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs import metrics_log
 from jobs.data.dataset import Dataset
 from jobs.storage import Storage
-from jobs.task import Record, Task, read_record
+from jobs.task import RECORD, TASK, Record, Task, read_record
 from pipeline.submission import HOME
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import InputError
@@ -79,7 +79,7 @@ def check(folder: Path) -> list[Difference]:
 
 
 def _finished(folder: Path) -> tuple[Task, Record]:
-    if not (folder / "task.json").exists():
+    if not (folder / TASK).exists():
         raise InputError(f"{folder}: not a task's folder: give STORAGE/runs/ID")
     record = read_record(folder)
     if record is None or record.state != "done":
@@ -113,9 +113,9 @@ def _link_search(storage: Storage, again: Storage, task: Task) -> None:
             continue
         if task.stage != "trial":
             again.run(trial).symlink_to(storage.run(trial))
-        elif (storage.run(trial) / "record.json").exists():
+        elif (storage.run(trial) / RECORD).exists():
             again.run(trial).mkdir()
-            shutil.copyfile(storage.run(trial) / "record.json", again.run(trial) / "record.json")
+            shutil.copyfile(storage.run(trial) / RECORD, again.run(trial) / RECORD)
 
 
 def _compare(root: Path, again: Path, file: str) -> Difference | None:

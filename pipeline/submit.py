@@ -34,7 +34,8 @@ from rich.console import Console
 
 from jobs.circuit_breaker import HELD
 from jobs.search.study import is_continued
-from jobs.storage import Storage
+from jobs.storage import LOG, Storage
+from jobs.task import RECORD, TASK
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
@@ -63,7 +64,7 @@ from slurm.executors import Executor
 
 CLOSE = "close"
 CHANGED = "changed"
-KEPT_FILES = ("task.json", "log.txt")
+KEPT_FILES = (TASK, LOG)
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
 
@@ -264,7 +265,7 @@ def _archive_record(folder: Path) -> None:
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
     """
-    record = folder / "record.json"
+    record = folder / RECORD
     if record.exists() and not is_continued(folder):
         record.replace(folder / "record.superseded.json")
     (folder / HELD).unlink(missing_ok=True)
@@ -282,7 +283,7 @@ def _supersede(storage: Storage, planned: Planned) -> None:
     folder = storage.run(planned.id)
     aside = folder / "superseded" / f"{len(list(folder.glob('superseded/*'))) + 1:04d}"
     aside.mkdir(parents=True)
-    names = sorted((path.name for path in folder.iterdir() if path.is_file()), key=lambda name: name != "record.json")
+    names = sorted((path.name for path in folder.iterdir() if path.is_file()), key=lambda name: name != RECORD)
     for name in names:
         if name not in KEPT_FILES:
             (folder / name).replace(aside / name)

@@ -23,7 +23,7 @@ from jobs.search.space import Point, Space, read_space
 from jobs.search.stopping import Rule, read_rule
 from jobs.settings import ModelSettings, Value
 from jobs.storage import Storage
-from jobs.task import Record, Task, read_record
+from jobs.task import TASK, Record, Task, read_record
 from jobs.units import Unit
 from sharedfs.documents import digest, read_json, write_json
 from sharedfs.errors import DamagedFileError
@@ -90,7 +90,7 @@ def read_definition(document: Json, where: object) -> Definition:
 
 def study_of(storage: Storage, task: Task) -> Study:
     """The search of a trial's task; raises DamagedFileError for one whose settings are no search."""
-    return Study(storage, read_definition(task.settings.get("search"), storage.run(task.id) / "task.json"))
+    return Study(storage, read_definition(task.settings.get("search"), storage.run(task.id) / TASK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Study:
     def submitted_count(self) -> int:
         """How many trials have been submitted; their tasks are written before any of them starts."""
         number = 0
-        while (self.storage.run(self.task(number).id) / "task.json").exists():
+        while (self.storage.run(self.task(number).id) / TASK).exists():
             number += 1
         return number
 

@@ -19,7 +19,7 @@ from jobs.data import shards
 from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
 from jobs.data.progress import Meter, stop_if_asked
-from jobs.task import Task
+from jobs.task import TASK, Task
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import publish_folder
@@ -71,7 +71,7 @@ def _settings(task: Task, kind: type[T]) -> T:
     try:
         return decode(kind, task.settings)
     except Undecodable as error:
-        raise DamagedFileError(f"{task.id}/task.json: not the settings of a data set: {error}") from error
+        raise DamagedFileError(f"{task.id}/{TASK}: not the settings of a data set: {error}") from error
 
 
 def _published(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe, read_recipe, training_units
 from jobs.storage import Storage
-from jobs.task import Task
+from jobs.task import TASK, Task
 from jobs.training.run import train
 
 
@@ -32,7 +32,7 @@ def run(context: Context) -> Outcome:
 def recipe_of(storage: Storage, task: Task) -> Recipe:
     """What a train task trains by; a refit takes its search's winner's settings, with a seed of its own."""
     if "search" not in task.settings:
-        return read_recipe({**task.plumbing, **task.settings}, storage.run(task.id) / "task.json")
+        return read_recipe({**task.plumbing, **task.settings}, storage.run(task.id) / TASK)
     from jobs.search.summary import winner_recipe
 
     refit = task.settings_as(Refit)

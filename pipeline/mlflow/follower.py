@@ -17,7 +17,7 @@ from types import FrameType
 
 from jobs import metrics_log
 from jobs.attempt import history
-from jobs.task import Task
+from jobs.task import RECORD, Task
 from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
 
 EVERY_S = 5.0
@@ -36,7 +36,7 @@ class Followed:
     seen: tuple[int, int] | None = None  # the metrics log's size and time when all of it was sent
 
     def has_record(self) -> bool:
-        return (self.folder / "record.json").exists()
+        return (self.folder / RECORD).exists()
 
     def send(self, server: Server, experiment: str, manifest: str) -> None:
         """Send the epochs that the server lacks; a metrics log that did not change is not even read."""
