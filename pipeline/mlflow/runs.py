@@ -10,12 +10,12 @@ from jobs.attempt import history
 from jobs.search.study import best_so_far
 from jobs.storage import Storage
 from jobs.task import Provenance
+from jobs.training.metrics import EVALUATION
 from pipeline.mlflow.server import CURVES, Point, curves, milliseconds
 from pipeline.mlflow.server import params as as_params
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
 from sharedfs.documents import digest
 
-EVALUATION = "evaluation.json"
 STATUS = {"done": "FINISHED", "failed": "FAILED", "lost": "KILLED", "running": "RUNNING"}
 
 

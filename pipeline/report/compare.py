@@ -14,6 +14,7 @@ from jobs.provenance import compared
 from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import Task, read_record
+from jobs.training.metrics import EVALUATION
 from jobs.units import Made
 from pipeline.report import records, results_csv, significance
 from pipeline.report.groups import runs_text
@@ -163,7 +164,7 @@ def _read_origin(storage: Storage, train: str, evaluate: str) -> tuple[dict[str,
 def _evaluations(root: Path) -> dict[str, str]:
     """Evaluate tasks by the train task or trial that they judge; read once for all runs of a report."""
     storage, evaluations = Storage(root), {}
-    for path in sorted(storage.runs.glob("*/evaluation.json")):
+    for path in sorted(storage.runs.glob(f"*/{EVALUATION}")):
         try:
             judged = target(storage, Task.read(path.parent)).name
         except (OSError, ValueError, KeyError):

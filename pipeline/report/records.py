@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 
 from jobs.data.settings import Data
 from jobs.settings import Value, values
+from jobs.training.metrics import EVALUATION, PREDICTIONS
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 from sharedfs.errors import DamagedFileError
@@ -59,7 +60,7 @@ def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple
     ``cache`` remembers the categories between the evaluations of one data set.
     """
     try:
-        text = read_plain(f"{folder}/evaluation.json")
+        text = read_plain(f"{folder}/{EVALUATION}")
     except (FileNotFoundError, NotADirectoryError):
         return None
     cache = cache or ClassCache()
@@ -71,9 +72,9 @@ def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple
             for name, figures in cast(Mapping[str, _SplitFigures], found).items()
         }
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{folder}/evaluation.json: not an evaluation: {error}") from error
+        raise DamagedFileError(f"{folder}/{EVALUATION}: not an evaluation: {error}") from error
     if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
-        raise DamagedFileError(f"{folder}/evaluation.json: recall, support and classes differ in length")
+        raise DamagedFileError(f"{folder}/{EVALUATION}: recall, support and classes differ in length")
     return classes, splits
 
 
@@ -124,7 +125,7 @@ def _is_head(head: bytes, classes: tuple[str, ...]) -> bool:
 def read_predictions(folder: str, split: str) -> Predictions | None:
     """One split's answers, or None where there are none or the file is broken."""
     try:
-        with ZipFile(f"{folder}/predictions.npz") as archive:
+        with ZipFile(f"{folder}/{PREDICTIONS}") as archive:
             return Predictions(
                 label=_array(archive.read(f"{split}_label.npy")),
                 predicted=_array(archive.read(f"{split}_predicted.npy")),
