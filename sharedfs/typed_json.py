@@ -94,16 +94,18 @@ def _of_dataclass(kind: type[Any]) -> Decode:
         if strict and (unknown := [key for key in value if key not in decoders]):
             raise Undecodable("not known to this version: written by a newer one", (str(unknown[0]),))
         given: dict[str, Any] = {}
-        for name, (sound, of_field) in decoders.items():
-            if name in value:
-                item = value[name]
-                given[name] = item if type(item) in sound else within(name, of_field, item)
-            elif missing is not None:
-                if name not in missing:
-                    raise Undecodable("is missing", (name,))
-                given[name] = missing[name]
-            elif name not in optional:
-                raise Undecodable("is missing", (name,))
+        name = ""
+        try:
+            for name, (sound, of_field) in decoders.items():
+                if name in value:
+                    item = value[name]
+                    given[name] = item if type(item) in sound else of_field(item)
+                elif missing is not None and name in missing:
+                    given[name] = missing[name]
+                elif missing is not None or name not in optional:
+                    raise Undecodable("is missing")
+        except Undecodable as error:
+            raise Undecodable(error.message, (name, *error.path)) from error
         return kind(**given)
 
     return read
