@@ -51,7 +51,13 @@ def test_a_refit_follows_its_searchs_winner(tmp_path: Path, forget: bool) -> Non
 
     assert shown()["seed"] == "3"
     for dropout in (0.125, 0.25):
-        settings = {**values(made.plan.searches[0].search.settings), "dropout": dropout, "seed": 3}
+        settings = {
+            **values(made.plan.searches[0].search.settings),
+            "dropout": dropout,
+            "seed": 3,
+            "architecture": "mlp",
+            "dataset": "d",
+        }
         write_json(made.storage.run(refit) / "settings.json", settings)
         fail(made, refit, "diverged", f"at {dropout}")
         assert (shown()["seed"], float(shown()["dropout"])) == ("3", dropout)
