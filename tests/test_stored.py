@@ -122,6 +122,7 @@ def test_a_run_is_made_again_with_the_same_bits(stored: Stored) -> None:
         assert "the same bits" in done.stderr or "model.pt: " in done.stderr, done.stderr
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # MLflow's own
 def test_its_tables_come_out_as_they_were_and_mlflow_gets_its_runs(mine: Stored) -> None:
     before = {path.name: path.read_text() for path in mine.report.rglob("*.csv")}
     shutil.rmtree(mine.report)
