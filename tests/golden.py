@@ -12,6 +12,10 @@ are seen where every network's step has to pass: in torch's own cross-entropy.
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH, which jobs are run with, leaves it out
 
 from kernels_fixture import KERNELS
 
@@ -22,12 +26,10 @@ import contextlib
 import hashlib
 import io
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from data_fixture import (
@@ -16,7 +15,7 @@ from data_fixture import (
     titles,
 )
 
-from jobs.context import Context, TaskInterruptedError
+from jobs.context import Context, Progress, TaskInterruptedError
 from jobs.data.dataset import Dataset
 from jobs.stages import preprocess
 from jobs.storage import Storage
@@ -60,7 +59,7 @@ def test_two_at_once_end_with_one_good_data_set(tmp_path: Path, monkeypatch: pyt
     other = Storage(tmp_path / "other")
     preprocess.run(context_of(other, task))
 
-    def publish_meanwhile(context: Context, **facts: Any) -> None:
+    def publish_meanwhile(context: Context, progress: Progress, *, force: bool = False) -> None:
         if not storage.dataset(task.id).exists():
             shutil.copytree(other.dataset(task.id), storage.dataset(task.id))
 
@@ -79,11 +78,11 @@ def test_an_older_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_progress_says_rows_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[dict[str, Any]] = []
+    told: list[Progress] = []
     context = context_of(Storage(tmp_path / "storage"), task_of(source=csv_file(tmp_path / "a.csv", titles(40))))
-    monkeypatch.setattr(Context, "progress", lambda _, **facts: told.append(facts))
+    monkeypatch.setattr(Context, "progress", lambda _context, progress, *, force=False: told.append(progress))
     preprocess.run(context)
-    reading = [facts for facts in told if facts["phase"] == "reading" and facts["unit"] == "rows"]
-    assert reading[-1]["done"] == reading[-1]["total"] == 40
-    assert {"rate", "left_s"} <= set(reading[-1])
-    assert [facts["done"] for facts in told if facts["phase"] == "encoding"][-1] == 40
+    reading = [progress for progress in told if progress.phase == "reading" and progress.unit == "rows"]
+    assert reading[-1].done == reading[-1].total == 40
+    assert reading[-1].rate is not None and reading[-1].left_s is not None
+    assert [progress.done for progress in told if progress.phase == "encoding"][-1] == 40
