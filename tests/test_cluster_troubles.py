@@ -24,7 +24,7 @@ from small_manifest import (
     write_manifest,
 )
 
-from jobs.attempt import history
+from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
 from pipeline.submission import read_all
 
@@ -78,17 +78,17 @@ def troubled(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     tanda("submit", manifest, "--cluster", _profile(folder, partition="scavenger"))
     ids = trainings(manifest)
 
-    def caught(run: str) -> dict[str, Any]:
+    def caught(run: str) -> AttemptFacts:
         return wait_until(lambda: in_training(manifest, ids[run]), f"training of {run}")
 
-    node = caught("preempted")["slurm"]["slurmd_nodename"]
+    node = caught("preempted").slurm["slurmd_nodename"]
     cluster.call("sbatch", "-p", "normal", "-w", node, "--mem=3500M", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 3")
-    lost = caught("bereft")["slurm"]["slurmd_nodename"]
+    lost = caught("bereft").slurm["slurmd_nodename"]
     cluster.call("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")
     _bring_back(cluster, lost)
-    os.kill(caught("shot")["pid"], signal.SIGKILL)
+    os.kill(caught("shot").pid or 0, signal.SIGKILL)
     # One that hangs does not save at the warning and meets its limit, however fast the machine is.
-    os.kill(caught("limited")["pid"], signal.SIGSTOP)
+    os.kill(caught("limited").pid or 0, signal.SIGSTOP)
     _check_an_outage_is_no_failure(cluster, manifest)
     status = wait_until_over(manifest)
     return manifest, {task["run"]: task for task in status["tasks"] if task["stage"] == "train"}
