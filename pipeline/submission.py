@@ -153,7 +153,9 @@ def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManag
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    return hold(storage.locks / "submit", say=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock)
+    return hold(
+        storage.locks / "submit", report=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock
+    )
 
 
 # The manifest and the code as submitted: editing the checkout cannot change a queued job.

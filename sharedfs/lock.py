@@ -1,36 +1,40 @@
-"""A lock on shared storage: a folder that exactly one process makes, kept alive by a heartbeat, broken when that stops.
+"""A lock on shared storage: a folder that one process puts there, kept alive by a heartbeat, broken when that stops.
 
-    LOCK/holder.json        who holds it: host, pid, user, since when
-    LOCK/alive-<token>      touched every 10 s; its age, by the storage's clock, says whether the holder lives
+    LOCK/alive-<token>.json   who holds it (host, pid, user, since when); touched every 10 s, and its age, by the
+                              storage's clock, says whether the holder lives
 
-``mkdir`` is exclusive on every file system that nodes share, NFS included, where ``flock`` is not to be relied on
-(it may be local to a node). Whoever finds the heartbeat older than ``STALE_S`` renames the folder away, and of any
-number who try exactly one succeeds, then takes the lock as if it were free. A holder that was merely slow (a
-suspended node) finds the token gone and is told so when it leaves: it has not removed another's lock.
+The folder is made aside, with its file, and renamed into place, which fails where another is that is not empty: on
+every file system that nodes share, NFS included, where ``flock`` is not to be relied on (it may be local to a node).
+Whoever finds the file older than ``STALE_S`` removes it, and of any number who try exactly one succeeds: that one
+renames its own folder into the place of the empty one. A holder that was merely slow (a suspended node) finds its
+file gone as it leaves, and lets what is there now be: that is another's lock.
 """
 
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import shutil
 import socket
+import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
-from sharedfs.files import claim, plain_folder, touch
-from sharedfs.typed_json import Undecodable, decode
+from sharedfs.files import check_plain, plain_folder, publish_folder
+from sharedfs.typed_json import decode
 
 BEAT_S = 10.0
 STALE_S = 60.0
 POLL_S = 0.2
-PATIENCE_S = 3.0  # a wait is told once it is longer than this
+PATIENCE_S = 3.0  # a wait that is longer is reported, once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,38 +47,41 @@ class Holder:
     since: float
 
     def __str__(self) -> str:
-        return f"{self.user} (process {self.pid} on {self.host})"
+        since = datetime.fromtimestamp(self.since).astimezone().isoformat(sep=" ", timespec="seconds")
+        return f"{self.user} (process {self.pid} on {self.host}, since {since})"
 
 
 @contextmanager
-def hold(folder: Path, *, say: Callable[[str], None] = lambda _message: None, clock: Clock = SYSTEM) -> Iterator[None]:
-    """Hold the lock for the block, after whoever has it; ``say`` is told whom this waits for. Raises OSError."""
-    began, told = clock.monotonic(), False
-    while (token := _take(folder, clock)) is None:
-        if not told and clock.monotonic() - began > PATIENCE_S:
-            told = True
-            say(f"waiting for {holder(folder) or 'another process'}, who holds {folder}")
+def hold(
+    folder: Path, *, report: Callable[[str], None] = lambda _message: None, clock: Clock = SYSTEM
+) -> Iterator[None]:
+    """Hold the lock for the block, after whoever has it; ``report`` gets a line on them. Raises OSError."""
+    report_at = clock.monotonic() + PATIENCE_S
+    while (alive := _take(folder, clock)) is None:
+        if clock.monotonic() > report_at:
+            report_at = math.inf
+            report(f"waiting for {holder(folder) or 'another process'}, who holds {folder}")
         clock.sleep(POLL_S)
-    with _held(folder, token):
+    with _held(alive):
         yield
 
 
 @contextmanager
 def try_hold(folder: Path, *, clock: Clock = SYSTEM) -> Iterator[bool]:
     """Hold the lock for the block; False at once when another process holds it. Raises OSError."""
-    token = _take(folder, clock)
-    if token is None:
+    alive = _take(folder, clock)
+    if alive is None:
         yield False
         return
-    with _held(folder, token):
+    with _held(alive):
         yield True
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds a lock; None for nobody, or nobody that can be read."""
+    """Who holds a lock, for people to read; None where nobody does, or the file does not say."""
     try:
-        return decode(Holder, read_json(folder / "holder.json"))
-    except (OSError, ValueError, Undecodable):
+        return next((decode(Holder, read_json(alive)) for alive in folder.glob("alive-*.json")), None)
+    except (OSError, ValueError):  # left this moment, or damaged: the lock does not depend on what is in it
         return None
 
 
@@ -99,48 +106,47 @@ def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _take(folder: Path, clock: Clock) -> str | None:
-    """Take a lock that is free or whose holder is dead; the token of it, or None."""
+def _take(folder: Path, clock: Clock) -> Path | None:
+    """Take a lock that is free or whose holder is dead: the file that keeps it alive; None while another holds it."""
     plain_folder(folder.parent)
-    if not claim(folder) and not (_is_stale(folder, clock) and _broken(folder) and claim(folder)):
+    if not _is_free(folder, clock):
         return None
     token = uuid.uuid4().hex[:12]
-    touch(folder / f"alive-{token}")
+    made, alive = folder.with_name(f".{folder.name}-{token}"), f"alive-{token}.json"
     me = Holder(host=socket.gethostname(), pid=os.getpid(), user=getpass.getuser(), since=clock.now())
-    with suppress(OSError):  # for people to read: the lock does not depend on it
-        write_json(folder / "holder.json", me)
-    return token
-
-
-def _is_stale(folder: Path, clock: Clock) -> bool:
+    made.mkdir()
     try:
-        beats = [path.stat().st_mtime for path in folder.glob("alive-*")]
-        last = max(beats) if beats else folder.stat().st_mtime  # its holder was killed before the first beat
-    except FileNotFoundError:
-        return False  # left this moment
-    return clock.on(folder.parent) - last > STALE_S
+        # Whoever may take locks here may also break this one, whatever this user's umask.
+        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & 0o777)
+        write_json(made / alive, me)
+        return folder / alive if publish_folder(made, folder) else None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)  # it is there where another process was first; else hidden and small
 
 
-def _broken(folder: Path) -> bool:
-    """Move a dead holder's lock out of the way; False when another process was first."""
-    aside = folder.with_name(f".{folder.name}-stale-{uuid.uuid4().hex[:12]}")
+def _is_free(folder: Path, clock: Clock) -> bool:
+    """Whether nobody holds the lock, once what a dead holder left of it is removed."""
     try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return False
-    shutil.rmtree(aside, ignore_errors=True)  # where its holder's umask forbids it, a hidden folder is left
+        check_plain(folder)
+        left = list(folder.iterdir())
+        # Empty, it is a lock of an earlier version, or one that is being left.
+        last = max(path.stat().st_mtime for path in left or [folder])
+        if clock.on(folder.parent) - last <= STALE_S:
+            return False
+        for path in left:
+            path.unlink()
+    except FileNotFoundError:  # the folder: it is free; a file of it: another process was first
+        return not folder.exists()
     return True
 
 
 @contextmanager
-def _held(folder: Path, token: str) -> Iterator[None]:
-    alive = folder / f"alive-{token}"
+def _held(alive: Path) -> Iterator[None]:
     try:
         # Not ``touch``, which makes the file: were the lock another's by now, that would claim it.
         with heartbeat(lambda: os.utime(alive, follow_symlinks=False)):
             yield
     finally:
-        if alive.exists():  # else it was broken while this process slept, and what stands there is another's
-            aside = folder.with_name(f".{folder.name}-left-{token}")
-            folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+        alive.unlink(missing_ok=True)  # missing, it was broken while this process slept
+        with suppress(OSError):  # not empty: another has taken it meanwhile; gone: another took it, and left it
+            alive.parent.rmdir()

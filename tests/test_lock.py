@@ -1,4 +1,4 @@
-"""A lock on shared storage: one holder at a time, kept by a heartbeat, broken when that stops, told to who waits."""
+"""A lock on shared storage: one holder at a time, kept by a heartbeat, broken when that stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,8 +69,8 @@ def test_ages_are_taken_by_the_storages_clock(tmp_path: Path) -> None:
             assert held
 
 
-def test_who_waits_is_told_once_for_whom(tmp_path: Path) -> None:
-    folder, said = tmp_path / "lock", list[str]()
+def test_whoever_waits_is_shown_the_holder_once(tmp_path: Path) -> None:
+    folder, shown = tmp_path / "lock", list[str]()
 
     class Impatient(OwnClock):
         def sleep(self, seconds: float) -> None:
@@ -78,10 +78,10 @@ def test_who_waits_is_told_once_for_whom(tmp_path: Path) -> None:
             if self.monotonic() > 10:
                 _age(folder, STALE_S + 5)  # its holder died meanwhile
 
-    with _held_by_another(folder), hold(folder, say=said.append, clock=Impatient()):
+    with _held_by_another(folder), hold(folder, report=shown.append, clock=Impatient()):
         pass
-    assert len(said) == 1
-    assert f"process {os.getpid()} on" in said[0] and str(folder) in said[0]
+    assert len(shown) == 1
+    assert f"process {os.getpid()} on" in shown[0] and str(folder) in shown[0]
 
 
 def test_a_holder_whose_lock_was_broken_takes_nobody_elses_away(tmp_path: Path) -> None:
@@ -97,6 +97,23 @@ def test_a_holder_whose_lock_was_broken_takes_nobody_elses_away(tmp_path: Path) 
         assert not third, "the second holder's"
     second.__exit__(None, None, None)
     assert not folder.exists()
+
+
+def test_of_two_who_find_a_dead_holder_one_gets_the_lock(tmp_path: Path) -> None:
+    """The second takes it between the first one's look and its deed."""
+    folder, rival = tmp_path / "lock", ExitStack()
+
+    class Overtaken(OwnClock):
+        def on(self, storage: Path) -> float:
+            assert rival.enter_context(try_hold(folder))
+            return super().on(storage)
+
+    with _held_by_another(folder), rival:
+        _age(folder, STALE_S + 5)
+        with try_hold(folder, clock=Overtaken()) as late:
+            assert not late
+        who = holder(folder)
+        assert who is not None and time.time() - who.since < STALE_S, "the rival's lock stands"
 
 
 def test_a_heartbeat_goes_on_through_a_storage_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
