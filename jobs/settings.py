@@ -21,6 +21,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    NamedTuple,
     TypeVar,
     cast,
     dataclass_transform,
@@ -194,30 +195,50 @@ def _bare(annotation: Any) -> tuple[Any, list[Any]]:
     return bare, metadata
 
 
+class _ByRole(NamedTuple):
+    """Names of a class's settings, of all and by what each is to an id; of those with a baseline its value too."""
+
+    every: tuple[str, ...]
+    original: tuple[str, ...]
+    baselines: tuple[tuple[str, Any], ...]
+    plumbing: tuple[str, ...]
+    sections: tuple[str, ...]
+
+
 @cache
-def _names(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Any], ...], tuple[str, ...]]:
-    """Names of all settings of a class, the original ones, the others that count with their baselines, sections."""
+def _by_role(cls: Any) -> _ByRole:
     described = describe(cls)
-    return (
-        tuple(setting.name for setting in described),
-        tuple(setting.name for setting in described if setting.role is ORIGINAL),
-        tuple((setting.name, setting.role.value) for setting in described if isinstance(setting.role, Baseline)),
-        tuple(setting.name for setting in described if setting.section is not None),
+    return _ByRole(
+        every=tuple(setting.name for setting in described),
+        original=tuple(setting.name for setting in described if setting.role is ORIGINAL),
+        baselines=tuple(
+            (setting.name, setting.role.value) for setting in described if isinstance(setting.role, Baseline)
+        ),
+        plumbing=tuple(setting.name for setting in described if setting.plumbing),
+        sections=tuple(setting.name for setting in described if setting.section is not None),
     )
 
 
 def values(of: object) -> dict[str, Value]:
     """Settings by name, as they are stored; a section is a mapping."""
-    names, _, _, sections = _names(cast(Hashable, type(of)))
-    return _with_sections({name: getattr(of, name) for name in names}, sections, values)
+    named = _by_role(cast(Hashable, type(of)))
+    return _with_sections({name: getattr(of, name) for name in named.every}, named.sections, values)
 
 
 def deciding(of: object) -> dict[str, Value]:
     """The settings that are part of an id: no plumbing, and none that equals its baseline; so in sections too."""
-    _, original, newer, sections = _names(cast(Hashable, type(of)))
-    decide = {name: getattr(of, name) for name in original}
-    decide |= {name: getattr(of, name) for name, baseline in newer if getattr(of, name) != baseline}
-    return _with_sections(decide, sections, deciding)
+    named = _by_role(cast(Hashable, type(of)))
+    decide = {name: getattr(of, name) for name in named.original}
+    decide |= {name: value for name, baseline in named.baselines if (value := getattr(of, name)) != baseline}
+    return _with_sections(decide, named.sections, deciding)
+
+
+def beside(of: object) -> dict[str, Value]:
+    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
+    named = _by_role(cast(Hashable, type(of)))
+    rest = {name: getattr(of, name) for name in named.plumbing}
+    rest |= {name: value for name, baseline in named.baselines if (value := getattr(of, name)) == baseline}
+    return _with_sections(rest, named.sections, values)
 
 
 def _with_sections(
@@ -227,12 +248,6 @@ def _with_sections(
         if of.get(name) is not None:
             of[name] = read(of[name])
     return of
-
-
-def beside(of: object) -> dict[str, Value]:
-    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
-    decide = deciding(of)
-    return {name: value for name, value in values(of).items() if name not in decide}
 
 
 @settings

@@ -14,6 +14,7 @@ from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
+from pipeline.memory import collection_paused
 from sharedfs.errors import InputError, did_you_mean
 from sharedfs.typed_json import Json
 
@@ -103,6 +104,7 @@ class Plan:
         return {planned.id: planned for planned in self.tasks}
 
 
+@collection_paused()
 def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool = False) -> Plan:
     """The plan of a manifest, or of one of its groups or searches.
 
@@ -187,7 +189,8 @@ class _PlanBuilder:
 
     def _add_dataset(self, data: Data, resources: Resources) -> str:
         # The same for hundreds of runs: fingerprints of its files are taken once.
-        if data not in self._datasets:
+        dataset = self._datasets.get(data)
+        if dataset is None:
             settings, plumbing = self._identify(data)
             task = Task(stage="preprocess", settings=settings, plumbing={**plumbing, "shards": resources.shards})
             shards = shard_tasks(task, resources.shards) if "sources" in settings else ()
@@ -196,8 +199,8 @@ class _PlanBuilder:
                 self._keep(replace(whole, task=shard, run=f"{whole.run} shard {number}"))
                 for number, shard in enumerate(shards)
             )
-            self._datasets[data] = self._keep(replace(whole, after=after))
-        return self._datasets[data]
+            dataset = self._datasets[data] = self._keep(replace(whole, after=after))
+        return dataset
 
     def _identify(self, data: Data) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
         try:

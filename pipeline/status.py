@@ -29,6 +29,7 @@ from pipeline.decisions.task_state import (
     decide,
     with_upstream_cause,
 )
+from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
 from sharedfs.clock import SYSTEM, Clock, storage_time
@@ -42,6 +43,7 @@ MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
 
+@collection_paused()
 def task_states(plan: Plan, *, clock: Clock = SYSTEM) -> dict[str, TaskState]:
     """The state of every task of a plan, by id; at most two Slurm commands, none where all is done.
 
@@ -54,6 +56,7 @@ def task_states(plan: Plan, *, clock: Clock = SYSTEM) -> dict[str, TaskState]:
     return states
 
 
+@collection_paused()
 def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
     """The tasks that are done, by storage alone: in what the code that made each was not what it is now, by id.
 

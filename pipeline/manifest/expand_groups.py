@@ -190,15 +190,18 @@ class _GroupExpansion:
         path: KeyPath,
     ) -> None:
         common, group_resources = self._common_of(architecture)
-        settings = {**architecture.base, **common.settings, **own.settings}
+        values = {**architecture.base, **common.settings, **own.settings}
         data = self._data(common.data, own.data, path)
         if data is None:
             return
-        self.expansion.check_settings(architecture, architecture.settings_class(**settings), data, path)
+        settings = architecture.settings_class(**values)
+        self.expansion.check_settings(architecture, settings, data, path)
         if seeds is not None and "seed" not in architecture.settings:
             self.findings.add((*self.path, "seeds"), f"{architecture.name} has no seed", key=True)
             return
-        variants = [settings] if seeds is None else [{**settings, "seed": seed} for seed in seeds]
+        variants = [settings]
+        if seeds is not None:
+            variants = [architecture.settings_class(**{**values, "seed": seed}) for seed in seeds]
         if not self.expansion.count_runs(len(variants), self.path):
             return
         reference = (self.group.reference or {}).get(name, {})
@@ -208,7 +211,7 @@ class _GroupExpansion:
                     group=self.name,
                     name=name,
                     architecture=architecture.name,
-                    settings=architecture.settings_class(**variant),
+                    settings=variant,
                     data=data,
                     resources=resources or group_resources,
                     reference=reference,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.manifest.compose import compose
@@ -19,6 +17,7 @@ from pipeline.manifest.schema import Cluster as ClusterSection
 from pipeline.manifest.schema import Group, Root
 from pipeline.manifest.validation import Findings, validate
 from pipeline.manifest.yaml_nodes import Node
+from pipeline.memory import collection_paused
 from sharedfs.errors import KeyPath
 
 _SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
@@ -77,29 +76,12 @@ def _shell(value: str | int | float | bool) -> str:
 # From a manifest's file to a manifest that can be planned; nothing is ever written.
 
 
+@collection_paused()
 def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -> Manifest:
     """The manifest of a file with `--set` changes and, instead of its own, a cluster profile.
 
     Paths in it are relative to the file that names them. Raises ManifestError with every problem in it.
     """
-    with _collector_paused():
-        return _load(path, sets, cluster)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    # A manifest of 10,000 named runs is a million small objects that all stay: looking for garbage among them
-    # again and again takes three quarters of the time.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _load(path: Path, sets: Sequence[str], cluster: Path | None) -> Manifest:
     document = compose(path, sets, cluster)
     findings = Findings(document)
     # A section whose lines are all commented out counts as left out.

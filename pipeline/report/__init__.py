@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.decisions.task_state import TaskState
+from pipeline.memory import collection_paused
 from pipeline.plan import Plan
 from pipeline.report import results_csv
 from pipeline.report.collect import Collected, Progress, collect
@@ -38,7 +37,7 @@ def build(
     (they and the page) or ``mlflow`` that part is left as an earlier report made it.
     """
     messages = make_messages(plan.manifest.language)
-    with _uncollected():
+    with collection_paused():
         collected = collect(plan, states, progress=progress)
         groups = make_groups(collected)
         tables = tuple(table for group in groups for table in build_all(group, collected, messages))
@@ -69,18 +68,6 @@ def build(
         if note is not None:
             print(note, file=sys.stderr)
     return folder
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: it would walk millions of figures again and again, and find all of them in use."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def update_mlflow(
