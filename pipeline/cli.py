@@ -35,7 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON document on standar
 Executor = Annotated[
     str | None, typer.Option("--executor", metavar="slurm|local|inline", help="instead of the cluster profile's")
 ]
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN[/STAGE]")]
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN, or GROUP/RUN/STAGE")
+]
 
 
 def _load(manifest: Path, sets: list[str] | None, cluster: Path | None) -> Manifest:
@@ -60,7 +62,7 @@ def _print_json(document: object) -> None:
 def _console(*, stderr: bool = False) -> Console:
     # A pipe has no width: tables are laid out for 160 columns there, and never wrapped to 80.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Terminal(stderr=stderr, width=width, highlight=False)
+    return Terminal(stderr=stderr, width=width)
 
 
 def _print_version(asked: bool) -> None:
@@ -162,7 +164,7 @@ def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: 
         with progress_bar(_console(stderr=True)) as progress:
             build(whole, states if whole is made else task_states(whole), progress=progress)
     print_states(made, states, console)
-    console.print(f"report: {page}")
+    console.print(f"report: {page}", soft_wrap=True)
     raise typer.Exit(int(any(state.state != "done" for state in states.values())))
 
 
@@ -282,7 +284,7 @@ def doctor(
     """Check versions, Slurm, GPUs, the guarantees of the storage's file system, and free space."""
     from dataclasses import asdict
 
-    from rich.markup import escape
+    from rich.text import Text
 
     from pipeline.doctor import examine
 
@@ -290,8 +292,8 @@ def doctor(
     for finding in examine(storage):
         findings.append(finding)
         if not json:
-            line = f"{'[green]ok  [/]' if finding.ok else '[red]FAIL[/]'} {finding.name}: {escape(finding.reason)}"
-            _console().print(line, soft_wrap=True)
+            verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")
+            _console().print(Text.assemble(verdict, f" {finding.name}: {finding.reason}"), soft_wrap=True)
     if json:
         _print_json([asdict(finding) for finding in findings])
     raise typer.Exit(int(not all(finding.ok for finding in findings)))

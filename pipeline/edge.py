@@ -47,7 +47,13 @@ def version() -> str:
 
 
 class Terminal(Console):
-    """rich's console, which leaves it to the edge to say how a run ends whose reader has gone."""
+    """rich's console for text that others wrote: as it is, with no markup, emoji codes or highlighting in it.
+
+    It leaves it to the edge to say how a run ends whose reader has gone.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -41,7 +41,7 @@ def progress_bar(console: Console, clock: Clock = SYSTEM) -> Iterator[Callable[[
     if not console.is_terminal:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True)
     started, bars = clock.monotonic(), dict[str, TaskID]()
 

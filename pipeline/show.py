@@ -105,7 +105,7 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
     for line in changed_lines({planned.id: _name(planned) for planned in plan.tasks}, done):
-        console.print(f"[yellow]{line}[/]", soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 def changed_lines(names: Mapping[str, str], changed: Mapping[str, Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jobs.attempt import STALE_S, AttemptFacts, history
 from jobs.circuit_breaker import held_reason
@@ -194,7 +195,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             planned.stage,
             planned.group,
             name,
-            f"[{COLOURS[state.state]}]{state.state}[/]",
+            Text(state.state, style=COLOURS[state.state]),
             state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
             describe(state),
@@ -231,7 +232,7 @@ def print_states(plan: Plan, states: Mapping[str, TaskState], console: Console) 
     """The tasks that need eyes first, a line a search, then advice where what was asked is far from what was used."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
     for line in (*search_lines(plan), *advice(plan, states)):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:

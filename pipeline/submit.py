@@ -308,7 +308,8 @@ def print_submitted(result: SubmitResult, console: Console) -> None:
         if result.already_done or result.already_queued:
             console.print(f"{result.already_done} done already, {result.already_queued} queued already")
     for reason, count in Counter(result.held.values()).items():
-        console.print(f"[yellow]{count} not queued: {reason}; submit again later to queue the rest[/]")
+        line = f"{count} not queued: {reason}; submit again later to queue the rest"
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 # Cancels what of a plan is queued or running.
