@@ -278,7 +278,7 @@ class _Importer:
                 return
 
     def _rewritten(self, run: MlflowRun, run_id: str, memory: _KnownRun | None) -> bool:
-        """Whether the store holds points that the journal no longer has."""
+        """Whether the store holds points that the metrics log no longer has."""
         now = [point.at_ms for point in run.points]
         if memory is not None:
             return memory["times"] != now[: len(memory["times"])]

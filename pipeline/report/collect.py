@@ -177,7 +177,7 @@ class Collected:
 
 
 def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress | None = None) -> Collected:
-    """Read every row's records and journal; what is broken becomes a row that says so."""
+    """Read every row's records and metrics log; what is broken becomes a row that says so."""
     storage = Storage(plan.manifest.storage)
     counts: dict[str, int] = {}
     for planned in plan.tasks:

@@ -81,9 +81,9 @@ def entry_lines(entry: Entry) -> dict[str, Line]:
     return lines
 
 
-def _line(journals: Iterable[Iterable[EpochMetrics]], metric: str) -> Line | None:
+def _line(logs: Iterable[Iterable[EpochMetrics]], metric: str) -> Line | None:
     by_epoch: dict[int, list[float]] = {}
-    for epochs in journals:
+    for epochs in logs:
         for line in epochs:
             value = metrics_log.figure(line, metric)
             if isinstance(value, int | float) and np.isfinite(value):
