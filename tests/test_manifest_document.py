@@ -1,5 +1,6 @@
 """YAML as manifests read it: 1.2's scalars, merges, includes, `--set`, environment variables, absolute paths."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,25 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 def test_keys_are_their_text() -> None:
     assert parse("{1: a, no: b, true: c, 1e-5: d}", "t").plain() == {"1": "a", "no": "b", "true": "c", "1e-5": "d"}
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text,
+    lambda text: text.replace("\n", "\r\n"),
+    lambda text: text.replace("\n", "\r"),
+    lambda text: text.replace("name: lab", "name:\tlab") + "# the end",
+    lambda text: "%YAML 1.1\n---\n" + text + "...\n",
+], ids=["a mark of byte order", "Windows' line ends", "old line ends", "a tab between", "a version"])  # fmt: skip
+def test_what_editors_leave_changes_nothing(change: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_bytes(change(HEAD + RUN).encode())
+    manifest = load(tmp_path / "m.yaml")
+    assert (manifest.name, [run.name for run in manifest.runs]) == ("lab", ["A"])
+
+
+@pytest.mark.parametrize("name", ["1", "no", "on", "null", "1e5", "2024-01-01", "ñandú", "А"])
+def test_a_run_may_have_any_word_as_its_name(name: str, tmp_path: Path) -> None:
+    (run,) = read(tmp_path, RUN.replace("A:", f"{name}:")).runs
+    assert run.name == name
 
 
 def test_merges_are_taken_in_order_and_own_keys_win() -> None:

@@ -123,6 +123,49 @@ WRONG = {
         (RUN % "").replace("  g:", "  data:"),
         "5:3: experiments.data: the name 'data' is taken: preprocess tasks are shown under it",
     ),
+    "a search's reserved name": (
+        SEARCH.replace("  s:", "  data:") % SPACE,
+        "5:3: searches.data: the name 'data' is taken: preprocess tasks are shown under it",
+    ),
+    "a name of many bytes": (
+        f"experiments:\n  {'漢' * 67}:\n    runs: {{A: {{architecture: mlp}}}}\n",
+        f"5:3: experiments.{'漢' * 67}: {'漢' * 67!r} is a name of 201 bytes in UTF-8: at most 200",
+    ),
+    "a published figure that is no number": (
+        GRID % "runs: {MLP: {}}\n    reference: {MLP: {test_loss: .nan}}",
+        "8:34: experiments.g.reference.MLP.test_loss: must be a number, not nan",
+    ),
+    "a search's published figure that is no number": (
+        SEARCH % f"reference: {{test_loss: .inf}}, {SPACE}",
+        "5:49: searches.s.reference.test_loss: must be a number, not inf",
+    ),
+    "memory without end": (
+        "resources: {train: {mem_gb: .inf}}\n" + RUN % "",
+        "4:29: resources.train.mem_gb: must be a number, not inf",
+    ),
+    "an sbatch option that is no number": (
+        "cluster: {extra: {nice: .nan}}\n" + RUN % "",
+        "4:25: cluster.extra.nice: must be a single value, not nan",
+    ),
+    "a tracking server that is none": (
+        "tracking: {uri: ftp://host}\n" + RUN % "",
+        "4:17: tracking.uri: must be http://host or https://host, not 'ftp://host'",
+    ),
+    "a tracking server without a host": (
+        "tracking: {uri: 'http://'}\n" + RUN % "",
+        "4:17: tracking.uri: must be http://host or https://host, not 'http://'",
+    ),
+    "early stopping as a number": (
+        "defaults: {early_stopping: 5}\n" + RUN % "",
+        "4:28: defaults.early_stopping: must be a mapping, not 5",
+    ),
+    "a choice of nothing": (
+        SEARCH % "space: {dropout: {choice: }}",
+        "5:52: searches.s.space.dropout.choice: must be a non-empty list of values, not nothing",
+    ),
+    "a tagged word": ("canary: !!bool maybe\n" + RUN % "", "4:9: canary: is not true or false: 'maybe'"),
+    "a tagged nothing": ("umask: !!null 027\n" + RUN % "", "4:8: umask: is not null: '027'"),
+    "a tagged key": ("!mine report: {}\n" + RUN % "", "4:1: the tag '!mine' is not supported"),
     "a group and a search of one name": (
         RUN % "" + SEARCH.replace("  s:", "  g:") % SPACE,
         "9:3: searches.g: a group of experiments has this name already",
@@ -313,6 +356,7 @@ WHOLE = {
         "a: [\n",
         "m.yaml:2:1: is not YAML: did not find expected node content, while parsing a flow node",
     ),
+    "a tab": ("a:\n\tb: 1\n", "m.yaml:2:1: is not YAML: a tab can't indent: use spaces"),
     "a control character": (
         "a: \x07\n",
         "m.yaml: is not YAML: unacceptable character #x0007: control characters are not allowed",

@@ -21,7 +21,6 @@ from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 FORMS = ("runs", "grid", "zip")
-RESERVED = ("data",)  # preprocess tasks are shown under it
 _UNSAFE = re.compile(r"[^\w.=+-]+")
 
 
@@ -42,10 +41,7 @@ class _GroupExpansion:
         self._names: list[str] = []
 
     def runs(self) -> list[Run]:
-        self.expansion.check_name(self.name, self.path)
-        if self.name in RESERVED:
-            message = f"the name {self.name!r} is taken: preprocess tasks are shown under it"
-            self.findings.add(self.path, message, key=True)
+        self.expansion.check_group_name(self.name, self.path)
         forms = [form for form in FORMS if getattr(self.group, form) is not None]
         if self.group.seeds is not None:
             self._check_seeds(self.group.seeds, self.group.model_extra or {}, self.path)

@@ -22,7 +22,7 @@ from sharedfs.typed_json import Json
 def expand_search(name: str, section: SearchSection, expansion: Expansion) -> Search | None:
     """A search as the plan takes it, or None with the problems noted."""
     path: KeyPath = ("searches", name)
-    expansion.check_name(name, path)
+    expansion.check_group_name(name, path)
     architecture = expansion.architectures.get(section.architecture, path)
     _check_numbers(section, expansion, path)
     if architecture is None:

@@ -20,6 +20,7 @@ from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 RUNS_MAX = 100_000
+RESERVED = ("data",)  # preprocess tasks are shown under it
 DATA_KEYS = tuple(setting.name for setting in describe(Data))
 FIGURES = tuple(
     f"{split}_{figure}" for split in SPLITS for figure in ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
@@ -62,6 +63,12 @@ class Expansion:
         problem = name_problem(name)
         if problem is not None:
             self.findings.add(path, f"{name!r} is {problem}", key=key)
+
+    def check_group_name(self, name: str, path: KeyPath) -> None:
+        """Note a name that can't be a group's or a search's."""
+        self.check_name(name, path)
+        if name in RESERVED:
+            self.findings.add(path, f"the name {name!r} is taken: preprocess tasks are shown under it", key=True)
 
     def check_seeds(self, seeds: Iterable[int], path: KeyPath) -> None:
         seen: set[int] = set()
@@ -137,7 +144,7 @@ class Architectures:
         for name, value in defaults.items():
             path = ("defaults", name)
             if name == "early_stopping":
-                stopping = validate(EarlyStopping, value if isinstance(value, dict) else {}, self._findings, path)
+                stopping = validate(EarlyStopping, value, self._findings, path)
                 values["patience"] = None if stopping is None else stopping.patience
             elif name in self._owners:
                 values[name] = value

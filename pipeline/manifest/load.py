@@ -23,6 +23,7 @@ from sharedfs.errors import KeyPath
 _SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OPTION = re.compile(r"[a-z][a-z0-9_-]*\Z")
+_SERVER = re.compile(r"https?://[^\s/]+", re.IGNORECASE)
 _OTHER_CLUSTERS = ("clusters", "cluster")
 
 
@@ -92,6 +93,8 @@ def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -
     expansion.check_name(root.name, ("name",), key=False)
     check_profile(root.cluster or ClusterSection(), findings)
     runs, searches = _expand(root, expansion)
+    if root.tracking.uri is not None and not _SERVER.match(root.tracking.uri):
+        findings.add(("tracking", "uri"), f"must be http://host or https://host, not {root.tracking.uri!r}")
     if not root.experiments and not root.searches:
         findings.add((), "asks for nothing: give it experiments or searches")
     findings.flush()

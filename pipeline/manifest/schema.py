@@ -17,13 +17,13 @@ from sharedfs.typed_json import Json
 class Section(BaseModel):
     """Keys beyond those named here are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ExtensibleSection(BaseModel):
     """Keys beyond those named here are settings of the architecture, or keys of `data`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 class TaskResources(Section):

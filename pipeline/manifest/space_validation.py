@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.search.space import DISTRIBUTIONS, Distribution, is_conditional, is_distribution
 from jobs.settings import Setting
-from pipeline.manifest.validation import read_value
-from sharedfs.errors import KeyPath, did_you_mean
+from pipeline.manifest.validation import read_value, shown
+from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 Problem = tuple[KeyPath, str]
@@ -38,7 +38,7 @@ def _check_mapping(
         elif fixed_allowed:
             problems += _check_setting(name, settings, here, decided) or _check_value(settings[name], spec, here)
         else:
-            message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {spec!r}"
+            message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {shown(spec)}"
             problems.append((here, message))
         decided |= _settings_of(name, spec)
     return problems
@@ -90,7 +90,7 @@ def _check_branch(
     for position, option in enumerate(options):
         place = (*here, position)
         if not isinstance(option, Mapping) or not option:
-            problems.append((place, f"must map settings to values like the other options, not {option!r}"))
+            problems.append((place, f"must map settings to values like the other options, not {shown(option)}"))
         else:
             problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
     return problems
@@ -99,14 +99,14 @@ def _check_branch(
 def _check_value(setting: Setting, value: object, here: KeyPath) -> list[Problem]:
     try:
         read_value(setting, value)
-    except ValueError as error:
+    except InputError as error:
         return [(here, str(error))]
     return []
 
 
 def _check_choice(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
     if not isinstance(options, list | tuple) or not options:
-        return [(here, f"must be a non-empty list of values, not {options!r}")]
+        return [(here, f"must be a non-empty list of values, not {shown(options)}")]
     return [
         problem
         for position, option in enumerate(options)
@@ -121,10 +121,10 @@ def _check_range(setting: Setting, kind: str, arguments: object, here: KeyPath) 
         return [(here, f"gives fractions and {setting.name} is a whole number: use q{kind} with a step, or randint")]
     form = "[low, high, step]" if kind.startswith("q") else "[low, high]"
     if not isinstance(arguments, list | tuple) or len(arguments) != len(form.split(",")):
-        return [(here, f"must be {form}, not {arguments!r}")]
+        return [(here, f"must be {form}, not {shown(arguments)}")]
     whole = kind == "randint" or setting.whole
     problems = [
-        ((*here, position), f"must be a {'whole ' if whole else ''}number, not {number!r}")
+        ((*here, position), f"must be a {'whole ' if whole else ''}number, not {shown(number)}")
         for position, number in enumerate(arguments)
         if not _is_number(number, whole=whole)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from types import UnionType
@@ -19,6 +18,7 @@ from sharedfs.typed_json import Json, Undecodable
 
 Section = TypeVar("Section")
 NAME_LENGTH_MAX = 100
+NAME_BYTES_MAX = 200  # of a file system's 255: a submission's folder has its time before the name
 _SAFE_NAME = re.compile(r"\w[\w.,=+-]*\Z")
 _KINDS = {
     "int_type": "a whole number",
@@ -77,7 +77,7 @@ class Findings:
             raise ManifestError(ordered)
 
 
-def validate(model: type[Section], value: Mapping[str, Json], findings: Findings, at: KeyPath = ()) -> Section | None:
+def validate(model: type[Section], value: Json, findings: Findings, at: KeyPath = ()) -> Section | None:
     """A section read strictly, or None with what is wrong added to the findings."""
     try:
         return read(model, value)
@@ -87,7 +87,7 @@ def validate(model: type[Section], value: Mapping[str, Json], findings: Findings
         return None
 
 
-def read(model: type[Section], value: Mapping[str, Json]) -> Section:
+def read(model: type[Section], value: Json) -> Section:
     """A section of the manifest's shape, or a class of settings, read strictly; raises pydantic's ValidationError."""
     # Through JSON: strict there still takes a list for a tuple and a whole number for a float.
     section: Section = _section_adapter(cast(Any, model)).validate_json(json.dumps(value), strict=True)
@@ -121,7 +121,7 @@ def explain(model: type[Any], error: ValidationError) -> list[tuple[KeyPath, str
         path, choices = _resolve(model, item["loc"])
         one = explained.setdefault(path, (path, _message(item, path, model), item["type"] in _UNKNOWN_KEY))
         if choices and one[1].startswith("must be "):
-            explained[path] = (path, f"must be {choices}, not {_shown(item['input'])}", False)
+            explained[path] = (path, f"must be {choices}, not {shown(item['input'])}", False)
     return list(explained.values())
 
 
@@ -132,21 +132,21 @@ def _message(item: Any, path: KeyPath, model: type[Any]) -> str:
     if kind in _UNKNOWN_KEY:
         return f"unknown key{did_you_mean(str(path[-1]), _legal_keys(model, path[:-1]))}"
     if kind == "string_pattern_mismatch" or path == ("umask",):
-        return f"must be octal digits after a zero, such as 027, not {_shown(value)}"
+        return f"must be octal digits after a zero, such as 027, not {shown(value)}"
     if kind in _KINDS:
-        return f"must be {_KINDS[kind]}, not {_shown(value)}"
+        return f"must be {_KINDS[kind]}, not {shown(value)}"
     if kind in _BOUNDS:
         name, bound = _BOUNDS[kind]
-        return f"must be {bound} {context[name]:g}, not {_shown(value)}"
+        return f"must be {bound} {context[name]:g}, not {shown(value)}"
     if kind == "literal_error":
-        return f"must be {context['expected']}, not {_shown(value)}"
+        return f"must be {context['expected']}, not {shown(value)}"
     if kind == "value_error":
         return str(context["error"])
     message: str = item["msg"]
     return message[:1].lower() + message[1:]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as a message shows it: in YAML's notation, short."""
     if value is None:
         return "nothing"
@@ -219,6 +219,6 @@ def name_problem(name: str) -> str | None:
         return f"a name of {len(name)} characters: at most {NAME_LENGTH_MAX}"
     if not _SAFE_NAME.match(name):
         return "no safe name: it may hold letters, digits and . _ - + = , and starts with a letter, digit or _"
-    if len(name.encode()) > 255:
-        return "a name of more than 255 bytes in UTF-8"
+    if len(name.encode()) > NAME_BYTES_MAX:
+        return f"a name of {len(name.encode())} bytes in UTF-8: at most {NAME_BYTES_MAX}"
     return None

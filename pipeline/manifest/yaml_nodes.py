@@ -7,7 +7,7 @@ thing differs: a whole number with a leading zero, such as `007` or a umask of `
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,12 @@ _scalars(
     "-+.0123456789",
 )
 _scalars("merge", "<<", "<")
+_WORDS: Mapping[str, Mapping[str, bool | None]] = {
+    "bool": {"true": True, "false": False},
+    "null": {"": None, "~": None, "null": None},
+}
+_KINDS = {"bool": "true or false", "null": "null"}
+_OF_KEYS = ("str", "int", "float", "bool", "null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,8 @@ def parse(content: bytes | str, source: str, *, lines: bool = True) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = reader.mark(error.problem_mark or error.context_mark)
         message = ", ".join(part for part in (error.problem, error.context) if part)
+        if error.problem_mark is not None and text[error.problem_mark.index :].startswith("\t"):
+            message = "a tab can't indent: use spaces"
         raise ManifestError([Problem(mark, (), f"is not YAML: {message}")]) from error
     except yaml.YAMLError as error:
         raise ManifestError([Problem(Mark(source), (), f"is not YAML: {str(error).splitlines()[0]}")]) from error
@@ -281,11 +289,11 @@ class _Reader:
         except ValueError:
             self.problem(node, path, f"is not a number: {text[:40]!r}")
             return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind == "null":
-            return None
-        if kind not in ("str", "merge"):
+        if kind in _WORDS and text.lower() in _WORDS[kind]:
+            return _WORDS[kind][text.lower()]
+        if kind in _WORDS:
+            self.problem(node, path, f"is not {_KINDS[kind]}: {text[:40]!r}")
+        elif kind not in ("str", "merge"):
             self.problem(node, path, f"the tag {node.tag!r} is not supported")
         if _UNSTORABLE.search(text):
             self.problem(node, path, "has a character that no file can hold")
@@ -322,6 +330,8 @@ class _Reader:
     def _name(self, key: yaml.ScalarNode, path: KeyPath) -> str:
         """A key is its text as written: `1:` and `no:` are names like any other."""
         name: str = key.value
+        if key.tag.removeprefix("tag:yaml.org,2002:") not in _OF_KEYS:
+            self.problem(key, path, f"the tag {key.tag!r} is not supported")
         if _UNSTORABLE.search(name):
             self.problem(key, path, "a key has a character that no file can hold")
             return ""
