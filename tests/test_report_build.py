@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 from report_fixture import (
@@ -90,6 +91,18 @@ def test_names_that_people_chose_are_escaped_everywhere(tmp_path: Path) -> None:
     assert table.escape_latex(name) in (folder / "results.tex").read_text()
     assert rows_of(folder)[0]["run"] == name
     assert all(path.parent == folder / "plots" for path in folder.rglob("*.png"))
+
+
+def test_categories_of_the_data_are_escaped_everywhere(tmp_path: Path) -> None:
+    made = make(tmp_path, runs=(make_run(data_files(tmp_path / "data"), group="g", name="a"),), categories=6)
+    odd = ("</script><script>alert(1)</script>", "x" * 5000, "", "$x_1$", "a\x00\x1b[31m\nb", "\u202e")
+    made.categories = odd
+    finish_all(made, {})
+    folder = build(made.plan, made.states, mlflow=False)
+    for path in (*folder.rglob("*.html"), *folder.rglob("*.js")):
+        assert "<script>alert" not in path.read_text(), path
+    for path in folder.rglob("*.svg"):
+        ElementTree.parse(path)
 
 
 def test_an_untouched_manifest_has_a_report_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from report_fixture import Made, data_files, finish_all, make, make_run
 from pipeline.report import build
 from pipeline.report.compare import compare
 from sharedfs.documents import read_json, write_json
+from sharedfs.errors import InputError
 
 
 def _report(root: Path, name: str, **settings: object) -> Path:
@@ -96,6 +98,22 @@ def test_what_one_report_does_not_know_is_no_difference(tmp_path: Path) -> None:
 def test_in_spanish(tmp_path: Path) -> None:
     report = _report(tmp_path, "one")
     assert compare(f"{report}:a", f"{report}:b", language="es").tables[0].title == "Ajustes que difieren"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda text: text.replace("group,run,", "where,what,"), r"row 1: must have as many values as there are columns"),
+    (lambda text: text + "g,torn", r"row 4: must have as many values as there are columns"),
+    (lambda text: text.replace("\ng,a,mlp,0,", "\ng,a,mlp,0,x,"), r"row 1: must have as many values as there are col"),
+    (lambda text: text + '"g', r"not a report's table: unexpected end of data; `tanda report` writes it again"),
+    (lambda text: text + "\xf1", r"not a report's table: 'utf-8' codec"),
+    (lambda text: re.sub(r"0\.\d+", "many", text), r"row 1: \w+: must be a number, not 'many'"),
+])  # fmt: skip
+def test_a_damaged_table_is_named_in_one_line(change: Callable[[str], str], message: str, tmp_path: Path) -> None:
+    report = _report(tmp_path, "one")
+    table = report / "results.csv"
+    table.write_bytes(change(table.read_text()).encode("latin-1"))
+    with pytest.raises(InputError, match=rf"results\.csv: {message}"):
+        compare(f"{report}:g/a", f"{report}:b")
 
 
 def test_what_is_not_there_says_what_is(tmp_path: Path) -> None:

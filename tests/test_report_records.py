@@ -25,6 +25,7 @@ from sklearn.metrics import balanced_accuracy_score, recall_score
 from jobs import metrics_log
 from pipeline.report import build, records
 from pipeline.report.results_csv import as_parquet
+from sharedfs.errors import DamagedFileError
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_row_per_run_with_settings_figures_cost_and_commit(made: Made) -> None
     assert row["epochs_run"] == "5"
     assert row["git_commit"] == "0123abc"
     assert float(row["gpu_hours"]) == pytest.approx(20 / 3600, abs=1e-4)
-    predictions = records.read_predictions(str(made.storage.run(made.plan.rows[2].evaluate)), "test")
+    predictions = records.read_predictions(str(made.storage.run(made.plan.rows[2].evaluate)), "test", 12)
     assert predictions is not None
     score = balanced_accuracy_score(predictions.label, predictions.predicted)
     assert float(row["test_balanced_accuracy"]) == pytest.approx(score, abs=1e-6)
@@ -107,7 +108,7 @@ def test_recall_read_back_is_scikit_learns(made: Made) -> None:
     row = made.plan.rows[1]
     folder = str(made.storage.run(row.evaluate))
     found = records.read_evaluation(folder)
-    predictions = records.read_predictions(folder, "test")
+    predictions = records.read_predictions(folder, "test", 12)
     assert found is not None
     assert predictions is not None
     wanted = recall_score(predictions.label, predictions.predicted, average=None)
@@ -162,6 +163,45 @@ def test_a_broken_record_is_a_row_that_says_so(made: Made, content: bytes) -> No
 @pytest.mark.parametrize("content", [b"", b'{"classes": ["A"]', b"PK\x03\x04 torn"])
 def test_a_broken_evaluation_costs_its_intervals_and_nothing_else(made: Made, name: str, content: bytes) -> None:
     (made.storage.run(made.plan.rows[1].evaluate) / name).write_bytes(content)
+    rows = rows_of(build(made.plan, made.states, mlflow=False))
+    assert all(row["state"] == "done" and row["test_balanced_accuracy"] for row in rows)
+
+
+FOREIGN = {
+    "fewer predictions": {"test_predicted": np.zeros(5, np.uint16)},
+    "fewer marks": {"test_reliable": np.zeros(5, np.uint8)},
+    "a category too many": {"test_predicted": np.full(400, 12, np.uint16)},
+    "a label too many": {"test_label": np.full(400, 12, np.uint16)},
+    "a negative label": {"test_label": np.full(400, -1)},
+    "fractions": {"test_label": np.full(400, 0.5)},
+    "text": {"test_label": np.full(400, "a")},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_predictions_of_other_titles_or_categories_are_none(case: str, made: Made) -> None:
+    folder = made.storage.run(made.plan.rows[1].evaluate)
+    with np.load(folder / "predictions.npz") as sound:
+        np.savez(folder / "predictions.npz", **{**dict(sound), **FOREIGN[case]})
+    assert records.read_predictions(str(folder), "test", 12) is None
+    rows = rows_of(build(made.plan, made.states, mlflow=False))
+    assert all(row["state"] == "done" and row["test_balanced_accuracy"] for row in rows)
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("support", [-1]), ("support", [2**63]), ("support", [[1]]), ("support", [None]),
+    ("recall", [1.5]), ("recall", [-0.5]), ("recall", [[1]]), ("recall", ["x"]),
+    ("classes", [1]), ("classes", [["A"]]),
+])  # fmt: skip
+def test_an_evaluation_of_anything_else_is_refused_and_costs_its_intervals(
+    name: str, values: list[object], made: Made
+) -> None:
+    folder = made.storage.run(made.plan.rows[1].evaluate)
+    document = json.loads((folder / "evaluation.json").read_text())
+    (document if name == "classes" else document["test"])[name] = values * 12
+    (folder / "evaluation.json").write_text(json.dumps(document))
+    with pytest.raises(DamagedFileError, match=r"evaluation\.json: not an evaluation: "):
+        records.read_evaluation(str(folder))
     rows = rows_of(build(made.plan, made.states, mlflow=False))
     assert all(row["state"] == "done" and row["test_balanced_accuracy"] for row in rows)
 

@@ -40,6 +40,7 @@ from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
 from pipeline.report.page import render
 from pipeline.report.plots import cost
+from pipeline.report.search_summary import search_progress
 from pipeline.report.significance import best_and_ties
 from pipeline.report.table import (
     Cell,
@@ -54,6 +55,7 @@ from pipeline.report.table import (
     to_markdown,
 )
 from pipeline.report.tables import build_all
+from sharedfs.documents import read_json, write_json
 
 
 @pytest.fixture
@@ -247,12 +249,45 @@ def test_a_searchs_winner_is_its_best_trial_with_that_trials_settings(searched: 
     assert float(row["dropout"]) == pytest.approx(point["dropout"])
 
 
+@pytest.mark.parametrize("named", ["../../x; rm -r y", "x" * 16, "0123456789ABCDEF", "0123456789abcdef\n", 3])
+def test_a_winner_whose_name_is_no_id_is_neither_path_nor_shell(named: object, searched: Made) -> None:
+    row = searched.plan.rows[0]
+    path = searched.storage.run(row.evaluate) / "record.json"
+    record = read_json(path)
+    write_json(path, {**record, "result": {**record["result"], "train": named}})
+    result = collect(searched.plan, searched.states).results[0]
+    assert result.id in searched.plan.searches[0].trials
+
+
+def test_a_damaged_line_of_a_metrics_log_is_passed_over(searched: Made) -> None:
+    trial = searched.plan.searches[0].trials[0]
+    line = {"epoch": 1, "ended": "noon", "validation_balanced_accuracy": "good"}
+    (searched.storage.run(trial) / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (search,) = collect(searched.plan, searched.states).searches
+    progress = search_progress(search)
+    assert (progress.ended_after[0], progress.best[0][0]) == (1, 2)
+
+
 def test_a_search_shows_its_trials_best_first(searched: Made) -> None:
     folder = build(searched.plan, searched.states, mlflow=False)
     lines = (folder / "tables/mlp-trials.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == ["5", "4", "3", "1", "0", "2"]
     assert "stopped early" in lines[6]
     assert (folder / "plots/mlp-search.png").exists()
+
+
+@pytest.mark.parametrize(("categories", "score", "said"), [
+    (1, 1.0, False), (2, 0.54, True), (2, 0.9, False), (3, 0.37, True), (3, 0.6, False), (100, 0.03, True),
+    (100, 0.04, False),
+])  # fmt: skip
+def test_at_chance_is_near_what_guessing_gives(categories: int, score: float, said: bool, tmp_path: Path) -> None:
+    made = make(tmp_path, runs=(make_run(data_files(tmp_path / "data"), group="g", name="a"),), categories=categories)
+    finish_all(made, {"a": 0.6})
+    for task in (made.plan.rows[0].train or "", made.plan.rows[0].evaluate):
+        path = made.storage.run(task) / "record.json"
+        record = read_json(path)
+        write_json(path, {**record, "result": {**record["result"], "validation_balanced_accuracy": score}})
+    assert ("g / a was at chance" in (build_tables(made) / "results.md").read_text()) == said
 
 
 def test_observations_say_what_happened(tmp_path: Path) -> None:

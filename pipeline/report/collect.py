@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -23,6 +24,7 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
 from pipeline.report.records import RunKey, data_settings, run_key
+from sharedfs.documents import ID_LENGTH
 from sharedfs.files import read_tail
 from sharedfs.typed_json import Json
 
@@ -31,6 +33,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how many of th
 BROKEN = "broken record"
 LOG_LINES = 40
 NOWHERE = Provenance()
+_ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
 WAITING = TaskState(id="", state="waiting")
 
 
@@ -146,9 +149,10 @@ class Collected:
         return self._classes.get(result.row.dataset, ())
 
     def predictions(self, result: Result, split: str) -> records.Predictions | None:
-        if not result.done:
+        classes = len(self.classes(result))
+        if not result.done or not classes:
             return None
-        return records.read_predictions(f"{self.storage.runs}/{result.row.evaluate}", split)
+        return records.read_predictions(f"{self._runs}/{result.row.evaluate}", split, classes)
 
     def importance(self, search: SearchResult) -> Mapping[str, float]:
         """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
@@ -263,7 +267,7 @@ class _Reader:
         if row.search is None or evaluate.state != "done":
             return None
         named = evaluate.result.get("train")
-        if isinstance(named, str):
+        if isinstance(named, str) and _ID.fullmatch(named):  # it becomes a path, and shell text on the run's page
             return named
         try:
             return target(self.storage, self.tasks[row.evaluate]).name

@@ -110,9 +110,26 @@ class _Address:
         path = self.report / results_csv.CSV
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+                lines = list(csv.DictReader(file, strict=True))
         except FileNotFoundError as error:
             raise InputError(f"{path}: not there; `tanda report` writes it") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: not a report's table: {error}; `tanda report` writes it again") from error
+        for row, line in enumerate(lines, start=1):
+            _check_line(line, f"{path}: row {row}")
+        return lines
+
+
+def _check_line(line: Mapping[str, str | None], where: str) -> None:
+    """Raise InputError where a row of results.csv lacks what names a run, or has a figure that is no number."""
+    if None in line or None in line.values() or any(name not in line for name in RUN_KEY):
+        raise InputError(f"{where}: must have as many values as there are columns, and {', '.join(RUN_KEY)} among them")
+    for name in FIGURES:
+        text = line.get(name)
+        try:
+            float(text or 0)
+        except ValueError as error:
+            raise InputError(f"{where}: {name}: must be a number, not {text!r}") from error
 
 
 def _side(address: _Address) -> Side:
@@ -144,7 +161,7 @@ def _read_side(report: Path, line: Mapping[str, str]) -> Side:
     made, facts = _read_origin(storage, train, evaluate)
     if evaluation is None:
         return Side(name=name, line=line, made=made, compared=facts)
-    predictions = records.read_predictions(f"{storage.runs}/{evaluate}", "test")
+    predictions = records.read_predictions(f"{storage.runs}/{evaluate}", "test", len(evaluation[0]))
     split = evaluation[1].get("test")
     return Side(name=name, line=line, split=split, predictions=predictions, made=made, compared=facts)
 

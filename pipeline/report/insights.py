@@ -18,7 +18,8 @@ from pipeline.report.table import number_text
 TEST, VALIDATION = "test_balanced_accuracy", "validation_balanced_accuracy"
 OVERFIT = 1.05  # a last validation loss this many times the lowest one is a rise, not noise
 STILL_LEARNING = 0.01  # balanced accuracy gained in the last epoch
-CHANCE = 3.0  # times the share that guessing reaches
+CHANCE = 3.0  # times the share that guessing reaches,
+CHANCE_MARGIN = 0.05  # or this much above it where that is less: of two categories guessing reaches half
 MESSAGE = 200  # characters of a failed run's own words; its page has all of them
 MOST = 6  # sentences of one kind; the rest is counted
 
@@ -144,7 +145,10 @@ def _stopped(entries: Iterable[Entry], collected: Collected, messages: Messages)
 
 def _at_chance(entry: Entry, result: Result, collected: Collected, messages: Messages) -> str | None:
     score, classes = result.figures.get(VALIDATION), len(collected.classes(result))
-    if not result.done or score is None or not classes or score > CHANCE / classes:
+    if not result.done or score is None or classes < 2:
+        return None
+    guess = 1 / classes
+    if score > guess + min((CHANCE - 1) * guess, CHANCE_MARGIN):
         return None
     return messages(
         "at chance run",
@@ -152,7 +156,7 @@ def _at_chance(entry: Entry, result: Result, collected: Collected, messages: Mes
         score=_text(score),
         epochs=_epochs(result, messages),
         classes=classes,
-        chance=_text(1 / classes),
+        chance=_text(guess),
     )
 
 

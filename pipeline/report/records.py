@@ -71,7 +71,7 @@ def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple
             name: Split(recall=_recall(figures["recall"]), support=cache.support(name, figures["support"]))
             for name, figures in cast(Mapping[str, _SplitFigures], found).items()
         }
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFileError(f"{folder}/{EVALUATION}: not an evaluation: {error}") from error
     if any(len(split.recall) != len(classes) or len(split.support) != len(classes) for split in splits.values()):
         raise DamagedFileError(f"{folder}/{EVALUATION}: recall, support and classes differ in length")
@@ -81,9 +81,12 @@ def read_evaluation(folder: str, cache: ClassCache | None = None) -> tuple[tuple
 def _recall(values: Sequence[float | None]) -> np.ndarray:
     try:
         # Twice as fast as numpy's own way from a list; a category without titles is null there, and NaN here.
-        return np.frombuffer(array("d", values))  # type: ignore[type-var]
+        recall = np.frombuffer(array("d", values))  # type: ignore[type-var]
     except TypeError:
-        return np.array(values, dtype=np.float64)
+        recall = np.array(values, dtype=np.float64)
+    if recall.ndim != 1 or ((recall < 0) | (recall > 1)).any():
+        raise ValueError("recall must be shares from 0 to 1, one a category")
+    return recall
 
 
 class ClassCache:
@@ -98,7 +101,10 @@ class ClassCache:
         """These numbers as an array, the same one as long as they are the same."""
         cached = self._supports.get(split)
         if cached is None or cached[0] != values:
-            cached = self._supports[split] = values, np.array(values, dtype=np.int64)
+            support = np.array(values, dtype=np.int64)
+            if support.ndim != 1 or (support < 0).any():
+                raise ValueError("support must be counts, one a category")
+            cached = self._supports[split] = values, support
         return cached[1]
 
 
@@ -107,6 +113,8 @@ def _with_classes(text: bytes, cache: ClassCache) -> tuple[tuple[str, ...], Mapp
         return cache.classes, orjson.loads(b"{" + text[len(cache.head) :])
     document = orjson.loads(text)
     classes = tuple(document["classes"])
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes must be names")
     # Keys are written in order, so the categories come first; a file that is otherwise is read whole.
     end = text.find(b"],") + 2
     if end > 1 and _is_head(text[:end], classes):
@@ -122,17 +130,21 @@ def _is_head(head: bytes, classes: tuple[str, ...]) -> bool:
         return False
 
 
-def read_predictions(folder: str, split: str) -> Predictions | None:
-    """One split's answers, or None where there are none or the file is broken."""
+def read_predictions(folder: str, split: str, classes: int) -> Predictions | None:
+    """One split's answers, or None where there are none, or they are not answers of this many categories."""
     try:
         with ZipFile(f"{folder}/{PREDICTIONS}") as archive:
-            return Predictions(
-                label=_array(archive.read(f"{split}_label.npy")),
-                predicted=_array(archive.read(f"{split}_predicted.npy")),
-                reliable=_array(archive.read(f"{split}_reliable.npy")),
-            )
+            label = _array(archive.read(f"{split}_label.npy"))
+            predicted = _array(archive.read(f"{split}_predicted.npy"))
+            reliable = _array(archive.read(f"{split}_reliable.npy"))
     except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error):
         return None
+    if not len(label) == len(predicted) == len(reliable) or not all(
+        given.dtype.kind in "iu" and (given.size == 0 or (given.min() >= 0 and given.max() < classes))
+        for given in (label, predicted)
+    ):
+        return None
+    return Predictions(label=label, predicted=predicted, reliable=reliable)
 
 
 def _array(content: bytes) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.metrics_log import figure
+from jobs.metrics_log import EpochMetrics, figure
 from jobs.search.space import is_conditional
 from jobs.search.study import best_so_far, score
 from pipeline.report.collect import SearchResult, Trial
@@ -56,14 +56,18 @@ def search_progress(search: SearchResult) -> SearchProgress:
     """What the search had reached after each epoch of any trial."""
     metric = search.planned.search.metric
     lines = [(trial.number, line) for trial in search.trials for line in trial.epochs]
-    lines.sort(key=lambda pair: float(pair[1].get("ended", 0.0)))
-    values = [figure(line, metric) for _, line in lines]
-    finite = [None if value is None or not math.isfinite(value) else value for value in values]
-    best = enumerate(best_so_far(metric, finite), start=1)
+    lines.sort(key=lambda pair: _finite(pair[1], "ended") or 0.0)
+    best = enumerate(best_so_far(metric, [_finite(line, metric) for _, line in lines]), start=1)
     return SearchProgress(
         best=tuple((count, value) for count, value in best if value is not None),
         ended_after={number: count for count, (number, _) in enumerate(lines, start=1)},
     )
+
+
+def _finite(line: EpochMetrics, name: str) -> float | None:
+    """A figure of a metrics log; None where there is none, or a damaged line has no number in its place."""
+    value = figure(line, name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _specs(space: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:

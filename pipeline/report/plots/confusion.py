@@ -138,7 +138,8 @@ def draw(matrix: ConfusionMatrix, messages: Messages) -> Figure:
 
 
 def short(name: str, most: int = 28) -> str:
-    """A category's name cut in the middle, where it tells least."""
+    """A category's name cut in the middle, where it tells least; an SVG may hold no control characters."""
+    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
     if len(name) <= most:
         return name
     half = (most - 1) // 2
