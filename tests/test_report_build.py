@@ -93,6 +93,18 @@ def test_names_that_people_chose_are_escaped_everywhere(tmp_path: Path) -> None:
     assert all(path.parent == folder / "plots" for path in folder.rglob("*.png"))
 
 
+def test_every_legend_has_names_of_any_kind(tmp_path: Path) -> None:
+    data = data_files(tmp_path / "data")
+    kinds = {"_a": "mlp", "漢字": "cnn", "x" * 100: "rnn"}
+    runs = tuple(make_run(data, group="_g", name=name, architecture=kind) for name, kind in kinds.items())
+    made = make(tmp_path, runs=runs)
+    finish_all(made, {})
+    folder = build(made.plan, made.states, mlflow=False)
+    for name in ("cost", "_g-curves", "_g-recall"):
+        text = (folder / f"plots/{name}.svg").read_text()
+        assert "_a" in text and "漢字" in text and "x…x" in text, name
+
+
 def test_categories_of_the_data_are_escaped_everywhere(tmp_path: Path) -> None:
     made = make(tmp_path, runs=(make_run(data_files(tmp_path / "data"), group="g", name="a"),), categories=6)
     odd = ("</script><script>alert(1)</script>", "x" * 5000, "", "$x_1$", "a\x00\x1b[31m\nb", "\u202e")

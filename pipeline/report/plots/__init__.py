@@ -7,6 +7,7 @@ each data has a ``name``, the picture's file name. ``group`` is None for plots o
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
@@ -35,6 +36,7 @@ COLOURS = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#9aa1a9"
+LABEL = 36  # characters of a name in a legend: a whole one of 100 would leave no room for the axes
 COLOURED = 12  # more lines than this are not told apart by anyone
 DOTS_PER_INCH = 110
 # Equal bytes for equal numbers: without these, matplotlib writes the date and random ids.
@@ -77,6 +79,15 @@ def coloured(scores: Mapping[int, float]) -> frozenset[int]:
     return frozenset(ranked if len(ranked) <= COLOURED else ranked[: COLOURED - 1])
 
 
+def short(name: str, most: int = LABEL) -> str:
+    """A name cut in the middle, where it tells least; an SVG may hold no control characters."""
+    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    if len(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure (inches), drawn without any display or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -104,8 +115,11 @@ def style() -> dict[Any, Any]:
 def files(name: str, figure: Figure) -> dict[str, bytes]:
     """The picture as PNG and SVG: the same bytes for the same numbers."""
     out = {}
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        sink = io.BytesIO()
-        figure.savefig(sink, format=suffix, metadata=metadata)
-        out[f"plots/{name}.{suffix}"] = sink.getvalue()
+    with warnings.catch_warnings():
+        # Names may be in any script: what the font lacks is a box in the PNG, and text in the SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            sink = io.BytesIO()
+            figure.savefig(sink, format=suffix, metadata=metadata)
+            out[f"plots/{name}.{suffix}"] = sink.getvalue()
     return out

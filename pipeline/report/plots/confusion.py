@@ -14,7 +14,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Group, best
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import new_figure
+from pipeline.report.plots import new_figure, short
 from pipeline.report.records import Predictions
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ORDER = 3
 SCOPE = "group"
 CATEGORIES = 12
+CATEGORY_LABEL = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ def draw(matrix: ConfusionMatrix, messages: Messages) -> Figure:
     axes = figure.subplots()
     axes.grid(visible=False)
     image = axes.imshow(matrix.shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    names = [short(name) for name in matrix.classes]
+    names = [short(name, CATEGORY_LABEL) for name in matrix.classes]
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(range(size), names, fontsize=7)
     for row in range(size):
@@ -132,15 +133,6 @@ def draw(matrix: ConfusionMatrix, messages: Messages) -> Figure:
                 )
     axes.set_xlabel(messages("predicted category"))
     axes.set_ylabel(messages("true category"))
-    axes.set_title(messages("confusion title", run=matrix.run))
+    axes.set_title(messages("confusion title", run=short(matrix.run)))
     figure.colorbar(image, ax=axes, label=messages("share of titles"), shrink=0.8)
     return figure
-
-
-def short(name: str, most: int = 28) -> str:
-    """A category's name cut in the middle, where it tells least; an SVG may hold no control characters."""
-    name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-    if len(name) <= most:
-        return name
-    half = (most - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group, make_groups
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import colour, marker, new_figure, plain_numbers
+from pipeline.report.plots import colour, marker, new_figure, plain_numbers, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,20 +57,23 @@ def build(_group: Group | None, collected: Collected, _messages: Messages) -> li
 def draw(costs: Costs, messages: Messages) -> Figure:
     figure = new_figure(7.8, 4.6)
     axes = figure.subplots()
+    # Given to the legend by themselves: it leaves out artists whose label begins with _, as a group's name may.
+    handles, labels = [], []
     for point in costs.points:
         size, alpha = (42, 1.0) if point.named else (14, 0.5)
-        label = point.label if point.named else None
-        axes.scatter(
+        dot = axes.scatter(
             point.cost,
             point.score,
             s=size,
             alpha=alpha,
             color=colour(point.position),
             marker=marker(point.position),
-            label=label,
             linewidths=0,
             clip_on=False,  # a score of 0 is whole
         )
+        if point.named:
+            handles.append(dot)
+            labels.append(short(point.label))
     values = [point.cost for point in costs.points]
     if max(values) > 100 * min(values):
         axes.set_xscale("log")
@@ -81,5 +84,5 @@ def draw(costs: Costs, messages: Messages) -> Figure:
     axes.set_xlabel(messages("GPU-hours" if costs.gpu else "training time"))
     axes.set_ylabel(messages("test_balanced_accuracy"))
     axes.set_title(messages("cost title" if costs.gpu else "seconds title"))
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure

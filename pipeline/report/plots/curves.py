@@ -14,7 +14,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import COLOURED, GREY, colour, coloured, marker, new_figure, plain_numbers
+from pipeline.report.plots import COLOURED, GREY, colour, coloured, marker, new_figure, plain_numbers, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,7 +157,7 @@ def _legend(curves: Curves, messages: Messages) -> tuple[list[Any], list[str]]:
     for run in curves.runs:
         if run.shown:
             handles.append(Line2D([], [], color=colour(run.position), marker=marker(run.position), markersize=4))
-            labels.append(run.run)
+            labels.append(short(run.run))
     others = sum(not run.shown for run in curves.runs)
     if others:
         handles.append(Line2D([], [], color=GREY, linewidth=0.8))

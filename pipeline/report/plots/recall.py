@@ -11,7 +11,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
-from pipeline.report.plots import GREY, colour, coloured, new_figure
+from pipeline.report.plots import GREY, colour, coloured, new_figure, short
 from pipeline.report.significance import recall
 
 if TYPE_CHECKING:
@@ -58,19 +58,22 @@ def build(group: Group, collected: Collected, _messages: Messages) -> list[Recal
 def draw(recalls: Recalls, messages: Messages) -> Figure:
     figure = new_figure(7.4, 3.9)
     axes = figure.subplots()
+    # Given to the legend by themselves: it leaves out artists whose label begins with _, as a run's name may.
+    handles, labels = [], []
     for run in recalls.runs:
         ranks = np.arange(1, len(run.recall) + 1)
         if run.shown:
-            label = f"{run.run} ({messages('balanced accuracy')} {run.recall.mean():.3f})"
-            axes.step(ranks, run.recall, where="mid", color=colour(run.position), linewidth=1.5, label=label)
+            handles += axes.step(ranks, run.recall, where="mid", color=colour(run.position), linewidth=1.5)
+            labels.append(f"{short(run.run)} ({messages('balanced accuracy')} {run.recall.mean():.3f})")
         else:
             axes.step(ranks, run.recall, where="mid", color=GREY, linewidth=0.6, alpha=0.5)
     others = sum(not run.shown for run in recalls.runs)
     if others:
-        axes.plot([], [], color=GREY, linewidth=0.8, label=messages("other runs", count=others))
+        handles += axes.plot([], [], color=GREY, linewidth=0.8)
+        labels.append(messages("other runs", count=others))
     axes.set_xlabel(messages("category rank"))
     axes.set_ylabel(messages("recall"))
     axes.set_ylim(-0.02, 1.02)
     axes.set_title(messages("recall title", group=recalls.group))
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     return figure
