@@ -78,6 +78,10 @@ WRONG = {
         GRID % "grid: {dropout: [0.1, 0.1]}",
         "7:27: experiments.g.grid.dropout.1: the value 0.1 is there twice",
     ),
+    "a grid's value twice in two notations": (
+        GRID % "grid: {dropout: [0, 0.0]}",
+        "7:25: experiments.g.grid.dropout.1: the value 0 is there twice",
+    ),
     "a grid's unknown setting": (
         GRID % "grid: {droput: [0.1]}",
         "7:12: experiments.g.grid.droput: unknown setting; did you mean 'dropout'?",

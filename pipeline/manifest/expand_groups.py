@@ -128,6 +128,8 @@ class _GroupExpansion:
                 self.findings.add((*path, axis), "must be a non-empty list")
             seen: set[str] = set()
             for position, value in enumerate(values):
+                if isinstance(value, float) and value.is_integer():
+                    value = int(value)  # 0 and 0.0 are one setting, and so one task
                 text = json.dumps(value, sort_keys=True)
                 if form == "grid" and text in seen:
                     self.findings.add((*path, axis, position), f"the value {text} is there twice")
