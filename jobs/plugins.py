@@ -25,7 +25,7 @@ from typing import Any
 
 from sharedfs.errors import InputError, did_you_mean
 
-SNAPSHOT = Path(__file__).resolve().parents[1] / "plugins"  # of a submission: <room>/<file or folder>
+SNAPSHOT = Path(__file__).resolve().parents[1] / "tanda_plugins"  # in a submission's code: <room>/<file or folder>
 _NAMESPACE = "tanda_plugins"
 _DIGITS = 16
 
@@ -80,7 +80,24 @@ PLOTS = Room("plot", "pipeline.report.plots", ("plot",), "plot")
 OPTIMISERS = Room("optimiser", "jobs.training.optimisers", ("optimiser",), "optimiser")
 SCHEDULES = Room("schedule", "jobs.training.schedules", ("schedule",), "schedule")
 ROOMS = (MODELS, OPTIMISERS, SCHEDULES, ALGORITHMS, STOPPING, TABLES, PLOTS)
+BY_NAME: Mapping[str, Room] = {room.name: room for room in ROOMS}
 KINDS: Mapping[str, Room] = {kind: room for room in ROOMS for kind in room.kinds}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """A part by its room's name and its own; in text ``model gru``, as in records and ids."""
+
+    room: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.room} {self.name}"
+
+    @property
+    def plugin(self) -> Plugin | None:
+        """The plugin that it is; None for a built-in part."""
+        return BY_NAME[self.room].plugin(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +105,7 @@ class Plugin:
     """A part outside of this program, as its text describes it.
 
     ``digest`` is of the bytes of its files: of a folder, of all Python files in it. ``revision`` is None where it has
-    no REVISION.
+    no REVISION. ``stand_in`` is used in place of the plugin's own module where its code is not to run.
     """
 
     room: Room
@@ -97,6 +114,7 @@ class Plugin:
     path: Path
     digest: str
     revision: int | None
+    stand_in: ModuleType | None = None
 
     @property
     def identity(self) -> str | int:
@@ -111,7 +129,7 @@ class Plugin:
     @property
     def module(self) -> ModuleType:
         """The plugin, imported: from here on its code runs. Raises InputError where that fails."""
-        return _import(self)
+        return self.stand_in or _import(self)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -163,10 +181,28 @@ def in_use() -> tuple[Plugin, ...]:
     return tuple(plugin for room in _in_use.values() for plugin in room.values())
 
 
-def identities(parts: Iterable[tuple[Room, str]]) -> dict[str, str | int]:
+def identities(parts: Iterable[Part]) -> dict[str, str | int]:
     """What stands in an id for those of some parts that are plugins: ``{"model gru": digest or revision}``."""
-    named = ((room, name, room.plugin(name)) for room, name in parts)
-    return {f"{room.name} {name}": plugin.identity for room, name, plugin in named if plugin is not None}
+    found = ((part, part.plugin) for part in parts)
+    return {str(part): plugin.identity for part, plugin in sorted(found, key=str) if plugin is not None}
+
+
+def check_same(identities: Mapping[str, str | int], where: object) -> None:
+    """Raise PluginNeededError unless the plugins are there that ``where`` was made with, and are the same."""
+    for name, identity in identities.items():
+        room, _, part = name.partition(" ")
+        plugin = BY_NAME[room].plugin(part) if room in BY_NAME else None
+        if plugin is None or plugin.identity != identity:
+            raise PluginNeededError(where, name, identity)
+
+
+class PluginNeededError(InputError):
+    """Something was made with a plugin that is not in use here, or with another version of it."""
+
+    def __init__(self, where: object, name: str, identity: str | int) -> None:
+        version = f"revision {identity}" if isinstance(identity, int) else f"digest {identity}"
+        super().__init__(f"{where}: made with the plugin {name} ({version}): give that with --plugin FILE")
+        self.name, self.identity = name, identity
 
 
 def torch_side(module: ModuleType, file: str) -> ModuleType:
@@ -283,6 +319,18 @@ def _built_in(package: str, folders: bool) -> tuple[str, ...]:
 
     modules = pkgutil.iter_modules(import_module(package).__path__)
     return tuple(sorted(module.name for module in modules if module.ispkg or not folders))
+
+
+def copy_into(folder: Path) -> None:
+    """Copy the plugins that there are into a submission's code, where its jobs find them."""
+    target = folder / SNAPSHOT.name
+    target.mkdir()
+    for plugin in in_use():
+        room = target / plugin.room.name
+        for file in plugin.files:
+            copy = room / file.relative_to(plugin.path.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
 
 
 def _of_snapshot() -> Iterator[Plugin]:

@@ -94,11 +94,16 @@ def predict(storage_root: Path, run_folder: Path, titles: Iterable[str]) -> Iter
     """For each title in turn its most probable category and the probability (softmax) that the run gives it.
 
     ``run_folder`` is a train task's or a search trial's. Titles are read a few thousand at a time and normalised
-    as the run's data set was. Raises ValueError for a folder without a trained model.
+    as the run's data set was. Raises InputError for a folder without a trained model, PluginNeededError for a model
+    that is a plugin's.
     """
     if not (run_folder / SETTINGS).exists():
         raise InputError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
     trained = Trained.open(Storage(storage_root), run_folder)
+    return _answers(trained, titles)
+
+
+def _answers(trained: Trained, titles: Iterable[str]) -> Iterator[tuple[str, float]]:
     encoder = TitleEncoder(trained.dataset)
     remaining = iter(titles)
     # A person may type titles one by one: the first is answered before the second is asked for.

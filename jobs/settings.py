@@ -33,7 +33,7 @@ from typing import (
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from jobs.plugins import Room, name_of
+from jobs.plugins import Part, Room, name_of
 from sharedfs.errors import did_you_mean
 from sharedfs.typed_json import Undecodable, decode, decoder, within
 
@@ -295,6 +295,12 @@ def _plain(of: dict[str, Any], by_role: _ByRole, read: Callable[[object], dict[s
     return of
 
 
+def parts_of(of: object) -> tuple[Part, ...]:
+    """The parts that settings choose by name."""
+    chosen = ((setting.room, getattr(of, setting.name)) for setting in describe(type(of)))
+    return tuple(Part(room.name, name_of(type(part))) for room, part in chosen if room is not None and part is not None)
+
+
 def text_of(part: object) -> str:
     """A part with its settings, for people: ``adam``, ``sgd(momentum=0.8)``; those at their defaults are left out."""
     given = [
@@ -332,6 +338,7 @@ __all__ = [
     "decode",
     "describe",
     "named",
+    "parts_of",
     "settings",
     "text_of",
     "values",

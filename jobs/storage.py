@@ -51,6 +51,11 @@ class Storage:
         return self.root / "searches"
 
     @property
+    def plugins(self) -> Path:
+        """What is recorded of the plugins of submitted manifests (``pipeline.manifest.plugins``)."""
+        return self.root / "plugins"
+
+    @property
     def submissions(self) -> Path:
         return self.root / "submissions"
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from jobs import plugins
+from jobs.plugins import Plugin
+
 HOME = Path(__file__).resolve().parent
 _REVISION = re.compile(r"^REVISION = (\d+)$", re.MULTILINE)
 _DIGITS = 16
@@ -29,6 +32,8 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
     "algorithm": ("search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py"),
     "stopping": ("search/stopping/{name}.py",),
+    "optimiser": ("training/optimisers/{name}.py", "training/optimisers/__init__.py"),
+    "schedule": ("training/schedules/{name}.py", "training/schedules/__init__.py"),
 }
 
 
@@ -61,11 +66,25 @@ class Unit:
         return f"{self.kind} {self.name}" if self.name else self.kind
 
     @property
+    def plugin(self) -> Plugin | None:
+        """The plugin that it is; None where it is ours."""
+        room = plugins.BY_NAME.get(self.kind)
+        return None if room is None else room.plugin(self.name)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """Its source files, the one with REVISION first."""
-        patterns = [pattern.format(name=self.name) for pattern in _FILES[self.kind]]
-        found = {path: None for pattern in patterns for path in sorted(HOME.glob(pattern))}
-        return tuple(path for path in found if path.name not in _NO_PART)
+        """Its source files, the one with REVISION first; none of a unit that is not there."""
+        plugin = self.plugin
+        if plugin is not None:
+            return plugin.files
+        return _files(self.kind, self.name)
+
+
+@cache
+def _files(kind: str, name: str) -> tuple[Path, ...]:
+    patterns = [pattern.format(name=name) for pattern in _FILES.get(kind, ())]
+    found = {path: None for pattern in patterns for path in sorted(HOME.glob(pattern))}
+    return tuple(path for path in found if path.name not in _NO_PART)
 
 
 def made(of: Iterable[Unit]) -> dict[str, Made]:
@@ -73,30 +92,45 @@ def made(of: Iterable[Unit]) -> dict[str, Made]:
     return {str(unit): Made(revision=revision(unit), source=source(unit), content=content(unit)) for unit in of}
 
 
-@cache
 def revision(unit: Unit) -> int:
-    """The revision of a unit, read and not imported: a model's network would bring torch."""
-    found = _REVISION.search(unit.files[0].read_text())
+    """The revision of a unit, read and not imported: a model's network would bring torch. 0 of a plugin without one."""
+    plugin = unit.plugin
+    return _revision(unit.files[0]) if plugin is None else plugin.revision or 0
+
+
+def content(unit: Unit) -> str:
+    """A digest of the unit's files as they are."""
+    plugin = unit.plugin
+    return _content(unit.files) if plugin is None else plugin.digest
+
+
+def source(unit: Unit) -> str:
+    """A digest of what the unit's code does: its syntax trees, without docstrings, comments and layout."""
+    return _source(unit.files, content(unit))
+
+
+@cache
+def _revision(file: Path) -> int:
+    found = _REVISION.search(file.read_text(encoding="utf-8"))
     if found is None:
-        raise ValueError(f"{unit.files[0]}: a unit without a line `REVISION = n`")
+        raise ValueError(f"{file}: a unit without a line `REVISION = n`")
     return int(found[1])
 
 
 @cache
-def content(unit: Unit) -> str:
-    """A digest of the unit's files as they are."""
+def _content(files: tuple[Path, ...]) -> str:
     whole = hashlib.sha256()
-    for path in unit.files:
+    for path in files:
         whole.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return whole.hexdigest()[:_DIGITS]
 
 
 @cache
-def source(unit: Unit) -> str:
-    """A digest of what the unit's code does: its syntax trees, without docstrings, comments and layout."""
+def _source(files: tuple[Path, ...], _content: str) -> str:
+    # By content too: a plugin's files may be edited while this process lives.
     whole = hashlib.sha256()
-    for path in unit.files:
-        text = path.read_text()
+    for path in files:
+        text = path.read_text(encoding="utf-8")
         whole.update(path.name.encode() + b"\0" + (source_digest(text) if path.suffix == ".py" else text).encode())
     return whole.hexdigest()[:_DIGITS]
 
@@ -136,13 +170,15 @@ def differences(made_by: Mapping[str, Made]) -> tuple[str, ...]:
     return tuple(map(str, changes(made_by)))
 
 
-@cache
 def change_of(name: str, was: Made) -> Change | None:
     """In what a unit that made a result was not what it is now; None where it is as it was."""
     kind, _, own = name.partition(" ")
     unit = Unit(kind, own)
-    if kind not in _FILES or not (HOME / _FILES[kind][0].format(name=own)).exists():
-        return Change(name, was.revision, None)
-    if was.revision == revision(unit) and (was.content == content(unit) or was.source == source(unit)):
+    return _change(unit, was, content(unit)) if unit.files else Change(name, was.revision, None)
+
+
+@cache
+def _change(unit: Unit, was: Made, now: str) -> Change | None:
+    if was.revision == revision(unit) and (was.content == now or was.source == source(unit)):
         return None
-    return Change(name, was.revision, revision(unit))
+    return Change(str(unit), was.revision, revision(unit))

@@ -40,16 +40,30 @@ TaskName = Annotated[
 ]
 
 
-def _load(manifest: Path, sets: list[str] | None, cluster: Path | None) -> Manifest:
+PluginFiles = Annotated[
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a plugin that the run was made with; repeatable")
+]
+
+
+def _load(
+    manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, *, run_plugins: bool = False
+) -> Manifest:
     from pipeline.manifest import load
 
-    return load(manifest, sets=sets or (), cluster=cluster)
+    return load(manifest, sets=sets or (), cluster=cluster, run_plugins=run_plugins)
 
 
-def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, only: str | None = None) -> Plan:
+def _plan(
+    manifest: Path,
+    sets: list[str] | None = None,
+    cluster: Path | None = None,
+    only: str | None = None,
+    *,
+    run_plugins: bool = False,
+) -> Plan:
     from pipeline.plan import make_plan
 
-    return make_plan(_load(manifest, sets, cluster), only=only)
+    return make_plan(_load(manifest, sets, cluster, run_plugins=run_plugins), only=only)
 
 
 def _print_json(document: object) -> None:
@@ -126,7 +140,7 @@ def submit(
     from pipeline.arrays import scripts, write_scripts
     from pipeline.submit import print_submitted, submit_plan
 
-    made = _plan(manifest, sets, cluster, only)
+    made = _plan(manifest, sets, cluster, only, run_plugins=True)
     if dry_run:
         for name, text in scripts(made).items():
             print(f"# --- {name}\n{text}")
@@ -152,7 +166,7 @@ def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: 
     from pipeline.status import print_states, task_states
     from pipeline.submit import print_submitted, submit_plan
 
-    made = _plan(manifest, sets, None, only)
+    made = _plan(manifest, sets, None, only, run_plugins=True)
     console = _console()
     submitted = submit_plan(made, executor=executor)
     print_submitted(submitted, console)
@@ -263,16 +277,20 @@ def compare(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="a title a line; standard input if none")] = None,
+    plugin: PluginFiles = None,
 ) -> None:
     """Classify titles, a line each, with a trained run: prints category, probability and title."""
     from jobs.predict import predict as classify
+    from jobs.storage import Storage
+    from pipeline.manifest.plugins import with_plugins
 
     try:
         titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
     except UnicodeDecodeError as error:
         raise InputError(f"{file or 'standard input'}: not UTF-8 text: {error}") from error
     storage = run.resolve().parent.parent
-    for title, (category, probability) in zip(titles, classify(storage, run, titles), strict=True):
+    answers = with_plugins(Storage(storage), plugin or (), lambda: classify(storage, run, titles))
+    for title, (category, probability) in zip(titles, answers, strict=True):
         print(f"{category}\t{probability:.3f}\t{title}")
 
 
@@ -297,6 +315,24 @@ def doctor(
     if json:
         _print_json([asdict(finding) for finding in findings])
     raise typer.Exit(int(not all(finding.ok for finding in findings)))
+
+
+@app.command()
+def check_plugin(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a plugin's file or folder")],
+) -> None:
+    """Run the contract tests of a plugin's kind on it: what it must keep to before a job may use it."""
+    from rich.markup import escape
+
+    from pipeline.check_plugin import check
+
+    kept = True
+    for plugin, finding in check(file):
+        kept &= finding.problem is None
+        mark = "[green]ok  [/]" if finding.problem is None else "[red]FAIL[/]"
+        problem = "" if finding.problem is None else f": {finding.problem}"
+        _console().print(f"{mark} {escape(f'{plugin}: {finding.promise}{problem}')}", soft_wrap=True)
+    raise typer.Exit(int(not kept))
 
 
 @app.command()
@@ -327,13 +363,14 @@ def gc(
 def repro(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
     check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """Print how a run was made: commit, settings, data digests, the exact command."""
     from pipeline import repro as reproduction
 
     _print_json(reproduction.describe(run))
     if check:
-        differences = reproduction.check(run)
+        differences = reproduction.check(run, plugin or ())
         for difference in differences:
             print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
         print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)

@@ -10,6 +10,7 @@ from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
+from jobs.plugins import identities, in_use
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
@@ -257,6 +258,7 @@ def _evaluation(train: str, dataset: str) -> Task:
 
 
 def _definition(search: Search, dataset: str) -> Definition:
+    plugins = identities(search.parts) if in_use() else {}
     return Definition(
         architecture=search.architecture,
         dataset=dataset,
@@ -266,6 +268,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         stopping=search.stopping,
         seed=search.seed,
         settings={name: value for name, value in deciding(search.settings).items() if name not in search.searched},
+        plugins=plugins or None,
     )
 
 

@@ -8,17 +8,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs import metrics_log
 from jobs.data.dataset import Dataset
+from jobs.plugins import check_same, in_use
+from jobs.search.study import open_study
+from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import RECORD, TASK, Record, Task, read_record
-from pipeline.submission import HOME
+from jobs.training.run import read_trained_recipe
+from pipeline.manifest.plugins import with_plugins
+from pipeline.submission import HOME, snapshot
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import InputError
-from sharedfs.typed_json import Json
+from sharedfs.typed_json import Json, decode
 
 # In a metrics log's line: times and places, which differ between equal runs.
 VOLATILE = frozenset({"seconds", "titles_per_s", "ended", "attempt"})
@@ -54,20 +60,28 @@ def _digests(dataset: Path) -> dict[str, Json]:
     return {name: asdict(file) for name, file in Dataset.open(dataset).meta.files.items()}
 
 
-def check(folder: Path) -> list[Difference]:
-    """Run a task again in a temporary storage and compare every file that its record names, bit for bit."""
+def check(folder: Path, plugins_from: Sequence[Path] = ()) -> list[Difference]:
+    """Run a task again in a temporary storage and compare every file that its record names, bit for bit.
+
+    ``plugins_from`` are the files of plugins that it was made with, see ``pipeline.manifest.plugins.with_plugins``.
+    """
     folder = folder.resolve()
     task, record = _finished(folder)
     cpus = str(record.about.cpus or "")
     storage = Storage(folder.parent.parent)
+    with_plugins(storage, plugins_from, lambda: _check_plugins(storage, task))
     with tempfile.TemporaryDirectory(prefix="tanda-repro-") as name:
         again = Storage(Path(name))
         _link_needs(storage, again, task)
         task.write(again)
+        code = HOME
+        if in_use():
+            code = Path(name) / "code"
+            snapshot(code)
         environment = {
             **os.environ,
             "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": str(HOME),
+            "PYTHONPATH": str(code),
             "TANDA_CPUS": cpus,
             "OMP_NUM_THREADS": cpus,
         }
@@ -76,6 +90,17 @@ def check(folder: Path) -> list[Difference]:
         if ended.returncode != 0:
             raise InputError(f"the run ended with status {ended.returncode} when it was started again")
         return [found for file in record.files if (found := _compare(storage.root, again.root, file))]
+
+
+def _check_plugins(storage: Storage, task: Task) -> None:
+    """Raise PluginNeededError where the task, or the run that it evaluates, takes a plugin that is not in use."""
+    search = task.settings.get("search")
+    for settings in (task.settings, search if isinstance(search, Mapping) else {}):
+        check_same(decode(dict[str, str | int], settings.get("plugins", {})), storage.run(task.id))
+    if task.stage == "evaluate":
+        read_trained_recipe(target(storage, task))
+    elif isinstance(search, str):
+        check_same(open_study(storage, search).definition.plugins or {}, storage.search(search))
 
 
 def _finished(folder: Path) -> tuple[Task, Record]:

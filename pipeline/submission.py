@@ -17,6 +17,7 @@ from pathlib import Path
 
 import orjson
 
+from jobs import plugins
 from jobs.storage import OWNER_WRITES, Storage
 from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock
@@ -168,10 +169,11 @@ def write_source(folder: Path, plan: Plan) -> None:
 
 
 def snapshot(folder: Path) -> None:
-    """Copy the three packages into a new folder, caches left out, which this user alone can change."""
+    """Copy our packages and the plugins in use into a new folder, caches left out, which this user alone can change."""
     own_folder(folder)
     for package in PACKAGES:
         shutil.copytree(HOME / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    plugins.copy_into(folder)
     # Jobs would make these under their tasks' umask, and then others could put bytecode of theirs into them.
     for source in {path.parent for path in folder.rglob("*.py")}:
         (source / "__pycache__").mkdir()

@@ -52,6 +52,7 @@ from pipeline.decisions.submission import (
     to_submit,
 )
 from pipeline.decisions.task_state import TaskState
+from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned, find_tasks
 from pipeline.queue import make_executor
 from pipeline.status import task_states
@@ -190,6 +191,7 @@ class _Submitter:
         """Write everything that the tasks will read, before the first of them can start."""
         snapshot(self.folder / "code")
         write_source(self.folder, self.plan)
+        record_plugins(self.storage)
         for planned in tasks:
             planned.task.write(self.storage)
             if planned.id in self.again:

@@ -14,8 +14,20 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.plugins import MODELS
-from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
+from jobs.plugins import MODELS, Part, check_same, identities, in_use
+from jobs.settings import (
+    ORIGINAL,
+    Doc,
+    ModelSettings,
+    Setting,
+    Value,
+    deciding,
+    decode,
+    describe,
+    parts_of,
+    settings,
+    values,
+)
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
@@ -46,12 +58,6 @@ class NetworkSettings(TrainingSettings):
         Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
     ] = 1.0
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
-
-
-def training_units(architecture: str) -> tuple[Unit, ...]:
-    """The code that decides what a training of the architecture gives."""
-    model = Unit("model", architecture)
-    return (model,) if MODELS.load(architecture).KIND == "estimator" else (model, Unit("training"))
 
 
 def settings_class(architecture: str) -> type[ModelSettings]:
@@ -90,21 +96,42 @@ class Recipe:
 
     @property
     def identity(self) -> dict[str, Value]:
-        """What decides the run's result."""
-        return {"architecture": self.architecture, "dataset": self.dataset, **deciding(self.settings)}
+        """What decides the run's result: of plugins their digests or revisions too."""
+        return self._with_plugins(deciding(self.settings))
 
     @property
     def document(self) -> dict[str, Value]:
         """All of it, as it is stored."""
-        return {"architecture": self.architecture, "dataset": self.dataset, **values(self.settings)}
+        return self._with_plugins(values(self.settings))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The model, and what its settings choose by name."""
+        return (Part(MODELS.name, self.architecture), *parts_of(self.settings))
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The code that decides what a training by it gives."""
+        parts = tuple(Unit(part.room, part.name) for part in self.parts)
+        return parts if MODELS.load(self.architecture).KIND == "estimator" else (*parts, Unit("training"))
+
+    def _with_plugins(self, settings: dict[str, Value]) -> dict[str, Value]:
+        plugins = identities(self.parts) if in_use() else {}
+        whole = {"architecture": self.architecture, "dataset": self.dataset, **settings}
+        return whole | ({"plugins": plugins} if plugins else {})
 
     def with_seed(self, seed: int) -> Recipe:
         return replace(self, settings=decode(type(self.settings), {**values(self.settings), "seed": seed}))
 
 
 def read_recipe(document: Mapping[str, Json], where: object) -> Recipe:
-    """A stored recipe; raises DamagedFileError naming ``where`` it was. See ``Baseline`` for settings that it lacks."""
+    """A stored recipe; raises DamagedFileError naming ``where`` it was. See ``Baseline`` for settings that it lacks.
+
+    Raises PluginNeededError where it was made with a plugin that is not in use.
+    """
     stored = dict(document)
+    if "plugins" in stored:
+        check_same(decode(dict[str, str | int], stored.pop("plugins")), where)
     architecture, dataset = stored.pop("architecture", None), stored.pop("dataset", None)
     if not isinstance(architecture, str) or not isinstance(dataset, str):
         raise DamagedFileError(f"{where}: not a run's settings: train it again")

@@ -53,7 +53,8 @@ def best_so_far(metric: str, values: Iterable[float | None]) -> Iterator[float |
 class Definition:
     """What a search is: neither how many trials it has nor how many run at once.
 
-    ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result.
+    ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result, ``plugins``
+    the plugins that it is made with, if any.
     """
 
     architecture: str
@@ -64,11 +65,15 @@ class Definition:
     stopping: Mapping[str, Mapping[str, Value]] | None
     seed: int
     settings: Mapping[str, Json]
+    plugins: Mapping[str, str | int] | None = None
 
     @property
     def document(self) -> dict[str, Json]:
         """The definition as it is stored, in its trials' tasks and in search.json."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        document = {name: getattr(self, name) for name in self.__slots__}
+        if self.plugins is None:  # as in every definition before there were any
+            del document["plugins"]
+        return document
 
     @property
     def id(self) -> str:
@@ -141,7 +146,9 @@ class Study:
     def recipe(self, point: Mapping[str, Json], plumbing: Mapping[str, Json] = MappingProxyType({})) -> Recipe:
         """What a point trains by; ``plumbing`` are settings that are part of no id."""
         given: dict[str, Json] = {**plumbing, **self.definition.settings, **point}
-        whose = {"architecture": self.definition.architecture, "dataset": self.definition.dataset}
+        whose: dict[str, Json] = {"architecture": self.definition.architecture, "dataset": self.definition.dataset}
+        if self.definition.plugins is not None:
+            whose["plugins"] = self.definition.plugins
         return read_recipe(given | whose, self.folder)
 
     def stopping(self) -> Rule | None:

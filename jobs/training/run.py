@@ -119,7 +119,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
         "epochs_run": 1,
         "train_seconds": spent,
         "titles_per_s": line["titles_per_s"],
-        "parameters": int(fitted.weights.size + fitted.bias.size),
+        "parameters": getattr(fitted, "parameters", None),  # an older plugin's may lack it: not after the whole fit
         "stopped": None,
         "device": "cpu",
     }

@@ -12,6 +12,7 @@ from pipeline.manifest.expand_searches import expand_search
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import Cluster, Manifest, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
+from pipeline.manifest.plugins import use_plugins
 from pipeline.manifest.resources import DEFAULTS, resolve_resources
 from pipeline.manifest.schema import Cluster as ClusterSection
 from pipeline.manifest.schema import Group, Root
@@ -78,10 +79,11 @@ def _shell(value: str | int | float | bool) -> str:
 
 
 @collection_paused()
-def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -> Manifest:
+def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None, run_plugins: bool = False) -> Manifest:
     """The manifest of a file with `--set` changes and, instead of its own, a cluster profile.
 
-    Paths in it are relative to the file that names them. Raises ManifestError with every problem in it.
+    Paths in it are relative to the file that names them. Its plugins are in use from here on; the code of those that
+    another user's file names runs only where ``run_plugins``. Raises ManifestError with every problem in it.
     """
     document = compose(path, sets, cluster)
     findings = Findings(document)
@@ -89,6 +91,8 @@ def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None) -
     root = validate(Root, {key: value for key, value in document.plain().items() if value is not None}, findings)
     findings.flush()
     assert root is not None
+    use_plugins(document, Path(root.storage), findings, run=run_plugins)
+    findings.flush()
     expansion = Expansion(root, findings)
     expansion.check_name(root.name, ("name",), key=False)
     check_profile(root.cluster or ClusterSection(), findings)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.data.settings import Data
-from jobs.settings import ModelSettings, Value
+from jobs.plugins import ALGORITHMS, MODELS, STOPPING, Part
+from jobs.settings import ModelSettings, Value, parts_of
 from sharedfs.typed_json import Json
 from slurm.array import Site
 
@@ -77,6 +78,16 @@ class Search:
     def group(self) -> str:
         """Its tasks and rows are a group of its name."""
         return self.name
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What decides which points are tried, and what they train: by name, in settings and in the space."""
+        named = [
+            (ALGORITHMS, self.algorithm),
+            (MODELS, self.architecture),
+            *((STOPPING, name) for name in self.stopping or ()),
+        ]
+        return (*(Part(room.name, name) for room, name in named), *parts_of(self.settings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

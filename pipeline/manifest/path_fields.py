@@ -26,6 +26,7 @@ PATTERNS: tuple[KeyPath, ...] = (
     *((*section, "embeddings", "file") for section in _DATA),
     *((*axes, source, "*") for axes in _AXES for source in SOURCES),
     *((*axes, "embeddings", "*", "file") for axes in _AXES),
+    ("plugins", "*"),
 )
 
 
@@ -53,6 +54,11 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return _VARIABLE.sub(value, text)
 
 
+def is_plugin_path(text: str) -> bool:
+    """Whether an entry of ``plugins`` is a path, and not the name of an installed module."""
+    return "/" in text or text.endswith(".py")
+
+
 def absolute_path(text: str, folder: Path) -> str:
     """The absolute path that a manifest in ``folder`` means; raises ValueError as `expand` does.
 
@@ -75,6 +81,8 @@ def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> No
     """
 
     def absolute(text: str, node: Node, path: KeyPath) -> str | None:
+        if path[0] == "plugins" and not is_plugin_path(text):
+            return text
         try:
             return absolute_path(text, folder) if expand(text).strip() or not text.strip() else None
         except ValueError as error:

@@ -128,6 +128,7 @@ class Cluster(Section):
     environment: dict[str, str | int | float | bool] = Field({}, description="environment variables of each task")
     python: str | None = Field(None, description="the Python that runs tasks; left out: the one that submits")
     extra: dict[str, str | int | float | bool | None] = Field({}, description="any other sbatch option: `nice: 100`")
+    plugins: list[str] = Field([], description="plugins for every manifest of the site, below the manifest's own")
     resources: Stages = Field(Stages(), description="by stage, below the manifest's own")
 
 
@@ -147,6 +148,9 @@ class Root(Section):
     cluster: Cluster | None = Field(None, description="a cluster profile's path; `--cluster` overrides it")
     data: dict[str, Json] = Field(description="the data set of every run without one of its own")
     defaults: dict[str, Json] | None = Field(None, description="settings for every run whose architecture has them")
+    plugins: list[str] = Field(
+        [], description="files and folders (`lab/gru.py`) or installed modules (`lab_tools.gru`) that add parts"
+    )
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
     resources: Stages = Field(Stages(), description="what tasks are given, by stage")

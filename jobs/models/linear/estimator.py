@@ -120,6 +120,11 @@ class Linear:
     bias: np.ndarray
     scale: float
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers were fitted."""
+        return self.weights.size + self.bias.size
+
     def scores(self, split: Split) -> np.ndarray:
         """Logits (N, C), float32: decision values times ``scale``, so that their softmax is calibrated."""
         parts = [
