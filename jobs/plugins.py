@@ -25,7 +25,8 @@ from typing import Any
 
 from sharedfs.errors import InputError, did_you_mean
 
-SNAPSHOT = Path(__file__).resolve().parents[1] / "tanda_plugins"  # in a submission's code: <room>/<file or folder>
+HOME = Path(__file__).resolve().parents[1]
+SNAPSHOT = HOME / "tanda_plugins"  # in a submission's code: <room>/<file or folder>
 _NAMESPACE = "tanda_plugins"
 _DIGITS = 16
 
@@ -317,7 +318,7 @@ def _import(plugin: Plugin) -> ModuleType:
 def _built_in(package: str, folders: bool) -> tuple[str, ...]:
     import pkgutil  # here: `tanda --help` needs none of it
 
-    modules = pkgutil.iter_modules(import_module(package).__path__)
+    modules = pkgutil.iter_modules([str(HOME.joinpath(*package.split(".")))])
     return tuple(sorted(module.name for module in modules if module.ispkg or not folders))
 
 

@@ -83,6 +83,8 @@ class Unit:
 @cache
 def _files(kind: str, name: str) -> tuple[Path, ...]:
     patterns = [pattern.format(name=name) for pattern in _FILES.get(kind, ())]
+    if not patterns or not (HOME / patterns[0]).exists():
+        return ()
     found = {path: None for pattern in patterns for path in sorted(HOME.glob(pattern))}
     return tuple(path for path in found if path.name not in _NO_PART)
 

@@ -202,6 +202,60 @@ def test_a_folder_that_is_a_link_is_refused(lab: Lab, name: str) -> None:
     assert [path.name for path in target.iterdir()] == ["thesis.png"]
 
 
+PLUGIN = """
+import os, pathlib
+from jobs.settings import ModelSettings, settings
+from sklearn.dummy import DummyClassifier
+import numpy as np
+
+KIND = "estimator"
+HERE = pathlib.Path(__file__).parent
+if HERE.name == "lab":  # and not in a submission's code
+    (HERE / f"ran-{os.getuid()}").touch()
+
+@settings
+class Settings(ModelSettings):
+    pass
+
+class Shares:
+    def __init__(self, shares):
+        self.shares, self.parameters = shares, len(shares)
+    def scores(self, split):
+        return np.tile(self.shares, (len(split), 1)).astype(np.float32)
+    def save(self, folder):
+        np.save(folder / "shares.npy", self.shares)
+        return (folder / "shares.npy",)
+
+def fit(dataset, settings, context):
+    return Shares(np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes)) / 100)
+
+def load(folder):
+    return Shares(np.load(folder / "shares.npy"))
+"""
+
+
+def test_a_colleague_who_looks_runs_no_plugin_of_anothers(lab: Lab) -> None:
+    storage = lab.storage("plugged", owner=ALICE, mode=0o2770)
+    folder = lab.folder / "lab"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "shares.py").write_text(PLUGIN)
+    manifest = lab.manifest(storage, runs="a: {architecture: shares}")
+    manifest.write_text(f"plugins: [lab/shares.py]\n{manifest.read_text()}")
+    shutil.chown(manifest, ALICE)
+    mine, his = folder / f"ran-{lab.uid(ALICE)}", folder / f"ran-{lab.uid(BOB)}"
+    assert "of which" in lab.tanda(BOB, "status", manifest, status=2)
+    lab.tanda(ALICE, "run", manifest)
+    assert mine.exists()
+    assert states(lab, BOB, manifest) == {"done"}
+    assert json.loads(lab.tanda(BOB, "plan", manifest, "--json"))["tasks"]
+    lab.tanda(BOB, "report", manifest, "--no-plots", umask=0o007)
+    (run,) = (path.parent for path in (storage / "runs").glob("*/shares.npy"))
+    assert "--plugin FILE" in lab.tanda(BOB, "predict", run, "/dev/null", status=2)
+    assert not his.exists()
+    assert "nothing to submit" in lab.tanda(BOB, "submit", manifest, "--executor", "local") and his.exists()
+
+
 @pytest.fixture(scope="module")
 def members(lab: Lab, cluster: Rig) -> Rig:
     """The cluster, on which both users may submit."""

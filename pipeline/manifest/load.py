@@ -65,7 +65,7 @@ def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
 
 def make_cluster(section: ClusterSection) -> Cluster:
     """The checked profile as executors take it."""
-    plain = section.model_dump(exclude={"resources"})
+    plain = section.model_dump(exclude={"resources", "plugins"})
     plain["modules"] = tuple(section.modules)
     plain["environment"] = {name: _shell(value) for name, value in section.environment.items()}
     return Cluster(**plain)

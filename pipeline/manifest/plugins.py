@@ -108,13 +108,15 @@ BASES: Mapping[str, type] = {"network": NetworkSettings, "estimator": ModelSetti
 
 def record_plugins(storage: Storage) -> None:
     """Record the plugins in use, for others who look at what is submitted."""
+    if plugins.in_use():
+        plain_folder(storage.plugins)
     for plugin in plugins.in_use():
         if plugin.stand_in is None:
             write_json(_place(plugin, storage), _describe(plugin), permissions=OWNER_WRITES)
 
 
 def _place(plugin: Plugin, storage: Storage) -> Path:
-    return plain_folder(storage.plugins) / f"{plugin.room.name}-{plugin.name}-{plugin.digest}.json"
+    return storage.plugins / f"{plugin.room.name}-{plugin.name}-{plugin.digest}.json"
 
 
 def _recorded(found: Iterable[Plugin], storage: Storage) -> list[Plugin]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from operator import attrgetter
 
 from jobs import metrics_log, models
 from jobs.metrics_log import EpochMetrics
@@ -277,7 +276,7 @@ class _Reader:
     def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Value], tuple[EpochMetrics, ...]]:
         """What decides a row's training, as far as it is known, and its epochs."""
         shown = _shown(row.architecture)
-        settings: dict[str, Value] = dict(zip(shown, attrgetter(*shown)(row.settings), strict=True))
+        settings: dict[str, Value] = {name: getattr(row.settings, name) for name in shown}
         for name in row.searched:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
