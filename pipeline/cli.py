@@ -322,16 +322,16 @@ def check_plugin(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="a plugin's file or folder")],
 ) -> None:
     """Run the contract tests of a plugin's kind on it: what it must keep to before a job may use it."""
-    from rich.markup import escape
+    from rich.text import Text
 
     from pipeline.check_plugin import check
 
     kept = True
     for plugin, finding in check(file):
         kept &= finding.problem is None
-        mark = "[green]ok  [/]" if finding.problem is None else "[red]FAIL[/]"
+        verdict = ("ok  ", "green") if finding.problem is None else ("FAIL", "red")
         problem = "" if finding.problem is None else f": {finding.problem}"
-        _console().print(f"{mark} {escape(f'{plugin}: {finding.promise}{problem}')}", soft_wrap=True)
+        _console().print(Text.assemble(verdict, f" {plugin}: {finding.promise}{problem}"), soft_wrap=True)
     raise typer.Exit(int(not kept))
 
 
