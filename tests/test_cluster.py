@@ -105,3 +105,27 @@ def test_a_preprocess_that_fails_ends_all_that_builds_on_it_and_says_so(cluster:
     assert {task["cause"] for task in others} == {"upstream failed"}
     results = (tmp_path / "storage" / "reports" / "small" / "results.csv").read_text()
     assert results.count("upstream failed") == 4
+
+
+def test_a_plugin_travels_with_what_is_queued(cluster: Rig, tmp_path: Path) -> None:
+    """The GRU of the guide: submitted, broken the next moment, trained, reported, predicted with and compared."""
+    text = with_only("MLP").replace("      MLP:", "      GRU: {architecture: gru}\n      MLP:")
+    manifest = write_manifest(tmp_path, f"plugins: [lab]\n{text}")
+    guide = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    plugin = manifest.parent / "lab" / "gru.py"
+    plugin.parent.mkdir()
+    plugin.write_text(guide.split('title="lab/gru.py"\n')[1].split("```\n")[0], encoding="utf-8")
+    _submit(manifest)
+    kept = plugin.read_text(encoding="utf-8")
+    plugin.write_text(f"{kept}\nraise RuntimeError('edited')\n", encoding="utf-8")
+    assert "edited" in tanda("plan", manifest, status=2)
+    plugin.write_text(kept, encoding="utf-8")
+    tasks = _drain(manifest)
+    assert {task["state"] for task in tasks.values()} == {"done"} and len(tasks) == 5
+    storage = manifest.parent / "storage"
+    page = storage / "reports" / "small"
+    assert "gru" in (page / "results.csv").read_text()
+    (titles := tmp_path / "titles.txt").write_text("zapatillas de cuero\n")
+    assert "zapatillas" in tanda("predict", storage / "runs" / str(tasks["GRU/train"]["id"]), titles)
+    compared = tanda("compare", f"{page}:architectures/GRU", f"{page}:architectures/MLP")
+    assert "gru_features" in compared

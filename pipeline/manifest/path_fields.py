@@ -55,7 +55,7 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def is_plugin_path(text: str) -> bool:
-    """Whether an entry of ``plugins`` is a path, and not the name of an installed module."""
+    """Whether an entry of ``plugins`` is a path by its look; a bare name is one too where it is there."""
     return "/" in text or text.endswith(".py")
 
 
@@ -81,7 +81,7 @@ def with_absolute_paths(root: Node, folder: Path, problems: list[Problem]) -> No
     """
 
     def absolute(text: str, node: Node, path: KeyPath) -> str | None:
-        if path[0] == "plugins" and not is_plugin_path(text):
+        if path[0] == "plugins" and not is_plugin_path(text) and not (folder / text).exists():
             return text
         try:
             return absolute_path(text, folder) if expand(text).strip() or not text.strip() else None

@@ -149,7 +149,7 @@ class Root(Section):
     data: dict[str, Json] = Field(description="the data set of every run without one of its own")
     defaults: dict[str, Json] | None = Field(None, description="settings for every run whose architecture has them")
     plugins: list[str] = Field(
-        [], description="files and folders (`lab/gru.py`) or installed modules (`lab_tools.gru`) that add parts"
+        [], description="files and folders (`lab/gru.py`), or installed modules (`lab_tools.gru`), that add parts"
     )
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
