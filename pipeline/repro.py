@@ -15,6 +15,7 @@ from jobs import metrics_log
 from jobs.data.dataset import Dataset
 from jobs.storage import Storage
 from jobs.task import RECORD, TASK, Record, Task, read_record
+from jobs.training.run import check_trained_on
 from pipeline.submission import HOME
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import InputError
@@ -33,7 +34,8 @@ class Difference:
 
 
 def describe(folder: Path) -> dict[str, Json]:
-    """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run."""
+    """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run, or if
+    its data set is no longer the one that it was trained on."""
     folder = folder.resolve()
     task, record = _finished(folder)
     datasets = {need: Storage(folder.parent.parent).dataset(need) for need in task.needs}
@@ -84,7 +86,12 @@ def _finished(folder: Path) -> tuple[Task, Record]:
     record = read_record(folder)
     if record is None or record.state != "done":
         raise InputError(f"{folder}: has not succeeded: there is nothing to compare with")
-    return Task.read(folder), record
+    task = Task.read(folder)
+    for need in task.needs:
+        dataset = Storage(folder.parent.parent).dataset(need)
+        if dataset.exists():
+            check_trained_on(folder, Dataset.open(dataset))
+    return task, record
 
 
 def _link_needs(storage: Storage, again: Storage, task: Task) -> None:

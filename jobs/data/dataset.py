@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT
 from jobs.data.identity import DatasetDefinition
-from sharedfs.documents import read_json
+from sharedfs.documents import digest, read_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Json, decode
 
@@ -254,6 +254,11 @@ class Dataset:
     def vocabulary(self) -> list[str]:
         """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
         return _names(self.folder / VOCABULARY)
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Of what its files hold, by their digests: made again with the same bytes it is the same."""
+        return digest({name: file.sha256 for name, file in self.meta.files.items()})
 
     @property
     def vocabulary_size(self) -> int:

@@ -25,6 +25,7 @@ from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Json
 
 SETTINGS = "settings.json"
+TRAINED_ON = "dataset_digest"  # in it: of the data set's content; missing in those of earlier versions
 BATCH_TITLES = 1024  # scored at once
 KEPT_FIGURES = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
 
@@ -44,17 +45,45 @@ class TrainResult:
     figures: Mapping[str, Json]
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> Path:
-    """Write beside the weights what is needed to use them."""
-    write_json(folder / SETTINGS, recipe.document)
+def write_recipe(folder: Path, recipe: Recipe, content_digest: str | None) -> Path:
+    """Write beside the weights what is needed to use them, and what its data set's content was, where it is known."""
+    trained_on = {} if content_digest is None else {TRAINED_ON: content_digest}
+    write_json(folder / SETTINGS, {**recipe.document, **trained_on})
     return folder / SETTINGS
 
 
 def read_trained_recipe(folder: Path | str) -> Recipe:
     """What a run was trained by; raises FileNotFoundError before it begins, or ValueError for a damaged file."""
-    path = f"{folder}/{SETTINGS}"
-    document = read_json(path)
-    return read_recipe(document if isinstance(document, dict) else {}, path)
+    document = _read_settings(folder)
+    document.pop(TRAINED_ON, None)
+    return read_recipe(document, f"{folder}/{SETTINGS}")
+
+
+def trained_on(folder: Path) -> str | None:
+    """The content digest of the data set that a run is trained on; None before it begins, and in earlier versions."""
+    try:
+        value = _read_settings(folder).get(TRAINED_ON)
+    except FileNotFoundError:
+        return None
+    return None if value is None else str(value)
+
+
+def check_trained_on(folder: Path, dataset: Dataset, remedy: str = "make it again with `tanda submit --rerun`") -> None:
+    """Raise DamagedFileError where a run was trained on other content than its data set has now.
+
+    A model means nothing to another vocabulary or other categories, whatever the data set is called.
+    """
+    was = trained_on(folder)
+    if was not in (None, dataset.content_digest):
+        raise DamagedFileError(
+            f"{folder}: trained on data set {dataset.folder.name} as it was before it was made again "
+            f"(content {was}, now {dataset.content_digest}): {remedy}"
+        )
+
+
+def _read_settings(folder: Path | str) -> dict[str, Json]:
+    document = read_json(f"{folder}/{SETTINGS}")
+    return document if isinstance(document, dict) else {}
 
 
 def train(
@@ -69,8 +98,8 @@ def train(
 
     ``stop_callback`` is called with the lines of the metrics log after every epoch; the run stops if it returns a
     reason. A run stopped so keeps its checkpoint, and goes on from there when it is called again and
-    ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance) and TaskInterruptedError (saved,
-    after the context was interrupted).
+    ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance), TaskInterruptedError (saved, after
+    the context was interrupted), and DamagedFileError where the checkpoint is of other data.
     """
     if models.load(recipe.architecture).KIND == "estimator":
         return _fit(context, recipe=recipe, dataset=dataset, folder=folder)
@@ -110,7 +139,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     )
     context.attempt.check()
     files = _save(fitted, folder, context.attempt.number)
-    files = (*files, write_recipe(folder, recipe), folder / metrics_log.NAME)
+    files = (*files, write_recipe(folder, recipe, dataset.content_digest), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
     figures: dict[str, Json] = {
         **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
@@ -151,9 +180,12 @@ class Trained:
 
     @classmethod
     def open(cls, storage: Storage, folder: Path) -> Trained:
-        """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file."""
+        """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file, or for a run whose data
+        set is no longer the one that it was trained on."""
         recipe = read_trained_recipe(folder)
-        return cls(recipe, Dataset.open(storage.dataset(recipe.dataset)), folder)
+        dataset = Dataset.open(storage.dataset(recipe.dataset))
+        check_trained_on(folder, dataset)
+        return cls(recipe, dataset, folder)
 
     def _open(self) -> None:
         if self._estimator:
