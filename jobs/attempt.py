@@ -41,6 +41,7 @@ from sharedfs.typed_json import Json, Undecodable, decode
 STALE_S = 60.0
 _UNKNOWN = Provenance()
 START, END, ALIVE = "start.json", "end.json", "alive"
+FORMER = "former-"  # with a number, in attempts/: up to that one they made results that were since made again
 
 
 class SupersededError(Exception):
@@ -118,9 +119,13 @@ def begin_after(
 
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
+    return sorted(int(name) for name in _names(folder) if name.isdigit())
+
+
+def _names(folder: Path) -> list[str]:
     try:
         with os.scandir(f"{folder}/attempts") as entries:
-            return sorted(int(entry.name) for entry in entries if entry.name.isdigit())
+            return [entry.name for entry in entries]
     except FileNotFoundError:
         return []
 
@@ -162,8 +167,23 @@ class AttemptFacts:
 
 
 def history(folder: Path) -> list[AttemptFacts]:
-    """Every attempt, oldest first."""
-    return [_read_attempt(folder, number, START, END) for number in numbers(folder)]
+    """Every attempt at the present result, oldest first: those at a former one do not count."""
+    names = _names(folder)
+    notes = (name.removeprefix(FORMER) for name in names if name.startswith(FORMER))
+    former = max((int(number) for number in notes if number.isdigit()), default=0)
+    begun = sorted(int(name) for name in names if name.isdigit())
+    return [_read_attempt(folder, number, START, END) for number in begun if number > former]
+
+
+def mark_former(folder: Path) -> Path | None:
+    """Note that the result is made again: the attempts so far were at the former one. The note, if there were any."""
+    begun = numbers(folder)
+    if not begun:
+        return None
+    # A name and not a content: numbers stay, since they keep an attempt that survived from publishing.
+    note = folder / "attempts" / f"{FORMER}{begun[-1]:04d}"
+    touch(note)
+    return note
 
 
 def newest(folder: Path) -> AttemptFacts | None:

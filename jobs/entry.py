@@ -231,6 +231,7 @@ def _record(
         ended=now,
         running_s=now - context.started + sum(attempt.ran_s for attempt in past),
         attempt=context.attempt.number,
+        former_attempts=context.attempt.number - len(past) - 1,
         about=provenance(),
         made=made(outcome.units),
     ).write(context.storage)

@@ -121,7 +121,8 @@ class Record:
     """How a task ended: ``state`` is done or failed; times are seconds since the epoch.
 
     ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
-    ``running_s`` is the time at work summed over all attempts. ``about`` says where and with what it ran, ``made`` by
+    ``running_s`` is the time at work summed over all attempts, of which ``former_attempts``, the first ones, were at a
+    result that was since made again, and count for nothing here. ``about`` says where and with what it ran, ``made`` by
     which units of code, by name; neither decides anything.
     """
 
@@ -136,6 +137,7 @@ class Record:
     ended: float
     running_s: float
     attempt: int
+    former_attempts: int = 0
     about: Provenance = Provenance()
     made: Mapping[str, Made] = field(default_factory=dict)
 

@@ -103,9 +103,11 @@ def _observe_or_unknown(
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:
-    """Every element that each wanted task was ever in, oldest first."""
+    """Every element that each wanted task was in, oldest first, since its result was last made again."""
     history: dict[str, list[QueuedAs]] = {}
     for submission in submissions:
+        for task in submission.remade:
+            history.pop(task, None)
         for array in submission.arrays:
             sent = submission.sent(array)
             for element, tasks in array.elements.items():

@@ -58,7 +58,10 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A submission's own file; ``held`` are tasks that could not be queued, with the reason."""
+    """A submission's own file; ``held`` are tasks that could not be queued, with the reason.
+
+    ``remade`` are tasks that were done and are made again: how often they were queued before counts for nothing.
+    """
 
     name: str
     manifest: str
@@ -68,6 +71,7 @@ class Submission:
     git_commit: str | None
     arrays: tuple[Queued, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    remade: tuple[str, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
 
     def write(self, storage: Storage) -> None:

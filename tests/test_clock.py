@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from clock_fixture import OwnClock
+from recording_fixture import Recording
 from rich.console import Console
 from small_manifest import write_manifest
 
@@ -15,7 +16,6 @@ from pipeline import live, submit, why
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
-from slurm.executors.recording import Recording
 
 
 @pytest.fixture
