@@ -23,9 +23,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.storage import OWNER_WRITES, Storage
+from jobs.storage import Storage
 from jobs.task import Task, read_record
 from sharedfs.documents import digest, read_json, write_json
+from sharedfs.files import OWNER_WRITES
 from sharedfs.typed_json import decode
 
 HELD = "held.json"

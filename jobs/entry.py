@@ -5,7 +5,6 @@ Its exit status is read by the element that started it: see ``slurm.element``.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -25,6 +24,7 @@ from jobs.task import VERDICTS, Record, Task, is_done
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import TandaError
+from sharedfs.files import take_umask
 from sharedfs.typed_json import Json
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
@@ -256,8 +256,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
         return 2
-    if os.environ.get("TANDA_UMASK"):
-        os.umask(int(os.environ["TANDA_UMASK"], 8))
+    take_umask()
     try:
         return run(Path(sys.argv[1]))
     except (OSError, TandaError) as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 from sharedfs.clock import SYSTEM, Clock
 
 LOG = "log.txt"  # in a task's folder, written by its element
-OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 
 # A disk that fills up is often emptied again soon; a node is not held for longer than this, all waits of a task added.
 MAX_WAIT_S = 300.0

@@ -18,8 +18,10 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from pipeline.rerun import choose
 from pipeline.status import done_on_storage
-from pipeline.submission import commit, snapshot, write_source
+from pipeline.submission import CLOSE, commit, snapshot, write_source
+from sharedfs.files import UMASK
 from slurm.array import Array, Dependency, Resources, array_id
+from slurm.element import SIDECAR
 from slurm.executors import check_name
 from slurm.owned import owner_writes
 
@@ -114,7 +116,7 @@ class ArrayBuilder:
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
         """The closing job, after everything of its submission, however it ended."""
-        given = self.manifest.resources["close"]
+        given = self.manifest.resources[CLOSE]
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
@@ -122,7 +124,7 @@ class ArrayBuilder:
             folder=self.folder,
             resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
             after=(Dependency(way="afterany", jobs=jobs),),
-            environment=self._environment("close", ()),
+            environment=self._environment(CLOSE, ()),
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} close",
         )
@@ -137,7 +139,7 @@ class ArrayBuilder:
         if uri is None or stage not in ("train", "trial"):
             return {}
         command = (self._python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
-        return {"TANDA_BESIDE": json.dumps(command)}
+        return {SIDECAR: json.dumps(command)}
 
     @property
     def _umask(self) -> int:
@@ -155,7 +157,7 @@ class ArrayBuilder:
             "TANDA_GROUP": group,
             "TANDA_BRAKE_AFTER": str(self.manifest.brake_after),
             **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
-            "TANDA_UMASK": f"{self._umask:03o}",
+            UMASK: f"{self._umask:03o}",
         }
 
 

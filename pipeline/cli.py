@@ -321,7 +321,7 @@ def gc(
         print("nothing to remove")
     elif yes or typer.confirm(f"remove these {len(waste)} ({total_mb:.1f} MB)?", default=False):
         with progress_bar(_console(stderr=True)) as progress:
-            freed = remove(waste, progress)
+            freed = remove(Storage(plans[0].manifest.storage), waste, progress)
         print(f"{freed / 1e6:.1f} MB removed")
 
 

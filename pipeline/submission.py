@@ -17,12 +17,12 @@ from pathlib import Path
 
 import orjson
 
-from jobs.storage import OWNER_WRITES, Storage
+from jobs.storage import Storage
 from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
-from sharedfs.files import claim, write_whole
+from sharedfs.files import OWNER_WRITES, claim, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
@@ -32,6 +32,7 @@ from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 NAME, SOURCE = "submission.json", "manifest.json"  # in a submission's folder
+CLOSE = "close"  # stage and group of a closing job
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -172,7 +173,7 @@ def write_source(folder: Path, plan: Plan) -> None:
 
 
 def snapshot(folder: Path) -> None:
-    """Copy the three packages into a new folder, caches left out, which this user alone can change."""
+    """Copy the packages into a new folder, caches left out, which this user alone can change."""
     own_folder(folder)
     for package in PACKAGES:
         shutil.copytree(HOME / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
@@ -196,5 +197,5 @@ def commit() -> str | None:
         if Path(top.stdout.strip()).resolve() != HOME:
             return None  # installed inside somebody else's repository
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # there is no git, no repository, or no answer: nothing depends on it
         return None

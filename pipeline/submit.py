@@ -57,14 +57,13 @@ from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import task_states
-from pipeline.submission import Queued, Submission, commit, snapshot, write_source
+from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError
 from slurm.executors import Executor
 
-CLOSE = "close"
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
 

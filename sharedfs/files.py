@@ -15,6 +15,9 @@ from typing import IO, Any
 from sharedfs.errors import DamagedFileError
 
 BLOCK_BYTES = 65_536
+# For what others may read and not change: asked for, and not left to the umask, which an access control list overrides.
+OWNER_WRITES = 0o644
+UMASK = "TANDA_UMASK"  # in the environment, in octal: of what tasks write
 LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
 
 
@@ -46,6 +49,12 @@ def check_plain(path: Path) -> None:
     """Raise OSError for a link, whatever it points to."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, LINK, str(path))
+
+
+def take_umask() -> None:
+    """Give this process the umask that its environment names for what tasks write, if any."""
+    if os.environ.get(UMASK):
+        os.umask(int(os.environ[UMASK], 8))
 
 
 def touch(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,7 @@ from pipeline.queue import queue_history
 from pipeline.show import changed_lines
 from pipeline.status import done_on_storage, task_states
 from pipeline.submit import SubmitResult, print_submitted, submit_plan
+from pipeline.why import explain
 from sharedfs.errors import InputError
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError, UnknownExecutorError
@@ -254,3 +257,20 @@ def test_scripts_to_submit_by_hand_make_nothing_again(tmp_path: Path) -> None:
     words = ("submit", write_manifest(tmp_path), "--sbatch-only", tmp_path / "scripts", "--rerun", "architectures")
     assert "--sbatch-only moves no result aside, so --rerun can't go with it" in tanda(*words, status=2)
     assert not (tmp_path / "scripts").exists()
+
+
+def test_why_says_that_earlier_code_made_a_result(made: Made) -> None:
+    train, trial = _task(made.plan, "train", "g"), made.plan.searches[0].trials[0]
+    for task in (train, trial):
+        amend_record(made, task, made_by={"model gone": {"revision": 1, "source": "s", "content": "c"}})
+    assert explain(made.plan, train).splitlines()[1:] == [
+        "succeeded after 1 attempt",
+        "made by model gone, which this version does not have",
+        "it stays as it is; `tanda submit --rerun g/a` makes it again",
+    ]
+    assert explain(made.plan, trial).endswith("which this version does not have")
+
+
+def test_a_submission_elsewhere_imports_no_submitit() -> None:
+    program = "import sys, pipeline.submit; assert 'submitit' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -186,3 +186,11 @@ def test_the_element_imports_nothing_but_the_standard_library() -> None:
     program = "import sys, slurm.element; print([m for m in ('numpy', 'submitit', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damaged", ["", "[3]", "{}", '{"idle": null}', '{"idle": "many"}'])
+def test_a_damaged_count_of_restarts_begins_anew(tmp_path: Path, damaged: str) -> None:
+    path = make_path(tmp_path, "a", "exit 75")
+    (path / "restarts.json").write_text(damaged)
+    assert run(tmp_path, path) == AGAIN
+    assert json.loads((path / "restarts.json").read_text())["idle"] == 1

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from recording_fixture import Recording
 from slurm_fixture import CHILD, make_array, wait_for
 
+from sharedfs.errors import DamagedFileError
 from slurm.array import Array, Dependency, Resources, Submitted
 from slurm.executors import Executor, make, names
 from slurm.executors.local import LocalQueue, write_json
 from slurm.job_state import CAUSES, STATES, JobState
-from slurm.local_supervisor import this_machine
+from slurm.local_supervisor import Supervisor, this_machine
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
@@ -275,6 +277,41 @@ def test_local_forgets_what_ended_long_ago_and_never_gives_a_number_twice(local:
     third = local.submit(make_array(tmp_path, "exit 0", name="c"))
     assert third.queued == ("3_0",) and ended(local, third)[0].state == "done"
     assert local.states(first.queued)["1_0"].state == "gone"
+
+
+def test_local_takes_no_other_process_for_an_element_whose_number_it_has(local: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "sleep 1.5 exit 0", resources=Resources(cpus=1, mem_gb=0.1))
+    submitted = local.submit(array)
+    wait_for(lambda: local.states(submitted.queued)[submitted.queued[0]].state == "running")
+    os.kill(supervisor_of(tmp_path / "queue"), signal.SIGKILL)
+    queue = LocalQueue(tmp_path / "queue")
+    wait_for(lambda: not queue.supervised())
+    supervisor = Supervisor(queue)
+    supervisor.recover()
+    (running,) = supervisor.running.values()
+    assert (running.cpus, running.mem_gb) == (1, 0.1) and running.started.is_alive()
+    # As if the number were another's by now: this one of ours, which nothing may be sent to.
+    bystander = subprocess.Popen(["sleep", "30"], start_new_session=True)
+    states, (process,) = queue.states()[0], queue.states()[1].values()
+    queue.write_states(states, {submitted.queued[0]: replace(process, pid=bystander.pid)})
+    assert local.states(submitted.queued)[submitted.queued[0]].state == "gone"
+    assert ended(local, local.submit(make_array(tmp_path, "exit 0", name="more")))[0].state == "done"
+    assert local.states(submitted.queued)[submitted.queued[0]].state == "gone"
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    wait_for(lambda: not process.is_alive())
+
+
+@pytest.mark.parametrize("text", ["[]", '{"1_0": 5}', '{"1_0": {"state": "running"}}', "{", "\udce9"])
+def test_states_of_a_local_queue_that_are_damaged_are_named_in_one_line(tmp_path: Path, text: str) -> None:
+    queue = LocalQueue(tmp_path / "queue")
+    with queue.locked():
+        (queue.folder / "states.json").write_text(text, "utf-8", "surrogateescape")
+    (queue.folder / "states.json").chmod(0o644)
+    with pytest.raises(DamagedFileError, match=r"states.json: not the states of a local queue: ") as one:
+        queue.states()
+    assert "\n" not in str(one.value)
 
 
 def supervisor_of(folder: Path) -> int:
