@@ -12,6 +12,8 @@ lock. So:
 - end.json says how it ended; a killed process leaves none.
 - Whoever wants to run the task waits while the newest attempt is live, and takes over one that has ended or is stale
   by beginning the next number. Nothing is removed, and of several that try one succeeds.
+- A result that is made again (``tanda submit --rerun``) goes on with the numbers, so that an attempt that survived
+  finds a newer one, and an empty file ``former-<n>`` beside them says up to which they were at the former result.
 - A process may only seem dead (its node was cut off) and go on beside its successor. Therefore every attempt looks for
   a newer number (``check``) before it publishes anything, and stops when there is one. That is no lock: between the
   look and the write lies a moment. What is then written is whole, from the same settings, and replaced by what the

@@ -304,7 +304,7 @@ def _archive_record(folder: Path, undo: ExitStack) -> None:
 
 
 def print_submitted(result: SubmitResult, console: Console) -> None:
-    """Job ids for people; what could not be queued, and that submitting again queues the rest."""
+    """For people: what is made again and what is left out of it, job ids, what could not be queued and why."""
     if result.released:
         console.print(f"{result.released} held since a start failed on their node: released")
     if result.rerun.remade:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from decisions_fixture import Tasks, runs, search
 from recording_fixture import Recording
 from report_fixture import (
     DROPOUT,
@@ -32,7 +31,6 @@ from jobs.entry import run as run_task
 from jobs.task import is_done, read_record
 from pipeline import submission, submit
 from pipeline.arrays import dry_run
-from pipeline.decisions.submission import to_remake
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan
 from pipeline.queue import queue_history
@@ -43,28 +41,6 @@ from pipeline.why import explain
 from sharedfs.errors import InputError
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError, UnknownExecutorError
-
-RUNS, SEARCH = runs(), search()
-
-
-@pytest.mark.parametrize(
-    ("tasks", "done", "chosen", "anew"),
-    [
-        pytest.param(RUNS, None, ["train a"], ["train a", "evaluate a"], id="a training with its evaluation"),
-        pytest.param(RUNS, None, ["data"], list(RUNS.planned), id="a data set with its shards and all made of it"),
-        pytest.param(RUNS, None, ["shard 0"], list(RUNS.planned), id="a shard with its data set, and so the others"),
-        pytest.param(RUNS, ["shard 0", "shard 1", "data"], ["train a"], [], id="what is not done goes on"),
-        pytest.param(
-            RUNS, ["shard 0", "shard 1", "data"], ["data"], list(RUNS.planned), id="what had begun on it begins anew"
-        ),
-        pytest.param(SEARCH, None, ["trial 1", "winner"], ["winner"], id="never a trial"),
-    ],
-)
-def test_what_is_made_from_the_start(
-    tasks: Tasks, done: Sequence[str] | None, chosen: Sequence[str], anew: Sequence[str]
-) -> None:
-    finished = tasks.ids(*(tasks.planned if done is None else done))
-    assert tasks.names(to_remake(tasks.all, finished, tasks.ids(*chosen))) == anew
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from slurm_fixture import CHILD, make_array, wait_for
 
 from sharedfs.errors import DamagedFileError
 from slurm.array import Array, Dependency, Resources, Submitted
+from slurm.errors import SubmitError
 from slurm.executors import Executor, make, names
 from slurm.executors.local import LocalQueue, write_json
 from slurm.job_state import CAUSES, STATES, JobState
@@ -210,6 +211,25 @@ def test_recording_says_what_it_was_asked(tmp_path: Path) -> None:
     executor.cancel(["1_0"])
     assert executor.orders == [("cancel", ("1_0",))]
     assert executor.states(["1_0"])["1_0"].cause == "cancelled"
+
+
+def test_a_job_that_lost_what_it_starts_from_is_not_left_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "sbatch": 'rm "$(dirname "${@: -1}")/1.pkl"; echo Submitted batch job 7',
+        "scancel": f'echo "$@" > {tmp_path}/cancelled',
+        "scontrol": "echo MaxArraySize = 1001",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    array = make_array(tmp_path / "paths", "exit 0", "exit 0")
+    with pytest.raises(SubmitError, match=r"No such file or directory: .*1.pkl"):
+        make("slurm", folder=tmp_path).submit(array)
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert not list(array.folder.glob(f"{array.name}.*"))
 
 
 def test_local_starts_again_what_saved_and_ends_on_its_own(local: Executor, tmp_path: Path) -> None:
