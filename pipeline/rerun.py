@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.attempt import mark_former
@@ -32,6 +32,10 @@ class Rerun:
     remade: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
     anew: frozenset[str] = frozenset()
+
+    def within(self, tasks: Collection[str]) -> Rerun:
+        """The same of these tasks alone, as those that are submitted."""
+        return replace(self, remade=self.remade.intersection(tasks), anew=self.anew.intersection(tasks))
 
 
 def choose(plan: Plan, rerun: str | None, done: Mapping[str, Sequence[str]]) -> Rerun:

@@ -140,6 +140,9 @@ def submit_plan(
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
+        unreachable = out_of_reach(plan.tasks, states, tasks)
+        tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
+        again = again.within({planned.id for planned in tasks})
         result = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
@@ -147,8 +150,6 @@ def submit_plan(
             rerun=again,
             released=len(held_by_slurm),
         )
-        unreachable = out_of_reach(plan.tasks, states, tasks)
-        tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
         if not tasks:
             return replace(result, held=unreachable)
         for folder in submission.guard(storage):
@@ -162,7 +163,7 @@ def submit_plan(
             clock=clock,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
-    return replace(result, submission=submitter.submission, held=submitter.held)
+    return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -208,6 +209,7 @@ class _Submitter:
             raise
         if self.rerun.remade and not self.element_names:
             self.undo.close()
+            self.rerun = self.rerun.within(())
             self.submission = replace(self.submission, remade=())
             self.submission.write(self.storage)
 

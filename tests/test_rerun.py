@@ -146,6 +146,7 @@ def test_results_are_put_back_where_nothing_is_queued(
     try:
         result = submit_plan(made.plan, executor="slurm", rerun="spanish")
         assert result.held and result.submission and result.submission.remade == ()
+        assert result.rerun.remade == frozenset()
     except SubmitError:
         assert list(made.storage.submissions.iterdir()) == []
     after = _files(made.storage.root)
