@@ -95,7 +95,8 @@ def _open_all(paths: list[Path]) -> int:
 
 def _race(work: Callable[[list[Path]], int], folder: Path) -> str:
     names = [folder / str(number) for number in range(ROUNDS)]
-    with multiprocessing.get_context("fork").Pool(CLAIMANTS) as pool:
+    # Not forked: whoever calls this may have threads, and a lock that one of them holds stays held in a fork.
+    with multiprocessing.get_context("spawn").Pool(CLAIMANTS) as pool:
         won = sum(pool.map(work, [names] * CLAIMANTS))
     if won != ROUNDS:
         raise _BrokenPromiseError(f"{CLAIMANTS} processes won {won} of {ROUNDS} claims: two would run the same task")
