@@ -94,11 +94,9 @@ def read_plain(path: Path | str) -> bytes:
         raise
     try:
         blocks = []
-        # A whole file in one read is the rule: then there is no second one, which would only say that it is over.
+        # Until a read gives nothing: one that gives less than it was asked for may do so in the middle of a file.
         while block := os.read(descriptor, BLOCK_BYTES):
             blocks.append(block)
-            if len(block) < BLOCK_BYTES:
-                break
         return b"".join(blocks)
     finally:
         os.close(descriptor)
