@@ -20,7 +20,7 @@ from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, 
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
-from jobs.task import VERDICTS, Record, Task, is_done
+from jobs.task import TRAINING_FAILURES, Record, Task, is_done
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import TandaError
@@ -178,7 +178,7 @@ def _failed(context: Context, error: Exception) -> int:
     if cause == "error" and not of_storage and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.log(f"failed ({cause}): {message}")
-    if cause not in VERDICTS and is_done(context.storage, context.task.id):
+    if cause not in TRAINING_FAILURES and is_done(context.storage, context.task.id):
         # A task that was done and is continued, say on a GPU that has died since: it still has its result.
         context.log("the result that it had before holds")
         _end(context, state="failed", cause=cause, message=message)
