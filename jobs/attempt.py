@@ -8,7 +8,8 @@ lock. So:
   the file system grants to exactly one process on any node; start.json then says which (host, pid, when).
 - While it works a thread touches ``alive`` every 10 s. Missing for ``STALE_S``, six beats, the attempt is
   stale. Ages are differences between two times of the storage's clock, as nodes' clocks differ. On the attempt's own
-  host its process is looked up instead, so that one that was killed is known at once.
+  host its process is looked up instead, so that one that was killed is known at once. A reader who may not write to
+  the storage cannot ask for its clock, and takes its own node's.
 - end.json says how it ended; a killed process leaves none.
 - Whoever wants to run the task waits while the newest attempt is live, and takes over one that has ended or is stale
   by beginning the next number. Nothing is removed, and of several that try one succeeds.
@@ -35,12 +36,12 @@ from pathlib import Path
 
 from jobs.task import Provenance
 from sharedfs import lock
-from sharedfs.clock import SYSTEM, Clock
+from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.documents import read_json, write_json
 from sharedfs.files import claim, plain_folder, touch
 from sharedfs.typed_json import Json, Undecodable, decode
 
-STALE_S = 60.0
+STALE_S = lock.STALE_S
 _UNKNOWN = Provenance()
 START, END, ALIVE = "start.json", "end.json", "alive"
 FORMER = "former-"  # with a number, in attempts/: up to that one they made results that were since made again
@@ -59,6 +60,7 @@ class Attempt:
 
     @property
     def path(self) -> Path:
+        """The folder of this attempt's own files."""
         return self.folder / "attempts" / f"{self.number:04d}"
 
     def check(self) -> None:
@@ -86,11 +88,11 @@ class Attempt:
         return lock.heartbeat(partial(touch, self.path / ALIVE))
 
 
-def begin(folder: Path, about: Provenance = _UNKNOWN, *, by: str | None = None, clock: Clock = SYSTEM) -> Attempt:
+def begin(folder: Path, about: Provenance = _UNKNOWN, *, clock: Clock = SYSTEM) -> Attempt:
     """Begin the next attempt; the caller has made sure that the one before is over (see ``live``)."""
     plain_folder(folder / "attempts")
     number = len(numbers(folder))
-    while (attempt := begin_after(folder, number, about, by=by, clock=clock)) is None:
+    while (attempt := begin_after(folder, number, about, clock=clock)) is None:
         number += 1
     return attempt
 
@@ -137,8 +139,8 @@ class AttemptFacts:
     """What an attempt's files say of it: times in seconds since the epoch, None for what they do not say.
 
     ``heartbeat`` is when ``alive`` was last touched. ``by`` is the id of the task whose process it was, where that was
-    another's; ``slurm`` the job by the variables that Slurm set. ``state`` (done, failed, paused or superseded) and
-    what follows are told by its end.
+    another's; ``slurm`` the job by the variables that Slurm set. ``ended``, ``state`` (done, failed, paused or
+    superseded) and what follows are from end.json, and None where a killed process left none.
     """
 
     number: int
@@ -213,13 +215,16 @@ def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
 def _read_document(path: str) -> dict[str, Json]:
     try:
         document = read_json(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError):  # not written yet, or damaged: the attempt's other files count alone
         return {}
     return document if isinstance(document, dict) else {}
 
 
 def live(folder: Path, clock: Clock = SYSTEM) -> bool:
-    """Whether the newest attempt seems to be running: not ended, and with a heartbeat in the last 60 s."""
+    """Whether the newest attempt seems to be running: not ended, and with a heartbeat in the last 60 s.
+
+    The age of a heartbeat is by the storage's clock, by this node's for a reader who may not write there.
+    """
     begun = numbers(folder)
     if not begun:
         return False
@@ -230,7 +235,7 @@ def live(folder: Path, clock: Clock = SYSTEM) -> bool:
     if facts.host == socket.gethostname() and facts.pid is not None and facts.started is not None:
         return facts.pid != os.getpid() and _is_process(facts.pid, facts.started)
     heartbeat = path.stat().st_mtime if facts.heartbeat is None else facts.heartbeat
-    return clock.on(folder) - heartbeat < STALE_S
+    return storage_time(folder, clock) - heartbeat < STALE_S
 
 
 def _is_process(pid: int, started: float) -> bool:

@@ -22,7 +22,8 @@ from report_fixture import (
 from rich.console import Console
 
 from jobs import metrics_log
-from jobs.attempt import begin
+from jobs.attempt import begin, begin_after, numbers
+from jobs.task import Provenance
 from pipeline import submit
 from pipeline.decisions.retry import Retry
 from pipeline.manifest.model import Resources
@@ -77,7 +78,8 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     folder = made.storage.run(task)
     record = (folder / "record.json").read_bytes()
     monkeypatch.setattr("jobs.attempt.socket.gethostname", lambda: "elsewhere")
-    attempt = begin(folder, by=made.plan.searches[0].trials[0])
+    attempt = begin_after(folder, len(numbers(folder)), Provenance(), by=made.plan.searches[0].trials[0])
+    assert attempt is not None
     (attempt.path / "alive").touch()
     monkeypatch.undo()
     metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
