@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,39 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None
     assert (document["step"], messages) == (3, [])
     assert checkpoint.unpack(tmp_path / checkpoint.PREVIOUS)["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS, checkpoint.NAME]
+
+
+def test_contents_that_no_longer_inflate_are_damaged(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    path = tmp_path / checkpoint.NAME
+    content = path.read_bytes()
+    for header, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # of each file in the archive: stored -> deflated
+        at = -1
+        while (at := content.find(header, at + 1)) >= 0:
+            content = content[: at + method] + b"\x08" + content[at + method + 1 :]
+    path.write_bytes(content)
+    with pytest.raises(zlib.error):
+        checkpoint.unpack(path)
+    messages: list[str] = []
+    document = checkpoint.load(tmp_path, "run", messages.append)
+    assert document is not None and document["step"] == 1
+    assert "checkpoint.pt is damaged" in messages[0]
+
+
+@pytest.mark.parametrize("name", [checkpoint.NAME, checkpoint.PREVIOUS])
+def test_a_storage_that_does_not_give_one_is_no_damaged_one(tmp_path: Path, name: str) -> None:
+    saved(tmp_path, 1, 2)
+    if name == checkpoint.PREVIOUS:
+        (tmp_path / checkpoint.NAME).unlink()
+    path = tmp_path / name
+    path.unlink()
+    path.mkdir()  # whose bytes no read gives, also for root
+    messages: list[str] = []
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path, "run", messages.append)
+    with pytest.raises(IsADirectoryError):
+        checkpoint.read_model(path)
+    assert messages == []
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 100, -1])
