@@ -185,6 +185,7 @@ def _environment(element: Element, index: int) -> dict[str, str]:
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
     # What was allotted: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
     environment["TANDA_GPUS"] = str(element.gpus)
+    environment["TANDA_WARNING_S"] = str(element.warn_s)
     environment.pop(SIDECAR, None)
     devices = visible_gpus(os.environ)
     if count > 1 and len(devices) > 1:
