@@ -22,6 +22,7 @@ from jobs.storage import Storage
 from jobs.training.metrics import of_logits
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
+from sharedfs.files import sync_file, sync_folder
 from sharedfs.typed_json import Json
 
 SETTINGS = "settings.json"
@@ -156,13 +157,17 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
 
 
 def _save(fitted: Any, folder: Path, attempt: int) -> tuple[Path, ...]:
-    """Save into a temporary folder, then move each file to its name: a file at its name is complete."""
+    """Save into a temporary folder, then move each file to its name: a file at its name is complete. Raises OSError."""
     temporary = folder / f".fitted-{attempt}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    files = tuple(path.replace(folder / path.name) for path in fitted.save(temporary))
+    files = []
+    for path in fitted.save(temporary):
+        sync_file(path)  # before its name: after a crash the name must not stand for a file without content
+        files.append(path.replace(folder / path.name))
     temporary.rmdir()
-    return files
+    sync_folder(folder)
+    return tuple(files)
 
 
 # A trained run opened again.

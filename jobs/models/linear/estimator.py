@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +18,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import SGDClassifier
 from sklearn.svm import LinearSVC
 
-from sharedfs.errors import InputError
+from sharedfs.errors import DamagedFileError, InputError
 from sharedfs.files import open_plain
 
 if TYPE_CHECKING:
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
     from jobs.models.linear import Settings
 
 FILE = "model.npz"
+# What reading a damaged file was observed to raise, with any of its bytes changed.
+BROKEN = (
+    EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 ROWS = 65_536  # titles scored at once
 
 
@@ -142,11 +151,17 @@ class Linear:
 
 
 def load(folder: Path) -> Linear:
-    """The classifier that was saved in a folder; runs no code. Raises OSError or ValueError for a broken file."""
-    with open_plain(folder / FILE) as file, np.load(file, allow_pickle=False) as arrays:
-        return Linear(
-            terms=Terms.of(arrays), weights=arrays["weights"], bias=arrays["bias"], scale=float(arrays["scale"])
-        )
+    """The classifier that was saved in a folder; runs no code. Raises OSError, or DamagedFileError naming the file."""
+    path = folder / FILE
+    with open_plain(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                terms, scale = Terms.of(arrays), float(arrays["scale"])
+                return Linear(terms=terms, weights=arrays["weights"], bias=arrays["bias"], scale=scale)
+        except (*BROKEN, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sought before the file's beginning
+                raise
+            raise DamagedFileError(f"{path}: damaged, train the run again: {error}") from error
 
 
 def fit(dataset: Dataset, settings: Settings, context: Context | None = None) -> Linear:
