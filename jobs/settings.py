@@ -32,7 +32,7 @@ from typing import (
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from sharedfs.typed_json import decode, decoder
+from sharedfs.typed_json import decoder
 
 S = TypeVar("S")
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Setting:
 
     @property
     def plumbing(self) -> bool:
+        """Whether it is in no id."""
         return self.role is PLUMBING
 
     @property
@@ -105,6 +106,7 @@ class Setting:
 
     @property
     def is_number(self) -> bool:
+        """Whether it is one number, whole or not."""
         return self.whole or self.kind is float
 
     @property
@@ -257,20 +259,3 @@ class ModelSettings:
     def check(self, max_length: int) -> str | None:  # noqa: ARG002 - some architectures need it
         """What is wrong between settings, as ``SETTING: what``, for titles of up to ``max_length`` tokens; or None."""
         return None
-
-
-__all__ = [
-    "ORIGINAL",
-    "PLUMBING",
-    "Baseline",
-    "Doc",
-    "ModelSettings",
-    "Role",
-    "Setting",
-    "beside",
-    "deciding",
-    "decode",
-    "describe",
-    "settings",
-    "values",
-]  # fmt: skip

@@ -25,11 +25,19 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FILES: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("data/__init__.py", "data/*.py", "data/*.toml", "stages/preprocess.py"),
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
-    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py"),
+    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py"),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
-    "algorithm": ("search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py"),
+    "estimator": (
+        "models/{name}/__init__.py", "models/{name}/*.py", "models/__init__.py",
+        "training/run.py", "training/metrics.py",
+    ),
+    # Its first points an algorithm may have from the random one.
+    "algorithm": (
+        "search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py",
+        "search/algorithms/random.py",
+    ),
     "stopping": ("search/stopping/{name}.py",),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +84,7 @@ def made(of: Iterable[Unit]) -> dict[str, Made]:
 @cache
 def revision(unit: Unit) -> int:
     """The revision of a unit, read and not imported: a model's network would bring torch."""
-    found = _REVISION.search(unit.files[0].read_text())
+    found = _REVISION.search(unit.files[0].read_text(encoding="utf-8"))
     if found is None:
         raise ValueError(f"{unit.files[0]}: a unit without a line `REVISION = n`")
     return int(found[1])
@@ -96,7 +104,7 @@ def source(unit: Unit) -> str:
     """A digest of what the unit's code does: its syntax trees, without docstrings, comments and layout."""
     whole = hashlib.sha256()
     for path in unit.files:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         whole.update(path.name.encode() + b"\0" + (source_digest(text) if path.suffix == ".py" else text).encode())
     return whole.hexdigest()[:_DIGITS]
 

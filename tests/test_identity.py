@@ -138,7 +138,7 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
 
 
 UNITS = [
-    *(Unit("model", name) for name in models.names()),
+    *map(models.model_unit, models.names()),
     Unit("preprocess"), Unit("training"), Unit("evaluate"), Unit("algorithm", "tpe"), Unit("algorithm", "random"),
     Unit("stopping", "asha"),
 ]  # fmt: skip
@@ -155,6 +155,29 @@ def test_comments_change_nothing_an_edit_is_told_and_a_revision_is_named(checkou
     _edit(unit.files[0], lambda text: re.sub("^REVISION = 1$", "REVISION = 2", text, flags=re.MULTILINE))
     assert str(change_of(str(unit), was)) == f"made by revision 1 of {unit}, now 2"
     assert str(change_of("model gone", was)) == "made by model gone, which this version does not have"
+
+
+@pytest.mark.parametrize(
+    ("unit", "file"),
+    [
+        (Unit("estimator", "linear"), "models/linear/estimator.py"),
+        (Unit("estimator", "linear"), "training/run.py"),
+        (Unit("estimator", "linear"), "training/metrics.py"),
+        (Unit("evaluate"), "training/run.py"),
+        (Unit("algorithm", "tpe"), "search/algorithms/random.py"),
+    ],
+    ids=str,
+)
+def test_an_edit_of_what_a_unit_uses_is_an_edit_of_the_unit(checkout: Path, unit: Unit, file: str) -> None:
+    (was,) = made([unit]).values()
+    _edit(checkout / file, lambda text: text + "\nEDITED = True\n")
+    assert change_of(str(unit), was) is not None
+
+
+def test_an_estimator_knows_nothing_of_layers_and_steps() -> None:
+    assert models.training_units("linear") == (Unit("estimator", "linear"),)
+    assert models.training_units("mlp") == (Unit("model", "mlp"), Unit("training"))
+    assert not {"layers.py", "optimiser.py"} & {path.name for path in Unit("estimator", "linear").files}
 
 
 # On a finished storage, by the commands, from a copy of the code that is then edited.

@@ -17,11 +17,12 @@ from typing import Annotated, cast
 from annotated_types import Ge, Gt, Le
 
 from jobs import load_module, module_names
-from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
+from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, describe, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
+from sharedfs.documents import decode_as
 from sharedfs.errors import DamagedFileError
-from sharedfs.typed_json import Json, Undecodable
+from sharedfs.typed_json import Json, decode
 
 Width = Annotated[int, Ge(1), Le(65_536)]
 Share = Annotated[float, Ge(0), Le(0.95)]
@@ -29,7 +30,7 @@ Share = Annotated[float, Ge(0), Le(0.95)]
 
 @settings
 class NetworkSettings(TrainingSettings):
-    """What every network is told: how it is trained, its word vectors, and the layers after the pooled title."""
+    """Settings of every network: how it is trained, its word vectors, and the layers after the pooled title."""
 
     hidden_layers: Annotated[
         tuple[Width, ...],
@@ -63,8 +64,13 @@ def load(architecture: str) -> ModuleType:
 
 def training_units(architecture: str) -> tuple[Unit, ...]:
     """The code that decides what a training of the architecture gives."""
-    model = Unit("model", architecture)
-    return (model,) if load(architecture).KIND == "estimator" else (model, Unit("training"))
+    unit = model_unit(architecture)
+    return (unit,) if unit.kind == "estimator" else (unit, Unit("training"))
+
+
+def model_unit(architecture: str) -> Unit:
+    """The code of the architecture itself; an estimator's unit is its whole training."""
+    return Unit("estimator" if load(architecture).KIND == "estimator" else "model", architecture)
 
 
 def settings_class(architecture: str) -> type[ModelSettings]:
@@ -122,8 +128,5 @@ def read_recipe(document: Mapping[str, Json], where: object) -> Recipe:
     architecture, dataset = stored.pop("architecture", None), stored.pop("dataset", None)
     if not isinstance(architecture, str) or not isinstance(dataset, str):
         raise DamagedFileError(f"{where}: not a run's settings: train it again")
-    try:
-        read = decode(settings_class(architecture), stored)
-    except Undecodable as error:
-        raise DamagedFileError(f"{where}: not settings of {architecture}: {error}") from error
+    read = decode_as(settings_class(architecture), stored, where, f"settings of {architecture}")
     return Recipe(architecture=architecture, dataset=dataset, settings=read)

@@ -1,12 +1,14 @@
 """Ways to choose the next point, each one file here, found by its name.
 
-A file holds ``propose(space, history, seed) -> draws``: the same history and seed always give the same draws.
+A file holds ``REVISION`` and ``propose(space, history, seed) -> draws``: the same history and seed always give the same
+draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, cast
 
 from jobs import load_module, module_names
@@ -31,6 +33,7 @@ class Algorithm(Protocol):
         """Draws for the next trial."""
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every algorithm there is, sorted."""
     return module_names(__name__)

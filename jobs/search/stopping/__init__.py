@@ -8,12 +8,12 @@ which trials are compared, and ``promoted(values, final)``, the numbers of the t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Protocol, cast
 
 from jobs import load_module, module_names
 from jobs.settings import Value
-from sharedfs.errors import DamagedFileError
-from sharedfs.typed_json import Undecodable, decode
+from sharedfs.documents import decode_as
 
 
 class Rule(Protocol):
@@ -26,6 +26,7 @@ class Rule(Protocol):
         """The trials that train on past a rung; ``final``: every trial submitted has ended."""
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every rule there is, sorted."""
     return module_names(__name__)
@@ -36,12 +37,9 @@ def load(name: str) -> type[Rule]:
     return cast(type[Rule], load_module(__name__, name, names(), kind="stopping rule").Rule)
 
 
-def read_rule(stopping: Mapping[str, Mapping[str, Value]] | None) -> Rule | None:
-    """The rule of a stored search, or None; raises ValueError for one that this version does not have."""
+def read_rule(stopping: Mapping[str, Mapping[str, Value]] | None, where: object) -> Rule | None:
+    """The rule of the search stored in ``where``, or None; raises ValueError for one that this version lacks."""
     if stopping is None:
         return None
     ((name, settings),) = stopping.items()
-    try:
-        return decode(load(name), settings)
-    except Undecodable as error:
-        raise DamagedFileError(f"stopping.{name}: {error}") from error
+    return decode_as(load(name), settings, where, f"settings of stopping.{name}")
