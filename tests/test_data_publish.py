@@ -145,11 +145,11 @@ def test_an_older_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_progress_says_rows_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Progress] = []
+    reported: list[Progress] = []
     context = context_of(Storage(tmp_path / "storage"), task_of(source=csv_file(tmp_path / "a.csv", titles(40))))
-    monkeypatch.setattr(Context, "progress", lambda _context, progress, *, force=False: told.append(progress))
+    monkeypatch.setattr(Context, "progress", lambda _context, progress, *, force=False: reported.append(progress))
     preprocess.run(context)
-    reading = [progress for progress in told if progress.phase == "reading" and progress.unit == "rows"]
+    reading = [progress for progress in reported if progress.phase == "reading" and progress.unit == "rows"]
     assert reading[-1].done == reading[-1].total == 40
     assert reading[-1].rate is not None and reading[-1].left_s is not None
-    assert [progress.done for progress in told if progress.phase == "encoding"][-1] == 40
+    assert [progress.done for progress in reported if progress.phase == "encoding"][-1] == 40

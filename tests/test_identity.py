@@ -1,4 +1,4 @@
-"""What an upgrade does to results: nothing is orphaned, what earlier code made is told, and made again when asked."""
+"""What an upgrade does to results: none is orphaned, what earlier code made is named, and made again when asked."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ UNITS = [
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=str)
-def test_comments_change_nothing_an_edit_is_told_and_a_revision_is_named(checkout: Path, unit: Unit) -> None:
+def test_comments_change_nothing_an_edit_is_reported_and_a_revision_is_named(checkout: Path, unit: Unit) -> None:
     (was,) = made([unit]).values()
     assert unit.files[0].is_relative_to(checkout) and change_of(str(unit), was) is None
     _edit(unit.files[0], lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a comment\n")
@@ -266,7 +266,7 @@ def test_a_new_setting_of_data_orphans_nothing_and_data_sets_without_it_are_open
         assert ", 0 done" in _tanda(project, "plan", upgraded, "--set", changed)
 
 
-def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> None:
+def test_an_edited_model_is_reported_and_made_again_when_asked(upgraded: Path) -> None:
     project, storage = upgraded.parent, upgraded.parent / "storage"
     model = project / "jobs/models/mlp/network.py"
     model.write_text(model.read_text() + "\nEDITED = True\n")
@@ -277,8 +277,8 @@ def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> No
     states = json.loads(_tanda(project, "status", upgraded, "--json"))["tasks"]
     assert {state["stage"] for state in states if state["changed"]} == {"train", "evaluate"}
     _tanda(project, "report", upgraded)
-    told = "Not made by the code of this version: MLP, wide (other code of model mlp, whose revision is 1 as before)."
-    assert told in (storage / "reports/small/results.md").read_text()
+    note = "Not made by the code of this version: MLP, wide (other code of model mlp, whose revision is 1 as before)."
+    assert note in (storage / "reports/small/results.md").read_text()
     before = {path: path.read_bytes() for path in storage.glob("runs/*/record.json")}
     _tanda(project, "submit", upgraded, "--executor", "inline", "--rerun", "changed")
     assert "made by" not in _tanda(project, "plan", upgraded)

@@ -146,7 +146,7 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
         checkpoint.read_model(path)
 
 
-def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_slower_than_the_warning_is_reported_and_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setenv("TANDA_WARNING_S", "20")

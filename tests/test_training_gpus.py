@@ -74,7 +74,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
 
 
 @pytest.mark.parametrize(("asked", "devices"), [("1", "7"), ("1", None), (None, "7"), ("0", "7"), ("1", "NoDevFiles")])
-def test_a_gpu_that_was_given_and_cannot_be_used_is_told_in_the_drivers_words(
+def test_a_gpu_that_was_given_and_cannot_be_used_is_reported_in_the_drivers_words(
     broken: None, monkeypatch: pytest.MonkeyPatch, asked: str | None, devices: str | None
 ) -> None:
     surroundings(monkeypatch, asked, devices)
