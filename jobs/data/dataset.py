@@ -232,17 +232,13 @@ class Dataset:
         version = document.get("format") if isinstance(document, dict) else None
         if version != DATASET_FORMAT:
             raise DamagedFileError(
-                f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: rebuild it with "
-                f"`rm -r {folder} && tanda submit MANIFEST`"
+                f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: {_rebuild(folder)}"
             )
         try:
             meta = decode(Meta, document)
             _check(meta)
         except ValueError as error:
-            raise DamagedFileError(
-                f"{folder}/{META}: damaged: {error}: rebuild the data set with "
-                f"`rm -r {folder} && tanda submit MANIFEST`"
-            ) from error
+            raise DamagedFileError(f"{folder}/{META}: damaged: {error}: {_rebuild(folder)}") from error
         return cls(folder, meta)
 
     @cached_property
@@ -262,6 +258,7 @@ class Dataset:
 
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of tokens."""
         return self.meta.vocabulary.size
 
     @property
@@ -271,6 +268,7 @@ class Dataset:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
+        """The splits by name, mapped into memory; raises DamagedFileError for a file of another size."""
         return {name: self._split(name) for name in self.meta.splits}
 
     def _split(self, name: str) -> Split:
@@ -295,10 +293,14 @@ class Dataset:
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if path.stat().st_size != expected:
             raise DamagedFileError(
-                f"{path}: {path.stat().st_size} bytes where {META} says {expected}: the data set is damaged; "
-                f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
+                f"{path}: {path.stat().st_size} bytes, not {expected} as in {META}: the data set is damaged; "
+                f"{_rebuild(self.folder)}"
             )
         return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def _rebuild(folder: Path) -> str:
+    return f"rebuild it with `rm -r {folder} && tanda submit MANIFEST`"
 
 
 def _check(meta: Meta) -> None:
@@ -313,5 +315,5 @@ def _check(meta: Meta) -> None:
 def _names(path: Path) -> list[str]:
     names = read_json(path)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DamagedFileError(f"{path}: not a list of names: the data set is damaged")
+        raise DamagedFileError(f"{path}: not a list of names: the data set is damaged; {_rebuild(path.parent)}")
     return names
