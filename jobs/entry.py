@@ -21,7 +21,7 @@ from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, 
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
-from jobs.task import TASK, TRAINING_FAILURES, Record, Task, is_done
+from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import MissingFileError, TandaError
@@ -180,7 +180,9 @@ def _wait_for_space(context: Context, error: Exception, budget: WaitBudget) -> i
 
 def _failed(context: Context, error: Exception) -> int:
     of_storage = describe_error(error, context.storage.root)
-    cause, message, details = ("error", of_storage, {}) if of_storage else _cause(error)
+    cause, message, details = _cause(error)
+    if of_storage:
+        cause, message, details = "error", of_storage, {}
     if cause == "error" and not of_storage and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.log(f"failed ({cause}): {message}")
@@ -201,7 +203,7 @@ def _failed(context: Context, error: Exception) -> int:
     return FAILED
 
 
-def _cause(error: Exception) -> tuple[str, str, dict[str, Json]]:
+def _cause(error: Exception) -> tuple[Cause, str, dict[str, Json]]:
     if isinstance(error, TaskFailedError):
         return error.cause, str(error), dict(error.details)
     # What a person can fix is shown as it is; the name of its class would not help them.

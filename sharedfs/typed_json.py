@@ -22,7 +22,7 @@ else:
 Decode = Callable[[object], Any]
 
 
-class Undecodable(ValueError):  # noqa: N818 - said of a document, caught where its file is known
+class Undecodable(ValueError):  # noqa: N818 - a document's, caught where its file is known
     """A value that is not of the kind asked for: where in the document, and what would be right."""
 
     def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:

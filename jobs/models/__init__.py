@@ -119,6 +119,7 @@ class Recipe:
         return {"architecture": self.architecture, "dataset": self.dataset, **values(self.settings)}
 
     def with_seed(self, seed: int) -> Recipe:
+        """The same with another seed."""
         return replace(self, settings=decode(type(self.settings), {**values(self.settings), "seed": seed}))
 
 

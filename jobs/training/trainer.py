@@ -72,6 +72,7 @@ class Trainer:
 
     @property
     def settings(self) -> NetworkSettings:
+        """The recipe's."""
         return self.recipe.network
 
     def finished(self) -> TrainResult | None:

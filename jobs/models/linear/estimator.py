@@ -54,6 +54,7 @@ class Terms:
 
     @property
     def size(self) -> int:
+        """F, the number of n-grams."""
         return len(self.codes)
 
     @classmethod
