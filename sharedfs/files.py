@@ -136,9 +136,10 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     sync_folder(temporary)
     try:
         temporary.rename(final)
-    except OSError:
-        # rename(2) refuses a target that is a non-empty folder: somebody published the same id before us.
-        if not final.is_dir():
+    except OSError as error:
+        # rename(2) refuses a target that is a non-empty folder: somebody published the same id before us. The error is
+        # asked first, as that folder may be gone by now: a lock's is, once it is left.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not final.is_dir():
             raise
         return False
     sync_folder(final.parent)

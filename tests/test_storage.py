@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +61,24 @@ def test_the_first_published_folder_stands(tmp_path: Path) -> None:
     assert publish_folder(tmp_path / "temporary-1", tmp_path / "final")
     assert not publish_folder(tmp_path / "temporary-2", tmp_path / "final")
     assert (tmp_path / "final" / "tokens.bin").read_text() == "1"
+
+
+def test_a_published_folder_that_goes_at_once_was_published_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, final, rename = tmp_path / "ours", tmp_path / "final", Path.rename
+    for folder in (ours, final):
+        folder.mkdir()
+        (folder / "file").touch()
+
+    def refused(source: Path, target: Path) -> Path:
+        try:
+            return rename(source, target)
+        finally:
+            shutil.rmtree(final)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert not publish_folder(ours, final)
 
 
 def test_a_task_reads_back_and_an_edited_one_is_refused(tmp_path: Path) -> None:
