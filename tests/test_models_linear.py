@@ -95,6 +95,14 @@ def test_saved_and_loaded_scores_the_same_without_pickle(tmp_path: Path) -> None
     assert np.array_equal(estimator.load(tmp_path).scores(data.splits["test"]), fitted.scores(data.splits["test"]))
 
 
+def _packed_by(method: int, archive: bytes) -> bytes:
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = -1
+        while (at := archive.find(header, at + 1)) >= 0:
+            archive = archive[: at + place] + bytes([method]) + archive[at + place + 1 :]
+    return archive
+
+
 def test_a_damaged_one_is_named_and_a_storage_error_is_not_damage(tmp_path: Path) -> None:
     (file,) = estimator.fit(dataset(), settings(ngrams=1)).save(tmp_path)
     sound = file.read_bytes()
@@ -105,6 +113,8 @@ def test_a_damaged_one_is_named_and_a_storage_error_is_not_damage(tmp_path: Path
         "a number changed": sound[:1000] + bytes([sound[1000] ^ 1]) + sound[1001:],
         "an entry missing": sound.replace(b"bias.npy", b"bios.npy"),
         "an entry before the beginning": sound[: directory + 42] + b"\xff\xff\xff\xff" + sound[directory + 46 :],
+        "packed by bz2": _packed_by(12, sound),
+        "packed by lzma": _packed_by(14, sound),
         "another file's place": sound[:-6] + b"\xff\xff\xff\x7f" + sound[-2:],
     }
     for how, content in damaged.items():

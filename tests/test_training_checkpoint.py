@@ -10,6 +10,7 @@ import torch
 
 from jobs.training import checkpoint
 from jobs.training.checkpoint import Saver
+from sharedfs.errors import DamagedFileError
 
 
 def saved(folder: Path, *steps: int) -> None:
@@ -27,17 +28,19 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS, checkpoint.NAME]
 
 
-def test_contents_that_no_longer_inflate_are_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "cause"), [(8, zlib.error), (12, OSError), (14, DamagedFileError)])
+def test_contents_that_no_longer_unpack_are_damaged(tmp_path: Path, method: int, cause: type[Exception]) -> None:
     saved(tmp_path, 1, 2)
     path = tmp_path / checkpoint.NAME
     content = path.read_bytes()
-    for header, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # of each file in the archive: stored -> deflated
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # of each file in the archive, both are stored
         at = -1
         while (at := content.find(header, at + 1)) >= 0:
-            content = content[: at + method] + b"\x08" + content[at + method + 1 :]
+            content = content[: at + place] + bytes([method]) + content[at + place + 1 :]
     path.write_bytes(content)
-    with pytest.raises(zlib.error):
+    with pytest.raises(DamagedFileError) as caught:
         checkpoint.unpack(path)
+    assert isinstance(caught.value.__cause__, cause)
     messages: list[str] = []
     document = checkpoint.load(tmp_path, "run", messages.append)
     assert document is not None and document["step"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import struct
 import zipfile
 import zlib
@@ -30,7 +31,7 @@ FILE = "model.npz"
 # What reading a damaged file was observed to raise, with any of its bytes changed.
 BROKEN = (
     EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
-    struct.error, zipfile.BadZipFile, zlib.error,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 ROWS = 65_536  # titles scored at once
 
@@ -160,7 +161,8 @@ def load(folder: Path) -> Linear:
                 terms, scale = Terms.of(arrays), float(arrays["scale"])
                 return Linear(terms=terms, weights=arrays["weights"], bias=arrays["bias"], scale=scale)
         except (*BROKEN, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sought before the file's beginning
+            # A damaged file's: EINVAL of a place before its beginning, none of bz2. Others are the storage's.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             raise DamagedFileError(f"{path}: damaged, train the run again: {error}") from error
 
