@@ -22,7 +22,7 @@ from report_fixture import (
 from rich.console import Console
 
 from jobs import metrics_log
-from jobs.attempt import begin, begin_after, numbers
+from jobs.attempt import begin_after, numbers
 from jobs.task import Provenance
 from pipeline import submit
 from pipeline.decisions.retry import Retry
