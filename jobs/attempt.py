@@ -8,10 +8,13 @@ lock. So:
   the file system grants to exactly one process on any node; start.json then says which (host, pid, when).
 - While it works a thread touches ``alive`` every 10 s. Missing for ``STALE_S``, six beats, the attempt is
   stale. Ages are differences between two times of the storage's clock, as nodes' clocks differ. On the attempt's own
-  host its process is looked up instead, so that one that was killed is known at once.
+  host its process is looked up instead, so that one that was killed is known at once. A reader who may not write to
+  the storage cannot ask for its clock, and takes its own node's.
 - end.json says how it ended; a killed process leaves none.
 - Whoever wants to run the task waits while the newest attempt is live, and takes over one that has ended or is stale
   by beginning the next number. Nothing is removed, and of several that try one succeeds.
+- A result that is made again (``tanda submit --rerun``) goes on with the numbers, so that an attempt that survived
+  finds a newer one, and an empty file ``former-<n>`` beside them says up to which they were at the former result.
 - A process may only seem dead (its node was cut off) and go on beside its successor. Therefore every attempt looks for
   a newer number (``check``) before it publishes anything, and stops when there is one. That is no lock: between the
   look and the write lies a moment. What is then written is whole, from the same settings, and replaced by what the
@@ -33,14 +36,15 @@ from pathlib import Path
 
 from jobs.task import Provenance
 from sharedfs import lock
-from sharedfs.clock import SYSTEM, Clock
+from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.documents import read_json, write_json
 from sharedfs.files import claim, plain_folder, touch
 from sharedfs.typed_json import Json, Undecodable, decode
 
-STALE_S = 60.0
+STALE_S = lock.STALE_S
 _UNKNOWN = Provenance()
 START, END, ALIVE = "start.json", "end.json", "alive"
+FORMER = "former-"  # with a number, in attempts/: up to that one they made results that were since made again
 
 
 class SupersededError(Exception):
@@ -56,6 +60,7 @@ class Attempt:
 
     @property
     def path(self) -> Path:
+        """The folder of this attempt's own files."""
         return self.folder / "attempts" / f"{self.number:04d}"
 
     def check(self) -> None:
@@ -83,11 +88,11 @@ class Attempt:
         return lock.heartbeat(partial(touch, self.path / ALIVE))
 
 
-def begin(folder: Path, about: Provenance = _UNKNOWN, *, by: str | None = None, clock: Clock = SYSTEM) -> Attempt:
+def begin(folder: Path, about: Provenance = _UNKNOWN, *, clock: Clock = SYSTEM) -> Attempt:
     """Begin the next attempt; the caller has made sure that the one before is over (see ``live``)."""
     plain_folder(folder / "attempts")
     number = len(numbers(folder))
-    while (attempt := begin_after(folder, number, about, by=by, clock=clock)) is None:
+    while (attempt := begin_after(folder, number, about, clock=clock)) is None:
         number += 1
     return attempt
 
@@ -118,9 +123,13 @@ def begin_after(
 
 def numbers(folder: Path) -> list[int]:
     """The numbers of all attempts begun so far, in order."""
+    return sorted(int(name) for name in _names(folder) if name.isdigit())
+
+
+def _names(folder: Path) -> list[str]:
     try:
         with os.scandir(f"{folder}/attempts") as entries:
-            return sorted(int(entry.name) for entry in entries if entry.name.isdigit())
+            return [entry.name for entry in entries]
     except FileNotFoundError:
         return []
 
@@ -130,8 +139,8 @@ class AttemptFacts:
     """What an attempt's files say of it: times in seconds since the epoch, None for what they do not say.
 
     ``heartbeat`` is when ``alive`` was last touched. ``by`` is the id of the task whose process it was, where that was
-    another's; ``slurm`` the job by the variables that Slurm set. ``state`` (done, failed, paused or superseded) and
-    what follows are told by its end.
+    another's; ``slurm`` the job by the variables that Slurm set. ``ended``, ``state`` (done, failed, paused or
+    superseded) and what follows are from end.json, and None where a killed process left none.
     """
 
     number: int
@@ -162,8 +171,23 @@ class AttemptFacts:
 
 
 def history(folder: Path) -> list[AttemptFacts]:
-    """Every attempt, oldest first."""
-    return [_read_attempt(folder, number, START, END) for number in numbers(folder)]
+    """Every attempt at the present result, oldest first: those at a former one do not count."""
+    names = _names(folder)
+    notes = (name.removeprefix(FORMER) for name in names if name.startswith(FORMER))
+    former = max((int(number) for number in notes if number.isdigit()), default=0)
+    begun = sorted(int(name) for name in names if name.isdigit())
+    return [_read_attempt(folder, number, START, END) for number in begun if number > former]
+
+
+def mark_former(folder: Path) -> Path | None:
+    """Note that the result is made again: the attempts so far were at the former one. The note, if there were any."""
+    begun = numbers(folder)
+    if not begun:
+        return None
+    # A name and not a content: numbers stay, since they keep an attempt that survived from publishing.
+    note = folder / "attempts" / f"{FORMER}{begun[-1]:04d}"
+    touch(note)
+    return note
 
 
 def newest(folder: Path) -> AttemptFacts | None:
@@ -191,13 +215,16 @@ def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
 def _read_document(path: str) -> dict[str, Json]:
     try:
         document = read_json(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError):  # not written yet, or damaged: the attempt's other files count alone
         return {}
     return document if isinstance(document, dict) else {}
 
 
 def live(folder: Path, clock: Clock = SYSTEM) -> bool:
-    """Whether the newest attempt seems to be running: not ended, and with a heartbeat in the last 60 s."""
+    """Whether the newest attempt seems to be running: not ended, and with a heartbeat in the last 60 s.
+
+    The age of a heartbeat is by the storage's clock, by this node's for a reader who may not write there.
+    """
     begun = numbers(folder)
     if not begun:
         return False
@@ -208,7 +235,7 @@ def live(folder: Path, clock: Clock = SYSTEM) -> bool:
     if facts.host == socket.gethostname() and facts.pid is not None and facts.started is not None:
         return facts.pid != os.getpid() and _is_process(facts.pid, facts.started)
     heartbeat = path.stat().st_mtime if facts.heartbeat is None else facts.heartbeat
-    return clock.on(folder) - heartbeat < STALE_S
+    return storage_time(folder, clock) - heartbeat < STALE_S
 
 
 def _is_process(pid: int, started: float) -> bool:

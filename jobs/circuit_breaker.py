@@ -4,8 +4,9 @@ The protocol, whole. A group's tasks run on many nodes without a server, so each
 attempt, at what the others left on the storage:
 
 - A task that failed by an ``error`` leaves an empty file of its name in ``failures/<group>/<error>/`` of its
-  submission's folder. ``<error>`` is a digest of the message without what differs between tasks; error.json there
-  holds the message as the first of them had it. No two tasks write the same file, so the number of files is the count.
+  submission's folder. ``<error>`` is a digest of the cause and of the message's first line without what differs between
+  tasks. The number of these files is the count: no two tasks write the same one. error.json beside them holds the
+  cause and the whole message of one of the first: it is written where there is none yet, and two may do so at once.
 - A task is held when some error's count has reached TANDA_BRAKE_AFTER, or when one of TANDA_CANARIES (a training of
   each architecture, which runs before the others) has failed and is of the same architecture.
 - A held task begins no attempt: it writes ``held.json`` with the reason into its run's folder and exits with 1.
@@ -23,12 +24,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.storage import OWNER_WRITES, Storage
+from jobs.storage import Storage
 from jobs.task import Task, read_record
-from sharedfs.documents import digest, read_json, write_json
-from sharedfs.typed_json import decode
+from sharedfs.documents import digest, read_as, write_json
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import OWNER_WRITES
 
-HELD = "held.json"
+HELD, ERROR = "held.json", "error.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,14 @@ class Hold:
     """held.json: why a task did not start."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedError:
+    """error.json: by which error tasks of a group failed, as one of the first of them had it."""
+
+    cause: str
+    message: str
 
 
 def note_failure(task_id: str, cause: str, message: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -47,8 +57,8 @@ def note_failure(task_id: str, cause: str, message: str, environment: Mapping[st
     # Within a submission, where nobody else may write: not even as much as the umask would let them.
     for folder in (group.parent, group, error):
         folder.mkdir(mode=0o755, exist_ok=True)
-    if not (error / "error.json").exists():
-        write_json(error / "error.json", {"cause": cause, "message": message}, permissions=OWNER_WRITES)
+    if not (error / ERROR).exists():
+        write_json(error / ERROR, RepeatedError(cause=cause, message=message), permissions=OWNER_WRITES)
     (error / task_id).touch(mode=OWNER_WRITES)
 
 
@@ -66,16 +76,23 @@ def hold(task: Task, storage: Storage, environment: Mapping[str, str] = os.envir
 def held_reason(folder: Path) -> str | None:
     """Why the task of this folder did not start; None where it was not held, or the note can't be read."""
     try:
-        return decode(Hold, read_json(folder / HELD)).reason
-    except (OSError, ValueError):
+        return read_as(Hold, folder / HELD, "a reason").reason
+    except (OSError, ValueError):  # it is for people to read: nothing is decided by it
         return None
 
 
 def _failed_canary(task: Task, storage: Storage, environment: Mapping[str, str]) -> str | None:
     for canary in filter(None, environment.get("TANDA_CANARIES", "").split(",")):
-        record = read_record(storage.run(canary))
-        same = Task.read(storage.run(canary)).settings.get("architecture") == task.settings.get("architecture")
-        if record is not None and record.state == "failed" and same and canary != task.id:
+        if canary == task.id:
+            continue
+        try:
+            record = read_record(storage.run(canary))
+            if record is None or record.state != "failed":
+                continue
+            architecture = Task.read(storage.run(canary)).settings.get("architecture")
+        except (FileNotFoundError, DamagedFileError):  # it shows nothing of the settings: the others may run
+            continue
+        if architecture == task.settings.get("architecture"):
             return f"the canary {canary} failed ({record.cause}): {record.message}"
     return None
 
@@ -85,11 +102,17 @@ def _repeated_error(environment: Mapping[str, str]) -> str | None:
     if group is None or not limit.isdigit() or not group.is_dir():
         return None
     for error in sorted(group.iterdir()):
-        count = sum(entry.name != "error.json" for entry in error.iterdir() if not entry.name.startswith("."))
+        count = sum(entry.name != ERROR for entry in error.iterdir() if not entry.name.startswith("."))
         if count >= int(limit) > 0:
-            message = (error / "error.json").read_text(encoding="utf-8")
-            return f"the same error ended {count} tasks of this group: {' '.join(message.split())}"
+            return f"the same error ended {count} tasks of this group: {_message(error / ERROR)}"
     return None
+
+
+def _message(path: Path) -> str:
+    try:
+        return " ".join(read_as(RepeatedError, path, "an error").message.split())
+    except (FileNotFoundError, DamagedFileError) as problem:  # the count holds without it
+        return f"its message can't be read ({problem})"
 
 
 def _group_folder(environment: Mapping[str, str]) -> Path | None:

@@ -15,21 +15,21 @@ import orjson
 
 from jobs.attempt import Attempt
 from jobs.storage import Storage
-from jobs.task import Task
+from jobs.task import Cause, Task
 from jobs.units import Unit
 from sharedfs.clock import SYSTEM, Clock
-from sharedfs.documents import read_json
+from sharedfs.documents import read_as
 from sharedfs.files import open_plain
-from sharedfs.typed_json import Json, decode
+from sharedfs.typed_json import Json
 
 PROGRESS = "progress.json"
 PROGRESS_EVERY_S = 2.0
 
 
 class TaskFailedError(Exception):
-    """The task ends as failed for a known cause, one of ``jobs.task.CAUSES``."""
+    """The task ends as failed for a known cause."""
 
-    def __init__(self, cause: str, message: str, **details: Json) -> None:
+    def __init__(self, cause: Cause, message: str, **details: Json) -> None:
         super().__init__(message)
         self.cause = cause
         self.details = details
@@ -75,8 +75,8 @@ class Progress:
 def read_progress(folder: Path) -> Progress | None:
     """How far the task of this folder is; None where nothing can be read of it."""
     try:
-        return decode(Progress, read_json(folder / PROGRESS))
-    except (OSError, ValueError):
+        return read_as(Progress, folder / PROGRESS, "a progress")
+    except (OSError, ValueError):  # it is for people to read: nothing is decided by it
         return None
 
 

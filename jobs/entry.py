@@ -5,12 +5,12 @@ Its exit status is read by the element that started it: see ``slurm.element``.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -21,10 +21,11 @@ from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, 
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
-from jobs.task import VERDICTS, Record, Task, is_done
+from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
-from sharedfs.errors import TandaError
+from sharedfs.errors import MissingFileError, TandaError
+from sharedfs.files import take_umask
 from sharedfs.typed_json import Json
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
@@ -32,8 +33,13 @@ POLL_S = 2.0
 
 
 def run(folder: Path, clock: Clock = SYSTEM) -> int:
-    """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused."""
+    """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused.
+
+    Raises MissingFileError where no task is, DamagedFileError, OSError.
+    """
     folder = folder.resolve()
+    if not (folder / TASK).exists():
+        raise MissingFileError(f"{folder}: no {TASK} here; must be a task's folder, STORAGE/runs/ID")
     task = Task.read(folder)
     storage = Storage(folder.parent.parent)
     interrupted = InterruptFlag()
@@ -174,11 +180,13 @@ def _wait_for_space(context: Context, error: Exception, budget: WaitBudget) -> i
 
 def _failed(context: Context, error: Exception) -> int:
     of_storage = describe_error(error, context.storage.root)
-    cause, message, details = ("error", of_storage, {}) if of_storage else _cause(error)
+    cause, message, details = _cause(error)
+    if of_storage:
+        cause, message, details = "error", of_storage, {}
     if cause == "error" and not of_storage and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.log(f"failed ({cause}): {message}")
-    if cause not in VERDICTS and is_done(context.storage, context.task.id):
+    if cause not in TRAINING_FAILURES and is_done(context.storage, context.task.id):
         # A task that was done and is continued, say on a GPU that has died since: it still has its result.
         context.log("the result that it had before holds")
         _end(context, state="failed", cause=cause, message=message)
@@ -191,14 +199,14 @@ def _failed(context: Context, error: Exception) -> int:
             circuit_breaker.note_failure(context.task.id, cause, message)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left.
-        context.log(f"could not write the record: {fault}")
+        context.log(f"the failure could not be recorded: {describe_error(fault, context.storage.root) or fault}")
     return FAILED
 
 
-def _cause(error: Exception) -> tuple[str, str, dict[str, Json]]:
+def _cause(error: Exception) -> tuple[Cause, str, dict[str, Json]]:
     if isinstance(error, TaskFailedError):
         return error.cause, str(error), dict(error.details)
-    # What a person can fix is shown as it is; the name of its class would tell them nothing.
+    # What a person can fix is shown as it is; the name of its class would not help them.
     text = str(error) if isinstance(error, TandaError) else f"{type(error).__name__}: {error}"
     # By name: a task that never imports torch must not import it to fail.
     if type(error).__name__ == "OutOfMemoryError":
@@ -231,7 +239,8 @@ def _record(
         ended=now,
         running_s=now - context.started + sum(attempt.ran_s for attempt in past),
         attempt=context.attempt.number,
-        about=provenance(),
+        former_attempts=context.attempt.number - len(past) - 1,
+        about=replace(provenance(), peak_mb=peak_mb()),
         made=made(outcome.units),
     ).write(context.storage)
 
@@ -251,14 +260,18 @@ def _end(context: Context, *, state: str, cause: str | None = None, message: str
 
 
 def main() -> int:
-    """``python -m jobs FOLDER``."""
+    """``python -m jobs FOLDER``: as ``run``; returns 2 where the task could not be begun, which stderr explains."""
     if len(sys.argv) != 2:
         print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
         return 2
-    if os.environ.get("TANDA_UMASK"):
-        os.umask(int(os.environ["TANDA_UMASK"], 8))
+    take_umask()
+    folder = Path(sys.argv[1])
     try:
-        return run(Path(sys.argv[1]))
-    except (OSError, TandaError) as error:
-        print(f"tanda: {describe_error(error, Path(sys.argv[1]).parent.parent) or error}", file=sys.stderr)
+        return run(folder)
+    except Exception as error:  # noqa: BLE001 - the edge: one line where a person can help, else a fault of ours
+        line = describe_error(error, folder.parent.parent) or (str(error) if isinstance(error, TandaError) else None)
+        if line is None:
+            traceback.print_exception(error)
+        else:
+            print(f"tanda: {line}", file=sys.stderr)
         return 2

@@ -12,8 +12,6 @@ from jobs.context import allotted_cpus, visible_gpus
 from jobs.task import Provenance
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
-
-
 COMPARED = {"torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "gpu": "GPU", "cpus": "threads"}
 """What may change the last bits of a result, with its name for people: sums of floats depend on their order."""
 NO_GPU = "none"
@@ -28,7 +26,7 @@ def compared(about: Provenance) -> dict[str, str]:
 
 
 def provenance() -> Provenance:
-    """Of this process, now; nothing is imported for it."""
+    """Of this process, now; nothing is imported for it. ``peak_mb`` is left out: only a task's end knows it."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_initialized()
     return Provenance(
@@ -38,7 +36,6 @@ def provenance() -> Provenance:
         git_commit=os.environ.get("TANDA_COMMIT"),
         gpus=len(visible_gpus()),
         slurm={name.removeprefix("SLURM_").lower(): os.environ[name] for name in _SLURM if name in os.environ},
-        peak_mb=peak_mb(),
         torch=None if torch is None else str(torch.__version__),
         cuda=torch.version.cuda if torch and on_gpu else None,
         cudnn=torch.backends.cudnn.version() if torch and on_gpu else None,

@@ -35,7 +35,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from jobs.plugins import Part, Room, name_of
 from sharedfs.errors import did_you_mean
-from sharedfs.typed_json import Undecodable, decode, decoder, within
+from sharedfs.typed_json import Undecodable, decoder, within
 
 S = TypeVar("S")
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class Setting:
 
     @property
     def plumbing(self) -> bool:
+        """Whether it is in no id."""
         return self.role is PLUMBING
 
     @property
@@ -139,6 +140,7 @@ class Setting:
 
     @property
     def is_number(self) -> bool:
+        """Whether it is one number, whole or not."""
         return self.whole or self.kind is float
 
     @property
@@ -322,24 +324,3 @@ class ModelSettings:
     def canonical(self, varied: frozenset[str]) -> Self:  # noqa: ARG002 - some settings are without effect
         """The same with every setting that has no effect beside the others at its baseline; see ``deciding``."""
         return self
-
-
-__all__ = [
-    "ORIGINAL",
-    "PLUMBING",
-    "Baseline",
-    "Doc",
-    "ModelSettings",
-    "Named",
-    "Role",
-    "Setting",
-    "beside",
-    "deciding",
-    "decode",
-    "describe",
-    "named",
-    "parts_of",
-    "settings",
-    "text_of",
-    "values",
-]  # fmt: skip

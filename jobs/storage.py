@@ -13,7 +13,6 @@ from pathlib import Path
 from sharedfs.clock import SYSTEM, Clock
 
 LOG = "log.txt"  # in a task's folder, written by its element
-OWNER_WRITES = 0o644  # for what others may read and not change, whatever the umask
 
 # A disk that fills up is often emptied again soon; a node is not held for longer than this, all waits of a task added.
 MAX_WAIT_S = 300.0
@@ -36,18 +35,22 @@ class Storage:
 
     @property
     def datasets(self) -> Path:
+        """Published data sets, and spools of shards beside them."""
         return self.root / "datasets"
 
     @property
     def vectors(self) -> Path:
+        """Word vectors kept for a vocabulary."""
         return self.root / "vectors"
 
     @property
     def runs(self) -> Path:
+        """A folder for each task."""
         return self.root / "runs"
 
     @property
     def searches(self) -> Path:
+        """A folder for each search."""
         return self.root / "searches"
 
     @property
@@ -57,10 +60,12 @@ class Storage:
 
     @property
     def submissions(self) -> Path:
+        """A folder for each ``tanda submit``, its owner's alone."""
         return self.root / "submissions"
 
     @property
     def local(self) -> Path:
+        """Queues of local processes, by host and user."""
         return self.root / "local"
 
     @property
@@ -70,6 +75,7 @@ class Storage:
 
     @property
     def reports(self) -> Path:
+        """A folder for each manifest's report."""
         return self.root / "reports"
 
     def run(self, task_id: str) -> Path:
@@ -85,6 +91,7 @@ class Storage:
         return self.datasets / task_id
 
     def search(self, search_id: str) -> Path:
+        """The folder of one search."""
         return self.searches / search_id
 
     def sizes(self, files: Iterable[Path]) -> dict[str, int]:
@@ -155,9 +162,9 @@ def _writable(folder: Path) -> bool:
             file.write(PROBE_BYTES)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError:  # whichever it is: what waits for room waits on, within its budget
         return False
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # a leftover is hidden and small
             probe.unlink(missing_ok=True)
     return True

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from jobs import metrics_log
 from jobs.storage import Storage
 from jobs.units import Made
-from sharedfs.documents import digest, read_json, write_json
+from sharedfs.documents import decode_as, digest, read_as, read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import plain_folder
-from sharedfs.typed_json import Json, Undecodable, decode
+from sharedfs.typed_json import Json
 
 T = TypeVar("T")
 STAGES = ("preprocess", "train", "trial", "evaluate", "close")
 TASK, RECORD = "task.json", "record.json"
 FORMAT = 1
-CAUSES = (
+Cause = Literal[
     "error",
     "out of memory",
     "GPU out of memory",
@@ -35,9 +35,10 @@ CAUSES = (
     "at chance",
     "upstream failed",
     "killed",
-)
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 # What training itself has shown of the settings: on another node, or tried again, it would end the same.
-VERDICTS = ("diverged", "at chance")
+TRAINING_FAILURES: tuple[Cause, ...] = ("diverged", "at chance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,11 @@ class Task:
 
     def settings_as(self, kind: type[T]) -> T:
         """The settings typed, as the class of settings of the stage has them; raises DamagedFileError."""
-        try:
-            return decode(kind, self.settings)
-        except Undecodable as error:
-            raise DamagedFileError(f"{self.id}/task.json: not the settings of {self.stage}: {error}") from error
+        return decode_as(kind, self.settings, f"{self.id}/{TASK}", f"the settings of {self.stage}")
+
+    def plumbing_as(self, kind: type[T]) -> T:
+        """The plumbing typed, as ``settings_as`` does it; raises DamagedFileError."""
+        return decode_as(kind, self.plumbing, f"{self.id}/{TASK}", f"the plumbing of {self.stage}")
 
     def write(self, storage: Storage) -> Path:
         """Write task.json into the task's folder, made if missing; returns the folder."""
@@ -74,19 +76,13 @@ class Task:
 
     @classmethod
     def read(cls, folder: Path) -> Task:
-        """Read task.json; raises ValueError when the folder's name and the settings disagree."""
+        """Read task.json; raises FileNotFoundError, or ValueError when the folder's name and the settings disagree."""
         document = read_json(folder / TASK)
         try:
-            task = cls(
-                stage=document["stage"],
-                settings=dict(document["settings"]),
-                needs=tuple(document["needs"]),
-                plumbing=dict(document["plumbing"]),
-            )
-            stated_id = document["id"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{folder}/{TASK}: not a task: submit the manifest again") from error
-        if not (task.id == stated_id == folder.name):
+            task = decode_as(cls, document, folder / TASK, "a task")
+        except (DamagedFileError, TypeError) as error:  # TypeError: nested too deeply for a digest
+            raise DamagedFileError(f"{error}: submit the manifest again") from error
+        if not (task.id == document.get("id") == folder.name):
             raise DamagedFileError(
                 f"{folder}/{TASK}: its settings digest to {task.id}, not to the folder's name; "
                 "it was edited or written by another version: submit the manifest again"
@@ -121,7 +117,8 @@ class Record:
     """How a task ended: ``state`` is done or failed; times are seconds since the epoch.
 
     ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
-    ``running_s`` is the time at work summed over all attempts. ``about`` says where and with what it ran, ``made`` by
+    ``running_s`` is the time at work summed over all attempts, of which ``former_attempts``, the first ones, were at a
+    result that was since made again, and count for nothing here. ``about`` says where and with what it ran, ``made`` by
     which units of code, by name; neither decides anything.
     """
 
@@ -136,10 +133,12 @@ class Record:
     ended: float
     running_s: float
     attempt: int
+    former_attempts: int = 0
     about: Provenance = Provenance()
     made: Mapping[str, Made] = field(default_factory=dict)
 
     def write(self, storage: Storage) -> None:
+        """Write record.json into the task's folder."""
         write_json(storage.run(self.id) / RECORD, asdict(self))
 
     def figure(self, name: str) -> float | None:
@@ -150,11 +149,12 @@ class Record:
     def files_intact(self, storage: Storage) -> bool:
         """Whether every file that the record names is there with its size; a metrics log may be longer by now.
 
-        A stopped trial that is continued appends epochs to its log, and its former record holds meanwhile.
+        A stopped trial that is continued appends epochs to its log, and its former record holds meanwhile. Raises
+        OSError where the storage does not answer: that tells nothing of the files.
         """
         try:
             return all(_has_size(storage.root / name, size) for name, size in self.files.items())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
             return False
 
 
@@ -167,17 +167,18 @@ def read_record(folder: Path | str) -> Record | None:
     """The record in a task's folder, or None; raises ValueError when the file is there and broken."""
     path = f"{folder}/{RECORD}"
     try:
-        return decode(Record, read_json(path))
+        return read_as(Record, path, "a record")
     except FileNotFoundError:
         return None
-    except Undecodable as error:
-        raise DamagedFileError(f"{path}: not a record: {error}") from error
 
 
 def is_done(storage: Storage, task_id: str) -> bool:
-    """Whether a task's record says done and the files it names are whole; a broken record is not done."""
+    """Whether a task's record says done and the files it names are whole; a broken record is not done.
+
+    Raises OSError where the storage does not answer.
+    """
     try:
         record = read_record(storage.run(task_id))
-    except ValueError:
+    except DamagedFileError:  # there is none to believe: the task is run again, and writes one
         return False
     return record is not None and record.state == "done" and record.files_intact(storage)

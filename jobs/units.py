@@ -28,13 +28,21 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FILES: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("data/__init__.py", "data/*.py", "data/*.toml", "stages/preprocess.py"),
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
-    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py"),
+    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py"),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
-    "algorithm": ("search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py"),
+    "estimator": (
+        "models/{name}/__init__.py", "models/{name}/*.py", "models/__init__.py",
+        "training/run.py", "training/metrics.py",
+    ),
+    # Its first points an algorithm may have from the random one.
+    "algorithm": (
+        "search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py",
+        "search/algorithms/random.py",
+    ),
     "stopping": ("search/stopping/{name}.py",),
     "optimiser": ("training/optimisers/{name}.py", "training/optimisers/__init__.py"),
     "schedule": ("training/schedules/{name}.py", "training/schedules/__init__.py"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +76,7 @@ class Unit:
     @property
     def plugin(self) -> Plugin | None:
         """The plugin that it is; None where it is ours."""
-        room = plugins.BY_NAME.get(self.kind)
+        room = plugins.BY_NAME.get(self.kind) or plugins.KINDS.get(self.kind)  # an estimator is a unit of its own
         return None if room is None else room.plugin(self.name)
 
     @property

@@ -1,4 +1,4 @@
-"""From planned arrays to arrays as an executor takes them: paths, command, resources, dependencies. Pure."""
+"""From planned arrays to arrays as an executor takes them: paths, command, resources, dependencies."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.storage import Storage
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import pending
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
+from pipeline.rerun import choose
 from pipeline.status import done_on_storage
-from pipeline.submission import commit, snapshot, write_source
+from pipeline.submission import CLOSE, commit, snapshot, write_source
+from sharedfs.files import UMASK
 from slurm.array import Array, Dependency, Resources, array_id
-from slurm.executors.slurm import SlurmArrays
+from slurm.element import SIDECAR
+from slurm.executors import check_name
 from slurm.owned import owner_writes
+
+if TYPE_CHECKING:
+    from slurm.executors.slurm import SlurmArrays
 
 Packs = tuple[tuple[Planned, ...], ...]
 
@@ -109,7 +116,7 @@ class ArrayBuilder:
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
         """The closing job, after everything of its submission, however it ended."""
-        given = self.manifest.resources["close"]
+        given = self.manifest.resources[CLOSE]
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
@@ -117,7 +124,7 @@ class ArrayBuilder:
             folder=self.folder,
             resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
             after=(Dependency(way="afterany", jobs=jobs),),
-            environment=self._environment("close", ()),
+            environment=self._environment(CLOSE, ()),
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} close",
         )
@@ -132,7 +139,7 @@ class ArrayBuilder:
         if uri is None or stage not in ("train", "trial"):
             return {}
         command = (self._python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
-        return {"TANDA_BESIDE": json.dumps(command)}
+        return {SIDECAR: json.dumps(command)}
 
     @property
     def _umask(self) -> int:
@@ -150,7 +157,7 @@ class ArrayBuilder:
             "TANDA_GROUP": group,
             "TANDA_BRAKE_AFTER": str(self.manifest.brake_after),
             **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
-            "TANDA_UMASK": f"{self._umask:03o}",
+            UMASK: f"{self._umask:03o}",
         }
 
 
@@ -176,27 +183,45 @@ def _needs(pack: Iterable[Planned]) -> list[str]:
 # The sbatch scripts of a plan: to look at, or to change and submit by hand.
 
 
-def scripts(plan: Plan) -> dict[str, str]:
-    """The scripts that ``submit`` would send, by name; nothing is written.
+def dry_run(plan: Plan, *, executor: str | None = None, rerun: str | None = None) -> str:
+    """What ``submit`` would do, as text: a line for each task that is made again, then every script.
+
+    Raises UnknownExecutorError, and InputError for what can't be made again.
+    """
+    check_name(executor or plan.manifest.cluster.executor)
+    again = choose(plan, rerun, done_on_storage(plan))
+    tasks = [planned for planned in plan.tasks if planned.id in again.remade]
+    names = [f"# made again: {planned.group}/{planned.run}/{planned.stage} {planned.id}\n" for planned in tasks]
+    return "".join([*names, *(f"# --- {name}\n{text}\n" for name, text in scripts(plan, again.remade).items())])
+
+
+def scripts(plan: Plan, remade: Collection[str] = ()) -> dict[str, str]:
+    """The scripts that ``submit`` would send, by name; nothing is written. ``remade`` tasks count as not done.
 
     Slurm has given no job ids yet: 1, 2, ... stand for those of the first array, the second, and so on.
     """
-    slurm = SlurmArrays(site=plan.manifest.cluster)
+    slurm = _slurm(plan)
     folder = Storage(plan.manifest.storage).submissions / f"TIME-{plan.manifest.name}"
     texts: dict[str, str] = {}
-    for array in _arrays(plan, folder):
+    for array in _arrays(plan, folder, remade):
         pieces = slurm.scripts(array)
         for number, text in enumerate(pieces):
             texts[array.name if len(pieces) == 1 else f"{array.name}.{number}"] = text
     return texts
 
 
-def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
+def _slurm(plan: Plan) -> SlurmArrays:
+    from slurm.executors.slurm import SlurmArrays  # here: it imports submitit, which a submission elsewhere never needs
+
+    return SlurmArrays(site=plan.manifest.cluster)
+
+
+def _arrays(plan: Plan, folder: Path, remade: Collection[str] = ()) -> Iterator[Array]:
     builder = ArrayBuilder(
         manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit()
     )
     element_ids: dict[str, str] = {}
-    for number, request in enumerate(_requests(plan), start=1):
+    for number, request in enumerate(_requests(plan, remade), start=1):
         yield builder.array(request, element_ids)
         for index, pack in enumerate(request.packs):
             job = str(number) if len(request.packs) == 1 else f"{number}_{index}"
@@ -205,8 +230,9 @@ def _arrays(plan: Plan, folder: Path) -> Iterator[Array]:
         yield builder.closing(tuple(dict.fromkeys(element_ids.values())))
 
 
-def _requests(plan: Plan) -> list[ArrayRequest]:
-    return make_requests(pending(plan.tasks, done_on_storage(plan)), {}, canary=plan.manifest.canary)
+def _requests(plan: Plan, remade: Collection[str]) -> list[ArrayRequest]:
+    done = done_on_storage(plan).keys() - set(remade)
+    return make_requests(pending(plan.tasks, done), {}, canary=plan.manifest.canary)
 
 
 def write_scripts(plan: Plan, folder: Path) -> list[Path]:
@@ -223,7 +249,7 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
     write_source(folder, plan)
     for planned in pending(plan.tasks, done_on_storage(plan)):
         planned.task.write(storage)
-    slurm = SlurmArrays(site=plan.manifest.cluster)
+    slurm = _slurm(plan)
     lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]
     paths: list[Path] = []
     for number, array in enumerate(_arrays(plan, folder), start=1):

@@ -137,15 +137,17 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
-    from pipeline.arrays import scripts, write_scripts
+    from pipeline.arrays import dry_run as shown
+    from pipeline.arrays import write_scripts
     from pipeline.submit import print_submitted, submit_plan
 
     made = _plan(manifest, sets, cluster, only, run_plugins=True)
     if dry_run:
-        for name, text in scripts(made).items():
-            print(f"# --- {name}\n{text}")
+        print(shown(made, executor=executor, rerun=rerun), end="")
         return
     if sbatch_only is not None:
+        if rerun is not None:
+            raise InputError("--sbatch-only moves no result aside, so --rerun can't go with it; --dry-run shows both")
         for path in write_scripts(made, sbatch_only):
             print(path)
         return
@@ -355,7 +357,7 @@ def gc(
         print("nothing to remove")
     elif yes or typer.confirm(f"remove these {len(waste)} ({total_mb:.1f} MB)?", default=False):
         with progress_bar(_console(stderr=True)) as progress:
-            freed = remove(waste, progress)
+            freed = remove(Storage(plans[0].manifest.storage), waste, progress)
         print(f"{freed / 1e6:.1f} MB removed")
 
 

@@ -94,7 +94,7 @@ def _clear_away(folder: Path, manifest: str) -> None:
     """Remove submitit's own files of a submission that is done, except closing jobs': this process is one."""
     for leftover in folder.glob(f"{manifest}-*.*"):
         if leftover.is_dir() and not leftover.name.startswith(f"{manifest}-close."):
-            shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)  # what stays costs some room; the next one tries again
 
 
 # Trials that were cut short and are not tried again: their searches go on without them, or with what they had.

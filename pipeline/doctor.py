@@ -17,8 +17,9 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM
 from sharedfs.files import claim, publish_folder, write_whole
-from slurm.errors import SlurmError
+from slurm.errors import NoAccountingError, SlurmError
 from slurm.limits import Limits, read
+from slurm.query import ask_accounting
 
 CLAIMANTS = 4
 ROUNDS = 25
@@ -28,6 +29,10 @@ LEAST_FREE_GB = 10.0
 
 
 # What the storage's file system promises: the few guarantees that everything else is built on.
+
+
+class _BrokenPromiseError(Exception):
+    """What was seen, and what follows from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ def _try(name: str, check: Callable[[Path], str], folder: Path) -> Finding:
     folder.mkdir()
     try:
         return Finding(name=name, ok=True, reason=check(folder))
-    except (AssertionError, OSError) as error:
+    except (_BrokenPromiseError, OSError) as error:
         return Finding(name=name, ok=False, reason=str(error))
 
 
@@ -90,10 +95,11 @@ def _open_all(paths: list[Path]) -> int:
 
 def _race(work: Callable[[list[Path]], int], folder: Path) -> str:
     names = [folder / str(number) for number in range(ROUNDS)]
-    with multiprocessing.get_context("fork").Pool(CLAIMANTS) as pool:
+    # Not forked: whoever calls this may have threads, and a lock that one of them holds stays held in a fork.
+    with multiprocessing.get_context("spawn").Pool(CLAIMANTS) as pool:
         won = sum(pool.map(work, [names] * CLAIMANTS))
     if won != ROUNDS:
-        raise AssertionError(f"{CLAIMANTS} processes won {won} of {ROUNDS} claims: two would run the same task")
+        raise _BrokenPromiseError(f"{CLAIMANTS} processes won {won} of {ROUNDS} claims: two would run the same task")
     return f"{CLAIMANTS} processes, {ROUNDS} claims, each won once"
 
 
@@ -110,7 +116,7 @@ def _rename_file(folder: Path) -> str:
     for text in (b"old", b"new"):
         write_whole(path, text)
     if path.read_bytes() != b"new" or len(list(folder.iterdir())) != 1:
-        raise AssertionError("a renamed file did not replace the old one: records could be read half written")
+        raise _BrokenPromiseError("a renamed file did not replace the old one: records could be read half written")
     return "a new file takes the old one's place"
 
 
@@ -120,7 +126,7 @@ def _rename_folder(folder: Path) -> str:
         (folder / name / "part").write_text(name)
     first, second = publish_folder(folder / "one", folder / "final"), publish_folder(folder / "two", folder / "final")
     if not first or second or (folder / "final" / "part").read_text() != "one":
-        raise AssertionError("a second folder took a published one's place: a data set could change under a run")
+        raise _BrokenPromiseError("a second folder took a published one's place: a data set could change under a run")
     return "the first published folder stands"
 
 
@@ -133,14 +139,14 @@ def _fsync(folder: Path) -> str:
 def _fresh_name(folder: Path) -> str:
     (folder / "fresh").touch()
     if not (folder / "fresh").exists():
-        raise AssertionError("a file just made is not seen: attempts could not tell that they are overtaken")
+        raise _BrokenPromiseError("a file just made is not seen: attempts could not tell that they are overtaken")
     return "seen"
 
 
 def _clock(folder: Path) -> str:
     skew_s = SYSTEM.on(folder) - SYSTEM.now()
     if abs(skew_s) > CLOCK_S:
-        raise AssertionError(f"the storage's clock is {skew_s:+.0f} s from this machine's: set both by NTP")
+        raise _BrokenPromiseError(f"the storage's clock is {skew_s:+.0f} s from this machine's: set both by NTP")
     return f"{skew_s:+.1f} s from this machine's"
 
 
@@ -180,9 +186,8 @@ def _slurm() -> list[Finding]:
 
 
 def _last_line(output: str) -> str:
-    """The last line of a Slurm program's output, without its name: lines before it say what it tried."""
-    lines = [line for line in output.splitlines() if line.strip()] or ["no reason given"]
-    return re.sub(r"^(\w+: )?(error|fatal): ", "", lines[-1].strip()).rstrip(".")
+    """The last line of what a Slurm program printed, without its name: lines before it say what it tried."""
+    return re.sub(r"^(\w+: )?(error|fatal): ", "", output.rpartition("; ")[2]).rstrip(".")
 
 
 def _cluster(limits: Limits) -> Finding:
@@ -195,11 +200,19 @@ def _cluster(limits: Limits) -> Finding:
 
 
 def _accounting(limits: Limits) -> Finding:
-    if limits.accounting:
-        return Finding(name="accounting", ok=True, reason="sacct answers: GPU-hours and peak memory are measured")
-    return Finding(
+    none = Finding(
         name="accounting", ok=True, reason="none: states come from squeue and the records, GPU-hours from the tasks"
     )
+    if not limits.accounting:
+        return none
+    try:
+        ask_accounting(["1"])  # any job: whether there is an answer counts
+    except NoAccountingError:
+        return none
+    except SlurmError as error:
+        reason = f"sacct does not answer: {_last_line(str(error))}: states of jobs gone from the queue are unknown"
+        return Finding(name="accounting", ok=False, reason=reason)
+    return Finding(name="accounting", ok=True, reason="sacct answers: GPU-hours and peak memory are measured")
 
 
 def _gpus(limits: Limits) -> Finding:

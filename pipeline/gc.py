@@ -9,8 +9,10 @@ from pathlib import Path
 
 from jobs.attempt import STALE_S, newest
 from jobs.storage import Storage
+from jobs.task import Task
 from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock, storage_time
+from sharedfs.documents import digest
 from sharedfs.errors import InputError
 
 LEFTOVER_S = 24 * 3600.0
@@ -31,8 +33,8 @@ def find_unreferenced(
 ) -> list[Unreferenced]:
     """Runs, data sets and searches that none of these plans refers to, and leftovers of killed writers a day old.
 
-    What has a fresh heartbeat is never in it. Raises ValueError when a plan is on another storage: its references
-    would not protect anything here. ``progress`` is called for every folder that was searched.
+    What has a fresh heartbeat is never in it, nor what that reads. Raises ValueError when a plan is on another storage:
+    its references would not protect anything here. ``progress`` is called for every folder that was searched.
     """
     for plan in plans:
         if plan.manifest.storage.resolve() != storage.root.resolve():
@@ -46,13 +48,22 @@ def find_unreferenced(
         *_unreferenced(storage.searches, kept_searches, "a search of no manifest", progress),
         *_leftovers(storage, now_s),
     ]
-    return [found for found in waste if not _is_alive(found.path, now_s)]
+    used = _in_use(storage, now_s)
+    return [found for found in waste if found.path not in used]
 
 
-def remove(waste: Sequence[Unreferenced], progress: Progress | None = None) -> int:
-    """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used."""
+def remove(
+    storage: Storage, waste: Sequence[Unreferenced], progress: Progress | None = None, clock: Clock = SYSTEM
+) -> int:
+    """Remove each; returns the bytes freed. A folder is renamed first, so that a half removed one is not used.
+
+    What a run uses that began since it was found is left alone.
+    """
     removed_bytes = 0
+    used = _in_use(storage, storage_time(storage.root, clock))
     for number, found in enumerate(waste, 1):
+        if found.path in used:
+            continue
         if found.path.is_dir():
             removing = found.path.with_name(f".going-{found.path.name}")
             found.path.rename(removing)
@@ -98,6 +109,24 @@ def _size(path: Path) -> int:
 
 def _newest(path: Path) -> float:
     return max((entry.stat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
+
+
+def _in_use(storage: Storage, now_s: float) -> set[Path]:
+    """The runs with a fresh heartbeat, and the runs, data sets and searches that they read or belong to."""
+    used: set[Path] = set()
+    for folder in storage.runs.iterdir() if storage.runs.is_dir() else ():
+        if not _is_alive(folder, now_s):
+            continue
+        used |= {folder, storage.dataset(folder.name)}
+        try:
+            task = Task.read(folder)
+        except (OSError, ValueError):
+            continue  # by its folder's name alone: what it reads is not known
+        used |= {folder_of(need) for need in task.needs for folder_of in (storage.run, storage.dataset)}
+        if "search" in task.settings:
+            search = task.settings["search"]
+            used.add(storage.search(search if isinstance(search, str) else digest(search)))
+    return used
 
 
 def _is_alive(path: Path, now_s: float) -> bool:

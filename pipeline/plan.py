@@ -1,8 +1,8 @@
-"""From a manifest to tasks and arrays: pure, the same for the same manifest and the same files."""
+"""From a manifest to tasks and arrays, the same for the same manifest and the same files; reads their fingerprints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
@@ -339,12 +339,13 @@ def find_tasks(plan: Plan, query: str) -> tuple[Planned, ...]:
     named = [planned for planned in plan.tasks if query == planned.group or query in _names(planned)]
     matches = named or [planned for planned in plan.tasks if len(query) >= 4 and planned.id.startswith(query)]
     if not matches:
-        raise _no_task(plan, query)
+        raise _no_task(plan, query, {planned.group for planned in plan.tasks})
     return tuple(matches)
 
 
-def _no_task(plan: Plan, query: str) -> InputError:
-    hint = did_you_mean(query, (name for planned in plan.tasks for name in _names(planned)), listed_max=12)
+def _no_task(plan: Plan, query: str, groups: Collection[str] = ()) -> InputError:
+    names = {name for planned in plan.tasks for name in _names(planned)}
+    hint = did_you_mean(query, {*groups, *names}, listed_max=12)
     return InputError(f"no task {query!r} in {plan.manifest.path}{hint}")
 
 

@@ -6,13 +6,13 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 
 from jobs.storage import Storage
 from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
-from pipeline.submission import Submission, read_all
+from pipeline.submission import CLOSE, Submission, read_all
+from sharedfs.errors import DamagedFileError
 from slurm.commands import warn_once
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
@@ -96,16 +96,18 @@ def _observe_or_unknown(
 ) -> Mapping[str, JobState]:
     try:
         return observe(storage, executor, sent, uid)
-    except (OSError, SchedulerError, JSONDecodeError) as error:
+    except (OSError, SchedulerError, DamagedFileError) as error:
         # Another user's submission or queue that cannot be used must not hide the state of all the rest.
         warn_once(f"the {executor} queue of user {uid} cannot be read: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:
-    """Every element that each wanted task was ever in, oldest first."""
+    """Every element that each wanted task was in, oldest first, since its result was last made again."""
     history: dict[str, list[QueuedAs]] = {}
     for submission in submissions:
+        for task in submission.remade:
+            history.pop(task, None)
         for array in submission.arrays:
             sent = submission.sent(array)
             for element, tasks in array.elements.items():
@@ -129,6 +131,6 @@ def is_closing(storage: Storage, manifest: str) -> bool:
     newest = next((made for made in reversed(read_all(storage)) if made.manifest == manifest), None)
     if newest is None:
         return False
-    sent = {job: newest.sent(array) for array in newest.arrays if array.stage == "close" for job in array.elements}
+    sent = {job: newest.sent(array) for array in newest.arrays if array.stage == CLOSE for job in array.elements}
     states = observe(storage, newest.executor, sent, newest.uid)
     return any(state.state in ("waiting", "running") for state in states.values())

@@ -19,7 +19,7 @@ from jobs.search.study import open_study
 from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import RECORD, TASK, Record, Task, read_record
-from jobs.training.run import read_trained_recipe
+from jobs.training.run import SETTINGS, check_trained_on, read_trained_recipe
 from pipeline.manifest.plugins import with_plugins
 from pipeline.submission import HOME, snapshot
 from sharedfs.documents import digest, read_json
@@ -39,7 +39,8 @@ class Difference:
 
 
 def describe(folder: Path) -> dict[str, Json]:
-    """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run."""
+    """Commit, settings, data digests and the exact command of a task's folder; raises ValueError if never run, or if
+    its data set is no longer the one that it was trained on."""
     folder = folder.resolve()
     task, record = _finished(folder)
     datasets = {need: Storage(folder.parent.parent).dataset(need) for need in task.needs}
@@ -109,7 +110,12 @@ def _finished(folder: Path) -> tuple[Task, Record]:
     record = read_record(folder)
     if record is None or record.state != "done":
         raise InputError(f"{folder}: has not succeeded: there is nothing to compare with")
-    return Task.read(folder), record
+    task = Task.read(folder)
+    for need in task.needs:
+        dataset = Storage(folder.parent.parent).dataset(need)
+        if dataset.exists():
+            check_trained_on(folder, Dataset.open(dataset))
+    return task, record
 
 
 def _link_needs(storage: Storage, again: Storage, task: Task) -> None:
@@ -155,6 +161,10 @@ def _compare(root: Path, again: Path, file: str) -> Difference | None:
             for base in (root, again)
         )
         return None if was == now else Difference(file=file, why="other metrics")
+    if Path(file).name == SETTINGS:
+        # Not the bytes: those of earlier versions do not say what the data set's content was.
+        recipes = [read_trained_recipe((base / file).parent) for base in (root, again)]
+        return None if recipes[0] == recipes[1] else Difference(file=file, why="other settings")
     digests = [_digest(base / file) for base in (root, again)]
     return None if digests[0] == digests[1] else Difference(file=file, why=f"sha256 {digests[0]}, now {digests[1]}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -104,21 +104,32 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
-    for line in changed_lines({planned.id: _name(planned) for planned in plan.tasks}, done):
+    for line in changed_lines(plan.tasks, done):
         console.print(line, style="yellow", soft_wrap=True)
 
 
-def changed_lines(names: Mapping[str, str], changed: Mapping[str, Sequence[str]]) -> list[str]:
-    """What earlier code made of a plan, a line a change: how many tasks, which, and how to make them again."""
-    tasks: dict[str, list[str]] = {}
-    for task, changes in changed.items():
-        for change in changes:
-            tasks.setdefault(change, []).append(names[task])
+def changed_lines(tasks: Iterable[Planned], changed: Mapping[str, Sequence[str]]) -> list[str]:
+    """What earlier code made of a plan, a line a change: how many tasks, which; then which of them can be made again.
+
+    Trials can't: see ``pipeline.decisions.submission.to_remake``.
+    """
+    made: dict[str, list[Planned]] = {}
+    for planned in tasks:
+        for change in changed.get(planned.id, ()):
+            made.setdefault(change, []).append(planned)
     lines = []
-    for change, which in sorted(tasks.items()):
+    for change, which in sorted(made.items()):
         more = f" and {len(which) - NAMED_MOST} more" if len(which) > NAMED_MOST else ""
-        lines.append(f"{len(which)} done, {change}: {', '.join(which[:NAMED_MOST])}{more}")
-    return [*lines, "they stay as they are; `tanda submit --rerun changed` makes them again"] if lines else []
+        lines.append(f"{len(which)} done, {change}: {', '.join(map(_name, which[:NAMED_MOST]))}{more}")
+    trials = {planned.id for which in made.values() for planned in which if planned.stage == "trial"}
+    if trials != {planned.id for which in made.values() for planned in which}:
+        lines.append("they stay as they are; `tanda submit --rerun changed` makes them again")
+    if trials:
+        lines.append(
+            f"{len(trials)} trials of them are never made again, as they were compared with each other: another seed "
+            "of their search makes another search"
+        )
+    return lines
 
 
 def _name(planned: Planned) -> str:

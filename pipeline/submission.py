@@ -18,12 +18,12 @@ from pathlib import Path
 import orjson
 
 from jobs import plugins
-from jobs.storage import OWNER_WRITES, Storage
+from jobs.storage import Storage
 from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
-from sharedfs.files import claim, write_whole
+from sharedfs.files import OWNER_WRITES, claim, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
@@ -33,6 +33,7 @@ from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 NAME, SOURCE = "submission.json", "manifest.json"  # in a submission's folder
+CLOSE = "close"  # stage and group of a closing job
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -59,7 +60,10 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A submission's own file; ``held`` are tasks that could not be queued, with the reason."""
+    """A submission's own file; ``held`` are tasks that could not be queued, with the reason.
+
+    ``remade`` are tasks that were done and are made again: how often they were queued before counts for nothing.
+    """
 
     name: str
     manifest: str
@@ -69,6 +73,7 @@ class Submission:
     git_commit: str | None
     arrays: tuple[Queued, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    remade: tuple[str, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
 
     def write(self, storage: Storage) -> None:
@@ -194,5 +199,5 @@ def commit() -> str | None:
         if Path(top.stdout.strip()).resolve() != HOME:
             return None  # installed inside somebody else's repository
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # there is no git, no repository, or no answer: nothing depends on it
         return None

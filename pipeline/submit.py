@@ -6,9 +6,11 @@ What is written when, and what a submitter that is killed on the way leaves:
 2. The states of all tasks are read, and decided: what to release, cancel and submit (``pipeline.decisions``).
 3. Elements that Slurm holds since a start failed are released; queued tasks whose dependency can no longer be met
    are cancelled. Killed here: the next submitter sees these tasks as they then stand, and decides afresh.
-4. ``submissions/<time>-<name>/`` is created: ``code/``, ``manifest.json``. Then task.json of each task is written and
-   a record that is to be replaced is renamed. Killed here: a folder without submission.json, which readers ignore;
-   nothing is queued, the next submitter makes a folder of its own.
+4. ``submissions/<time>-<name>/`` is created: ``code/``, ``manifest.json``. Then task.json of each task is written, a
+   record that is to be replaced is renamed, and a result that is made again is moved to ``superseded/``, its record
+   first. Where this fails, or nothing at all can be queued after it, all of it is put back, each record last. Killed
+   here: a folder without submission.json, which readers ignore, and results moved aside, whose tasks are not done;
+   nothing is queued, the next submitter makes a folder of its own and queues them.
 5. Array after array is handed to the executor, and after each submission.json is written whole again with the ids of
    all elements so far. Killed between the two calls, at most one array is queued that no submission names; its tasks
    may be queued a second time, and then run once: a task looks for a live attempt, and for a record, before it begins.
@@ -24,9 +26,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,8 +36,8 @@ from rich.console import Console
 
 from jobs.circuit_breaker import HELD
 from jobs.search.study import is_continued
-from jobs.storage import LOG, Storage
-from jobs.task import RECORD, TASK
+from jobs.storage import Storage
+from jobs.task import RECORD
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
@@ -48,35 +50,36 @@ from pipeline.decisions.submission import (
     pending,
     queued_elements,
     stale_dependents,
-    to_remake,
     to_submit,
 )
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.plugins import record_plugins
-from pipeline.plan import Plan, Planned, find_tasks
+from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
+from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import task_states
-from pipeline.submission import Queued, Submission, commit, snapshot, write_source
+from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError
 from slurm.executors import Executor
 
-CLOSE = "close"
-CHANGED = "changed"
-KEPT_FILES = (TASK, LOG)
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitResult:
-    """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why."""
+    """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why.
+
+    ``rerun`` says which tasks are made again although they were done, and which were left out of that.
+    """
 
     submission: Submission | None
     already_done: int
     already_queued: int
     held: Mapping[str, str] = field(default_factory=dict)
+    rerun: Rerun = field(default_factory=Rerun)
     released: int = 0  # elements that the scheduler held after a start that failed, now released
 
     @property
@@ -100,6 +103,8 @@ class SubmitResult:
             "already_done": self.already_done,
             "already_queued": self.already_queued,
             "not_queued": dict(self.held),
+            "remade": sorted(self.rerun.remade),
+            "left_out": sorted(self.rerun.left_out),
         }
 
 
@@ -116,8 +121,8 @@ def submit_plan(
     ``rerun`` names a group or a run whose tasks are made again although they are done, or is ``changed``: those that
     earlier code made. Their former results are kept in ``superseded/`` of their folders.
 
-    One submitter at a time holds the storage's lock. Raises ValueError for an unknown executor, and
-    ``slurm.array.SubmitError`` when the executor takes nothing at all.
+    One submitter at a time holds the storage's lock. Raises UnknownExecutorError, InputError for what can't be made
+    again (see ``pipeline.rerun``), and SubmitError when the executor takes nothing at all.
     """
     name = executor or plan.manifest.cluster.executor
     runner = make_executor(name, plan.manifest)
@@ -126,8 +131,8 @@ def submit_plan(
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage, clock):
         states = task_states(plan, clock=clock)
-        again = frozenset() if rerun is None else to_remake(plan.tasks, states, _chosen(plan, states, rerun))
-        states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again}
+        again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
+        states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again.remade}
         held_by_slurm = launch_held(states, name)
         if held_by_slurm:
             runner.release(held_by_slurm)
@@ -136,14 +141,16 @@ def submit_plan(
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
+        unreachable = out_of_reach(plan.tasks, states, tasks)
+        tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
+        again = again.within({planned.id for planned in tasks})
         result = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
             already_queued=sum(is_queued(state) for state in states.values()),
+            rerun=again,
             released=len(held_by_slurm),
         )
-        unreachable = out_of_reach(plan.tasks, states, tasks)
-        tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
         if not tasks:
             return replace(result, held=unreachable)
         for folder in submission.guard(storage):
@@ -153,12 +160,11 @@ def submit_plan(
         )
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
-            element_ids=queued_elements(states, name, stale), held=dict(unreachable), again=again,
+            element_ids=queued_elements(states, name, stale), held=dict(unreachable), rerun=again,
             clock=clock,
         )  # fmt: skip
-        submitter.prepare(tasks)
-        submitter.queue(make_requests(tasks, changes or {}, canary=plan.manifest.canary))
-    return replace(result, submission=submitter.submission, held=submitter.held)
+        submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
+    return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -171,8 +177,9 @@ class _Submitter:
     submission: Submission
     element_ids: dict[str, str]
     held: dict[str, str]
-    again: frozenset[str]
+    rerun: Rerun
     clock: Clock
+    undo: ExitStack = field(default_factory=ExitStack)  # what puts the former results back
 
     @property
     def folder(self) -> Path:
@@ -187,18 +194,38 @@ class _Submitter:
     def element_names(self) -> tuple[str, ...]:
         return tuple(element for queued in self.submission.arrays for element in queued.elements)
 
-    def prepare(self, tasks: Sequence[Planned]) -> None:
+    def submit(self, tasks: Sequence[Planned], requests: Sequence[ArrayRequest]) -> None:
+        """Prepare the tasks and queue the arrays; where nothing is queued, what was moved aside is put back.
+
+        Raises what the first array is refused with.
+        """
+        self.submission = replace(self.submission, remade=tuple(sorted(self.rerun.remade)))
+        try:
+            self._prepare(tasks)
+            self._queue(requests)
+        except BaseException:
+            if not self.submission.arrays:
+                self.undo.close()
+                shutil.rmtree(self.folder, ignore_errors=True)  # without submission.json nobody reads it
+            raise
+        if self.rerun.remade and not self.element_names:
+            self.undo.close()
+            self.rerun = self.rerun.within(())
+            self.submission = replace(self.submission, remade=())
+            self.submission.write(self.storage)
+
+    def _prepare(self, tasks: Sequence[Planned]) -> None:
         """Write everything that the tasks will read, before the first of them can start."""
         snapshot(self.folder / "code")
         write_source(self.folder, self.plan)
         record_plugins(self.storage)
         for planned in tasks:
             planned.task.write(self.storage)
-            if planned.id in self.again:
-                _supersede(self.storage, planned)
-            _archive_record(self.storage.run(planned.id))
+            if planned.id in self.rerun.anew:
+                move_aside(self.storage, planned, self.undo)
+            _archive_record(self.storage.run(planned.id), self.undo)
 
-    def queue(self, requests: Sequence[ArrayRequest]) -> None:
+    def _queue(self, requests: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
         for request in requests:
             array = self.builder.array(request, self.element_ids)
@@ -206,7 +233,6 @@ class _Submitter:
                 submitted = self.executor.submit(array)
             except SubmitError as error:
                 if not self.submission.arrays:
-                    shutil.rmtree(self.folder)
                     raise
                 submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
             elements: dict[str, tuple[str, ...]] = {}
@@ -222,8 +248,18 @@ class _Submitter:
             self._queue_closing()
 
     def _queue_closing(self) -> None:
-        """Queue the closing job: where the site's limit is reached, in the place of the element queued last."""
         array = self.builder.closing(self.element_names)
+        try:
+            array, submitted = self._submit_closing(array)
+        except SubmitError as error:
+            # Refused for good: the tasks are queued all the same, and must not be forgotten for it.
+            submitted = Submitted(ids=(None,), refused=str(error))
+        if not submitted.queued:
+            self.held[CLOSE] = submitted.refused or "refused"
+        self._write(CLOSE, CLOSE, array, submitted, dict.fromkeys(submitted.queued, ()))
+
+    def _submit_closing(self, array: Array) -> tuple[Array, Submitted]:
+        """Submit the closing job: where the site's limit is reached, in the place of the element queued last."""
         submitted = self.executor.submit(array)
         for delay_s in RETRY_DELAYS_S:
             if submitted.queued or len(self.element_names) == 1:
@@ -232,9 +268,7 @@ class _Submitter:
             self.clock.sleep(delay_s)
             array = self.builder.closing(self.element_names)
             submitted = self.executor.submit(array)
-        if not submitted.queued:
-            self.held[CLOSE] = submitted.refused or "refused"
-        self._write(CLOSE, CLOSE, array, submitted, dict.fromkeys(submitted.queued, ()))
+        return array, submitted
 
     def _unqueue_last(self, refused: str) -> None:
         """Take the element queued last back: the closing job will queue it again."""
@@ -262,43 +296,25 @@ class _Submitter:
         self.submission.write(self.storage)
 
 
-def _archive_record(folder: Path) -> None:
+def _archive_record(folder: Path, undo: ExitStack) -> None:
     """Rename a record that is to be made again: it must not be taken for the new one.
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
     """
     record = folder / RECORD
     if record.exists() and not is_continued(folder):
-        record.replace(folder / "record.superseded.json")
+        move(record, folder / "record.superseded.json", undo)
     (folder / HELD).unlink(missing_ok=True)
 
 
-def _chosen(plan: Plan, states: Mapping[str, TaskState], rerun: str) -> frozenset[str]:
-    """The tasks that a person wants made again; raises InputError where none is meant."""
-    if rerun == CHANGED:
-        return frozenset(task for task, state in states.items() if state.changed)
-    return frozenset(planned.id for planned in find_tasks(plan, rerun))
-
-
-def _supersede(storage: Storage, planned: Planned) -> None:
-    """Move a result that is made again aside, its record first: without it nothing here counts as done."""
-    folder = storage.run(planned.id)
-    aside = folder / "superseded" / f"{len(list(folder.glob('superseded/*'))) + 1:04d}"
-    aside.mkdir(parents=True)
-    names = sorted((path.name for path in folder.iterdir() if path.is_file()), key=lambda name: name != RECORD)
-    for name in names:
-        if name not in KEPT_FILES:
-            (folder / name).replace(aside / name)
-    dataset = storage.dataset(planned.id)
-    if planned.stage == "preprocess" and dataset.exists():
-        # Whoever reads it has it open; its next attempt removes what is called so.
-        dataset.rename(dataset.with_name(f".tmp-{planned.id}-superseded-{uuid.uuid4().hex[:12]}"))
-
-
 def print_submitted(result: SubmitResult, console: Console) -> None:
-    """Job ids for people; what could not be queued, and that submitting again queues the rest."""
+    """For people: what is made again and what is left out of it, job ids, what could not be queued and why."""
     if result.released:
         console.print(f"{result.released} held since a start failed on their node: released")
+    if result.rerun.remade:
+        console.print(f"{len(result.rerun.remade)} made again, the former results are kept")
+    if result.rerun.left_out:
+        console.print(f"{len(result.rerun.left_out)} trials stay as they are: they were compared with each other")
     if result.submission is None:
         console.print(f"nothing to submit: {result.already_done} done, {result.already_queued} queued or running")
     else:

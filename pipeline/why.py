@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
+from pipeline.decisions.retry import MEMORY_FACTOR
 from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, find_task
 from pipeline.status import all_finished, progress_words, task_states
@@ -20,7 +22,8 @@ LOG_LINES = 12
 
 REMEDIES = {
     "error": "an error in code or settings is not retried: fix it and submit again",
-    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; the last try had 1.5 times that",
+    "out of memory": "ask for more in `resources: {STAGE: {mem_gb: ...}}`; a retry for it had "
+    f"{MEMORY_FACTOR:g} times that",
     "GPU out of memory": "a smaller batch_size, or a GPU with more memory (`constraint` or `gres_type` in the profile)",
     "time limit": "raise `resources: {STAGE: {time_min: ...}}`; submitting again resumes from the checkpoint",
     "preempted too often": "submit again, or use a partition that is not preempted; it resumes from the checkpoint",
@@ -41,7 +44,7 @@ def explain(plan: Plan, query: str) -> str:
     states = task_states(plan)
     state = states[planned.id]
     body = {
-        "done": lambda: [f"succeeded after {state.attempts} attempt{'s' * (state.attempts != 1)}"],
+        "done": lambda: _done(planned, state),
         "running": lambda: _running(state),
         "waiting": lambda: _waiting(plan, planned, states),
         "unknown": lambda: [f"job {state.job}: {state.reason}", "it is left alone until Slurm reports its state"],
@@ -49,6 +52,13 @@ def explain(plan: Plan, query: str) -> str:
         "lost": lambda: _failed(plan, planned, state),
     }[state.state]()
     return "\n".join([f"{planned.group}/{planned.run} ({planned.stage}, {planned.id}): {state.state}", *body])
+
+
+def _done(planned: Planned, state: TaskState) -> list[str]:
+    lines = [f"succeeded after {state.attempts} attempt{'s' * (state.attempts != 1)}", *state.changed]
+    if state.changed and planned.stage != "trial":
+        lines.append(f"it stays as it is; `tanda submit --rerun {planned.group}/{planned.run}` makes it again")
+    return lines
 
 
 def _running(state: TaskState) -> list[str]:
@@ -99,6 +109,7 @@ def failure_lines(stage: str, state: TaskState, attempts: Sequence[AttemptFacts]
 
 
 POLL_S = 1.0
+ASK_CLUSTER_S = 15.0  # etiquette: the controller serves everybody
 
 
 def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) -> None:
@@ -108,9 +119,13 @@ def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) ->
     if not path.exists() and not follow:
         state = task_states(plan, clock=clock)[planned.id]
         raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
-    position = 0
+    position, ask_at, last = 0, -math.inf, not follow
     while True:
-        last = not follow or all_finished({planned.id: task_states(plan, clock=clock)[planned.id]})
+        now = clock.monotonic()
+        if follow and now >= ask_at:
+            state = task_states(plan, clock=clock)[planned.id]
+            last = all_finished({planned.id: state})
+            ask_at = now + (ASK_CLUSTER_S if state.executor == "slurm" else 0.0)
         position = _copy(path, position)
         if last:
             return

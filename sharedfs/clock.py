@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class SystemClock:
     def on(self, folder: Path) -> float:
         # The times of files are the file server's. Nodes' clocks are seconds, at bad sites minutes, away from it, so
         # a file's age is the difference to one touched now and never to this node's time.
-        probe = folder / f".now-{os.getpid()}-{threading.get_ident()}"
+        probe = folder / f".now-{uuid.uuid4().hex[:12]}"
         touch(probe)
         try:
             return probe.stat().st_mtime

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import read_plain, write_whole
+from sharedfs.typed_json import Undecodable, decode
 
+T = TypeVar("T")
 ID_LENGTH = 16
 
 
@@ -32,3 +34,16 @@ def read_json(path: Path | str) -> Any:
         return orjson.loads(read_plain(path))
     except orjson.JSONDecodeError as error:
         raise DamagedFileError(f"{path}: not a JSON document: {error}") from error
+
+
+def read_as(kind: type[T], path: Path | str, what: str) -> T:
+    """A stored document as ``kind``; raises FileNotFoundError, or DamagedFileError: ``PATH: not WHAT: why``."""
+    return decode_as(kind, read_json(path), path, what)
+
+
+def decode_as(kind: type[T], document: object, where: object, what: str) -> T:
+    """A document that was read from ``where`` as ``kind``; raises DamagedFileError: ``WHERE: not WHAT: why``."""
+    try:
+        return decode(kind, document)
+    except Undecodable as error:
+        raise DamagedFileError(f"{where}: not {what}: {error}") from error

@@ -15,6 +15,9 @@ from typing import IO, Any
 from sharedfs.errors import DamagedFileError
 
 BLOCK_BYTES = 65_536
+# For what others may read and not change: asked for, and not left to the umask, which an access control list overrides.
+OWNER_WRITES = 0o644
+UMASK = "TANDA_UMASK"  # in the environment, in octal: of what tasks write
 LINK = "is a link: on a storage nothing is opened through one; see who made it, and remove it"
 
 
@@ -46,6 +49,12 @@ def check_plain(path: Path) -> None:
     """Raise OSError for a link, whatever it points to."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, LINK, str(path))
+
+
+def take_umask() -> None:
+    """Give this process the umask that its environment names for what tasks write, if any."""
+    if os.environ.get(UMASK):
+        os.umask(int(os.environ[UMASK], 8))
 
 
 def touch(path: Path) -> None:
@@ -85,11 +94,9 @@ def read_plain(path: Path | str) -> bytes:
         raise
     try:
         blocks = []
-        # A whole file in one read is the rule: then there is no second one, which would only say that it is over.
+        # Until a read gives nothing: one that gives less than it was asked for may do so in the middle of a file.
         while block := os.read(descriptor, BLOCK_BYTES):
             blocks.append(block)
-            if len(block) < BLOCK_BYTES:
-                break
         return b"".join(blocks)
     finally:
         os.close(descriptor)
@@ -106,6 +113,12 @@ def read_tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -119,14 +132,14 @@ def publish_folder(temporary: Path, final: Path) -> bool:
     """Rename a finished folder into place; False when another writer was first, and its folder stays."""
     for path in temporary.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
     sync_folder(temporary)
     try:
         temporary.rename(final)
-    except OSError:
-        # rename(2) refuses a target that is a non-empty folder: somebody published the same id before us.
-        if not final.is_dir():
+    except OSError as error:
+        # rename(2) refuses a target that is a non-empty folder: somebody published the same id before us. The error is
+        # asked first, as that folder may be gone by now: a lock's is, once it is left.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not final.is_dir():
             raise
         return False
     sync_folder(final.parent)

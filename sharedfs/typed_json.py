@@ -22,7 +22,7 @@ else:
 Decode = Callable[[object], Any]
 
 
-class Undecodable(ValueError):  # noqa: N818 - said of a document, caught where its file is known
+class Undecodable(ValueError):  # noqa: N818 - a document's, caught where its file is known
     """A value that is not of the kind asked for: where in the document, and what would be right."""
 
     def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
@@ -53,10 +53,8 @@ def decoder(kind: Any) -> Decode:
         return lambda value: value
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(cast(type[Any], kind))
-    if set(arguments) == {int, float}:
-        return _any_number  # as it was written
     if origin in (Union, UnionType):
-        return _of_union(arguments)
+        return _any_number if set(arguments) == {int, float} else _of_union(arguments)
     if origin is Literal:
         return _of_choices(arguments)
     if origin is tuple:
@@ -110,7 +108,10 @@ def _of_dataclass(kind: type[Any]) -> Decode:
                     raise Undecodable("is missing")
         except Undecodable as error:
             raise Undecodable(error.message, (name, *error.path)) from error
-        return kind(**given)
+        try:
+            return kind(**given)
+        except ValueError as error:  # of its __post_init__
+            raise Undecodable(str(error)) from error
 
     return read
 
@@ -200,6 +201,7 @@ def _number(value: object) -> float:
 
 
 def _any_number(value: object) -> int | float:
+    """A number as it was written: in a union with float, a whole one stays whole."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise Undecodable(f"must be a number, not {value!r}")

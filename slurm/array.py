@@ -12,7 +12,7 @@ from slurm.element import Element
 WAYS = ("afterany", "afterok", "aftercorr")
 
 
-# A site's options: what sbatch is told there besides what a task asks for, none of which changes a result.
+# A site's options: what sbatch is given there besides what a task asks for, none of which changes a result.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
 
 
 def dependency_clause(array: Array, chunk: Chunk, ahead: Iterable[str] = ()) -> str | None:
-    """What sbatch is told with ``--dependency``; ``ahead`` are ids of chunks that go before in the same lane."""
+    """What sbatch is given as ``--dependency``; ``ahead`` are ids of chunks that go before in the same lane."""
     clauses: dict[str, dict[str, None]] = {}
     for dependency in array.after:
         way, jobs = _clause(dependency, chunk)

@@ -7,8 +7,8 @@ the way of every task's start.
 
 # The protocol between an element and its children, whole:
 #
-# - A child is ``[*command, path]``, its output appended to ``<path>/log.txt`` under a header for each start. It is told
-#   TANDA_CPUS and TANDA_GPUS, what it was given of the element's; with several GPUs for several children also which.
+# - A child is ``[*command, path]``, its output appended to ``<path>/log.txt`` under a header for each start. It gets
+#   TANDA_CPUS and TANDA_GPUS, its share of the element's; with several GPUs for several children also which.
 # - SIGUSR2 (time is nearly up, or preempted) and SIGTERM (cancelled, or the end of the grace time) that reach the
 #   element are passed on to the children at once. A child that hears one saves and exits with 75.
 # - A child's exit status: 0 done, 1 failed and recorded by itself, 75 saved and wants to be started again. Any other
@@ -31,22 +31,19 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from sharedfs.files import check_plain, open_plain, read_plain
+from sharedfs.files import OWNER_WRITES, check_plain, open_plain, read_plain, take_umask, write_whole
 from sharedfs.typed_json import Json, decode
-from slurm.owned import READABLE, read_own
+from slurm.owned import read_own
 
 OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 SIDECAR = "TANDA_BESIDE"
-UMASK = "TANDA_UMASK"
 SIDECAR_S = 5.0  # in which the sidecar may send what it still has
 PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
 EXITS = "exits"
@@ -96,9 +93,7 @@ def run(element: Element) -> int:
 
     A child that dies leaves the others alone. Must be called in the main thread: it takes the signals.
     """
-    if os.environ.get(UMASK):
-        # What is ours alone was made under a stricter one; what the tasks write is for everybody here.
-        os.umask(int(os.environ[UMASK], 8))
+    take_umask()  # what is ours alone was made under a stricter one; what the tasks write is for everybody here
     watch = _Watch()
     children = [_Child(Path(path), _progress_times(Path(path), element.progress_files)) for path in element.paths]
     watch.children = children
@@ -188,8 +183,9 @@ def _environment(element: Element, index: int) -> dict[str, str]:
     count = len(element.paths)
     cpus = str(max(1, element.cpus // count))
     environment = {**os.environ, "TANDA_CPUS": cpus, "OMP_NUM_THREADS": cpus, "PYTHONUNBUFFERED": "1"}
-    # What was given: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
+    # What was allotted: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
     environment["TANDA_GPUS"] = str(element.gpus)
+    environment["TANDA_WARNING_S"] = str(element.warn_s)
     environment.pop(SIDECAR, None)
     devices = visible_gpus(os.environ)
     if count > 1 and len(devices) > 1:
@@ -317,28 +313,19 @@ def _made_progress(child: _Child, element: Element) -> bool:
         try:
             with open_plain(file) as before:
                 idle = int(json.load(before)["idle"]) + 1
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: counted from here
             idle = 1
     _write(file, {"idle": idle, "job_id": element_id(), "restart": restart(), "ended": time.time()})
     return idle < element.idle_restarts
 
 
 def _write(path: Path, facts: Mapping[str, Json], *, permissions: int = 0o666) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
         check_plain(path.parent)
-        with open_plain(temporary, "x", permissions=permissions) as file:
-            _dump(facts, file)
-        temporary.replace(path)
+        write_whole(path, json.dumps(facts, indent=2).encode(), permissions=permissions)
     except OSError as error:
         print(f"{path}: {error}", file=sys.stderr, flush=True)
-
-
-def _dump(facts: Mapping[str, Json], file: IO[str]) -> None:
-    json.dump(facts, file, indent=2)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def requeue() -> bool:
@@ -368,7 +355,7 @@ def write_elements(file: Path, elements: tuple[Element, ...]) -> None:
     documents = [asdict(element) for element in elements]
     for document in documents:
         document["signs"] = document.pop("progress_files")  # its name on disk
-    _write(file, {"elements": documents}, permissions=READABLE)
+    _write(file, {"elements": documents}, permissions=OWNER_WRITES)
 
 
 def read_element(file: Path, index: int) -> Element:

@@ -46,8 +46,14 @@ _UNREACHABLE = (
 )
 
 
+def one_line(output: str) -> str:
+    """What a Slurm program printed on an error, its lines joined by ``; ``."""
+    return "; ".join(line.strip() for line in output.splitlines() if line.strip())
+
+
 def classify_error(message: str) -> SlurmError:
-    """The error that a message of a Slurm program stands for."""
+    """The error that a message of a Slurm program stands for, in one line."""
+    message = one_line(message)
     text = message.lower()
     if "storage is disabled" in text or "accounting_storage/none" in text:
         return NoAccountingError(message)

@@ -1,4 +1,4 @@
-"""A job's state as a type, and how it follows from the rows of Slurm's queue and accounting. Pure but for the clock.
+"""A job's state as a type, and how it follows from the rows of Slurm's queue and accounting.
 
 The rule: a job that is live in the queue is not finished, whatever the accounting says (after a node failure or a
 preemption that shows only the old row for some seconds). Once a job is over or gone from the queue, the newest row of
@@ -177,7 +177,7 @@ def merge_sources(id_: str, queue: JobRow | None, history: list[JobRow], *, outa
 def _live(id_: str, queue: JobRow, history: list[JobRow]) -> JobState:
     waiting = queue.state in SLURM_WAITING
     if not history and queue.started and not waiting:
-        elapsed_s = time.time() - queue.started
+        elapsed_s = max(0.0, time.time() - queue.started)  # two machines' clocks
         return JobState(
             id=id_, state=RUNNING, node=queue.node, restarts=queue.restarts, gpus=queue.gpus, elapsed_s=elapsed_s,
             gpu_hours=elapsed_s * queue.gpus / 3600, submitted=queue.submitted, started=queue.started,

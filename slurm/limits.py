@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from slurm.commands import call
+from slurm.commands import call, warn_once
 from slurm.errors import SlurmError
+
+DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, where nothing says another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def read() -> Limits:
     return Limits(
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
-        max_array_size=int(config.get("MaxArraySize", "1001")),
+        max_array_size=int(config.get("MaxArraySize", DEFAULT_MAX_ARRAY_SIZE)),
         accounting=accounting,
         max_submit_jobs=_max_submit_jobs() if accounting else None,
         partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%l|%D|%G"])),
@@ -59,10 +61,15 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
-    """Partitions from ``sinfo -h -o '%P|%l|%D|%G'``: a line for each kind of node in each."""
+    """Partitions from ``sinfo -h -o '%P|%l|%D|%G'``: a line for each kind of node in each; a banner is skipped."""
     partitions: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, limit, nodes, gres = line.split("|")
+        name, *facts = line.split("|")
+        if len(facts) != 3 or not facts[1].isdigit():
+            if line.strip():
+                warn_once(f"sinfo printed a line that is no partition's: {line.strip()!r}")
+            continue
+        limit, nodes, gres = facts
         name = name.rstrip("*")  # marks the default
         gpus = dict(partitions[name].gpus) if name in partitions else {}
         for kind, count in _gpus(gres):

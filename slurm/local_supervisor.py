@@ -1,7 +1,7 @@
 """Runs the local queue's elements, as many at once as the machine carries, until nothing is left.
 
 ``python -m slurm.local_supervisor FOLDER LOCK`` is started by the queue itself, detached: it outlives who submitted.
-The protocol with those who submit, and what happens when one was killed, is told in ``slurm.executors.local``.
+The protocol with those who submit, and what happens when one was killed, is described in ``slurm.executors.local``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
-from sharedfs.files import open_plain
+from sharedfs.files import OWNER_WRITES, open_plain
 from slurm.array import Array, array_id, element_index
 from slurm.commands import scrubbed
 from slurm.element import AGAIN, IDLE, visible_gpus, write_elements
-from slurm.executors.local import LocalQueue, import_path
+from slurm.executors.local import LocalQueue, Started, import_path, process_ticks
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
-from slurm.owned import OTHERS_WRITE, READABLE, check_own, own_folder
+from slurm.owned import OTHERS_WRITE, check_own, own_folder
 
 POLL_S = 0.1
 KILL_AFTER_S = 10.0
@@ -68,9 +69,10 @@ def _gpus() -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Running:
-    """A started element; ``stopping`` is the cause of its end, if it was told to stop."""
+    """A started element; ``stopping`` is the cause of its end, if it was asked to stop."""
 
     process: Popen[bytes] | None  # None: started by a supervisor that is gone
+    started: Started
     pid: int
     began: float
     cpus: int
@@ -97,14 +99,17 @@ class Supervisor:
 
     def recover(self) -> None:
         """Take over from the last supervisor, killed or not; what ended long ago is forgotten."""
-        states, pids = self.queue.states()
+        states, started = self.queue.states()
         kept = {int(array_id(id_)) for id_, state in states.items() if _is_recent(state)}
         old = {int(array_id(id_)) for id_ in states} - kept - set(self.queue.numbers()[-1:])
         self.queue.forget(old)
         self.states = {id_: state for id_, state in states.items() if int(array_id(id_)) not in old}
         for id_, state in self.states.items():
-            if state.state == RUNNING and id_ in pids:
-                self.running[id_] = _Running(None, pids[id_], state.started or time.time(), 0, 0.0, ())
+            process = started.get(id_)
+            if state.state == RUNNING and process is not None and process.pid is not None:
+                cpus, mem_gb, _ = self._allocation(self.queue.array(int(array_id(id_))))
+                began = state.started or time.time()
+                self.running[id_] = _Running(None, process, process.pid, began, cpus, mem_gb, process.devices)
 
     def step(self) -> bool:
         """Take what is new, watch what runs, start what fits; whether anything is left to do."""
@@ -116,7 +121,7 @@ class Supervisor:
         for number in list(self._waiting):
             self._start_array(number)
         if self.states != self._written:
-            self.queue.write_states(self.states, {id_: run.pid for id_, run in self.running.items()})
+            self.queue.write_states(self.states, {id_: run.started for id_, run in self.running.items()})
             self._written = dict(self.states)
         return bool(self.running or self._waiting)
 
@@ -156,25 +161,25 @@ class Supervisor:
         run, array = self.running[id_], self.arrays[int(array_id(id_))]
         end = _ended(run)
         if end is not None:
-            _kill_group(run.pid)
+            _kill_group(run)
             del self.running[id_]
             self._account(id_, run, *end)
             return
         now = time.time()
         limit_s = array.resources.time_min * 60
         if run.kill_at is not None and now > run.kill_at:
-            _signal_group(run.pid, signal.SIGKILL)
+            _signal_group(run, signal.SIGKILL)
         elif now - run.began > limit_s:
             self._stop(id_, "time limit")
         elif now - run.began > limit_s - array.resources.warning_s and not run.warned:
             run.warned = True
-            _signal_group(run.pid, signal.SIGUSR2)
+            _signal_group(run, signal.SIGUSR2)
 
     def _stop(self, id_: str, cause: str) -> None:
         run = self.running[id_]
         if run.kill_at is None:
             run.stopping, run.kill_at = cause, time.time() + KILL_AFTER_S
-            _signal_group(run.pid, signal.SIGTERM)
+            _signal_group(run, signal.SIGTERM)
 
     def _account(self, id_: str, run: _Running, code: int, peak_mb: float | None) -> None:
         elapsed_s = time.time() - run.began
@@ -299,13 +304,14 @@ class Supervisor:
             "TANDA_RESTART": str(self.states[id_].restarts),
             "CUDA_VISIBLE_DEVICES": ",".join(devices),
         }
-        with open_plain(file.parent / f"{id_}.log", "ab", permissions=READABLE) as log:
+        with open_plain(file.parent / f"{id_}.log", "ab", permissions=OWNER_WRITES) as log:
             process = Popen(
                 [sys.executable, "-m", "slurm.element", str(file), str(index)],
                 env=environment, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         now = time.time()
-        self.running[id_] = _Running(process, process.pid, now, cpus, mem_gb, devices)
+        started = Started(pid=process.pid, ticks=process_ticks(process.pid), devices=devices)
+        self.running[id_] = _Running(process, started, process.pid, now, cpus, mem_gb, devices)
         self._no_longer_waits(id_)
         before = self.states[id_]
         waited_s = now - (before.submitted or now) if not before.restarts else before.waited_s
@@ -333,7 +339,7 @@ def _is_recent(state: JobState) -> bool:
 def _ended(run: _Running) -> tuple[int, float | None] | None:
     """Exit status (negative: a signal) and peak memory in MB of an element that has ended."""
     if run.process is None:
-        return None if Path(f"/proc/{run.pid}").exists() else (1, None)
+        return None if run.started.is_alive() else (1, None)
     pid, status, used = os.wait4(run.pid, os.WNOHANG)
     if not pid:
         return None
@@ -341,16 +347,17 @@ def _ended(run: _Running) -> tuple[int, float | None] | None:
     return run.process.returncode, round(used.ru_maxrss / 1024, 1)
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
+def _signal_group(run: _Running, number: signal.Signals) -> None:
+    if run.process is None and run.started.is_replaced():
         return
+    # Gone, or another user's by now.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(run.pid, number)
 
 
-def _kill_group(pid: int) -> None:
+def _kill_group(run: _Running) -> None:
     # An element that was killed leaves its children running, and nobody would watch them.
-    _signal_group(pid, signal.SIGKILL)
+    _signal_group(run, signal.SIGKILL)
 
 
 def supervise(folder: Path, lock: int) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from sharedfs.files import LINK, open_plain
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-READABLE = 0o644  # before the umask; asked for, and not left to the umask, which an access control list overrides
 
 
 def check_own(path: Path, uid: int | None = None) -> None:

@@ -73,7 +73,7 @@ def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None)
     outage = None
     try:
         history = ask_accounting(asked)
-    except NoAccountingError:
+    except NoAccountingError:  # no outage: what the queue does not know is gone
         pass
     except SlurmError as error:
         outage = str(error)

@@ -24,7 +24,7 @@ def build_script(
     ``ahead`` are the ids of jobs that go before the chunk in its lane.
     """
     log = f"{folder}/{'%A_%a' if as_array else '%j'}_%t_log.out"
-    # From 22.05 on srun no longer takes over what sbatch was told.
+    # From 22.05 on srun no longer takes over what sbatch was given.
     srun = shlex.join(["srun", "--unbuffered", "--output", log, f"--cpus-per-task={array.resources.cpus}"])
     options = {
         **_resource_options(array, site),

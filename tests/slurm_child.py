@@ -36,6 +36,7 @@ def main() -> None:
     start = note("start")
     (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     (path / "gpus").write_text(os.environ.get("TANDA_GPUS", ""))
+    (path / "warning").write_text(os.environ.get("TANDA_WARNING_S", ""))
     lines = (path / "plan").read_text().splitlines()
     words = lines[min(start, len(lines)) - 1].split()
     kept = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from clock_fixture import OwnClock
+from recording_fixture import Recording
 from rich.console import Console
 from small_manifest import write_manifest
 
@@ -15,7 +16,6 @@ from pipeline import live, submit, why
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
-from slurm.executors.recording import Recording
 
 
 @pytest.fixture
@@ -70,3 +70,8 @@ def test_a_log_is_followed_until_its_task_is_over(
     why.print_log(plan, log.parent.name, follow=True, clock=clock)
     assert clock.passed == [why.POLL_S, why.POLL_S]
     assert capsys.readouterr().out == "epoch 1\nepoch 2\nepoch 3\n"
+    # Of Slurm no more is asked than anybody minds, while the log is read as often.
+    turns = iter([*[_every(plan, "running", executor="slurm")] * 2, _every(plan, "done")])
+    clock = Training()
+    why.print_log(plan, log.parent.name, follow=True, clock=clock)
+    assert clock.monotonic() == 2 * why.ASK_CLUSTER_S and set(clock.passed) == {why.POLL_S}

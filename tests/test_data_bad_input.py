@@ -132,7 +132,7 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path, ending: str, damage: 
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("nonsense", r"a\.jsonl:11: not JSON"),
         ("[1]", r"a\.jsonl:11: not a JSON object but list"),
@@ -140,10 +140,10 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path, ending: str, damage: 
         ('{"title": "a", "category": "b"} {"title": "a"}', r"a\.jsonl:11: not JSON"),
     ],
 )
-def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"title": "funda azul", "category": "F"}\n' * 10 + line + "\n")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         preprocess_into(tmp_path, source=str(path))
 
 
@@ -197,7 +197,7 @@ def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({"source": "a", "train": "b"}, "either source with split"),
         ({"train": "b"}, "validation, test missing"),
@@ -207,8 +207,8 @@ def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
         ({"source": "a", "text": {"character_ngrams": [5, 3]}}, "character_ngrams"),
     ],
 )
-def test_settings_that_contradict_each_other(data: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_contradict_each_other(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         read(Data, data)
 
 

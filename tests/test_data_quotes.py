@@ -64,7 +64,7 @@ def _read(
         ('"Funda\nazul",A\n', 2, False),
         ('"Funda\n",A\n', 2, False),
         ('"Funda, azul\npara celular, nueva",A\n', 2, False),
-        ('"Funda, azul\npara celular",A\n', 2, True),  # cannot be told from swallowed rows
+        ('"Funda, azul\npara celular",A\n', 2, True),  # cannot be distinguished from swallowed rows
         ('"Funda, azul, roja\nde cuero, nueva\n",A,1\n', 3, False),
         ('1,"tubo,A\n2,uno,B\n3,dos 1/2",A\n', 3, True),
         ('"x, y","tubo,A\nuno,B,""\ndos,C,"\n', 3, True),
@@ -86,7 +86,7 @@ _STRAY = 'tv 32" azul,A\n'  # sends what is read with it to Python's reader
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "said"),
+    ("content", "line", "message"),
     [
         (_GOOD + '"tubo,A\n' + _GOOD, 6, _CLOSE),  # the next quoted field closes it
         (_GOOD + '"tubo,A\nuno,B\ndos,A\n', 6, _OPEN),
@@ -99,21 +99,21 @@ _STRAY = 'tv 32" azul,A\n'  # sends what is read with it to Python's reader
         (_GOOD + '"uno\ndos","A" x\n', 7, _CLOSE),
         (_GOOD + '"tubo 3/4,A\nuno,B\ndos 1/2",A\n' + _GOOD, 6, _LINES),
         (_GOOD + 'tubo,"A\nuno,B"\n' + _GOOD, 6, _LINES),
-        (_GOOD + '"tubo 3/4,A\nuno,B\ndos 1/2",A\n"tubo,A', 6, _LINES),  # the first mistake is the one that is said
+        (_GOOD + '"tubo 3/4,A\nuno,B\ndos 1/2",A\n"tubo,A', 6, _LINES),  # the first mistake is the one that is reported
     ],
 )
 @pytest.mark.parametrize(("chunk", "block"), _SIZES)
 @pytest.mark.parametrize("stray", ["none", "before", "behind"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_a_quote_that_swallows_is_an_error_that_names_its_line(
-    content: str, line: int, said: str, chunk: int, block: int, stray: str, ending: str
+    content: str, line: int, message: str, chunk: int, block: int, stray: str, ending: str
 ) -> None:
     if stray == "before":
         content, line = _STRAY + content, line + 1
-    elif stray == "behind" and said is not _OPEN and content.endswith("\n"):
+    elif stray == "behind" and message is not _OPEN and content.endswith("\n"):
         content += _STRAY
     packed = ("t,l\n" + content).replace("\n", ending).encode()
-    with pytest.raises(ValueError, match=rf"^x:{line}: .*{said}.*data\.quotes: none"):
+    with pytest.raises(ValueError, match=rf"^x:{line}: .*{message}.*data\.quotes: none"):
         _read(packed, chunk=chunk, block=block)
     rows, _ = _read(packed, quotes="none", chunk=chunk, block=block)
     assert len(rows) + _ == packed.count(b"\n") - packed.endswith(b"\n")
@@ -143,7 +143,7 @@ def test_a_first_row_of_several_lines(chunk: int, block: int) -> None:
 def test_a_row_without_end_is_not_gathered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_text, "LONGEST_ROW", 1000)
     rows = b"uno dos tres,A\n" * 20
-    for content, said in (
+    for content, message in (
         (rows + b'"' + rows * 100, r"^x:22: .*is not closed"),
         (rows + b"x" * 9999, "^x:22: a line of"),
     ):
@@ -156,7 +156,7 @@ def test_a_row_without_end_is_not_gathered_without_end(monkeypatch: pytest.Monke
                 yield content[at : at + 64]
 
         source = Source(path=Path("x"), format="csv", columns={"text": "t"}, required=frozenset())
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             for parse in csv_text.parse_jobs(source, iter([b"t,l\n", *stream()]), 256):
                 parse()
 
@@ -224,10 +224,10 @@ def test_through_preprocess_and_init(tmp_path: Path, kind: str, ending: str) -> 
     content = ("title,category\n" + "".join(rows)).replace(",", csv_text.SEPARATORS[kind]).encode()
     path = tmp_path / f"a.{kind}{ending}"
     path.write_bytes({"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending](content))
-    said = rf"a\.{kind}{ending}:102: {_CLOSE}; .*set data\.quotes: none \(tanda init --quotes none\)"
-    with pytest.raises(ValueError, match=said):
+    message = rf"a\.{kind}{ending}:102: {_CLOSE}; .*set data\.quotes: none \(tanda init --quotes none\)"
+    with pytest.raises(ValueError, match=message):
         preprocess_into(tmp_path, source=str(path), embeddings={"size": 4})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         profile_data(path)
     dataset = preprocess_into(tmp_path, source=str(path), embeddings={"size": 4}, quotes="none")
     account = dataset.meta.parts["source"]

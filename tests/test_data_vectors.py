@@ -63,7 +63,7 @@ def test_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: 
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("tres 1 2", r"v:4: 2 values where there should be 3"),
         ("tres 1 2 3 4", r"v:4: 4 values where there should be 3"),
@@ -72,11 +72,13 @@ def test_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: 
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_a_bad_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str, chunk: int) -> None:
+def test_a_bad_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str, chunk: int
+) -> None:
     monkeypatch.setattr(vectors, "CHUNK_BYTES", chunk)
     path = tmp_path / "v"
     path.write_text(f"4 3\nuno 1 2 3\naño 1 2 3\n{line}\ncuatro 1 2 3\n")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read(path)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from clock_fixture import OwnClock
+from recording_fixture import Recording
 from report_fixture import Made, data_files, finish_dataset, finish_train, make, make_run
 from small_manifest import write_manifest
 
@@ -27,7 +28,6 @@ from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
 from pipeline.submit import SubmitResult
 from sharedfs.documents import write_json
-from slurm.executors.recording import Recording
 from slurm.job_state import JobState
 
 

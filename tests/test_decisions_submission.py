@@ -16,6 +16,7 @@ from pipeline.decisions.submission import (
     queued_elements,
     stale_dependents,
     superseded_shards,
+    to_remake,
     to_submit,
 )
 from pipeline.decisions.task_state import STATES, TaskState
@@ -236,3 +237,23 @@ def test_what_needs_another_users_local_processes_is_held_and_on_slurm_it_waits(
     states = RUNS.states({"train a": queued("1_0", **THEIRS)})
     assert out_of_reach(RUNS.all, states, evaluate) == {}
     assert queued_elements(states, "slurm", ()) == {RUNS.id("train a"): "1_0"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "done", "chosen", "anew"),
+    [
+        pytest.param(RUNS, None, ["train a"], ["train a", "evaluate a"], id="a training with its evaluation"),
+        pytest.param(RUNS, None, ["data"], list(RUNS.planned), id="a data set with its shards and all made of it"),
+        pytest.param(RUNS, None, ["shard 0"], list(RUNS.planned), id="a shard with its data set, and so the others"),
+        pytest.param(RUNS, ["shard 0", "shard 1", "data"], ["train a"], [], id="what is not done goes on"),
+        pytest.param(
+            RUNS, ["shard 0", "shard 1", "data"], ["data"], list(RUNS.planned), id="what had begun on it begins anew"
+        ),
+        pytest.param(SEARCH, None, ["trial 1", "winner"], ["winner"], id="never a trial"),
+    ],
+)
+def test_what_is_made_from_the_start(
+    tasks: Tasks, done: Sequence[str] | None, chosen: Sequence[str], anew: Sequence[str]
+) -> None:
+    finished = tasks.ids(*(tasks.planned if done is None else done))
+    assert tasks.names(to_remake(tasks.all, finished, tasks.ids(*chosen))) == anew

@@ -19,7 +19,9 @@ from pipeline.doctor import examine
 from pipeline.gc import find_unreferenced, remove
 from pipeline.manifest import load
 from pipeline.plan import make_plan
-from slurm.errors import SlurmError
+from sharedfs.documents import digest
+from slurm.errors import UnreachableError, classify_error
+from slurm.limits import Limits
 
 CHECKS = (
     "exclusive folders", "exclusive files", "rename replaces a file", "rename refuses a full folder",
@@ -36,7 +38,7 @@ def test_a_sound_storage_keeps_every_promise_and_is_left_as_it_was(tmp_path: Pat
 
 def test_slurms_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read() -> None:
-        raise SlurmError(
+        raise classify_error(
             "scontrol: error: resolve\nscontrol: error: DNS\nscontrol: fatal: Could not establish a source\n"
         )
 
@@ -49,8 +51,29 @@ def test_slurms_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_accounting_is_asked_and_not_only_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(
+        version="24", cluster="c", max_array_size=1001, accounting=True, max_submit_jobs=None, partitions=()
+    )
+    monkeypatch.setattr(doctor, "ask_accounting", lambda _jobs: None)
+    assert doctor._accounting(limits).ok
+
+    def silent(_jobs: list[str]) -> None:
+        raise UnreachableError("sacct: error: slurm_persist_conn_open; Problem talking to the database")
+
+    monkeypatch.setattr(doctor, "ask_accounting", silent)
+    found = doctor._accounting(limits)
+    assert not found.ok and found.reason.startswith("sacct does not answer: Problem talking to the database: states")
+
+
+def _claim_loosely(folders: list[Path]) -> int:
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    return len(folders)
+
+
 def test_a_promise_that_is_broken_is_told_with_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "claim", lambda folder: folder.mkdir(exist_ok=True) is None)
+    monkeypatch.setattr(doctor, "_claim_all", _claim_loosely)
     monkeypatch.setattr(doctor, "CLOCK_S", -1.0)
     broken = {finding.name: finding.reason for finding in examine(tmp_path) if not finding.ok}
     assert "two would run the same task" in broken["exclusive folders"]
@@ -83,8 +106,25 @@ def test_gc_takes_what_no_manifest_refers_to_and_nothing_that_lives(tmp_path: Pa
     assert {found.path for found in find_unreferenced(storage, [plan], clock=OwnClock(ahead=3600))} == {
         stale, left, living,
     }, "by the storage's clock the last heartbeat is an hour old"  # fmt: skip
-    assert remove(waste) > 1000
+    assert remove(storage, waste) > 1000
     assert kept.exists() and living.exists() and fresh.exists() and not stale.exists() and not left.exists()
+
+
+def test_gc_leaves_what_a_run_uses_that_began_meanwhile(tmp_path: Path) -> None:
+    plan = make_plan(load(write_manifest(tmp_path)))
+    storage = Storage(plan.manifest.storage)
+    data, other = (Task(stage="preprocess", settings={"number": number}) for number in range(2))
+    search = {"seed": 0}
+    trial = Task(stage="trial", settings={"search": search, "number": 0}, needs=(data.id,))
+    folders = [storage.dataset(data.id), storage.dataset(other.id), storage.search(digest(search))]
+    for folder in (*folders, trial.write(storage)):
+        folder.mkdir(parents=True, exist_ok=True)
+    waste = find_unreferenced(storage, [plan])
+    assert {found.path for found in waste} == {*folders, storage.run(trial.id)}
+    begin(storage.run(trial.id))
+    assert {found.path for found in find_unreferenced(storage, [plan])} == {storage.dataset(other.id)}
+    remove(storage, waste)
+    assert [folder.exists() for folder in folders] == [True, False, True] and storage.run(trial.id).exists()
 
 
 def test_gc_asks_first_and_refuses_a_plan_of_another_storage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from clock_fixture import OwnClock
 
 from jobs import attempt, entry
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError
+from jobs.provenance import provenance
 from jobs.storage import Storage
 from jobs.task import Task, read_record
 from sharedfs.clock import SYSTEM, Clock
@@ -160,3 +162,63 @@ def test_a_task_waits_for_a_live_attempt_elsewhere(
     clock = OwnClock()
     assert play(_good, clock=clock)[0] == 0
     assert next(asked, "all asked") == "all asked" and clock.passed == [entry.POLL_S] * 2
+
+
+def test_only_the_end_of_an_attempt_knows_its_peak_of_memory(play: Callable[..., tuple[int, Path]]) -> None:
+    def killed(context: Context) -> Outcome:
+        newest = attempt.newest(context.folder)
+        assert newest is not None and newest.peak_mb is None
+        return _good(context)
+
+    _, folder = play(killed)
+    record, ended = read_record(folder), attempt.newest(folder)
+    assert provenance().peak_mb is None
+    assert record is not None and ended is not None and (record.about.peak_mb or 0) > 1 and (ended.peak_mb or 0) > 1
+
+
+class _ReadOnly(OwnClock):
+    """The clock of a storage where we may not write."""
+
+    def on(self, folder: Path) -> float:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+@pytest.mark.parametrize(("age_s", "lives"), [(10.0, True), (attempt.STALE_S + 10, False)])
+def test_who_may_only_read_sees_whether_an_attempt_lives(tmp_path: Path, age_s: float, lives: bool) -> None:
+    begun, clock = _start(tmp_path), _ReadOnly()
+    (begun.path / "alive").touch()
+    os.utime(begun.path / "alive", (clock.now() - age_s,) * 2)
+    assert attempt.live(tmp_path, clock) == lives
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (None, "no task.json here; must be a task's folder, STORAGE/runs/ID"),
+        (ValueError("ours"), None),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), None),
+        (PermissionError(errno.EACCES, "Permission denied", "/s/runs"), "/s/runs: user"),
+    ],
+)
+def test_a_task_that_cannot_be_begun_is_a_line_for_people_or_a_fault_of_ours(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Exception | None,
+    line: str | None,
+) -> None:
+    folder = tmp_path / "runs" / "none" if fault is None else Task(stage="train", settings={}).write(Storage(tmp_path))
+
+    def fail(*_: object) -> bool:
+        assert fault is not None
+        raise fault
+
+    monkeypatch.setattr(entry, "is_done", fail)
+    monkeypatch.setattr(entry, "InterruptFlag", lambda: lambda: False)
+    monkeypatch.setattr(sys, "argv", ["jobs", str(folder)])
+    assert entry.main() == 2
+    message = capsys.readouterr().err
+    if line is None:
+        assert message.startswith("Traceback") and message.splitlines()[-1].startswith(type(fault).__name__)
+    else:
+        assert line in message and message.startswith("tanda: ") and message.count("\n") == 1

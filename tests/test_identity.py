@@ -1,4 +1,4 @@
-"""What an upgrade does to results: nothing is orphaned, what earlier code made is told, and made again when asked."""
+"""What an upgrade does to results: none is orphaned, what earlier code made is named, and made again when asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from small_manifest import MANIFEST, tanda, write_manifest
 from jobs import units
 from jobs.data.identity import DatasetDefinition, identify
 from jobs.data.settings import Data, Text
-from jobs.models import mlp, read_recipe
+from jobs.models import mlp, model_unit, read_recipe
 from jobs.plugins import MODELS
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
 from jobs.testing import recipe_with
@@ -139,14 +139,14 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
 
 
 UNITS = [
-    *(Unit("model", name) for name in MODELS.names()),
+    *map(model_unit, MODELS.names()),
     Unit("preprocess"), Unit("training"), Unit("evaluate"), Unit("algorithm", "tpe"), Unit("algorithm", "random"),
     Unit("stopping", "asha"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=str)
-def test_comments_change_nothing_an_edit_is_told_and_a_revision_is_named(checkout: Path, unit: Unit) -> None:
+def test_comments_change_nothing_an_edit_is_reported_and_a_revision_is_named(checkout: Path, unit: Unit) -> None:
     (was,) = made([unit]).values()
     assert unit.files[0].is_relative_to(checkout) and change_of(str(unit), was) is None
     _edit(unit.files[0], lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a comment\n")
@@ -156,6 +156,29 @@ def test_comments_change_nothing_an_edit_is_told_and_a_revision_is_named(checkou
     _edit(unit.files[0], lambda text: re.sub("^REVISION = 1$", "REVISION = 2", text, flags=re.MULTILINE))
     assert str(change_of(str(unit), was)) == f"made by revision 1 of {unit}, now 2"
     assert str(change_of("model gone", was)) == "made by model gone, which this version does not have"
+
+
+@pytest.mark.parametrize(
+    ("unit", "file"),
+    [
+        (Unit("estimator", "linear"), "models/linear/estimator.py"),
+        (Unit("estimator", "linear"), "training/run.py"),
+        (Unit("estimator", "linear"), "training/metrics.py"),
+        (Unit("evaluate"), "training/run.py"),
+        (Unit("algorithm", "tpe"), "search/algorithms/random.py"),
+    ],
+    ids=str,
+)
+def test_an_edit_of_what_a_unit_uses_is_an_edit_of_the_unit(checkout: Path, unit: Unit, file: str) -> None:
+    (was,) = made([unit]).values()
+    _edit(checkout / file, lambda text: text + "\nEDITED = True\n")
+    assert change_of(str(unit), was) is not None
+
+
+def test_an_estimator_knows_nothing_of_layers_and_steps() -> None:
+    assert recipe_with("linear").units == (Unit("estimator", "linear"),)
+    assert recipe_with("mlp").units == (Unit("model", "mlp"), Unit("training"))
+    assert not {"layers.py", "optimiser.py"} & {path.name for path in Unit("estimator", "linear").files}
 
 
 # On a finished storage, by the commands, from a copy of the code that is then edited.
@@ -244,7 +267,7 @@ def test_a_new_setting_of_data_orphans_nothing_and_data_sets_without_it_are_open
         assert ", 0 done" in _tanda(project, "plan", upgraded, "--set", changed)
 
 
-def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> None:
+def test_an_edited_model_is_reported_and_made_again_when_asked(upgraded: Path) -> None:
     project, storage = upgraded.parent, upgraded.parent / "storage"
     model = project / "jobs/models/mlp/network.py"
     model.write_text(model.read_text() + "\nEDITED = True\n")
@@ -255,8 +278,8 @@ def test_an_edited_model_is_told_and_made_again_when_asked(upgraded: Path) -> No
     states = json.loads(_tanda(project, "status", upgraded, "--json"))["tasks"]
     assert {state["stage"] for state in states if state["changed"]} == {"train", "evaluate"}
     _tanda(project, "report", upgraded)
-    told = "Not made by the code of this version: MLP, wide (other code of model mlp, whose revision is 1 as before)."
-    assert told in (storage / "reports/small/results.md").read_text()
+    note = "Not made by the code of this version: MLP, wide (other code of model mlp, whose revision is 1 as before)."
+    assert note in (storage / "reports/small/results.md").read_text()
     before = {path: path.read_bytes() for path in storage.glob("runs/*/record.json")}
     _tanda(project, "submit", upgraded, "--executor", "inline", "--rerun", "changed")
     assert "made by" not in _tanda(project, "plan", upgraded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from jobs.data.dataset import Split
 from jobs.models.linear import estimator
 from jobs.models.linear.estimator import Terms
 from jobs.testing import settings_with
+from jobs.training.run import _save
+from sharedfs.errors import DamagedFileError
 
 CLASSES = 5
 
@@ -90,6 +93,55 @@ def test_saved_and_loaded_scores_the_same_without_pickle(tmp_path: Path) -> None
     with np.load(file, allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "iufb" for name in arrays.files)
     assert np.array_equal(estimator.load(tmp_path).scores(data.splits["test"]), fitted.scores(data.splits["test"]))
+
+
+def _packed_by(method: int, archive: bytes) -> bytes:
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = -1
+        while (at := archive.find(header, at + 1)) >= 0:
+            archive = archive[: at + place] + bytes([method]) + archive[at + place + 1 :]
+    return archive
+
+
+def test_a_damaged_one_is_named_and_a_storage_error_is_not_damage(tmp_path: Path) -> None:
+    (file,) = estimator.fit(dataset(), settings(ngrams=1)).save(tmp_path)
+    sound = file.read_bytes()
+    directory = sound.index(b"PK\x01\x02")
+    damaged = {
+        "cut": sound[:-30],
+        "empty": b"",
+        "a number changed": sound[:1000] + bytes([sound[1000] ^ 1]) + sound[1001:],
+        "an entry missing": sound.replace(b"bias.npy", b"bios.npy"),
+        "an entry before the beginning": sound[: directory + 42] + b"\xff\xff\xff\xff" + sound[directory + 46 :],
+        "packed by bz2": _packed_by(12, sound),
+        "packed by lzma": _packed_by(14, sound),
+        "another file's place": sound[:-6] + b"\xff\xff\xff\x7f" + sound[-2:],
+    }
+    for how, content in damaged.items():
+        file.write_bytes(content)
+        with pytest.raises(DamagedFileError, match=rf"^{file}: damaged, train the run again"):
+            raise AssertionError(f"{how}: read as {estimator.load(tmp_path)}")
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        estimator.load(tmp_path)
+    file.mkdir()
+    with pytest.raises(IsADirectoryError):
+        estimator.load(tmp_path)
+
+
+def test_its_file_has_its_content_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        synced.append((name, (tmp_path / estimator.FILE).exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    _save(estimator.fit(dataset(), settings(ngrams=1)), tmp_path, 1)
+    assert synced == [(estimator.FILE, False), (tmp_path.name, True)]
+    assert [path.name for path in tmp_path.iterdir()] == [estimator.FILE]
 
 
 @pytest.mark.parametrize(("classes", "seen"), [(2, 2), (6, 5)])

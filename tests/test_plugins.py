@@ -150,7 +150,7 @@ def test_a_plugin_from_plan_to_prediction(tmp_path: Path) -> None:
     assert done_on_storage(plan).keys() == {task.id for task in plan.tasks}
     (made,) = plugins.in_use()
     assert train.task.settings["plugins"] == {"model centroid": made.digest}
-    assert json.loads((storage.run(train.id) / "record.json").read_text())["made"].keys() == {"model centroid"}
+    assert json.loads((storage.run(train.id) / "record.json").read_text())["made"].keys() == {"estimator centroid"}
 
     asked = (storage.run(train.id), write(tmp_path / "titles.txt", "zapatillas de cuero\n"))
     assert tanda("predict", *asked).startswith("SHOES")  # by what its own submission holds

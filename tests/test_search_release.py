@@ -16,9 +16,9 @@ from report_fixture import (
     make_search,
 )
 
-from jobs.attempt import begin, history
+from jobs.attempt import begin, begin_after, history, numbers
 from jobs.search.summary import NoWinnerError, summary, winner
-from jobs.task import is_done, read_record
+from jobs.task import Provenance, is_done, read_record
 from pipeline.close import record_lost_trial, unrecorded_trials
 from pipeline.decisions.closing import lost_candidates, retries_without
 from pipeline.decisions.retry import Retry
@@ -83,7 +83,7 @@ def test_a_trial_whose_continuation_is_given_up_keeps_the_result_that_it_had(mad
     release(made, search.trials[2:])
     best = finish_trial(made, 0, 1, skill=0.9, stopped="asha")
     folder = made.storage.run(best)
-    begin(folder, by=search.trials[0])  # and its process is no more
+    begin_after(folder, len(numbers(folder)), Provenance(), by=search.trials[0])  # and its process is no more
     made.state(best, "lost", attempts=2)
     with pytest.raises(NoWinnerError, match=r"1 of 4 trials have not ended \(1\)"):
         winner(made.storage, search.id, 4)

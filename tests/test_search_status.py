@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recording_fixture import Recording
 from report_fixture import (
     SPACE,
     Made,
@@ -21,7 +22,9 @@ from report_fixture import (
 from rich.console import Console
 
 from jobs import metrics_log
-from jobs.attempt import begin
+from jobs.attempt import begin_after, numbers
+from jobs.task import Provenance
+from pipeline import submit
 from pipeline.decisions.retry import Retry
 from pipeline.manifest.model import Resources
 from pipeline.status import done_on_storage, print_states, states_document, task_states
@@ -75,7 +78,8 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     folder = made.storage.run(task)
     record = (folder / "record.json").read_bytes()
     monkeypatch.setattr("jobs.attempt.socket.gethostname", lambda: "elsewhere")
-    attempt = begin(folder, by=made.plan.searches[0].trials[0])
+    attempt = begin_after(folder, len(numbers(folder)), Provenance(), by=made.plan.searches[0].trials[0])
+    assert attempt is not None
     (attempt.path / "alive").touch()
     monkeypatch.undo()
     metrics_log.append(folder, {"epoch": 2, "validation_balanced_accuracy": 0.95, "ended": 1.0})
@@ -88,7 +92,8 @@ def test_a_stopped_trial_that_is_continued_is_running_then_lost_and_its_record_s
     assert (lost.state, lost.message) == ("lost", "stopped by its search, then continued; that was interrupted")
     # Submitted again it goes on from what it has: the record is not set aside.
     manifest = replace(made.plan.manifest, resources={"close": Resources()})
-    submit_plan(replace(made.plan, manifest=manifest), executor="recording", changes={task: Retry(reason="lost")})
+    monkeypatch.setattr(submit, "make_executor", lambda _name, _manifest: Recording())
+    submit_plan(replace(made.plan, manifest=manifest), executor="slurm", changes={task: Retry(reason="lost")})
     assert (folder / "record.json").read_bytes() == record
     # One that failed leaves the trial as it was before, with a journal that is longer.
     attempt.end(state="failed", ended=time.time(), cause="error", message="CUDA error")

@@ -16,9 +16,10 @@ from small_manifest import MANIFEST, write_titles
 
 from jobs import attempt, metrics_log
 from jobs.context import TaskFailedError
+from jobs.search import next_trial
 from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
-from jobs.search.study import Study, best_so_far, read_trials, study_of
+from jobs.search.study import Proposal, Study, best_so_far, read_trials, study_of
 from jobs.search.summary import NoWinnerError, summary, winner, winner_recipe
 from jobs.settings import values
 from jobs.storage import Storage
@@ -26,6 +27,7 @@ from jobs.task import is_done, read_record
 from pipeline.manifest.load import load
 from pipeline.plan import make_plan
 from sharedfs.documents import read_json
+from sharedfs.errors import DamagedFileError
 
 ASHA = {"asha": {"grace_epochs": 1, "reduction": 3}}
 
@@ -128,6 +130,35 @@ def test_the_first_to_publish_a_point_decides_and_all_get_it(tmp_path: Path) -> 
     before = (home / "point.json").read_bytes()
     assert claim_point(study, 1) == first and (home / "point.json").read_bytes() == before
     assert [path.name for path in home.parent.iterdir()] == ["0001"]  # nothing temporary is left
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_comes_second_or_fails_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    study, propose_point = make_study(tmp_path, 1), next_trial._propose_point
+    others: list[Mapping[str, Any]] = []
+
+    def propose_slowly(study: Study, number: int) -> Proposal:
+        if fails:
+            raise OSError("no answer")
+        monkeypatch.undo()
+        others.append(claim_point(study, number))  # another process is first
+        return propose_point(study, number)
+
+    monkeypatch.setattr(next_trial, "_propose_point", propose_slowly)
+    if fails:
+        with pytest.raises(OSError, match="no answer"):
+            claim_point(study, 0)
+    else:
+        assert claim_point(study, 0) == others[0]
+    assert [path.name for path in study.trial(0).parent.iterdir()] == ([] if fails else ["0000"])
+
+
+def test_a_damaged_rule_is_named_with_its_file(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 1, stopping={"asha": {"grace_epochs": "x", "reduction": 3}})
+    with pytest.raises(DamagedFileError, match=rf"^{study.folder}/search\.json: not settings of stopping\.asha: gra"):
+        study.stopping()
 
 
 def test_a_point_is_not_drawn_twice_while_there_are_others(tmp_path: Path) -> None:

@@ -95,12 +95,14 @@ def test_gpus_are_dealt_out_or_shared(
     assert [(path / "devices").read_text() for path in paths] == dealt
 
 
-def test_a_child_is_told_what_its_element_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_knows_what_its_element_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDA_GPUS", "8")  # of whatever started the element
+    monkeypatch.setenv("TANDA_WARNING_S", "9")
     for number in (0, 2):
         path = make_path(tmp_path, f"with{number}", "exit 0")
-        assert run(tmp_path, path, gpus=number) == OK
+        assert run(tmp_path, path, gpus=number, warn_s=30 + number) == OK
         assert (path / "gpus").read_text() == str(number)
+        assert (path / "warning").read_text() == str(30 + number)
 
 
 def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) -> None:
@@ -186,3 +188,11 @@ def test_the_element_imports_nothing_but_the_standard_library() -> None:
     program = "import sys, slurm.element; print([m for m in ('numpy', 'submitit', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damaged", ["", "[3]", "{}", '{"idle": null}', '{"idle": "many"}'])
+def test_a_damaged_count_of_restarts_begins_anew(tmp_path: Path, damaged: str) -> None:
+    path = make_path(tmp_path, "a", "exit 75")
+    (path / "restarts.json").write_text(damaged)
+    assert run(tmp_path, path) == AGAIN
+    assert json.loads((path / "restarts.json").read_text())["idle"] == 1

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recording_fixture import Recording
 from slurm_fixture import CHILD, make_array, wait_for
 
+from sharedfs.errors import DamagedFileError
 from slurm.array import Array, Dependency, Resources, Submitted
+from slurm.errors import SubmitError
 from slurm.executors import Executor, make, names
 from slurm.executors.local import LocalQueue, write_json
 from slurm.job_state import CAUSES, STATES, JobState
-from slurm.local_supervisor import this_machine
+from slurm.local_supervisor import Supervisor, this_machine
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
@@ -30,6 +34,8 @@ def one_path(path: Path) -> int:
 def executor_of(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Executor:
     if name == "slurm":
         request.getfixturevalue("cluster")
+    if name == "recording":
+        return Recording()
     return make(name, folder=tmp_path / "queue", entry=one_path)
 
 
@@ -68,8 +74,8 @@ def runs_at_once(array: Array) -> int:
 
 
 def test_every_executor_is_found_by_its_name() -> None:
-    assert names() == ("inline", "local", "recording", "slurm")
-    with pytest.raises(ValueError, match="unknown executor 'pbs'; legal: inline, local, recording, slurm"):
+    assert names() == ("inline", "local", "slurm")
+    with pytest.raises(ValueError, match="unknown executor 'pbs'; legal: inline, local, slurm"):
         make("pbs", folder=Path("/nowhere"))
 
 
@@ -197,14 +203,33 @@ def test_inline_stops_when_a_person_asks_to(tmp_path: Path) -> None:
 
 
 def test_recording_says_what_it_was_asked(tmp_path: Path) -> None:
-    executor = make("recording", folder=tmp_path)
-    executor.room = 1  # type: ignore[attr-defined]
+    executor = Recording()
+    executor.room = 1
     submitted = executor.submit(make_array(tmp_path, "exit 0", "exit 0"))
     assert submitted.ids == ("1_0", None) and submitted.refused
-    executor.pretend("1_0", state="running")  # type: ignore[attr-defined]
+    executor.pretend("1_0", state="running")
     executor.cancel(["1_0"])
-    assert executor.orders == [("cancel", ("1_0",))]  # type: ignore[attr-defined]
+    assert executor.orders == [("cancel", ("1_0",))]
     assert executor.states(["1_0"])["1_0"].cause == "cancelled"
+
+
+def test_a_job_that_lost_what_it_starts_from_is_not_left_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "sbatch": 'rm "$(dirname "${@: -1}")/1.pkl"; echo Submitted batch job 7',
+        "scancel": f'echo "$@" > {tmp_path}/cancelled',
+        "scontrol": "echo MaxArraySize = 1001",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    array = make_array(tmp_path / "paths", "exit 0", "exit 0")
+    with pytest.raises(SubmitError, match=r"No such file or directory: .*1.pkl"):
+        make("slurm", folder=tmp_path).submit(array)
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert not list(array.folder.glob(f"{array.name}.*"))
 
 
 def test_local_starts_again_what_saved_and_ends_on_its_own(local: Executor, tmp_path: Path) -> None:
@@ -272,6 +297,41 @@ def test_local_forgets_what_ended_long_ago_and_never_gives_a_number_twice(local:
     third = local.submit(make_array(tmp_path, "exit 0", name="c"))
     assert third.queued == ("3_0",) and ended(local, third)[0].state == "done"
     assert local.states(first.queued)["1_0"].state == "gone"
+
+
+def test_local_takes_no_other_process_for_an_element_whose_number_it_has(local: Executor, tmp_path: Path) -> None:
+    array = make_array(tmp_path, "sleep 1.5 exit 0", resources=Resources(cpus=1, mem_gb=0.1))
+    submitted = local.submit(array)
+    wait_for(lambda: local.states(submitted.queued)[submitted.queued[0]].state == "running")
+    os.kill(supervisor_of(tmp_path / "queue"), signal.SIGKILL)
+    queue = LocalQueue(tmp_path / "queue")
+    wait_for(lambda: not queue.supervised())
+    supervisor = Supervisor(queue)
+    supervisor.recover()
+    (running,) = supervisor.running.values()
+    assert (running.cpus, running.mem_gb) == (1, 0.1) and running.started.is_alive()
+    # As if the number were another's by now: this one of ours, which nothing may be sent to.
+    bystander = subprocess.Popen(["sleep", "30"], start_new_session=True)
+    states, (process,) = queue.states()[0], queue.states()[1].values()
+    queue.write_states(states, {submitted.queued[0]: replace(process, pid=bystander.pid)})
+    assert local.states(submitted.queued)[submitted.queued[0]].state == "gone"
+    assert ended(local, local.submit(make_array(tmp_path, "exit 0", name="more")))[0].state == "done"
+    assert local.states(submitted.queued)[submitted.queued[0]].state == "gone"
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    wait_for(lambda: not process.is_alive())
+
+
+@pytest.mark.parametrize("text", ["[]", '{"1_0": 5}', '{"1_0": {"state": "running"}}', "{", "\udce9"])
+def test_states_of_a_local_queue_that_are_damaged_are_named_in_one_line(tmp_path: Path, text: str) -> None:
+    queue = LocalQueue(tmp_path / "queue")
+    with queue.locked():
+        (queue.folder / "states.json").write_text(text, "utf-8", "surrogateescape")
+    (queue.folder / "states.json").chmod(0o644)
+    with pytest.raises(DamagedFileError, match=r"states.json: not the states of a local queue: ") as one:
+        queue.states()
+    assert "\n" not in str(one.value)
 
 
 def supervisor_of(folder: Path) -> int:

@@ -8,6 +8,7 @@ import pytest
 from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_state, queue_of
 
 from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
+from slurm.executors.slurm import _classify_refusal
 from slurm.job_state import CAUSES, STATES, JobIdentity
 from slurm.limits import parse_config, parse_minutes, parse_partitions
 from slurm.query import parse_accounting, states
@@ -207,3 +208,22 @@ def test_a_job_held_after_a_start_that_failed_is_known_however_it_is_spelt() -> 
     for said in ("launch_failed_requeued_held", "launch failed requeued held", "(launch failed requeued held)"):
         assert is_launch_held(said) and "tanda submit" in explain(said).advice
     assert not is_launch_held("JobHeldUser") and not is_launch_held(None)
+
+
+def test_a_start_in_the_future_by_our_clock_took_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm.job_state.time.time", lambda: 1795460841.0 - 30)
+    found = merged_state("99", queue_of("RUNNING", id_="99"))
+    assert (found.state, found.elapsed_s, found.gpu_hours) == ("running", 0.0, 0.0)
+
+
+def test_a_banner_among_the_partitions_is_skipped() -> None:
+    printed = "Welcome | to the cluster\nmaintenance on Monday\n\nshort*|30:00|2|gpu:2\n"
+    assert [(found.name, found.gpus) for found in parse_partitions(printed)] == [("short", {"gpu": 4})]
+
+
+def test_an_error_of_several_lines_is_one() -> None:
+    error = classify_error("sacct: error: slurm_persist_conn_open\nsacct: error: Problem talking to the database\n")
+    assert type(error) is UnreachableError
+    assert str(error) == "sacct: error: slurm_persist_conn_open; sacct: error: Problem talking to the database"
+    refused = _classify_refusal("Command failed\nfor reasons\n of its own\n")
+    assert str(refused) == "Command failed; for reasons; of its own"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +17,9 @@ from hypothesis import strategies as st
 from jobs import metrics_log
 from jobs.storage import Storage
 from jobs.task import Record, Task, is_done, read_record
+from sharedfs.clock import SYSTEM
 from sharedfs.documents import digest, read_json, write_json
-from sharedfs.files import claim, open_plain, publish_folder, touch, write_whole
+from sharedfs.files import claim, open_plain, publish_folder, read_plain, touch, write_whole
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -58,6 +63,24 @@ def test_the_first_published_folder_stands(tmp_path: Path) -> None:
     assert (tmp_path / "final" / "tokens.bin").read_text() == "1"
 
 
+def test_a_published_folder_that_goes_at_once_was_published_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, final, rename = tmp_path / "ours", tmp_path / "final", Path.rename
+    for folder in (ours, final):
+        folder.mkdir()
+        (folder / "file").touch()
+
+    def refused(source: Path, target: Path) -> Path:
+        try:
+            return rename(source, target)
+        finally:
+            shutil.rmtree(final)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert not publish_folder(ours, final)
+
+
 def test_a_task_reads_back_and_an_edited_one_is_refused(tmp_path: Path) -> None:
     task = Task(stage="train", settings={"epochs": 3}, needs=("0" * 16,), plumbing={"device": "cpu"})
     folder = task.write(Storage(tmp_path))
@@ -89,6 +112,34 @@ def test_done_means_that_the_named_files_are_there_with_their_sizes(tmp_path: Pa
     assert is_done(storage, task.id)
     model.write_bytes(b"1234")
     assert not is_done(storage, task.id)
+    model.unlink()
+    assert not is_done(storage, task.id)
+    model.symlink_to(model)
+    with pytest.raises(OSError, match="Too many levels"):  # no answer is no answer, and not a missing file
+        is_done(storage, task.id)
+
+
+def test_a_file_that_comes_in_short_reads_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "slow"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(b"first, ")
+            time.sleep(0.2)
+            file.write(b"second")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_plain(path) == b"first, second"
+    writer.join()
+
+
+def test_the_storages_clock_is_asked_whatever_another_node_left(tmp_path: Path) -> None:
+    # A process of the same number, on another node, was killed as it asked; its file can't be touched by us.
+    (tmp_path / f".now-{os.getpid()}-{threading.get_ident()}").symlink_to("nowhere")
+    assert abs(SYSTEM.on(tmp_path) - time.time()) < 60
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"id": "x"}'])

@@ -127,8 +127,8 @@ def test_a_full_disk_is_waited_for_and_the_task_goes_on(
     first, second = history(folder)
     assert first.state == "paused" and "no space is left" in (first.message or "")
     assert second.state == "done"
-    said = capfd.readouterr().err
-    assert "waiting for room" in said and "model.pt" in said and "Traceback" not in said
+    message = capfd.readouterr().err
+    assert "waiting for room" in message and "model.pt" in message and "Traceback" not in message
     assert not list(folder.glob(".*.tmp"))
 
 
@@ -138,9 +138,9 @@ def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_g
     clock = OwnClock()
     status, folder = _play(_saving(disk), disk.root, monkeypatch, clock)
     assert status == 1 and clock.monotonic() == storage.MAX_WAIT_S
-    said = capfd.readouterr().err
-    assert "Traceback" not in said
-    assert re.search(r"failed \(error\): .*model\.pt: no space is left; .*`tanda gc`.*`tanda submit` again", said)
+    message = capfd.readouterr().err
+    assert "Traceback" not in message
+    assert re.search(r"failed \(error\): .*model\.pt: no space is left; .*`tanda gc`.*`tanda submit` again", message)
     disk.clear()
     status, folder = _play(_saving(disk), disk.root, monkeypatch, _Cleared(disk=disk, at_s=0.0))
     record = read_record(folder)
@@ -148,7 +148,7 @@ def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_g
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.EDQUOT, "Quota exceeded", "/s/x"), "/s/x: the disk quota is used up; what was saved is kept"),
         (OSError(errno.EROFS, "Read-only", "/s/x"), "/s/x: the file system is read-only; .* mount it for writing"),
@@ -156,7 +156,7 @@ def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_g
     ],
 )
 def test_what_may_pass_is_waited_for(
-    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    error: OSError, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def stage(context: Context) -> Outcome:
         if context.attempt.number == 1:
@@ -164,7 +164,7 @@ def test_what_may_pass_is_waited_for(
         return Outcome(files=(), result={})
 
     assert _play(stage, tmp_path, monkeypatch)[0] == 0
-    assert re.search(f"waiting for room: {said}" if said.startswith("/") else said, capfd.readouterr().err)
+    assert re.search(f"waiting for room: {message}" if message.startswith("/") else message, capfd.readouterr().err)
 
 
 def test_what_is_not_allowed_fails_at_once_in_one_line(

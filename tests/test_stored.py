@@ -99,13 +99,13 @@ def test_all_that_it_holds_is_needed(stored: Stored) -> None:
 def test_its_models_answer(stored: Stored, run: str) -> None:
     titles = "celular liberado android\nvino malbec tinto\n"
     command = [sys.executable, "-m", "pipeline", "predict", str(stored.task("train", run))]
-    told = subprocess.run(command, input=titles, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert [line.split("\t")[0] for line in told.splitlines()] == ["PHONES", "WINES"]
+    reported = subprocess.run(command, input=titles, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert [line.split("\t")[0] for line in reported.splitlines()] == ["PHONES", "WINES"]
 
 
 def test_its_runs_are_compared(stored: Stored) -> None:
-    told = tanda("compare", *(f"{stored.report}:architectures/{run}" for run in ("MLP", "linear")))
-    assert "architectures/linear is ahead of architectures/MLP by 0.1389 on test" in told
+    reported = tanda("compare", *(f"{stored.report}:architectures/{run}" for run in ("MLP", "linear")))
+    assert "architectures/linear is ahead of architectures/MLP by 0.1389 on test" in reported
 
 
 def test_a_run_is_made_again_with_the_same_bits(stored: Stored) -> None:

@@ -114,16 +114,16 @@ def test_any_task_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
 
 @FUZZ
 @given(start=stored({"number": 1, "started": 1.0, "host": "n1", "pid": 1}), end=stored({"ended": 2.0, "state": "done"}))
-def test_any_attempt_is_told_of(start: bytes, end: bytes, tmp_path: Path) -> None:
+def test_any_attempt_is_read(start: bytes, end: bytes, tmp_path: Path) -> None:
     home = tmp_path / "attempts" / "0001"
     home.mkdir(parents=True, exist_ok=True)
     (home / "start.json").write_bytes(start)
     (home / "end.json").unlink(missing_ok=True)
     assert attempt.live(tmp_path) in (True, False)
     (home / "end.json").write_bytes(end)
-    (told,) = attempt.history(tmp_path)
+    (facts,) = attempt.history(tmp_path)
     assert not attempt.live(tmp_path)
-    assert told.number == 1 and isinstance(told.ended, float | None)
+    assert facts.number == 1 and isinstance(facts.ended, float | None)
 
 
 LINE = {"epoch": 1, "step": 7, "train_loss": 0.5, "validation_balanced_accuracy": 0.3, "ended": 1.0, "attempt": 1}
@@ -150,9 +150,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_any_checkpoint_is_whole_or_passed_over(data: st.DataObject, weights: bytes, tmp_path: Path) -> None:
     content = data.draw(damaged(weights))
     (tmp_path / checkpoint.NAME).write_bytes(content)
-    said: list[str] = []
-    found = checkpoint.load(tmp_path, "x", said.append)
-    assert (found is None) == bool(said)
+    messages: list[str] = []
+    found = checkpoint.load(tmp_path, "x", messages.append)
+    assert (found is None) == bool(messages)
     assert found is None or torch.equal(found["model"]["w"], torch.ones(40, 3))
 
 
@@ -277,7 +277,7 @@ def test_a_command_says_of_a_damaged_file_in_one_line_which_it_is(
     before = path.read_bytes()
     path.write_bytes(content)
     try:
-        said = tanda(command, model.parent, *([ran.parent / "titles.txt"] if command == "predict" else []), status=2)
+        message = tanda(command, model.parent, *([ran.parent / "titles.txt"] if command == "predict" else []), status=2)
     finally:
         path.write_bytes(before)
-    assert said.startswith("tanda: ") and said.count("\n") == 1 and str(path.parent) in said
+    assert message.startswith("tanda: ") and message.count("\n") == 1 and str(path.parent) in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from jobs.training import checkpoint
 from jobs.training.checkpoint import Saver
+from sharedfs.errors import DamagedFileError
 
 
 def saved(folder: Path, *steps: int) -> None:
@@ -24,6 +26,41 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None
     assert (document["step"], messages) == (3, [])
     assert checkpoint.unpack(tmp_path / checkpoint.PREVIOUS)["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS, checkpoint.NAME]
+
+
+@pytest.mark.parametrize(("method", "cause"), [(8, zlib.error), (12, OSError), (14, DamagedFileError)])
+def test_contents_that_no_longer_unpack_are_damaged(tmp_path: Path, method: int, cause: type[Exception]) -> None:
+    saved(tmp_path, 1, 2)
+    path = tmp_path / checkpoint.NAME
+    content = path.read_bytes()
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # of each file in the archive, both are stored
+        at = -1
+        while (at := content.find(header, at + 1)) >= 0:
+            content = content[: at + place] + bytes([method]) + content[at + place + 1 :]
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError) as caught:
+        checkpoint.unpack(path)
+    assert isinstance(caught.value.__cause__, cause)
+    messages: list[str] = []
+    document = checkpoint.load(tmp_path, "run", messages.append)
+    assert document is not None and document["step"] == 1
+    assert "checkpoint.pt is damaged" in messages[0]
+
+
+@pytest.mark.parametrize("name", [checkpoint.NAME, checkpoint.PREVIOUS])
+def test_a_storage_that_does_not_give_one_is_no_damaged_one(tmp_path: Path, name: str) -> None:
+    saved(tmp_path, 1, 2)
+    if name == checkpoint.PREVIOUS:
+        (tmp_path / checkpoint.NAME).unlink()
+    path = tmp_path / name
+    path.unlink()
+    path.mkdir()  # whose bytes no read gives, also for root
+    messages: list[str] = []
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path, "run", messages.append)
+    with pytest.raises(IsADirectoryError):
+        checkpoint.read_model(path)
+    assert messages == []
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 100, -1])
@@ -112,7 +149,7 @@ def test_a_damaged_model_is_named(tmp_path: Path) -> None:
         checkpoint.read_model(path)
 
 
-def test_a_save_slower_than_the_warning_is_said_and_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_slower_than_the_warning_is_reported_and_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("jobs.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setenv("TANDA_WARNING_S", "20")

@@ -15,6 +15,7 @@ from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
+from pipeline.edge import one_line
 from sharedfs.documents import read_json, write_json
 from slurm.element import visible_gpus
 
@@ -73,7 +74,7 @@ def test_what_was_given_is_read_as_cuda_reads_it(
 
 
 @pytest.mark.parametrize(("asked", "devices"), [("1", "7"), ("1", None), (None, "7"), ("0", "7"), ("1", "NoDevFiles")])
-def test_a_gpu_that_was_given_and_cannot_be_used_is_told_in_the_drivers_words(
+def test_a_gpu_that_was_given_and_cannot_be_used_is_reported_in_the_drivers_words(
     broken: None, monkeypatch: pytest.MonkeyPatch, asked: str | None, devices: str | None
 ) -> None:
     surroundings(monkeypatch, asked, devices)
@@ -93,8 +94,9 @@ def test_without_a_gpu_given_it_is_the_cpu(
 ) -> None:
     surroundings(monkeypatch, asked, devices)
     assert device.choose("auto").type == "cpu"
-    with pytest.raises(device.UnusableError, match="device: cuda is asked for"):
+    with pytest.raises(device.UnusableError, match="device: cuda is asked for") as caught:
         device.choose("cuda")
+    assert one_line(caught.value) == str(caught.value), "a person at a prompt sees no traceback"
 
 
 def test_gpus_that_others_were_given_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_replayed_steps_are_the_steps_themselves(name: str) -> None:
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_capture_that_fails_is_said_once_and_changes_nothing(fails_at: int) -> None:
+def test_a_capture_that_fails_is_reported_once_and_changes_nothing(fails_at: int) -> None:
     plain, graphs = Training("mlp"), Training("mlp")
     recorder = Recorder(graphs)
 

@@ -62,6 +62,6 @@ def test_many_titles_keep_their_order(root: Path, run_folder: Path) -> None:
     assert right >= 0.95 * len(rows)
 
 
-def test_a_folder_without_a_model_is_told_so(root: Path) -> None:
+def test_a_folder_without_a_model_is_reported(root: Path) -> None:
     with pytest.raises(ValueError, match="no trained model here"):
         next(predict(root, root, ["x"]))

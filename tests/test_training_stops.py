@@ -174,7 +174,7 @@ def test_bfloat16_learns_too(storage: Storage, dataset: str) -> None:
     assert result.lines[-1]["train_loss"] < result.lines[0]["train_loss"]
 
 
-def test_compile_without_a_gpu_is_said_once_and_changes_no_bit(
+def test_compile_without_a_gpu_is_reported_once_and_changes_no_bit(
     storage: Storage, dataset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = trained(storage, "cnn", dataset, epochs=2, dropout=0.2, device="cpu")

@@ -62,17 +62,21 @@ class AssignedFile:
 
     def blocks(self) -> Iterator[Block]:
         for rows, pieces in self.columns.blocks(self.folder, BLOCK_ROWS):
-            yield Block(file=self, rows=rows, pieces=pieces, split=self.split[rows])
+            yield Block(file=self, rows=rows, pieces=pieces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Consecutive rows of a file, which of its pieces of text are theirs, and each row's split."""
+    """Consecutive rows of a file, and which of its pieces of text are theirs."""
 
     file: AssignedFile
     rows: slice
     pieces: slice
-    split: NDArray[np.uint8]
+
+    @property
+    def split(self) -> NDArray[np.uint8]:
+        """Each row's split, (N,)."""
+        return self.file.split[self.rows]
 
     def column(self, name: str) -> NDArray[Any]:
         return self.file.columns.array(self.file.folder, name)[self.rows]

@@ -9,14 +9,16 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.data import Shuffle
 from jobs.data.dataset import PAD, Split
 
-SHUFFLES = ("full", "buffer")
+SHUFFLES: tuple[Shuffle, ...] = get_args(Shuffle)
 # Batches made together on the CPU, by their padded tokens and by titles: a call's cost is paid once for all of them.
 _GROUP_TOKENS, _GROUP_TITLES = 1 << 18, 1 << 14
 # Length bucketing sorts within this many batches, so that it stays nearly a shuffle.
@@ -164,6 +166,7 @@ class EvaluationBatches:
 
     @property
     def steps(self) -> int:
+        """How many batches there are."""
         return len(self._cuts) - 1
 
     def __iter__(self) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT
 from jobs.data.identity import DatasetDefinition
-from sharedfs.documents import read_json
+from sharedfs.documents import digest, read_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.typed_json import Json, decode
 
@@ -232,17 +232,13 @@ class Dataset:
         version = document.get("format") if isinstance(document, dict) else None
         if version != DATASET_FORMAT:
             raise DamagedFileError(
-                f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: rebuild it with "
-                f"`rm -r {folder} && tanda submit MANIFEST`"
+                f"{folder}: data set format {version}, this program reads {DATASET_FORMAT}: {_rebuild(folder)}"
             )
         try:
             meta = decode(Meta, document)
             _check(meta)
         except ValueError as error:
-            raise DamagedFileError(
-                f"{folder}/{META}: damaged: {error}: rebuild the data set with "
-                f"`rm -r {folder} && tanda submit MANIFEST`"
-            ) from error
+            raise DamagedFileError(f"{folder}/{META}: damaged: {error}: {_rebuild(folder)}") from error
         return cls(folder, meta)
 
     @cached_property
@@ -255,8 +251,14 @@ class Dataset:
         """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
         return _names(self.folder / VOCABULARY)
 
+    @cached_property
+    def content_digest(self) -> str:
+        """Of what its files hold, by their digests: made again with the same bytes it is the same."""
+        return digest({name: file.sha256 for name, file in self.meta.files.items()})
+
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of tokens."""
         return self.meta.vocabulary.size
 
     @property
@@ -266,6 +268,7 @@ class Dataset:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
+        """The splits by name, mapped into memory; raises DamagedFileError for a file of another size."""
         return {name: self._split(name) for name in self.meta.splits}
 
     def _split(self, name: str) -> Split:
@@ -290,10 +293,14 @@ class Dataset:
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if path.stat().st_size != expected:
             raise DamagedFileError(
-                f"{path}: {path.stat().st_size} bytes where {META} says {expected}: the data set is damaged; "
-                f"rebuild it with `rm -r {self.folder} && tanda submit MANIFEST`"
+                f"{path}: {path.stat().st_size} bytes, not {expected} as in {META}: the data set is damaged; "
+                f"{_rebuild(self.folder)}"
             )
         return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def _rebuild(folder: Path) -> str:
+    return f"rebuild it with `rm -r {folder} && tanda submit MANIFEST`"
 
 
 def _check(meta: Meta) -> None:
@@ -308,5 +315,5 @@ def _check(meta: Meta) -> None:
 def _names(path: Path) -> list[str]:
     names = read_json(path)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DamagedFileError(f"{path}: not a list of names: the data set is damaged")
+        raise DamagedFileError(f"{path}: not a list of names: the data set is damaged; {_rebuild(path.parent)}")
     return names

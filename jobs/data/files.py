@@ -6,15 +6,15 @@ import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from jobs.data import Quotes
+from jobs.data import Format, Quotes
 from sharedfs.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:  # `tanda plan` imports this module, and polars would make it slow
     import polars as pl
 
-FORMATS = ("csv", "tsv", "jsonl", "parquet")
+FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",

@@ -98,7 +98,7 @@ def _parquet(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
             for batch in file.iter_batches(_PARQUET_ROWS, columns=list(names.values())):
                 read(size * batch.num_rows // total)
                 yield partial(_from_arrow, source, names, batch)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:  # an OSError is also how Arrow refuses what is no parquet
         raise InputError(f"{source.path}: broken parquet file: {error}") from error
 
 

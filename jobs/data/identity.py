@@ -55,7 +55,7 @@ def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
     """The settings that decide a data set's content, and the plumbing that says where its files are.
 
     They are the documents of a ``DatasetDefinition`` and of ``DataFiles``. Reads at most 64 MiB of each file.
-    Raises FileNotFoundError for a missing file, ValueError for one whose format can't be told.
+    Raises FileNotFoundError for a missing file, ValueError for one whose format is not known.
     """
     settings: dict[str, Json] = {**deciding(data)}
     if data.source is not None and data.split is None:

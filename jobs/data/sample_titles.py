@@ -81,7 +81,7 @@ class Block:
         return Block(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
 
 
-# A language: words by syllables, their spellings, and what its categories are told apart by.
+# A language: words by syllables, their spellings, and what its categories differ in.
 
 
 def make_language(name: str, generator: np.random.Generator, count: int) -> Language:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from jobs.data import Quotes
+from jobs.data import Format, Language, Quotes
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, settings
 
 SPLITS = ("train", "validation", "test")
-LANGUAGES = ("spanish", "portuguese", "english")  # those of stop_words.toml
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 Paths = str | tuple[str, ...] | None
 Share = Annotated[float, Gt(0), Lt(1)]
 
@@ -55,9 +55,7 @@ class Text:
     accents: Annotated[Literal["keep", "strip"], ORIGINAL, Doc("strip: á is a, ñ is n")] = "keep"
     digits: Annotated[Literal["keep", "drop"], ORIGINAL, Doc("drop: removed from inside words too")] = "drop"
     min_letters: Annotated[int, Ge(1), Le(100), ORIGINAL, Doc("words of fewer letters (and digits) are dropped")] = 3
-    stop_words: Annotated[
-        Literal["none", "spanish", "portuguese", "english", "auto"], ORIGINAL, Doc("auto: by the data's language")
-    ] = "none"
+    stop_words: Annotated[Literal["none", Language, "auto"], ORIGINAL, Doc("auto: by the data's language")] = "none"
     word_ngrams: Annotated[
         int, Ge(1), Le(3), ORIGINAL, Doc("2: add pairs of neighbouring known words; 3: triples too")
     ] = 1
@@ -99,9 +97,7 @@ class Sources:
     validation: Annotated[Paths, PLUMBING, Doc("the rows that choose between epochs and between trials")] = None
     test: Annotated[Paths, PLUMBING, Doc("the rows that are evaluated at the end")] = None
     source: Annotated[Paths, PLUMBING, Doc("all rows, to be cut by `split`")] = None
-    format: Annotated[
-        Literal["auto", "csv", "tsv", "jsonl", "parquet"], PLUMBING, Doc("auto: by each file's name, else its content")
-    ] = "auto"
+    format: Annotated[Literal["auto", Format], PLUMBING, Doc("auto: by each file's name, else its content")] = "auto"
 
 
 @settings

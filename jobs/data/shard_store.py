@@ -34,10 +34,9 @@ from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, fingerprint
 from jobs.data.progress import Meter, in_order
-from sharedfs.documents import read_json, write_json
+from sharedfs.documents import read_as, write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
-from sharedfs.typed_json import decode
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
 SPOOL = "spool.json"
@@ -89,8 +88,8 @@ class ShardStore:
 
     @classmethod
     def open(cls, folder: Path) -> ShardStore:
-        file_columns = tuple(decode(FileColumns, columns) for columns in read_json(folder / SPOOL))
-        return cls(folder=folder, file_columns=file_columns)
+        """Open a spool that was finished; raises FileNotFoundError, or DamagedFileError, naming the file."""
+        return cls(folder=folder, file_columns=read_as(tuple[FileColumns, ...], folder / SPOOL, "a spool"))
 
     @property
     def files(self) -> set[tuple[str, int]]:
@@ -99,11 +98,11 @@ class ShardStore:
 
     def pieces(self) -> pl.Series:
         """The distinct pieces of text by their number."""
-        return pl.Series(orjson.loads((self.folder / "pieces.json").read_bytes()), dtype=pl.String)
+        return pl.Series(read_as(list[str], self.folder / "pieces.json", "pieces of text"), dtype=pl.String)
 
     def labels(self) -> list[str]:
         """The distinct labels by their number."""
-        return list(orjson.loads((self.folder / "labels.json").read_bytes()))
+        return read_as(list[str], self.folder / "labels.json", "labels")
 
 
 class ShardWriter:

@@ -199,10 +199,12 @@ class Vocabulary:
 
     @property
     def first_word_ngram(self) -> int:
+        """The id of the first word n-gram; those below are PAD, UNK and the words."""
         return len(SPECIAL) + self.word_count
 
     @property
     def first_character_ngram(self) -> int:
+        """The id of the first character n-gram; those below are as above, and the word n-grams."""
         return self.first_word_ngram + len(self.word_ngrams)
 
 

@@ -15,23 +15,12 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from jobs.plugins import MODELS, Part, check_same, identities, in_use
-from jobs.settings import (
-    ORIGINAL,
-    Doc,
-    ModelSettings,
-    Setting,
-    Value,
-    deciding,
-    decode,
-    describe,
-    parts_of,
-    settings,
-    values,
-)
+from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, describe, parts_of, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
+from sharedfs.documents import decode_as
 from sharedfs.errors import DamagedFileError
-from sharedfs.typed_json import Json, Undecodable
+from sharedfs.typed_json import Json, decode
 
 Width = Annotated[int, Ge(1), Le(65_536)]
 Share = Annotated[float, Ge(0), Le(0.95)]
@@ -39,7 +28,7 @@ Share = Annotated[float, Ge(0), Le(0.95)]
 
 @settings
 class NetworkSettings(TrainingSettings):
-    """What every network is told: how it is trained, its word vectors, and the layers after the pooled title."""
+    """Settings of every network: how it is trained, its word vectors, and the layers after the pooled title."""
 
     hidden_layers: Annotated[
         tuple[Width, ...],
@@ -58,6 +47,11 @@ class NetworkSettings(TrainingSettings):
         Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
     ] = 1.0
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
+
+
+def model_unit(architecture: str) -> Unit:
+    """The code of the architecture itself; an estimator's unit is its whole training."""
+    return Unit("estimator" if MODELS.load(architecture).KIND == "estimator" else "model", architecture)
 
 
 def settings_class(architecture: str) -> type[ModelSettings]:
@@ -112,8 +106,9 @@ class Recipe:
     @property
     def units(self) -> tuple[Unit, ...]:
         """The code that decides what a training by it gives."""
-        parts = tuple(Unit(part.room, part.name) for part in self.parts)
-        return parts if MODELS.load(self.architecture).KIND == "estimator" else (*parts, Unit("training"))
+        model, chosen = model_unit(self.architecture), parts_of(self.settings)
+        shared = () if model.kind == "estimator" else (Unit("training"),)
+        return (model, *(Unit(part.room, part.name) for part in chosen), *shared)
 
     def _with_plugins(self, settings: dict[str, Value]) -> dict[str, Value]:
         plugins = identities(self.parts) if in_use() else {}
@@ -121,6 +116,7 @@ class Recipe:
         return whole | ({"plugins": plugins} if plugins else {})
 
     def with_seed(self, seed: int) -> Recipe:
+        """The same with another seed."""
         return replace(self, settings=decode(type(self.settings), {**values(self.settings), "seed": seed}))
 
 
@@ -135,8 +131,5 @@ def read_recipe(document: Mapping[str, Json], where: object) -> Recipe:
     architecture, dataset = stored.pop("architecture", None), stored.pop("dataset", None)
     if not isinstance(architecture, str) or not isinstance(dataset, str):
         raise DamagedFileError(f"{where}: not a run's settings: train it again")
-    try:
-        read = decode(settings_class(architecture), stored)
-    except Undecodable as error:
-        raise DamagedFileError(f"{where}: not settings of {architecture}: {error}") from error
+    read = decode_as(settings_class(architecture), stored, where, f"settings of {architecture}")
     return Recipe(architecture=architecture, dataset=dataset, settings=read)

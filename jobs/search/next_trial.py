@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -18,10 +19,8 @@ from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
 from jobs.search.study import Proposal, Study, Trial, read_trial, read_trials, value_of
 from jobs.settings import ModelSettings
-from sharedfs.documents import digest, read_json, write_json
-from sharedfs.errors import DamagedFileError
+from sharedfs.documents import digest, read_as, write_json
 from sharedfs.files import plain_folder, publish_folder
-from sharedfs.typed_json import Undecodable, decode
 
 SETTING_FAILURES = ("diverged", "at chance", "out of memory", "GPU out of memory")
 """Failures that tell something of the settings; the others tell of the cluster and are left out."""
@@ -42,8 +41,11 @@ def claim_point(study: Study, number: int) -> Point:
         study.write()
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         temporary.mkdir()
-        write_json(temporary / "point.json", _propose_point(study, number))
-        publish_folder(temporary, folder)
+        try:
+            write_json(temporary / "point.json", _propose_point(study, number))
+            publish_folder(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # there where another was first, or proposing failed
     return read_trial(study, number).point
 
 
@@ -243,7 +245,4 @@ def _write_rung(study: Study, number: int, epochs: int, value: float | None) -> 
 
 
 def _read_rung(path: Path) -> RungValue:
-    try:
-        return decode(RungValue, read_json(path))
-    except Undecodable as error:
-        raise DamagedFileError(f"{path}: not a trial's value at a rung: {error}") from error
+    return read_as(RungValue, path, "a trial's value at a rung")

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from jobs.settings import Setting, Value
-from sharedfs.errors import KeyPath
 from sharedfs.typed_json import Json
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
 
-Problem = tuple[KeyPath, str]
 Distribution = Mapping[str, Sequence[Any]]  # its kind, and what that takes
 Point = dict[str, Value]
 Draws = dict[str, float]

@@ -25,11 +25,12 @@ from jobs.settings import ModelSettings, Value
 from jobs.storage import Storage
 from jobs.task import TASK, Record, Task, read_record
 from jobs.units import Unit
-from sharedfs.documents import digest, read_json, write_json
+from sharedfs.documents import decode_as, digest, read_as, read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import plain_folder
-from sharedfs.typed_json import Json, Undecodable, decode
+from sharedfs.typed_json import Json
 
+SEARCH = "search.json"
 METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
 """What a search may be judged by: never by the test split."""
 
@@ -77,6 +78,7 @@ class Definition:
 
     @property
     def id(self) -> str:
+        """A digest of the document."""
         return digest(self.document)
 
     @property
@@ -87,10 +89,7 @@ class Definition:
 
 def read_definition(document: Json, where: object) -> Definition:
     """A stored definition; raises DamagedFileError naming ``where`` it was."""
-    try:
-        return decode(Definition, document)
-    except Undecodable as error:
-        raise DamagedFileError(f"{where}: not a search: {error}") from error
+    return decode_as(Definition, document, where, "a search")
 
 
 def study_of(storage: Storage, task: Task) -> Study:
@@ -107,10 +106,12 @@ class Study:
 
     @property
     def id(self) -> str:
+        """The definition's."""
         return self.definition.id
 
     @property
     def folder(self) -> Path:
+        """``searches/<id>`` of the storage."""
         return self.storage.search(self.id)
 
     def trial(self, number: int) -> Path:
@@ -153,7 +154,7 @@ class Study:
 
     def stopping(self) -> Rule | None:
         """The stopping rule, or None."""
-        return read_rule(self.definition.stopping)
+        return read_rule(self.definition.stopping, self.folder / SEARCH)
 
     def score(self, value: float | None) -> float:
         """A value of the search's metric, turned so that larger is better; none is worse than any."""
@@ -161,7 +162,7 @@ class Study:
 
     def write(self) -> None:
         """Write search.json, unless it is there."""
-        path = self.folder / "search.json"
+        path = self.folder / SEARCH
         if not path.exists():
             plain_folder(plain_folder(self.folder) / "trials")
             write_json(path, self.definition.document)
@@ -169,12 +170,10 @@ class Study:
 
 def open_study(storage: Storage, search_id: str) -> Study:
     """A search that at least one trial has begun; raises FileNotFoundError, or ValueError for a damaged one."""
-    path = storage.search(search_id) / "search.json"
+    path = storage.search(search_id) / SEARCH
     study = Study(storage, read_definition(read_json(path), path))
     if study.id != search_id:
-        raise DamagedFileError(
-            f"{study.storage.search(search_id)}/search.json: its content digests to {study.id}, not to {search_id}"
-        )
+        raise DamagedFileError(f"{path}: its content digests to {study.id}, not to {search_id}")
     return study
 
 
@@ -248,11 +247,7 @@ class Proposal:
 
 def read_point(study: Study, number: int) -> Proposal:
     """What was proposed for a trial; raises FileNotFoundError, or ValueError naming a damaged file."""
-    path = study.trial(number) / "point.json"
-    try:
-        return decode(Proposal, read_json(path))
-    except Undecodable as error:
-        raise DamagedFileError(f"{path}: not a trial's point: {error}") from error
+    return read_as(Proposal, study.trial(number) / "point.json", "a trial's point")
 
 
 def _progress_of(
@@ -296,15 +291,14 @@ def is_continued(folder: Path) -> bool:
     """Whether an attempt continues a stopped trial past its record, or did until it was cut short."""
     try:
         return continuation(folder, read_record(folder)) is not None
-    except ValueError:
-        return False  # damaged: there is no record to continue from
+    except DamagedFileError:  # there is no record to continue from
+        return False
 
 
 def _read_sound_record(folder: Path) -> Record | None:
     try:
         return read_record(folder)
-    except ValueError:
-        # Damaged: the run counts as one without a record, and is trained on from its checkpoint.
+    except DamagedFileError:  # the run counts as one without a record, and is trained on from its checkpoint
         return None
 
 

@@ -12,7 +12,7 @@ from jobs.models import Recipe
 from jobs.search.study import Study, Trial, continuation, open_study, read_trials
 from jobs.storage import Storage
 from jobs.task import read_record
-from sharedfs.errors import InputError
+from sharedfs.errors import DamagedFileError, InputError
 from sharedfs.typed_json import Json
 
 
@@ -94,7 +94,7 @@ def _is_over(study: Study, number: int) -> bool:
         folder = study.storage.run(study.task(number).id)
         record = read_record(folder)
         return record is not None and continuation(folder, record) is None
-    except ValueError:
+    except DamagedFileError:  # as one without a record: it is trained on, and may still win
         return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.context import Context, Outcome, Progress, TaskInterruptedError
+from jobs.models import model_unit
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.metrics import EVALUATION, PREDICTIONS, of_parts
@@ -61,7 +62,7 @@ def run(context: Context) -> Outcome:
         arrays[f"{name}_reliable"] = np.asarray(split.reliable)
         context.log(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
     context.attempt.check()
-    units = (Unit("model", trained.recipe.architecture), Unit("evaluate"))
+    units = (model_unit(trained.recipe.architecture), Unit("evaluate"))
     return Outcome(files=_publish(context.folder, evaluation, arrays), result=result, units=units)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,10 @@ from jobs.data import shards
 from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
 from jobs.data.progress import Meter, stop_if_asked
-from jobs.task import TASK, Task
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import publish_folder
-from sharedfs.typed_json import Json, Undecodable, decode
-
-T = TypeVar("T")
+from sharedfs.typed_json import Json
 
 
 def run(context: Context) -> Outcome:
@@ -38,7 +34,7 @@ def run(context: Context) -> Outcome:
     if "shard" in context.task.settings:
         return _run_shard(context)
     final = context.storage.dataset(context.task.id)
-    if not _published(final):
+    if not _published(context, final):
         with _temporary_folder(context, final) as home:
             _make(context, home)
             context.attempt.check()
@@ -53,11 +49,11 @@ def _run_shard(context: Context) -> Outcome:
     """Publish the spool of one shard; its files are no part of the record, as the merge removes them."""
     from jobs.data import shard_store
 
-    shard = _settings(context.task, shards.Shard)
+    shard = context.task.settings_as(shards.Shard)
     dataset = shards.whole_task(context.task).id
     final = shards.spool_folder(context.storage, dataset, shard.shard, shard.of)
     if not final.exists() and not context.storage.dataset(dataset).exists():
-        paths = decode(DataFiles, context.task.plumbing).files
+        paths = context.task.plumbing_as(DataFiles).files
         files = shards.shard_files(paths, shard.shard, shard.of)
         with _temporary_folder(context, final) as home:
             shard_store.read_files(context, shard.data, paths, files, home / "spool")
@@ -66,26 +62,22 @@ def _run_shard(context: Context) -> Outcome:
     return Outcome(files=(), result={"shard": shard.shard, "of": shard.of})
 
 
-def _settings(task: Task, kind: type[T]) -> T:
-    """A task's settings; see ``Baseline`` for those it lacks. Raises DamagedFileError."""
-    try:
-        return decode(kind, task.settings)
-    except Undecodable as error:
-        raise DamagedFileError(f"{task.id}/{TASK}: not the settings of a data set: {error}") from error
-
-
-def _published(folder: Path) -> bool:
-    """Whether a whole data set is there; a damaged one is moved out of the way."""
+def _published(context: Context, folder: Path) -> bool:
+    """Whether a whole data set is there; a damaged one is moved out of the way. Raises OSError."""
     if not folder.exists():
         return False
     try:
         dataset = Dataset.open(folder)
-        whole = all((folder / name).stat().st_size == file.bytes for name, file in dataset.meta.files.items())
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
-        folder.rename(folder.with_name(f".tmp-{folder.name}-damaged-{uuid.uuid4().hex[:12]}"))
-    return whole
+        sizes = {name: (folder / name).stat().st_size for name in dataset.meta.files}
+        wrong = [name for name, file in dataset.meta.files.items() if sizes[name] != file.bytes]
+        if not wrong:
+            return True
+        reason = f"{folder / wrong[0]}: {sizes[wrong[0]]} bytes, not {dataset.meta.files[wrong[0]].bytes}"
+    except (FileNotFoundError, DamagedFileError) as error:  # another OSError is the storage's: it may be whole
+        reason = str(error)
+    context.log(f"the data set is damaged, made again: {reason}")
+    folder.rename(folder.with_name(f".tmp-{folder.name}-damaged-{uuid.uuid4().hex[:12]}"))
+    return False
 
 
 @contextmanager
@@ -113,13 +105,17 @@ def _make(context: Context, home: Path) -> None:
     from jobs.data import assembly, shard_store
     from jobs.data.shard_store import ShardStore
 
-    definition, folder = _settings(context.task, DatasetDefinition), home / "dataset"
-    where = decode(DataFiles, context.task.plumbing)
+    definition, folder = context.task.settings_as(DatasetDefinition), home / "dataset"
+    where = context.task.plumbing_as(DataFiles)
     folder.mkdir()
     spools = []
     read: set[tuple[str, int]] = set()
     for path in shards.published_spools(context.storage, context.task.id):
-        spool = ShardStore.open(path)
+        try:
+            spool = ShardStore.open(path)
+        except (FileNotFoundError, DamagedFileError) as error:
+            context.log(f"a shard's spool is damaged, its files are read again: {error}")
+            continue
         if read.isdisjoint(spool.files):
             spools.append(spool)
             read |= spool.files

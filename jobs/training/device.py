@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from jobs.context import TaskFailedError, allotted_gpus
+from sharedfs.errors import InputError
 
 # Parameters of glibc's mallopt (malloc.h). Blocks above the second size, such as a table of word vectors, are still
 # mapped and unmapped one by one.
@@ -17,7 +18,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _FREED_BYTES, _MMAP_BYTES = 1 << 30, 1 << 26
 
 
-class UnusableError(TaskFailedError, ValueError):
+class UnusableError(TaskFailedError, InputError):
     """The device or the precision that a run asks for can't be used here; raised before it begins."""
 
 

@@ -22,9 +22,11 @@ from jobs.storage import Storage
 from jobs.training.metrics import of_logits
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
+from sharedfs.files import sync_file, sync_folder
 from sharedfs.typed_json import Json
 
 SETTINGS = "settings.json"
+TRAINED_ON = "dataset_digest"  # in it: of the data set's content; missing in those of earlier versions
 BATCH_TITLES = 1024  # scored at once
 KEPT_FIGURES = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
 
@@ -44,17 +46,45 @@ class TrainResult:
     figures: Mapping[str, Json]
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> Path:
-    """Write beside the weights what is needed to use them."""
-    write_json(folder / SETTINGS, recipe.document)
+def write_recipe(folder: Path, recipe: Recipe, content_digest: str | None) -> Path:
+    """Write beside the weights what is needed to use them, and what its data set's content was, where it is known."""
+    trained_on = {} if content_digest is None else {TRAINED_ON: content_digest}
+    write_json(folder / SETTINGS, {**recipe.document, **trained_on})
     return folder / SETTINGS
 
 
 def read_trained_recipe(folder: Path | str) -> Recipe:
     """What a run was trained by; raises FileNotFoundError before it begins, or ValueError for a damaged file."""
-    path = f"{folder}/{SETTINGS}"
-    document = read_json(path)
-    return read_recipe(document if isinstance(document, dict) else {}, path)
+    document = _read_settings(folder)
+    document.pop(TRAINED_ON, None)
+    return read_recipe(document, f"{folder}/{SETTINGS}")
+
+
+def trained_on(folder: Path) -> str | None:
+    """The content digest of the data set that a run is trained on; None before it begins, and in earlier versions."""
+    try:
+        value = _read_settings(folder).get(TRAINED_ON)
+    except FileNotFoundError:
+        return None
+    return None if value is None else str(value)
+
+
+def check_trained_on(folder: Path, dataset: Dataset, remedy: str = "make it again with `tanda submit --rerun`") -> None:
+    """Raise DamagedFileError where a run was trained on other content than its data set has now.
+
+    A model means nothing to another vocabulary or other categories, whatever the data set is called.
+    """
+    was = trained_on(folder)
+    if was not in (None, dataset.content_digest):
+        raise DamagedFileError(
+            f"{folder}: trained on data set {dataset.folder.name} as it was before it was made again "
+            f"(content {was}, now {dataset.content_digest}): {remedy}"
+        )
+
+
+def _read_settings(folder: Path | str) -> dict[str, Json]:
+    document = read_json(f"{folder}/{SETTINGS}")
+    return document if isinstance(document, dict) else {}
 
 
 def train(
@@ -69,8 +99,8 @@ def train(
 
     ``stop_callback`` is called with the lines of the metrics log after every epoch; the run stops if it returns a
     reason. A run stopped so keeps its checkpoint, and goes on from there when it is called again and
-    ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance) and TaskInterruptedError (saved,
-    after the context was interrupted).
+    ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance), TaskInterruptedError (saved, after
+    the context was interrupted), and DamagedFileError where the checkpoint is of other data.
     """
     if MODELS.load(recipe.architecture).KIND == "estimator":
         return _fit(context, recipe=recipe, dataset=dataset, folder=folder)
@@ -110,7 +140,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     )
     context.attempt.check()
     files = _save(fitted, folder, context.attempt.number)
-    files = (*files, write_recipe(folder, recipe), folder / metrics_log.NAME)
+    files = (*files, write_recipe(folder, recipe, dataset.content_digest), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
     figures: dict[str, Json] = {
         **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
@@ -127,13 +157,17 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
 
 
 def _save(fitted: Any, folder: Path, attempt: int) -> tuple[Path, ...]:
-    """Save into a temporary folder, then move each file to its name: a file at its name is complete."""
+    """Save into a temporary folder, then move each file to its name: a file at its name is complete. Raises OSError."""
     temporary = folder / f".fitted-{attempt}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    files = tuple(path.replace(folder / path.name) for path in fitted.save(temporary))
+    files = []
+    for path in fitted.save(temporary):
+        sync_file(path)  # before its name: after a crash the name must not stand for a file without content
+        files.append(path.replace(folder / path.name))
     temporary.rmdir()
-    return files
+    sync_folder(folder)
+    return tuple(files)
 
 
 # A trained run opened again.
@@ -151,9 +185,12 @@ class Trained:
 
     @classmethod
     def open(cls, storage: Storage, folder: Path) -> Trained:
-        """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file."""
+        """Open a run's folder; raises FileNotFoundError, or ValueError for a damaged file, or for a run whose data
+        set is no longer the one that it was trained on."""
         recipe = read_trained_recipe(folder)
-        return cls(recipe, Dataset.open(storage.dataset(recipe.dataset)), folder)
+        dataset = Dataset.open(storage.dataset(recipe.dataset))
+        check_trained_on(folder, dataset)
+        return cls(recipe, dataset, folder)
 
     def _open(self) -> None:
         if self._estimator:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from jobs.data import Shuffle
 from jobs.settings import ORIGINAL, PLUMBING, Doc, ModelSettings, settings
 
 
@@ -19,7 +20,7 @@ class TrainingSettings(ModelSettings):
     batch_size: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("titles a step")] = 128
     freeze_embeddings: Annotated[bool, ORIGINAL, Doc("keep the word vectors as they were read")] = True
     shuffle: Annotated[
-        Literal["full", "buffer"],
+        Shuffle,
         ORIGINAL,
         Doc("a true permutation an epoch, or the published pseudo-shuffle through a buffer"),
     ] = "full"

@@ -21,7 +21,15 @@ from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
 from jobs.training.checkpoint import EndState, Saver, TrainState
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import KEPT_FIGURES, SETTINGS, StopCallback, TrainResult, write_recipe
+from jobs.training.run import (
+    KEPT_FIGURES,
+    SETTINGS,
+    StopCallback,
+    TrainResult,
+    check_trained_on,
+    trained_on,
+    write_recipe,
+)
 from sharedfs.documents import digest
 from sharedfs.typed_json import Json
 
@@ -49,6 +57,10 @@ class Trainer:
         self.recipe = recipe
         self.identity = digest(recipe.identity)
         self.saved = checkpoint.load(folder, self.identity, context.log)
+        if self.saved is not None:
+            check_trained_on(folder, dataset, f"remove {folder}/checkpoint*.pt to train it from the start")
+        # A run that goes on keeps what it was begun with, also that nothing is known.
+        self.content_digest = dataset.content_digest if self.saved is None else trained_on(folder)
         self.dataset = dataset
         self.epoch = 0  # completed epochs, validation included
         self.step = 0  # completed steps of the current epoch
@@ -60,6 +72,7 @@ class Trainer:
 
     @property
     def settings(self) -> NetworkSettings:
+        """The recipe's."""
         return self.recipe.network
 
     def finished(self) -> TrainResult | None:
@@ -162,7 +175,7 @@ class Trainer:
             self.saver.last_save_s = saved["save_s"]
             self.context.log(f"going on at epoch {self.epoch + 1}, step {self.step}")
         self.context.attempt.check()
-        write_recipe(self.folder, self.recipe)
+        write_recipe(self.folder, self.recipe, self.content_digest)
         metrics_log.rewrite(self.folder, self.lines)
 
     def _train_epoch(self) -> None:

@@ -62,17 +62,21 @@ def to_submit(
     return tuple(planned for planned in pending(tasks, done_tasks(states)) if not is_queued(states[planned.id]))
 
 
-def to_remake(tasks: Sequence[Planned], states: Mapping[str, TaskState], chosen: Collection[str]) -> frozenset[str]:
-    """The tasks that are done and made again: those chosen, and whatever was made of their results.
+def to_remake(tasks: Sequence[Planned], done: Collection[str], chosen: Collection[str]) -> frozenset[str]:
+    """The tasks that are made from the start: those chosen that are done, and whatever is made of their results.
 
-    Never a trial: its value was compared with those of the other trials, which then stopped or went on.
+    A data set is made again with its shards, and what had begun on the former one begins anew. Never a trial: its
+    value was compared with those of the other trials, which then stopped or went on.
     """
+    sets = [planned for planned in tasks if planned.stage == "preprocess" and planned.after]
+    shards = [{planned.id, *planned.after} for planned in sets]
+    wanted = set(chosen).union(*(ids for ids in shards if not ids.isdisjoint(chosen))).intersection(done)
     again: set[str] = set()
     for planned in tasks:
         upstream = (*planned.task.needs, *planned.after)
-        if planned.stage != "trial" and (planned.id in chosen or not again.isdisjoint(upstream)):
+        if planned.stage != "trial" and (planned.id in wanted or not again.isdisjoint(upstream)):
             again.add(planned.id)
-    return frozenset(task for task in again if states[task].state == "done")
+    return frozenset(again)
 
 
 def stale_dependents(

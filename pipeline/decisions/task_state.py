@@ -156,7 +156,7 @@ def _done(evidence: Evidence, record: Record) -> TaskState:
     return TaskState(
         id=evidence.id,
         state="done",
-        attempts=record.attempt,
+        attempts=record.attempt - record.former_attempts,
         gpu_hours=record.running_s * record.about.gpus / 3600 / evidence.pack,
         peak_mem_gb=round(peak_mb / 1024, 3) if peak_mb else None,
         changed=evidence.changed,

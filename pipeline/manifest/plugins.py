@@ -19,13 +19,13 @@ from jobs import plugins
 from jobs.models import NetworkSettings
 from jobs.plugins import BY_NAME, Plugin, PluginNeededError, name_of
 from jobs.settings import Baseline, Doc, ModelSettings, Named, Role, Setting, describe, settings, values
-from jobs.storage import OWNER_WRITES, Storage
+from jobs.storage import Storage
 from pipeline.manifest.path_fields import is_plugin_path
 from pipeline.manifest.validation import Findings
 from pipeline.manifest.yaml_nodes import Node
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError, InputError, KeyPath
-from sharedfs.files import plain_folder
+from sharedfs.files import OWNER_WRITES, plain_folder
 from sharedfs.typed_json import Json, Undecodable, decode, decoder
 from slurm.owned import check_own
 

@@ -40,6 +40,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in iter_modules(__path__)))
 
 
+def check_name(name: str) -> None:
+    """Raise UnknownExecutorError, with the legal names, for an executor that is not there."""
+    if name not in names():
+        raise UnknownExecutorError(f"unknown executor {name!r}; legal: {', '.join(names())}")
+
+
 def make(name: str, *, folder: Path, site: Site | None = None, entry: Callable[[Path], int] | None = None) -> Executor:
     """The executor of that name.
 
@@ -47,7 +53,6 @@ def make(name: str, *, folder: Path, site: Site | None = None, entry: Callable[[
     storage); ``site`` is for ``slurm``; ``entry`` runs one path in this process, for ``inline``.
     Raises UnknownExecutorError, with the legal names, for one that is not there.
     """
-    if name not in names():
-        raise UnknownExecutorError(f"unknown executor {name!r}; legal: {', '.join(names())}")
+    check_name(name)
     module = import_module(f"{__name__}.{name}")
     return cast(Executor, module.make(folder=folder, site=site or Site(), entry=entry))

@@ -6,12 +6,12 @@
 #
 # - A submitter, holding queue.lock, adds arrays/<n>.json, or orders/<id>.json (cancel, hold, release; each is carried
 #   out once and removed), and starts a supervisor if none holds supervisor.lock.
-# - The supervisor (slurm.local_supervisor) alone writes states.json, with the process id of what runs, and runs the
+# - The supervisor (slurm.local_supervisor) alone writes states.json, with the process of what runs, and runs the
 #   elements until nothing is left. It ends holding queue.lock, so that no array is overlooked.
 # - The supervisor inherits supervisor.lock with the open file: there is no moment in which nobody holds it. Whoever
 #   asks whether there is a supervisor holds it, too, shared and for a moment, hence ``_lock_soon``.
 # - One that was killed leaves its elements running. The next one, started by the next submission or order, takes over
-#   by states.json: what waited still waits, what runs is watched by its process id and is gone, not done, when that
+#   by states.json: what waited still waits, what runs is watched by its process and is gone, not done, when that
 #   ends, since nobody saw its exit status. Until then a reader shows what waits as gone.
 # - What ended a week ago is forgotten, but for the newest array: its number must not be given a second time.
 
@@ -26,20 +26,59 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from sharedfs.files import open_plain
+from sharedfs.errors import DamagedFileError
+from sharedfs.files import OWNER_WRITES, open_plain, write_whole
 from sharedfs.typed_json import decode
 from slurm.array import Array, Site, Submitted, array_id, element_index
 from slurm.commands import scrubbed
 from slurm.element import PROGRESS_FILES
 from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
-from slurm.owned import READABLE, check_own, own_folder, read_own
+from slurm.owned import check_own, own_folder, read_own
 
 LOCK_TRIES, LOCK_PAUSE_S = 3, 0.01
-_STATE_FIELDS = tuple(field.name for field in fields(JobState))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The process of a started element and the GPUs it was given; ``ticks`` is when it began, since the machine did.
+
+    A process's number is used again, with its start it is not. None is what an earlier version did not write.
+    """
+
+    pid: int | None = None
+    ticks: int | None = None
+    devices: tuple[str, ...] = ()
+
+    def is_alive(self) -> bool:
+        """Whether that very process is there, and not just another of its number."""
+        state, ticks = _process_stat(self.pid)
+        return state not in _OVER and self.ticks in (None, ticks)
+
+    def is_replaced(self) -> bool:
+        """Whether its number is another process's by now: nothing of it may be signalled."""
+        _, ticks = _process_stat(self.pid)
+        return None not in (ticks, self.ticks) and ticks != self.ticks
+
+
+_OVER = ("", "Z", "X")  # a process's state: there is none, or only what is left of it
+
+
+def process_ticks(pid: int) -> int | None:
+    """When a process began, in clock ticks since the machine did; None where there is none."""
+    return _process_stat(pid)[1]
+
+
+def _process_stat(pid: int | None) -> tuple[str, int | None]:
+    # proc(5): after the command in parentheses, which may hold spaces, come the state and, as the twentieth, the start.
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "", None
+    return fields[0], int(fields[19])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +103,12 @@ class LocalProcesses:
         queue = self._queue
         # Asked before the states are read: a supervisor writes the last of them before it ends.
         supervised = queue.supervised()
-        states, pids = queue.states()
+        states, started = queue.states()
         arrays = set(queue.numbers())
         shown: dict[str, JobState] = {}
         for id_ in asked:
             if id_ in states:
-                shown[id_] = _shown_state(states[id_], pids.get(id_), supervised)
+                shown[id_] = _shown_state(states[id_], started.get(id_), supervised)
             elif supervised and int(array_id(id_)) in arrays and element_index(id_) is not None:
                 shown[id_] = JobState(id=id_, state=WAITING)
             else:
@@ -90,8 +129,8 @@ class LocalProcesses:
         return (array.command_lines,)
 
 
-def _shown_state(state: JobState, pid: int | None, supervised: bool) -> JobState:
-    alive = state.state == RUNNING and pid is not None and Path(f"/proc/{pid}").exists()
+def _shown_state(state: JobState, started: Started | None, supervised: bool) -> JobState:
+    alive = state.state == RUNNING and started is not None and started.is_alive()
     if supervised or state.over or alive:
         return state
     return replace(state, state=GONE, reason="its supervisor was killed; submit again")
@@ -139,7 +178,7 @@ class LocalQueue:
             yield order["what"], order["ids"]
 
     def numbers(self) -> list[int]:
-        """The numbers of all arrays ever queued here."""
+        """The numbers of all arrays that are kept here."""
         return sorted(int(path.stem) for path in (self.folder / "arrays").iterdir() if path.stem.isdigit())
 
     def array(self, number: int) -> Array:
@@ -158,23 +197,23 @@ class LocalQueue:
     def _array_file(self, number: int) -> Path:
         return self.folder / "arrays" / f"{number}.json"
 
-    def states(self) -> tuple[dict[str, JobState], dict[str, int]]:
-        """The states last written, by element; and the process ids of those that run."""
+    def states(self) -> tuple[dict[str, JobState], dict[str, Started]]:
+        """The states last written, by element; and the processes of those that run. Raises DamagedFileError."""
+        path = self.folder / "states.json"
         try:
-            document = json.loads(read_own(self.folder / "states.json", self.owner))
+            document = json.loads(read_own(path, self.owner))
+            states = decode(dict[str, JobState], document)
+            started = decode(dict[str, Started], document)
         except FileNotFoundError:
             return {}, {}
-        pids = {id_: facts["pid"] for id_, facts in document.items() if facts["pid"] is not None}
-        # Earlier versions kept more of each.
-        states = {id_: JobState(**{name: facts[name] for name in _STATE_FIELDS}) for id_, facts in document.items()}
-        return states, pids
+        except ValueError as error:
+            raise DamagedFileError(f"{path}: not the states of a local queue: {error}") from error
+        return states, {id_: process for id_, process in started.items() if process.pid is not None}
 
-    def write_states(self, states: Mapping[str, JobState], pids: Mapping[str, int]) -> None:
+    def write_states(self, states: Mapping[str, JobState], started: Mapping[str, Started]) -> None:
         """Replace the states; only the supervisor may."""
-        document = {
-            id_: {**{name: getattr(state, name) for name in _STATE_FIELDS}, "pid": pids.get(id_)}
-            for id_, state in states.items()
-        }
+        none = Started()
+        document = {id_: {**asdict(state), **asdict(started.get(id_, none))} for id_, state in states.items()}
         write_json(self.folder / "states.json", document, indent=None)
 
     def supervised(self) -> bool:
@@ -212,7 +251,7 @@ class LocalQueue:
             )
 
     def _open(self, name: str) -> IO[Any]:
-        return open_plain(self.folder / name, "a", permissions=READABLE)
+        return open_plain(self.folder / name, "a", permissions=OWNER_WRITES)
 
 
 def import_path(code: Path | None) -> dict[str, str]:
@@ -222,10 +261,8 @@ def import_path(code: Path | None) -> dict[str, str]:
 
 def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
     """Write a JSON document, which this user alone can change, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    with open_plain(temporary, "x", permissions=READABLE) as file:
-        file.write(json.dumps(value, indent=indent, default=str))  # a path as text
-    temporary.replace(path)
+    text = json.dumps(value, indent=indent, default=str)  # a path as text
+    write_whole(path, text.encode(), permissions=OWNER_WRITES)
 
 
 def _lock_soon(descriptor: int) -> bool:

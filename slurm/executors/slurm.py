@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import count
@@ -23,13 +23,13 @@ from slurm.array import Array, Site, Submitted, compress_ids
 from slurm.chunking import Chunk, split_array
 from slurm.commands import call, scrubbed_process
 from slurm.element import Element, run_on_node, write_elements
-from slurm.errors import SlurmError, SubmitError, UnknownJobError
+from slurm.errors import SlurmError, SubmitError, UnknownJobError, one_line
 from slurm.job_state import JobIdentity, JobState
+from slurm.limits import DEFAULT_MAX_ARRAY_SIZE
 from slurm.owned import own_folder, owner_writes
 from slurm.query import states
 from slurm.sbatch import build_script, shown_comment
 
-DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, for a dry run where no Slurm answers
 IDS_PER_CALL = 200
 # Whether another start is worth it is the element's to say: submitit is never to refuse one.
 MAX_TIMEOUTS = 1_000_000
@@ -92,8 +92,14 @@ class _Submitit(SlurmExecutor):  # type: ignore[misc]
             work.dump(pickles[-1])
         job = self._submit_command("")
         ids = [f"{job.job_id}_{index}" for index in range(len(elements))] if len(elements) > 1 else [str(job.job_id)]
-        for id_, pickle in zip(ids, pickles, strict=True):
-            pickle.rename(JobPaths(self.folder, id_).submitted_pickle)
+        try:
+            for id_, pickle in zip(ids, pickles, strict=True):
+                pickle.rename(JobPaths(self.folder, id_).submitted_pickle)
+        except OSError:
+            # Queued without what it starts from: nobody would know of it, and its tasks would be queued again.
+            with suppress(SlurmError):  # it fails on its node then, and the first error is the one to report
+                call(["scancel", str(job.job_id)])
+            raise
         return ids, job.paths.submission_file
 
 
@@ -189,7 +195,7 @@ class SlurmArrays:
                 sent = executor.send([array.element(index) for index in chunk.indices])
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             # submitit leaves the pickles of a refused submission behind.
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # the refusal is the error to report
             raise _classify_refusal(str(error)) from error
         for leftover in folder.glob(".submission_file_*"):
             leftover.unlink()
@@ -221,7 +227,7 @@ class SlurmArrays:
     def _size_or_default(self) -> int:
         try:
             return self._max_array_size()
-        except SubmitError:
+        except SubmitError:  # no Slurm answers: scripts can be looked at all the same
             return DEFAULT_MAX_ARRAY_SIZE
 
     @staticmethod
@@ -249,7 +255,7 @@ def _fresh_folder(array: Array) -> Path:
 
 def _classify_refusal(message: str) -> SubmitError:
     lines = [line.strip() for line in message.splitlines() if "sbatch: " in line or "error:" in line]
-    text = " ".join(lines) or message.strip()
+    text = " ".join(lines) or one_line(message)
     return (_LimitError if any(part in text.lower() for part in _LIMITS) else SubmitError)(text)
 
 

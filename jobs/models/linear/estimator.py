@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +19,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import SGDClassifier
 from sklearn.svm import LinearSVC
 
-from sharedfs.errors import InputError
+from sharedfs.errors import DamagedFileError, InputError
 from sharedfs.files import open_plain
 
 if TYPE_CHECKING:
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
     from jobs.models.linear import Settings
 
 FILE = "model.npz"
+# What reading a damaged file was observed to raise, with any of its bytes changed.
+BROKEN = (
+    EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 ROWS = 65_536  # titles scored at once
 
 
@@ -45,6 +55,7 @@ class Terms:
 
     @property
     def size(self) -> int:
+        """F, the number of n-grams."""
         return len(self.codes)
 
     @classmethod
@@ -147,11 +158,18 @@ class Linear:
 
 
 def load(folder: Path) -> Linear:
-    """The classifier that was saved in a folder; runs no code. Raises OSError or ValueError for a broken file."""
-    with open_plain(folder / FILE) as file, np.load(file, allow_pickle=False) as arrays:
-        return Linear(
-            terms=Terms.of(arrays), weights=arrays["weights"], bias=arrays["bias"], scale=float(arrays["scale"])
-        )
+    """The classifier that was saved in a folder; runs no code. Raises OSError, or DamagedFileError naming the file."""
+    path = folder / FILE
+    with open_plain(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                terms, scale = Terms.of(arrays), float(arrays["scale"])
+                return Linear(terms=terms, weights=arrays["weights"], bias=arrays["bias"], scale=scale)
+        except (*BROKEN, OSError) as error:
+            # A damaged file's: EINVAL of a place before its beginning, none of bz2. Others are the storage's.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            raise DamagedFileError(f"{path}: damaged, train the run again: {error}") from error
 
 
 def fit(dataset: Dataset, settings: Settings, context: Context | None = None) -> Linear:

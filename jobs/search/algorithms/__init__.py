@@ -1,6 +1,7 @@
 """Ways to choose the next point, each one file here, found by its name.
 
-A file holds ``propose(space, history, seed) -> draws``: the same history and seed always give the same draws.
+A file holds ``REVISION`` and ``propose(space, history, seed) -> draws``: the same history and seed always give the same
+draws.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ class Rule(Protocol):
         """The trials that train on past a rung; ``final``: every trial submitted has ended."""
 
 
-def read_rule(stopping: Mapping[str, Mapping[str, Value]] | None) -> Rule | None:
-    """The rule of a stored search, or None; raises ValueError for one that this version does not have."""
+def read_rule(stopping: Mapping[str, Mapping[str, Value]] | None, where: object) -> Rule | None:
+    """The rule of the search stored in ``where``, or None; raises ValueError for one that this version lacks."""
     if stopping is None:
         return None
     try:
         rule: Rule = Named(STOPPING).decode(stopping)
     except Undecodable as error:
-        raise DamagedFileError(f"stopping: {error}") from error
+        raise DamagedFileError(f"{where}: not settings of stopping: {error}") from error
     return rule
