@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from jobs.search import algorithms
+from jobs.plugins import ALGORITHMS
 from jobs.search.next_trial import claim_point, observations_of, propose
 from jobs.search.space import Distribution
 from jobs.search.study import Study, read_trials
@@ -69,7 +69,7 @@ def make_study(root: Path) -> Study:
 def write_past(study: Study, count: int) -> None:
     """Trials that are done, with points at random and made-up values."""
     study.write()
-    space, random = study.space(), algorithms.load("random")
+    space, random = study.space(), ALGORITHMS.load("random")
     for number in range(count):
         task, draws = study.task(number), random.propose(study.space(), [], number)
         point = space.point(draws)

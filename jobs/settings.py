@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import (
     TYPE_CHECKING,
@@ -22,6 +22,7 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
+    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -32,7 +33,9 @@ from typing import (
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from sharedfs.typed_json import decode, decoder
+from jobs.plugins import Room, name_of
+from sharedfs.errors import did_you_mean
+from sharedfs.typed_json import Undecodable, decode, decoder, within
 
 S = TypeVar("S")
 if TYPE_CHECKING:
@@ -59,6 +62,36 @@ class Baseline:
     value: Any
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Named:
+    """A setting that is a part of a room, by its name, with settings of its own: ``adam``, ``{sgd: {momentum: 0.8}}``.
+
+    Its value is an instance of the part's class of settings; it is stored in the second form.
+    """
+
+    room: Room
+
+    def decode(self, value: object) -> Any:
+        """A stored or written value as the part's settings, types alone checked; raises Undecodable."""
+        if dataclasses.is_dataclass(value):
+            return value
+        name, given = named(value)
+        if name not in self.room.names():
+            raise Undecodable(f"unknown {self.room.word} {name!r}{did_you_mean(name, self.room.names())}")
+        return within(name, decoder(cast(Hashable, self.room.settings(name))), given)
+
+
+def named(value: object) -> tuple[str, Mapping[str, Value]]:
+    """Name and settings of a part as a person or a file has it; raises Undecodable."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, given),) = value.items()
+        if isinstance(name, str) and (given is None or isinstance(given, Mapping)):
+            return name, given or {}
+    raise Undecodable(f"must be a name, or a name with its settings, such as {{name: {{setting: 1}}}}, not {value!r}")
+
+
 class Role(enum.Enum):
     """What a setting without a baseline is to a task's id."""
 
@@ -74,7 +107,7 @@ class Setting:
     """One setting as its annotation describes it.
 
     ``kind`` is its type without metadata, ``low`` and ``high`` inclusive bounds (of each item of a list of whole
-    numbers), ``above`` an exclusive lower one, ``items`` the least number of items.
+    numbers), ``above`` an exclusive lower one, ``items`` the least number of items, ``room`` where its parts are.
     """
 
     name: str
@@ -88,6 +121,7 @@ class Setting:
     high: float | None = None
     items: int = 0
     choices: tuple[str, ...] = ()
+    room: Room | None = None
 
     @property
     def plumbing(self) -> bool:
@@ -168,6 +202,7 @@ def _describe(cls: type[Any], field: dataclasses.Field[Any], annotation: Any) ->
         high=_bound(bounds, Le, "le"),
         items=next((each.min_length for each in bounds if isinstance(each, MinLen)), 0),
         choices=get_args(kind) if get_origin(kind) is Literal else (),
+        room=next((each.room for each in metadata if isinstance(each, Named)), None),
     )
 
 
@@ -203,6 +238,7 @@ class _ByRole(NamedTuple):
     baselines: tuple[tuple[str, Any], ...]
     plumbing: tuple[str, ...]
     sections: tuple[str, ...]
+    parts: tuple[str, ...]
 
 
 @cache
@@ -215,39 +251,58 @@ def _by_role(cls: Any) -> _ByRole:
             (setting.name, setting.role.value) for setting in described if isinstance(setting.role, Baseline)
         ),
         plumbing=tuple(setting.name for setting in described if setting.plumbing),
-        sections=tuple(setting.name for setting in described if setting.section is not None),
+        sections=tuple(setting.name for setting in described if setting.section is not None and setting.room is None),
+        parts=tuple(setting.name for setting in described if setting.room is not None),
     )
 
 
 def values(of: object) -> dict[str, Value]:
     """Settings by name, as they are stored; a section is a mapping."""
-    named = _by_role(cast(Hashable, type(of)))
-    return _with_sections({name: getattr(of, name) for name in named.every}, named.sections, values)
+    by_role = _by_role(cast(Hashable, type(of)))
+    return _plain({name: getattr(of, name) for name in by_role.every}, by_role, values)
 
 
-def deciding(of: object) -> dict[str, Value]:
-    """The settings that are part of an id: no plumbing, and none that equals its baseline; so in sections too."""
-    named = _by_role(cast(Hashable, type(of)))
-    decide = {name: getattr(of, name) for name in named.original}
-    decide |= {name: value for name, baseline in named.baselines if (value := getattr(of, name)) != baseline}
-    return _with_sections(decide, named.sections, deciding)
+def deciding(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
+    """The settings that are part of an id: no plumbing, and none that equals its baseline; so in sections too.
+
+    ``varied`` are those that a search decides, which may have any value.
+    """
+    by_role = _by_role(cast(Hashable, type(of)))
+    if isinstance(of, ModelSettings):
+        of = of.canonical(varied)
+    decide = {name: getattr(of, name) for name in by_role.original}
+    decide |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) != baseline}
+    return _plain(decide, by_role, deciding)
 
 
 def beside(of: object) -> dict[str, Value]:
     """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
-    named = _by_role(cast(Hashable, type(of)))
-    rest = {name: getattr(of, name) for name in named.plumbing}
-    rest |= {name: value for name, baseline in named.baselines if (value := getattr(of, name)) == baseline}
-    return _with_sections(rest, named.sections, values)
+    by_role = _by_role(cast(Hashable, type(of)))
+    if isinstance(of, ModelSettings):
+        of = of.canonical(frozenset())
+    rest = {name: getattr(of, name) for name in by_role.plumbing}
+    rest |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) == baseline}
+    return _plain(rest, by_role, values)
 
 
-def _with_sections(
-    of: dict[str, Any], sections: Iterable[str], read: Callable[[object], dict[str, Value]]
-) -> dict[str, Value]:
-    for name in sections:
+def _plain(of: dict[str, Any], by_role: _ByRole, read: Callable[[object], dict[str, Value]]) -> dict[str, Value]:
+    for name in by_role.sections:
         if of.get(name) is not None:
             of[name] = read(of[name])
+    for name in by_role.parts:
+        if of.get(name) is not None:
+            of[name] = {name_of(type(of[name])): read(of[name])}
     return of
+
+
+def text_of(part: object) -> str:
+    """A part with its settings, for people: ``adam``, ``sgd(momentum=0.8)``; those at their defaults are left out."""
+    given = [
+        f"{setting.name}={value}"
+        for setting in describe(type(part))
+        if (value := getattr(part, setting.name)) != setting.default
+    ]
+    return name_of(type(part)) + (f"({', '.join(given)})" if given else "")
 
 
 @settings
@@ -258,6 +313,10 @@ class ModelSettings:
         """What is wrong between settings, as ``SETTING: what``, for titles of up to ``max_length`` tokens; or None."""
         return None
 
+    def canonical(self, varied: frozenset[str]) -> Self:  # noqa: ARG002 - some settings are without effect
+        """The same with every setting that has no effect beside the others at its baseline; see ``deciding``."""
+        return self
+
 
 __all__ = [
     "ORIGINAL",
@@ -265,12 +324,15 @@ __all__ = [
     "Baseline",
     "Doc",
     "ModelSettings",
+    "Named",
     "Role",
     "Setting",
     "beside",
     "deciding",
     "decode",
     "describe",
+    "named",
     "settings",
+    "text_of",
     "values",
 ]  # fmt: skip

@@ -41,10 +41,14 @@ def decode(kind: type[T], document: object) -> T:
 
 @cache
 def decoder(kind: Any) -> Decode:
-    """The function that decodes one type, built once from its annotations: a plan reads thousands of documents."""
+    """The function that decodes one type, built once from its annotations: a plan reads thousands of documents.
+
+    Metadata with a method ``decode`` decodes its type itself.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return decoder(arguments[0])
+        own: list[Decode] = [each.decode for each in arguments[1:] if hasattr(each, "decode")]
+        return own[0] if own else decoder(arguments[0])
     if kind is Any or kind is object:
         return lambda value: value
     if dataclasses.is_dataclass(kind):

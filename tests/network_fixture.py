@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs import models
 from jobs.data.batches import Batch
+from jobs.plugins import MODELS
 from jobs.testing import settings_with
 
-NETWORKS = [name for name in models.names() if models.load(name).KIND == "network"]
+NETWORKS = [name for name in MODELS.names() if MODELS.load(name).KIND == "network"]
 CPU = torch.device("cpu")
 VOCABULARY, SIZE, CLASSES = 300, 12, 7
 

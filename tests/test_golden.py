@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from jobs.plugins import MODELS
+
 PROGRAM = Path(__file__).parent / "golden.py"
 EXPECTED = Path(__file__).parent / "data" / "golden.json"
 STEP_TOLERANCE = 1e-4
@@ -101,12 +103,11 @@ def _versions(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 
 
 def test_every_architecture_is_there_with_its_first_steps() -> None:
-    from jobs import models
 
     runs = json.loads(EXPECTED.read_text(encoding="utf-8"))["runs"]
-    for architecture in models.names():
+    for architecture in MODELS.names():
         of_it = [run for name, run in runs.items() if name.split("-")[0] == architecture]
-        steps = 20 if models.load(architecture).KIND == "network" else 0
+        steps = 20 if MODELS.load(architecture).KIND == "network" else 0
         assert len(of_it) >= 2 and all(len(run["losses"]) == steps for run in of_it), architecture
 
 

@@ -13,10 +13,11 @@ import pytest
 from annotated_types import Ge
 from small_manifest import MANIFEST, tanda, write_manifest
 
-from jobs import models, units
+from jobs import units
 from jobs.data.identity import DatasetDefinition, identify
 from jobs.data.settings import Data, Text
 from jobs.models import mlp, read_recipe
+from jobs.plugins import MODELS
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
 from jobs.testing import recipe_with
 from jobs.units import Unit, change_of, made
@@ -138,7 +139,7 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
 
 
 UNITS = [
-    *(Unit("model", name) for name in models.names()),
+    *(Unit("model", name) for name in MODELS.names()),
     Unit("preprocess"), Unit("training"), Unit("evaluate"), Unit("algorithm", "tpe"), Unit("algorithm", "random"),
     Unit("stopping", "asha"),
 ]  # fmt: skip

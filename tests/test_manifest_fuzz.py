@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from manifest_fixture import HEAD, write
 
 from jobs import models
+from jobs.plugins import MODELS
 from pipeline.manifest import ManifestError, load
 from pipeline.manifest.expansion import DATA_KEYS
 from pipeline.manifest.schema import Cluster, Group, Root, Search, Stage
@@ -31,8 +32,8 @@ WORDS = sorted(
         *Cluster.model_fields,
         *Stage.model_fields,
         *DATA_KEYS,
-        *models.names(),
-        *(setting.name for name in models.names() for setting in models.all_settings(name)),
+        *MODELS.names(),
+        *(setting.name for name in MODELS.names() for setting in models.all_settings(name)),
         "asha", "choice", "uniform", "loguniform", "quniform", "randint", "patience", "file", "size", "test_loss",
     }
 )  # fmt: skip
@@ -66,7 +67,7 @@ def sections(draw: st.DrawFn, keys: Iterable[str], **fixed: st.SearchStrategy[An
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A manifest: most keys in their places, anything at all behind them."""
-    architecture = st.sampled_from(models.names())
+    architecture = st.sampled_from(MODELS.names())
     runs = st.dictionaries(NAMES, sections(WORDS, architecture=architecture), max_size=3)
     axes = st.dictionaries(st.sampled_from(WORDS), st.lists(VALUES, max_size=3), max_size=3)
     groups = st.one_of(

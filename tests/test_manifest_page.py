@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jobs import models
+from jobs.plugins import MODELS
 from pipeline.manifest.reference import page
 from pipeline.manifest.schema import Root
 
@@ -16,5 +17,5 @@ def test_the_committed_page_is_current() -> None:
 
 def test_the_page_names_every_key_and_every_setting() -> None:
     made = page()
-    settings = {setting.name for name in models.names() for setting in models.all_settings(name)}
+    settings = {setting.name for name in MODELS.names() for setting in models.all_settings(name)}
     assert all(f"| `{name}` |" in made for name in settings | set(Root.model_fields))

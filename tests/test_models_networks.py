@@ -14,6 +14,7 @@ from torch import nn
 
 from jobs import models
 from jobs.data.batches import Batch
+from jobs.plugins import MODELS
 from jobs.testing import settings_with
 from jobs.training import optimiser
 from jobs.training.settings import TrainingSettings
@@ -151,13 +152,13 @@ def test_prediction_without_padding_does_not_depend_on_what_lay_in_memory(
 
 def test_settings_are_read_without_torch_or_scikit_learn() -> None:
     code = (
-        "import sys; from jobs import models; [models.all_settings(name) for name in models.names()]; "
+        "import sys; from jobs import models, plugins; [models.all_settings(name) for name in plugins.MODELS.names()]; "
         "sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", MODELS.names())
 def test_defaults_are_sound_and_documented(name: str) -> None:
     settings = models.all_settings(name)
     assert len({setting.name for setting in settings}) == len(settings)

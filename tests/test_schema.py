@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from manifest_fixture import HEAD
 
 from jobs import models
+from jobs.plugins import MODELS
 from pipeline.manifest.reference import manifest_schema, profile_schema
 from pipeline.manifest.yaml_nodes import read
 
@@ -89,6 +90,6 @@ def test_what_the_program_refuses_the_schema_refuses(place: tuple[str, ...], val
 
 def test_every_setting_of_every_architecture_is_described() -> None:
     properties = manifest_schema()["$defs"]["Run"]["properties"]
-    for name in models.names():
+    for name in MODELS.names():
         for setting in models.all_settings(name):
             assert setting.doc in properties[setting.name]["description"] or setting.name in properties

@@ -12,7 +12,7 @@ import pytest
 from search_fixture import SPACE, objective
 
 from jobs import models
-from jobs.search import algorithms
+from jobs.plugins import ALGORITHMS
 from jobs.search.algorithms import Observation
 from jobs.search.space import Range, Space, all_dimensions, read_space
 
@@ -35,23 +35,23 @@ def loss_of(space: Space, draws: Any) -> float:
 
 
 def search(name: str, space: Space, trials: int, seed: int = 0) -> list[Observation]:
-    algorithm, history = algorithms.load(name), []
+    algorithm, history = ALGORITHMS.load(name), []
     for number in range(trials):
         draws = algorithm.propose(space, history, seed * 1000 + number)
         history.append(Observation(draws=draws, loss=loss_of(space, draws)))
     return history
 
 
-@pytest.fixture(params=algorithms.names())
+@pytest.fixture(params=ALGORITHMS.names())
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
 
 
 def test_the_algorithms_are_found_by_their_files() -> None:
-    assert {"random", "tpe"} <= set(algorithms.names())
-    with pytest.raises(ValueError, match="unknown search algorithm 'tpee'; did you mean 'tpe'"):
-        algorithms.load("tpee")
+    assert {"random", "tpe"} <= set(ALGORITHMS.names())
+    with pytest.raises(ValueError, match="unknown algorithm 'tpee'; did you mean 'tpe'"):
+        ALGORITHMS.load("tpee")
 
 
 @pytest.mark.parametrize("space", [FLAT, NESTED], ids=["flat", "conditional"])
@@ -72,7 +72,7 @@ def test_an_option_that_was_not_chosen_is_not_drawn(name: str) -> None:
 @pytest.mark.parametrize("space", [FLAT, NESTED], ids=["flat", "conditional"])
 def test_the_same_history_and_seed_give_the_same_draws(name: str, space: Space) -> None:
     history = search(name, space, 15)
-    algorithm = algorithms.load(name)
+    algorithm = ALGORITHMS.load(name)
     first = algorithm.propose(space, history, 99)
     assert algorithm.propose(space, list(history), 99) == first
     assert algorithm.propose(space, json_round_trip(history), 99) == first
@@ -85,15 +85,15 @@ def test_running_and_failed_trials_are_taken_and_change_nothing_about_determinis
         Observation(draws=past.draws, loss=(past.loss, None, math.inf)[number % 3])
         for number, past in enumerate(history * 3)
     ]
-    algorithm = algorithms.load(name)
+    algorithm = ALGORITHMS.load(name)
     assert algorithm.propose(FLAT, mixed, 5) == algorithm.propose(FLAT, mixed, 5)
     nothing_yet = [Observation(draws=past.draws, loss=None) for past in history * 2]
-    assert algorithm.propose(FLAT, nothing_yet, 5) == algorithms.load("random").propose(FLAT, nothing_yet, 5)
+    assert algorithm.propose(FLAT, nothing_yet, 5) == ALGORITHMS.load("random").propose(FLAT, nothing_yet, 5)
 
 
 def test_sixteen_seeds_beside_one_history_give_sixteen_points(name: str) -> None:
     history = search(name, FLAT, 15)
-    points = [FLAT.point(algorithms.load(name).propose(FLAT, history, seed)) for seed in range(16)]
+    points = [FLAT.point(ALGORITHMS.load(name).propose(FLAT, history, seed)) for seed in range(16)]
     assert len({json.dumps(point) for point in points}) == 16
 
 
@@ -109,7 +109,7 @@ def test_tpe_finds_more_than_random_draws_do() -> None:
 
 def test_running_trials_push_tpe_away_from_where_they_are() -> None:
     history = search("tpe", FLAT, 30)
-    tpe = algorithms.load("tpe")
+    tpe = ALGORITHMS.load("tpe")
 
     def spread(liar: bool) -> float:
         known, logs = list(history), []

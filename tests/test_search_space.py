@@ -160,7 +160,7 @@ def test_the_order_of_a_space_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("stopping", "path", "words"),
     [
-        ({}, (), "must name one rule"),
+        ({}, (), "must be a name"),
         ({"ahsa": {}}, ("ahsa",), "did you mean 'asha'"),
         ({"asha": {"reduction": 1}}, ("asha", "reduction"), "at least 2"),
         ({"asha": {"grace_epoch": 1}}, ("asha", "grace_epoch"), "did you mean 'grace_epochs'"),
@@ -174,8 +174,8 @@ def test_a_mistake_in_stopping_is_found_with_its_place(stopping: Any, path: tupl
 
 def test_reading_searches_imports_neither_torch_nor_hyperopt() -> None:
     code = (
-        "import sys, jobs.search, jobs.search.algorithms, jobs.search.next_trial, jobs.stages.trial; "
-        "jobs.search.algorithms.load('tpe'); "
+        "import sys, jobs.plugins, jobs.search, jobs.search.algorithms, jobs.search.next_trial, jobs.stages.trial; "
+        "jobs.plugins.ALGORITHMS.load('tpe'); "
         "print(sorted({'torch', 'hyperopt', 'sklearn', 'pandas', 'mlflow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

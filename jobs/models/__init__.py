@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from types import ModuleType
-from typing import Annotated, cast
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from jobs import load_module, module_names
+from jobs.plugins import MODELS
 from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
@@ -50,29 +48,17 @@ class NetworkSettings(TrainingSettings):
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Every architecture there is, sorted."""
-    return module_names(__name__, folders_only=True)
-
-
-def load(architecture: str) -> ModuleType:
-    """The torch-free module of an architecture; raises ValueError naming the legal ones."""
-    return load_module(__name__, architecture, names(), kind="architecture")
-
-
 def training_units(architecture: str) -> tuple[Unit, ...]:
     """The code that decides what a training of the architecture gives."""
     model = Unit("model", architecture)
-    return (model,) if load(architecture).KIND == "estimator" else (model, Unit("training"))
+    return (model,) if MODELS.load(architecture).KIND == "estimator" else (model, Unit("training"))
 
 
 def settings_class(architecture: str) -> type[ModelSettings]:
-    """The class of an architecture's settings; raises ValueError naming the legal architectures."""
-    return cast(type[ModelSettings], load(architecture).Settings)
+    """The class of an architecture's settings; raises InputError naming the legal architectures."""
+    return MODELS.settings(architecture)
 
 
-@cache
 def all_settings(architecture: str) -> tuple[Setting, ...]:
     """Every setting that an architecture takes, those of training last."""
     return (*own_settings(architecture), *_shared_settings(architecture))

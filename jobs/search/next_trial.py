@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.attempt import live, newest, numbers
 from jobs.metrics_log import EpochMetrics
-from jobs.search import algorithms
+from jobs.plugins import ALGORITHMS
 from jobs.search.algorithms import Observation
 from jobs.search.space import Draws, Point
 from jobs.search.study import Proposal, Study, Trial, read_trial, read_trials, value_of
@@ -70,7 +70,7 @@ def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, 
     A point that another trial already has is drawn again while the space has others to offer.
     """
     others = [trial for trial in trials if trial.number != number]
-    algorithm, space = algorithms.load(study.definition.algorithm), study.space()
+    algorithm, space = ALGORITHMS.load(study.definition.algorithm), study.space()
     observations = observations_of(study, others)
     taken = [trial.point for trial in others]
     for turn in range(MAX_REDRAWS):

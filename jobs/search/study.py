@@ -18,7 +18,7 @@ from jobs import metrics_log, models
 from jobs.attempt import live, newest, numbers
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
-from jobs.search import stopping
+from jobs.plugins import STOPPING
 from jobs.search.space import Point, Space, read_space
 from jobs.search.stopping import Rule, read_rule
 from jobs.settings import ModelSettings, Value
@@ -274,7 +274,7 @@ def continuation(folder: Path, record: Record | None) -> str | None:
     """
     # First what is cheap: most records name no rule, and the rules are found by listing a folder.
     stopped = None if record is None else record.result.get("stopped")
-    if record is None or stopped is None or stopped not in stopping.names():
+    if record is None or stopped is None or stopped not in STOPPING.names():
         return None
     attempts = numbers(folder)
     if not attempts or attempts[-1] <= record.attempt:
@@ -305,7 +305,7 @@ def _state(folder: Path, record: Record | None) -> str:
     if record is not None:
         if record.state == "failed":
             return "failed"
-        return "stopped" if record.result.get("stopped") in stopping.names() else "done"
+        return "stopped" if record.result.get("stopped") in STOPPING.names() else "done"
     if live(folder):
         return "running"
     attempt = newest(folder)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe
+from jobs.plugins import MODELS, torch_side
 from jobs.training.device import UnusableError, autocast
 from jobs.training.optimiser import Optimiser
 
@@ -49,7 +49,7 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
     Raises UnusableError where its own ``unsupported`` says why this device can't compute it with this precision.
     """
     settings = recipe.network
-    network = import_module(f"jobs.models.{recipe.architecture}.network")
+    network = torch_side(MODELS.load(recipe.architecture), "network")
     problem = network.unsupported(device, settings.precision) if hasattr(network, "unsupported") else None
     if problem is not None:
         raise UnusableError("error", problem)

@@ -6,18 +6,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import metrics_log, models
+from jobs import metrics_log
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
+from jobs.plugins import MODELS, torch_side
 from jobs.storage import Storage
 from jobs.training.metrics import of_logits
 from sharedfs.documents import read_json, write_json
@@ -72,7 +72,7 @@ def train(
     ``stop_callback`` returns None. Raises TaskFailedError (diverged, at chance) and TaskInterruptedError (saved,
     after the context was interrupted).
     """
-    if models.load(recipe.architecture).KIND == "estimator":
+    if MODELS.load(recipe.architecture).KIND == "estimator":
         return _fit(context, recipe=recipe, dataset=dataset, folder=folder)
     from jobs.training.trainer import Trainer
 
@@ -86,7 +86,7 @@ def train(
 def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) -> TrainResult:
     """Fit, save and score on training and validation titles: a metrics log of one line."""
     began = time.monotonic()
-    estimator = import_module(f"jobs.models.{recipe.architecture}.estimator")
+    estimator = torch_side(MODELS.load(recipe.architecture), "estimator")
     fitted = estimator.fit(dataset, recipe.settings, context)
     scores = {}
     for part in ("train", "validation"):
@@ -146,7 +146,7 @@ class Trained:
         self.recipe = recipe
         self.dataset = dataset
         self._folder = folder
-        self._estimator = models.load(recipe.architecture).KIND == "estimator"
+        self._estimator = MODELS.load(recipe.architecture).KIND == "estimator"
         self._open()
 
     @classmethod
@@ -158,7 +158,7 @@ class Trained:
     def _open(self) -> None:
         if self._estimator:
             name = self.recipe.architecture
-            self._fitted = import_module(f"jobs.models.{name}.estimator").load(self._folder)
+            self._fitted = torch_side(MODELS.load(name), "estimator").load(self._folder)
             return
         from jobs.training import checkpoint, device
         from jobs.training.loop import build_network

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from jobs.data.settings import Data
-from jobs.search import algorithms
-from jobs.search import stopping as rules
+from jobs.plugins import ALGORITHMS, STOPPING, name_of
 from jobs.search.space import is_conditional, is_distribution, read_space, samples
-from jobs.settings import Setting, Value, deciding, describe
+from jobs.settings import Setting, Value, deciding
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
 from pipeline.manifest.space_validation import Problem, validate_space
-from pipeline.manifest.validation import read_value
-from sharedfs.errors import InputError, KeyPath, did_you_mean
+from pipeline.manifest.validation import SettingError, read_part
+from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 
@@ -38,7 +37,7 @@ def expand_search(name: str, section: SearchSection, expansion: Expansion) -> Se
 
 
 def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) -> None:
-    legal = algorithms.names()
+    legal = ALGORITHMS.names()
     if section.algorithm not in legal:
         expansion.findings.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
@@ -97,35 +96,19 @@ def _search(
 
 def check_stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> list[Problem]:
     """Everything wrong with a search's ``stopping``: (path below it, what would be right)."""
-    if stopping is None:
-        return []
-    legal = ", ".join(rules.names())
-    if len(stopping) != 1:
-        return [((), f"must name one rule with its settings, such as {{asha: {{grace_epochs: 1}}}}: {legal}")]
-    ((name, settings),) = stopping.items()
-    if name not in rules.names():
-        return [((name,), f"unknown stopping rule{did_you_mean(name, rules.names())}")]
-    known = {setting.name: setting for setting in describe(rules.load(name))}
-    problems: list[Problem] = []
-    for key, value in (settings or {}).items():
-        if key not in known:
-            problems.append(((name, key), f"unknown setting{did_you_mean(key, known)}"))
-            continue
-        try:
-            read_value(known[key], value)
-        except InputError as error:
-            problems.append(((name, key), str(error)))
-    return problems
+    try:
+        _stopping(stopping)
+    except SettingError as error:
+        return [(path, message) for path, message, _ in error.problems]
+    return []
 
 
 def _stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> dict[str, dict[str, Value]] | None:
-    """A checked rule with its settings: one left at its default is the same search as one that says so."""
+    """A rule with its settings: one left at its default is the same search as one that says so."""
     if stopping is None:
         return None
-    ((name, settings),) = stopping.items()
-    known = {setting.name: setting for setting in describe(rules.load(name))}
-    rule = rules.load(name)(**{key: read_value(known[key], value) for key, value in (settings or {}).items()})
-    return {name: deciding(rule)}
+    rule = read_part(STOPPING, stopping)
+    return {name_of(type(rule)): deciding(rule)}
 
 
 def canonical(space: Mapping[str, Json], settings: Mapping[str, Setting]) -> dict[str, Json]:

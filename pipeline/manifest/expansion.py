@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from jobs import models
 from jobs.data.settings import SPLITS, Data
+from jobs.plugins import MODELS
 from jobs.settings import ModelSettings, Setting, Value, describe
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import DEFAULTS, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
-from pipeline.manifest.validation import Findings, explain, name_problem, read, read_value, validate
-from sharedfs.errors import InputError, KeyPath, did_you_mean
+from pipeline.manifest.validation import Findings, SettingError, explain, name_problem, read, read_value, validate
+from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
 RUNS_MAX = 100_000
@@ -117,7 +118,7 @@ class Layer:
 def setting_owners() -> dict[str, dict[str, Setting]]:
     """Every setting by name, as each architecture that has it describes it."""
     owners: dict[str, dict[str, Setting]] = {}
-    for architecture in models.names():
+    for architecture in MODELS.names():
         for setting in models.all_settings(architecture):
             owners.setdefault(setting.name, {})[architecture] = setting
     return owners
@@ -159,8 +160,8 @@ class Architectures:
             self._findings.add(path, "has no architecture: name one here or in the group")
             return None
         if name not in self._described:
-            if name not in models.names():
-                hint = did_you_mean(name, models.names())
+            if name not in MODELS.names():
+                hint = did_you_mean(name, MODELS.names())
                 self._findings.add((*path, "architecture"), f"unknown architecture {name!r}{hint}")
                 return None
             self._described[name] = self._describe(name)
@@ -172,7 +173,7 @@ class Architectures:
         for setting in settings.values():
             value = self._defaults.get(setting.name, setting.default)
             base[setting.name] = self.value_of(setting, value, ("defaults", setting.name))
-        kind, settings_class = models.load(name).KIND, models.settings_class(name)
+        kind, settings_class = MODELS.load(name).KIND, models.settings_class(name)
         return Architecture(name=name, kind=kind, settings=settings, settings_class=settings_class, base=base)
 
     def section_layer(self, architecture: Architecture, section: Run | Group | Search, path: KeyPath) -> Layer:
@@ -216,8 +217,9 @@ class Architectures:
         """A value in its setting's type; the setting's default with the problem noted."""
         try:
             return read_value(setting, value)
-        except InputError as error:
-            self._findings.add(path, str(error))
+        except SettingError as error:
+            for below, message, key in error.problems:
+                self._findings.add((*path, *below), message, key=key)
             return setting.default
 
 

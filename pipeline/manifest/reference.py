@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from jobs import models
 from jobs.data.settings import Data
-from jobs.search import algorithms, stopping
+from jobs.plugins import ALGORITHMS, MODELS, STOPPING
 from jobs.search.space import DISTRIBUTIONS
 from jobs.settings import Setting, describe
 from jobs.training.settings import TrainingSettings
@@ -82,14 +82,14 @@ def manifest_schema() -> Schema:
         section = definitions[name]
         section["properties"] = keys | section["properties"]
         section["additionalProperties"] = False
-        _refine(section, architecture={"enum": list(models.names())})
+        _refine(section, architecture={"enum": list(MODELS.names())})
     axes = _object({name: {"type": "array", "minItems": 1} for name in (*keys, "architecture")})
     figures = _object({name: {"type": "number"} for name in FIGURES})
     _refine(definitions["Group"], grid=axes, zip=axes, reference={"type": "object", "additionalProperties": figures})
     _refine(
         definitions["Search"],
         space=_space(settings.values()),
-        algorithm={"enum": list(algorithms.names())},
+        algorithm={"enum": list(ALGORITHMS.names())},
         stopping=_stopping(),
         reference=figures,
     )
@@ -175,7 +175,7 @@ def _space(settings: Iterable[Setting]) -> Schema:
 
 def _stopping() -> Schema:
     rules: dict[str, Schema] = {
-        name: {**_settings(describe(stopping.load(name))), "type": ["object", "null"]} for name in stopping.names()
+        name: {**_settings(describe(STOPPING.settings(name))), "type": ["object", "null"]} for name in STOPPING.names()
     }
     return {"anyOf": [{"type": "object", "properties": rules, **_EXACTLY_ONE}, {"type": "null"}]}
 
@@ -212,7 +212,7 @@ def page() -> str:
         **root["$defs"],
         "Root": {**manifest, "required": root["required"]},
     }
-    _refine(sections["Search"], algorithm={"enum": list(algorithms.names())})
+    _refine(sections["Search"], algorithm={"enum": list(ALGORITHMS.names())})
     template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,
@@ -224,10 +224,10 @@ def page() -> str:
         text=_text,
         table=_table,
         training=_settings(describe(TrainingSettings)),
-        architectures=[_described(name, models.load(name), models.own_settings(name)) for name in models.names()],
+        architectures=[_described(name, MODELS.load(name), models.own_settings(name)) for name in MODELS.names()],
         stopping_rules=[
-            _described(name, sys.modules[stopping.load(name).__module__], describe(stopping.load(name)))
-            for name in stopping.names()
+            _described(name, sys.modules[STOPPING.settings(name).__module__], describe(STOPPING.settings(name)))
+            for name in STOPPING.names()
         ],
         default_resources={
             stage: {name: getattr(given, name) for name in ("cpus", "mem_gb", "time_min")}

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from jobs.settings import Setting, describe
+from jobs.plugins import Room
+from jobs.settings import Setting, describe, named
 from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
 from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json, Undecodable
@@ -104,14 +105,52 @@ def _adapter(setting: Setting) -> TypeAdapter[Any]:
     return TypeAdapter(setting.annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
+class SettingError(InputError):
+    """What is wrong with a setting's value: for each problem its path below the setting, what would be right, and
+    whether the key itself is wrong.
+    """
+
+    def __init__(self, *problems: tuple[KeyPath, str, bool]) -> None:
+        super().__init__("; ".join(message for _, message, _ in problems))
+        self.problems = problems
+
+
 def read_value(setting: Setting, value: object) -> Any:
-    """What a person wrote for a setting, in its type and range; raises InputError saying what would be right."""
+    """What a person wrote for a setting, in its type and range; raises SettingError saying what would be right."""
+    if setting.room is not None:
+        return read_part(setting.room, value)
     try:
         return _adapter(setting).validate_python(setting.read(value))
     except Undecodable as error:
-        raise InputError(error.message) from error
+        raise SettingError(((), error.message, False)) from error
     except ValidationError as error:
-        raise InputError(_message(error.errors(include_url=False)[0], (), BaseModel)) from error
+        raise SettingError(((), _message(error.errors(include_url=False)[0], (), BaseModel), False)) from error
+
+
+def read_part(room: Room, value: object) -> Any:
+    """A part that a person chose by name, its settings in their types and ranges; raises SettingError."""
+    try:
+        name, given = named(value)
+    except Undecodable as error:
+        raise SettingError(((), f"{error.message}; {room.word}s: {', '.join(room.names())}", False)) from error
+    if name not in room.names():
+        at = (name,) if isinstance(value, Mapping) else ()
+        raise SettingError((at, f"unknown {room.word} {name!r}{did_you_mean(name, room.names())}", bool(at)))
+    settings = room.settings(name)
+    known = {setting.name: setting for setting in describe(settings)}
+    read: dict[str, Any] = {}
+    problems: list[tuple[KeyPath, str, bool]] = []
+    for key, item in given.items():
+        if key not in known:
+            problems.append(((name, key), f"unknown setting{did_you_mean(key, known)}", True))
+            continue
+        try:
+            read[key] = read_value(known[key], item)
+        except SettingError as error:
+            problems += [((name, key, *path), message, wrong) for path, message, wrong in error.problems]
+    if problems:
+        raise SettingError(*problems)
+    return settings(**read)
 
 
 def explain(model: type[Any], error: ValidationError) -> list[tuple[KeyPath, str, bool]]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from jobs.plugins import PLOTS
 from pipeline.decisions.task_state import TaskState
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan
@@ -97,11 +98,13 @@ def _draw(
     """The pictures' paths by group, and their files."""
     import matplotlib as mpl
 
-    from pipeline.report.plots import files, modules, style
+    from pipeline.report.plots import files, style
 
     pictures: dict[str, list[str]] = {}
     drawn: dict[str, bytes] = {}
-    wanted = [(module, group) for module in modules() for group in ((None,) if module.SCOPE == "manifest" else groups)]
+    wanted = [
+        (module, group) for module in PLOTS.modules() for group in ((None,) if module.SCOPE == "manifest" else groups)
+    ]
     with mpl.rc_context(style()):
         for done, (module, group) in enumerate(wanted, start=1):
             for data in module.build(group, collected, messages):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
-from jobs import load_module, module_names
 from jobs.search.space import Draws, Space
 
 
@@ -29,13 +28,3 @@ class Algorithm(Protocol):
 
     def propose(self, space: Space, history: Sequence[Observation], seed: int) -> Draws:
         """Draws for the next trial."""
-
-
-def names() -> tuple[str, ...]:
-    """Every algorithm there is, sorted."""
-    return module_names(__name__)
-
-
-def load(name: str) -> Algorithm:
-    """An algorithm by its name; raises ValueError naming the legal ones."""
-    return cast(Algorithm, load_module(__name__, name, names(), kind="search algorithm"))

@@ -8,12 +8,12 @@ which trials are compared, and ``promoted(values, final)``, the numbers of the t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
-from jobs import load_module, module_names
-from jobs.settings import Value
+from jobs.plugins import STOPPING
+from jobs.settings import Named, Value
 from sharedfs.errors import DamagedFileError
-from sharedfs.typed_json import Undecodable, decode
+from sharedfs.typed_json import Undecodable
 
 
 class Rule(Protocol):
@@ -26,22 +26,12 @@ class Rule(Protocol):
         """The trials that train on past a rung; ``final``: every trial submitted has ended."""
 
 
-def names() -> tuple[str, ...]:
-    """Every rule there is, sorted."""
-    return module_names(__name__)
-
-
-def load(name: str) -> type[Rule]:
-    """A rule's class by its name; raises ValueError naming the legal ones."""
-    return cast(type[Rule], load_module(__name__, name, names(), kind="stopping rule").Rule)
-
-
 def read_rule(stopping: Mapping[str, Mapping[str, Value]] | None) -> Rule | None:
     """The rule of a stored search, or None; raises ValueError for one that this version does not have."""
     if stopping is None:
         return None
-    ((name, settings),) = stopping.items()
     try:
-        return decode(load(name), settings)
+        rule: Rule = Named(STOPPING).decode(stopping)
     except Undecodable as error:
-        raise DamagedFileError(f"stopping.{name}: {error}") from error
+        raise DamagedFileError(f"stopping: {error}") from error
+    return rule

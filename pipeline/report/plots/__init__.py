@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from jobs import module_names
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -63,12 +59,6 @@ def colour(position: int) -> str:
 def marker(position: int) -> str:
     """Tells apart the runs that share a colour, once there are more runs than colours."""
     return MARKERS[position // len(COLOURS) % len(MARKERS)]
-
-
-def modules() -> tuple[ModuleType, ...]:
-    """Every plot there is, in order."""
-    modules = (import_module(f"{__name__}.{name}") for name in module_names(__name__))
-    return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 
 def coloured(scores: Mapping[int, float]) -> frozenset[int]:
