@@ -275,11 +275,14 @@ def deciding(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, V
     return _plain(decide, by_role, deciding)
 
 
-def beside(of: object) -> dict[str, Value]:
-    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
+def beside(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
+    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own.
+
+    ``varied`` as of ``deciding``.
+    """
     by_role = _by_role(cast(Hashable, type(of)))
     if isinstance(of, ModelSettings):
-        of = of.canonical(frozenset())
+        of = of.canonical(varied)
     rest = {name: getattr(of, name) for name in by_role.plumbing}
     rest |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) == baseline}
     return _plain(rest, by_role, values)
@@ -303,6 +306,13 @@ def text_of(part: object) -> str:
         if (value := getattr(part, setting.name)) != setting.default
     ]
     return name_of(type(part)) + (f"({', '.join(given)})" if given else "")
+
+
+def shown(of: object) -> dict[str, Value]:
+    """Settings by name, as tables and pages show them: a part by its name, with those of its settings that were set."""
+    by_role = _by_role(cast(Hashable, type(of)))
+    parts = {name: text_of(part) for name in by_role.parts if (part := getattr(of, name)) is not None}
+    return {name: getattr(of, name) for name in by_role.every} | parts
 
 
 @settings
@@ -333,6 +343,7 @@ __all__ = [
     "describe",
     "named",
     "settings",
+    "shown",
     "text_of",
     "values",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
+from jobs.search.space import decided
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
@@ -222,7 +223,8 @@ class _PlanBuilder:
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = _definition(search, dataset)
-        search_id, document, plumbing = definition.id, definition.document, beside(search.settings)
+        plumbing = beside(search.settings, varied=decided(search.space))
+        search_id, document = definition.id, definition.document
         trials = []
         for number in range(search.trials):
             trial = Task(
@@ -257,6 +259,7 @@ def _evaluation(train: str, dataset: str) -> Task:
 
 
 def _definition(search: Search, dataset: str) -> Definition:
+    fixed = deciding(search.settings, varied=decided(search.space))
     return Definition(
         architecture=search.architecture,
         dataset=dataset,
@@ -265,7 +268,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         space=search.space,
         stopping=search.stopping,
         seed=search.seed,
-        settings={name: value for name, value in deciding(search.settings).items() if name not in search.searched},
+        settings={name: value for name, value in fixed.items() if name not in search.searched},
     )
 
 

@@ -102,6 +102,19 @@ class Space:
         return point
 
 
+def decided(space: Mapping[str, Json]) -> frozenset[str]:
+    """Every setting that some point of a space has a value for."""
+    return frozenset().union(*(_decided(name, spec) for name, spec in space.items()))
+
+
+def _decided(name: str, spec: Json) -> frozenset[str]:
+    options = spec.get("choice") if isinstance(spec, Mapping) else None
+    if not is_conditional(options):
+        return frozenset({name})
+    assert isinstance(options, list | tuple)
+    return frozenset().union(*(decided(option) for option in options if isinstance(option, Mapping)))
+
+
 def read_space(space: Mapping[str, Json], settings: Iterable[Setting]) -> Space:
     """A checked space ready to be drawn from."""
     return Space(_dimensions(space, {setting.name: setting for setting in settings}, ""))

@@ -17,6 +17,7 @@ from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe
 from jobs.plugins import MODELS, torch_side
+from jobs.training import stops
 from jobs.training.device import UnusableError, autocast
 from jobs.training.optimiser import Optimiser
 
@@ -225,7 +226,7 @@ def _allow_nondeterministic() -> Iterator[None]:
 class Stepper:
     """Steps a model over batches: forward, loss, metrics, backward, update.
 
-    ``logit_adjustment`` (C,) is added to the logits in the loss.
+    ``logit_adjustment`` (C,) is added to the logits in the loss; ``gradient_clip`` is all gradients' largest norm.
     """
 
     model: nn.Module
@@ -234,6 +235,7 @@ class Stepper:
     device: torch.device
     precision: str
     logit_adjustment: Tensor | None = None
+    gradient_clip: float | None = None
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
@@ -243,6 +245,8 @@ class Stepper:
         self.metrics.add(loss, logits, batch.labels)
         del logits
         torch.autograd.backward(loss)
+        if self.gradient_clip is not None:
+            clip(self.gradients(), self.gradient_clip)
         self.optimiser.step()
 
     def zero_grad(self) -> None:
@@ -252,6 +256,17 @@ class Stepper:
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
         return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+
+
+def clip(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients in place so that the norm of all together is at most ``largest``, as ``clip_grad_norm_`` does.
+
+    Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013. Nothing is read from
+    the device; a norm that is not finite makes all of them NaN, which the loss then shows.
+    """
+    values = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = stops.norm_of(gradients)
+    torch._foreach_mul_(values, torch.clamp(largest / (norm + 1e-6), max=1.0))
 
 
 def forward(

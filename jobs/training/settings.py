@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.settings import ORIGINAL, PLUMBING, Doc, ModelSettings, settings
+from jobs.plugins import OPTIMISERS, SCHEDULES
+from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, ModelSettings, Named, settings
+from jobs.training.optimisers import OptimiserSettings, adam
+from jobs.training.schedules import ScheduleSettings, constant
 
 
 @settings
 class TrainingSettings(ModelSettings):
     """How a network is trained."""
 
-    learning_rate: Annotated[float, Gt(0), Le(10), ORIGINAL, Doc("Adam's step size")] = 1e-3
-    weight_decay: Annotated[float, Ge(0), Le(10), ORIGINAL, Doc("Adam's L2 coefficient")] = 0.0
+    optimiser: Annotated[
+        OptimiserSettings,
+        Named(OPTIMISERS),
+        Baseline(adam.Settings(vector_decay="when_used")),
+        Doc("how a step moves the weights: a name, or a name with settings, as in `{sgd: {momentum: 0.8}}`"),
+    ] = adam.Settings()
+    schedule: Annotated[
+        ScheduleSettings,
+        Named(SCHEDULES),
+        Baseline(constant.Settings()),
+        Doc("how the step size changes over the run: a name, or a name with settings"),
+    ] = constant.Settings()
+    learning_rate: Annotated[
+        float, Gt(0), Le(10), ORIGINAL, Doc("the step size; under a schedule, the highest it gets")
+    ] = 1e-3
+    weight_decay: Annotated[
+        float, Ge(0), Le(10), ORIGINAL, Doc("the decay: an L2 term of adam and sgd, decoupled in adamw")
+    ] = 0.0
+    gradient_clip: Annotated[
+        Annotated[float, Gt(0)] | None,
+        Baseline(None),
+        Doc("the largest norm of all gradients together: above it they are scaled down to it; none: never"),
+    ] = None
     epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
     batch_size: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("titles a step")] = 128
     freeze_embeddings: Annotated[bool, ORIGINAL, Doc("keep the word vectors as they were read")] = True
@@ -57,3 +82,9 @@ class TrainingSettings(ModelSettings):
         Doc("auto: the GPU that the task was given, which must be usable; the CPU where it was given none"),
     ] = "auto"
     checkpoint_min: Annotated[float, Gt(0), PLUMBING, Doc("minutes between checkpoints inside an epoch")] = 10.0
+
+    def canonical(self, varied: frozenset[str]) -> Self:
+        """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides."""
+        no_decay = self.weight_decay == 0 and "weight_decay" not in varied
+        frozen = self.freeze_embeddings and "freeze_embeddings" not in varied
+        return replace(self, optimiser=self.optimiser.without_vector_decay()) if no_decay or frozen else self

@@ -106,7 +106,6 @@ class Trainer:
         self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)
         self.model = build_network(self.recipe, self.dataset, self.device)
-        self.optimiser = optimiser.make(self.model, settings, self.device)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
         self.train_metrics = make_accumulator(classes, self.device)
@@ -121,6 +120,8 @@ class Trainer:
             device=self.device,
             ahead=getattr(self.model, "ahead", None),
         )
+        steps = settings.epochs * self.batches.steps
+        self.optimiser = optimiser.make(self.model, settings, self.device, steps=steps)
         size = max(EVALUATION_TITLES, settings.batch_size)
         self.validation = EvaluationBatches(split["validation"], size, self.device)
         self.stepper = Stepper(
@@ -130,6 +131,7 @@ class Trainer:
             device=self.device,
             precision=self.precision,
             logit_adjustment=loop.logit_adjustment(self.train_support, settings.logit_adjustment, self.device),
+            gradient_clip=settings.gradient_clip,
         )
         self.replayer = self._replayer() if settings.compile else None
         self.saver = Saver(cadence_s=60 * settings.checkpoint_min, log=self.context.log)
@@ -172,6 +174,7 @@ class Trainer:
             self.train_metrics.clear()
         for step in self._steps_left():
             self._pause_if_asked()
+            self.optimiser.set_rate(self.epoch * self.batches.steps + self.step)
             step()
             self.step += 1
             # Every so many steps and not seconds: a resumed run repeats it at the same steps.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from jobs.search.space import DISTRIBUTIONS, Distribution, is_conditional, is_distribution
+from jobs.search.space import DISTRIBUTIONS, Distribution, decided, is_conditional, is_distribution
 from jobs.settings import Setting
 from pipeline.manifest.validation import read_value
 from sharedfs.errors import KeyPath, did_you_mean
@@ -25,7 +25,7 @@ def _check_mapping(
     space: Mapping[str, Json],
     settings: Mapping[str, Setting],
     where: KeyPath,
-    decided: frozenset[str],
+    taken: frozenset[str],
     *,
     fixed_allowed: bool,
 ) -> list[Problem]:
@@ -34,28 +34,18 @@ def _check_mapping(
         here = (*where, name)
         spec = space[name]
         if is_distribution(spec):
-            problems += _check_distribution(name, spec, settings, here, decided)
+            problems += _check_distribution(name, spec, settings, here, taken)
         elif fixed_allowed:
-            problems += _check_setting(name, settings, here, decided) or _check_value(settings[name], spec, here)
+            problems += _check_setting(name, settings, here, taken) or _check_value(settings[name], spec, here)
         else:
             message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {spec!r}"
             problems.append((here, message))
-        decided |= _settings_of(name, spec)
+        taken |= decided({name: spec})
     return problems
 
 
-def _settings_of(name: str, spec: object) -> set[str]:
-    """The settings that one entry of a space decides."""
-    options = spec.get("choice") if isinstance(spec, Mapping) else None
-    if not is_conditional(options):
-        return {name}
-    assert options is not None
-    entries = [item for option in options if isinstance(option, Mapping) for item in option.items()]
-    return set().union(*(_settings_of(inner, value) for inner, value in entries)) if entries else set()
-
-
 def _check_distribution(
-    name: str, spec: Distribution, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    name: str, spec: Distribution, settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]
 ) -> list[Problem]:
     if len(spec) != 1:
         named = ", ".join(map(str, spec)) or "none"
@@ -64,8 +54,8 @@ def _check_distribution(
     if kind not in DISTRIBUTIONS:
         return [((*here, kind), f"unknown distribution{did_you_mean(kind, DISTRIBUTIONS)}")]
     if kind == "choice" and is_conditional(arguments):
-        return _check_branch(arguments, settings, (*here, kind), decided)
-    problems = _check_setting(name, settings, here, decided)
+        return _check_branch(arguments, settings, (*here, kind), taken)
+    problems = _check_setting(name, settings, here, taken)
     if problems:
         return problems
     if kind == "choice":
@@ -73,18 +63,18 @@ def _check_distribution(
     return _check_range(settings[name], kind, arguments, (*here, kind))
 
 
-def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]) -> list[Problem]:
+def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]) -> list[Problem]:
     if name not in settings:
         return [(here, f"the architecture has no such setting{did_you_mean(name, settings)}")]
     if settings[name].plumbing:
         return [(here, "never changes a result, so there is nothing to search")]
-    if name in decided:
+    if name in taken:
         return [(here, "is already decided by another entry of the space")]
     return []
 
 
 def _check_branch(
-    options: Sequence[Json], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    options: Sequence[Json], settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]
 ) -> list[Problem]:
     problems: list[Problem] = []
     for position, option in enumerate(options):
@@ -92,7 +82,7 @@ def _check_branch(
         if not isinstance(option, Mapping) or not option:
             problems.append((place, f"must map settings to values like the other options, not {option!r}"))
         else:
-            problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
+            problems += _check_mapping(option, settings, place, taken, fixed_allowed=True)
     return problems
 
 
