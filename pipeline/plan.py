@@ -10,7 +10,6 @@ from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
-from jobs.search.space import decided
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
@@ -223,7 +222,7 @@ class _PlanBuilder:
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = _definition(search, dataset)
-        plumbing = beside(search.settings, varied=decided(search.space))
+        plumbing = beside(search.settings, varied=search.decided)
         search_id, document = definition.id, definition.document
         trials = []
         for number in range(search.trials):
@@ -259,7 +258,7 @@ def _evaluation(train: str, dataset: str) -> Task:
 
 
 def _definition(search: Search, dataset: str) -> Definition:
-    fixed = deciding(search.settings, varied=decided(search.space))
+    fixed = deciding(search.settings, varied=search.decided)
     return Definition(
         architecture=search.architecture,
         dataset=dataset,

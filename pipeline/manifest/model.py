@@ -53,6 +53,7 @@ class Run:
 class Search:
     """A search: ``settings`` are the fixed ones, but for those that ``searched`` names: every point has its own.
 
+    ``decided`` are all those that some point has a value for.
     ``space`` has a distribution for each of these, and for those that depend on what was drawn.
     """
 
@@ -67,6 +68,7 @@ class Search:
     seed: int
     settings: ModelSettings
     searched: frozenset[str]
+    decided: frozenset[str] = frozenset()
     data: Data
     resources: Mapping[str, Resources]
     evaluate_best: int = 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from jobs.search.space import DISTRIBUTIONS, Distribution, decided, is_conditional, is_distribution
-from jobs.settings import Setting
-from pipeline.manifest.validation import read_value
-from sharedfs.errors import KeyPath, did_you_mean
-from sharedfs.typed_json import Json
+from jobs.search.space import DISTRIBUTIONS, Distribution, decided, is_branch, is_distribution
+from jobs.settings import Setting, describe, named
+from pipeline.manifest.validation import SettingError, read_value
+from sharedfs.errors import InputError, KeyPath, did_you_mean
+from sharedfs.typed_json import Json, Undecodable
 
 Problem = tuple[KeyPath, str]
 
@@ -33,14 +33,14 @@ def _check_mapping(
     for name in space:
         here = (*where, name)
         spec = space[name]
-        if is_distribution(spec):
+        if is_distribution(spec, settings.get(name)):
             problems += _check_distribution(name, spec, settings, here, taken)
         elif fixed_allowed:
             problems += _check_setting(name, settings, here, taken) or _check_value(settings[name], spec, here)
         else:
             message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {spec!r}"
             problems.append((here, message))
-        taken |= decided({name: spec})
+        taken |= decided({name: spec}, settings)
     return problems
 
 
@@ -53,11 +53,13 @@ def _check_distribution(
     ((kind, arguments),) = spec.items()
     if kind not in DISTRIBUTIONS:
         return [((*here, kind), f"unknown distribution{did_you_mean(kind, DISTRIBUTIONS)}")]
-    if kind == "choice" and is_conditional(arguments):
+    if is_branch(settings.get(name), spec):
         return _check_branch(arguments, settings, (*here, kind), taken)
     problems = _check_setting(name, settings, here, taken)
     if problems:
         return problems
+    if kind == "choice" and settings[name].room is not None:
+        return _check_parts(settings[name], arguments, (*here, kind))
     if kind == "choice":
         return _check_choice(settings[name], arguments, (*here, kind))
     return _check_range(settings[name], kind, arguments, (*here, kind))
@@ -89,9 +91,33 @@ def _check_branch(
 def _check_value(setting: Setting, value: object, here: KeyPath) -> list[Problem]:
     try:
         read_value(setting, value)
-    except ValueError as error:
-        return [(here, str(error))]
+    except SettingError as error:
+        return [((*here, *below), message) for below, message, _ in error.problems]
     return []
+
+
+def _check_parts(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
+    """Each option a name, or a name with settings, of which some may be drawn."""
+    if not isinstance(options, list | tuple) or not options:
+        return [(here, f"must be a non-empty list of names, or of names with settings, not {options!r}")]
+    return [
+        problem
+        for position, option in enumerate(options)
+        for problem in _check_part(setting, option, (*here, position))
+    ]
+
+
+def _check_part(setting: Setting, option: object, here: KeyPath) -> list[Problem]:
+    assert setting.room is not None
+    try:
+        name, given = named(option)
+        known = {each.name: each for each in describe(setting.room.settings(name))}
+    except (Undecodable, InputError):
+        return _check_value(setting, option, here)  # which says what would be right
+    fixed = {key: value for key, value in given.items() if key not in known or not is_distribution(value, known[key])}
+    drawn = {key: value for key, value in given.items() if key not in fixed}
+    problems = _check_value(setting, {name: fixed}, here) if fixed else []
+    return problems + _check_mapping(drawn, known, (*here, name), frozenset(), fixed_allowed=True)
 
 
 def _check_choice(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
