@@ -315,12 +315,28 @@ def shown(of: object) -> dict[str, Value]:
     return {name: getattr(of, name) for name in by_role.every} | parts
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DataShape:
+    """What is known of data before there is any: the most tokens of a title, and how many numbers a vector has."""
+
+    max_length: int
+    vector_size: int
+
+
 @settings
 class ModelSettings:
     """The settings of an architecture, of which each has one class in its folder."""
 
-    def check(self, max_length: int) -> str | None:  # noqa: ARG002 - some architectures need it
-        """What is wrong between settings, as ``SETTING: what``, for titles of up to ``max_length`` tokens; or None."""
+    def check(self, shape: DataShape) -> str | None:  # noqa: ARG002 - some architectures need it
+        """What is wrong between an architecture's settings, or with this data, as ``SETTING: what``; or None."""
+        return None
+
+    def problem(self, shape: DataShape) -> str | None:
+        """What is wrong between all settings, those that architectures share among them; or None."""
+        return self.check(shape)
+
+    def cost_note(self) -> str | None:
+        """What a person should know of the time that these settings take, in a line; or None."""
         return None
 
     def canonical(self, varied: frozenset[str]) -> Self:  # noqa: ARG002 - some settings are without effect
@@ -332,6 +348,7 @@ __all__ = [
     "ORIGINAL",
     "PLUMBING",
     "Baseline",
+    "DataShape",
     "Doc",
     "ModelSettings",
     "Named",

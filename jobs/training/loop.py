@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe
+from jobs.models.protocol import Build
 from jobs.plugins import MODELS, torch_side
 from jobs.training import stops
 from jobs.training.device import UnusableError, autocast
@@ -59,8 +60,9 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         vectors = torch.from_numpy(dataset.vectors())
     torch.manual_seed(settings.seed)
-    model: nn.Module = network.build(settings, vectors=vectors, classes=len(dataset.classes))
-    return model.to(device)
+    build: Build = network.build
+    max_length = dataset.meta.settings.max_length
+    return build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length).to(device)
 
 
 # Metrics of one pass over a split. A GPU runs behind the host, which would have to wait for it to read a number: so

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.plugins import OPTIMISERS, SCHEDULES
-from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, ModelSettings, Named, settings
+from jobs.plugins import OPTIMISERS, SCHEDULES, name_of
+from jobs.settings import ORIGINAL, PLUMBING, Baseline, DataShape, Doc, ModelSettings, Named, settings
 from jobs.training.optimisers import OptimiserSettings, adam
 from jobs.training.schedules import ScheduleSettings, constant
 
@@ -88,3 +88,15 @@ class TrainingSettings(ModelSettings):
         no_decay = self.weight_decay == 0 and "weight_decay" not in varied
         frozen = self.freeze_embeddings and "freeze_embeddings" not in varied
         return replace(self, optimiser=self.optimiser.without_vector_decay()) if no_decay or frozen else self
+
+    def problem(self, shape: DataShape) -> str | None:
+        wrong = self.optimiser.check(self.learning_rate, self.weight_decay)
+        return self.check(shape) if wrong is None else f"optimiser: {wrong}"
+
+    def cost_note(self) -> str | None:
+        """That a CPU moves all word vectors in every step, which may take many times a step's own work."""
+        why = self.optimiser.dense_because(self.learning_rate, self.weight_decay)
+        if why is None or self.freeze_embeddings or self.device == "cuda":
+            return None
+        name = name_of(type(self.optimiser))
+        return f"{name} {why}: on a CPU each step then moves all word vectors, not its batch's alone"

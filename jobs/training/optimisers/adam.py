@@ -57,7 +57,7 @@ class Settings(OptimiserSettings):
 
     def dense_because(self, rate: float, decay: float) -> str | None:  # noqa: ARG002
         if decay and self.vector_decay == "always":
-            return "adds weight_decay to the gradient of each (adamw and vector_decay: when_used move a batch's alone)"
+            return "adds weight_decay to the gradient of every vector (adamw and vector_decay: when_used do not)"
         return None
 
     def catch_up(self, rates: Rates, decay: float) -> CatchUp:  # noqa: ARG002 - an L2 term has no part in it

@@ -46,7 +46,7 @@ class Settings(OptimiserSettings):
         )  # fmt: skip
 
     def dense_because(self, rate: float, decay: float) -> str | None:  # noqa: ARG002
-        return "adds weight_decay to the gradient of each (adamw moves a batch's alone)" if decay else None
+        return "adds weight_decay to the gradient of every vector (adamw does not)" if decay else None
 
     def catch_up(self, rates: Rates, decay: float) -> CatchUp:  # noqa: ARG002
         from jobs.training.catch_up import SgdCatchUp
