@@ -1,9 +1,9 @@
 """The units of code that decide a result: their revisions, and digests of their source as a result was made.
 
-A unit is what somebody may change on purpose: preprocessing, a model, training, a search algorithm, a stopping rule,
-evaluation. Whoever changes what one of them gives raises its ``REVISION``, a line of its own in its module. Neither
-revision nor digest is part of an id: a result of earlier code stays a result, and ``plan``, ``status`` and ``report``
-say that it is one. The digest tells of an edit that nobody raised a revision for.
+A unit is what somebody may change on purpose: preprocessing, a model, training, an optimiser, a schedule, a search
+algorithm, a stopping rule, evaluation. Whoever changes what one of them gives raises its ``REVISION``, a line of its
+own in its module. Neither revision nor digest is part of an id: a result of earlier code stays a result, and
+``plan``, ``status`` and ``report`` say that it is one. The digest tells of an edit that nobody raised a revision for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
     "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py"),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
+    "optimiser": ("training/optimisers/{name}.py", "training/optimisers/__init__.py"),
+    "schedule": ("training/schedules/{name}.py", "training/schedules/__init__.py"),
     "algorithm": ("search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py"),
     "stopping": ("search/stopping/{name}.py",),
 }

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs.models.layers import WordEmbedding
+from jobs.plugins import OPTIMISERS as OPTIMISERS_ROOM
+from jobs.plugins import SCHEDULES as SCHEDULES_ROOM
 from jobs.training.loop import clip
 from jobs.training.optimiser import Optimiser, make
 from jobs.training.optimisers import OptimiserSettings, adam, adamw, sgd
@@ -360,3 +362,38 @@ def test_a_parameter_without_a_gradient_is_named() -> None:
     model(torch.tensor([[3]])).sum().backward()
     with pytest.raises(RuntimeError, match=r"no gradient for layer\.weight, layer\.bias"):
         ours.step()
+
+
+# Contracts that every file of the two rooms is held to, found by its name.
+
+
+@pytest.mark.parametrize("name", SCHEDULES_ROOM.names())
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_every_schedule_gives_shares(name: str, steps: int) -> None:
+    schedule = SCHEDULES_ROOM.settings(name)()
+    found = rates(schedule, 2.0, steps)
+    assert found == 2.0 or (isinstance(found, list) and len(found) == steps and max(found) > 0)
+    assert found == rates(schedule, 2.0, steps), "the same function of the step whenever it is asked"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("name", OPTIMISERS_ROOM.names())
+def test_every_optimiser_resumes_and_does_on_a_cpu_what_it_does_on_a_gpu(name: str, decay: float) -> None:
+    rule = OPTIMISERS_ROOM.settings(name)()
+    settings = settings_of(rule, constant.Settings(), decay)
+    model, again, whole = Toy(), Toy(), Toy()
+    ours, resumed = make(model, settings, CPU), make(again, settings, CPU)
+    train_ours(model, ours, range(30))
+    again.load_state_dict(copy.deepcopy(model.state_dict()))
+    resumed.load_state_dict(copy.deepcopy(ours.state_dict()))
+    on_a_gpu = Optimiser(whole, rule, rates=RATE, weight_decay=decay, device=torch.device("cuda"))
+    for number in range(60):
+        on_a_gpu.zero_grad()
+        take_sparse(whole, number, dense=True)
+        on_a_gpu.step()
+    for each, optimiser in ((model, ours), (again, resumed)):
+        train_ours(each, optimiser, range(30, 60))
+        optimiser.flush()
+    for mine, second, other in zip(model.parameters(), again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, second)
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)

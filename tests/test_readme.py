@@ -273,7 +273,8 @@ def test_model_stage_and_algorithm_are_found_from_a_manifest(tmp_path):
     tasks = json.loads(tanda("plan", manifest, "--json"))["tasks"]
     assert sum(task["stage"] == "trial" for task in tasks) == 2
     tanda("submit", manifest, "--executor", "inline", "--only", "architectures", "--set",
-          "experiments={architectures: {runs: {Maxpool: {architecture: maxpool}}}}", "--set", "defaults.epochs=1")
+          "experiments={architectures: {runs: {Maxpool: {architecture: maxpool, freeze_embeddings: false,"
+          " optimiser: {lion: {beta1: 0.8}}, schedule: linear, learning_rate: 1e-3}}}}", "--set", "defaults.epochs=1")
     dataset = next(task["id"] for task in tasks if task["stage"] == "preprocess")
     from jobs.entry import run
     task = Task(stage="lengths", settings={"dataset": dataset}, needs=(dataset,))
@@ -304,15 +305,16 @@ def test_the_examples_of_extending_work(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     examples = re.findall(r'^```python title="([^"]+)"\n(.*?)^```$', text, re.M | re.S)
-    assert len(examples) == 7
+    assert len(examples) == 9
     for name, body in examples:
         path = tmp_path / name
         assert not path.exists(), f"{name} is there already"
         path.parent.mkdir(exist_ok=True)
         path.write_text(body, encoding="utf-8")
     (tmp_path / "tests" / "test_extensions.py").write_text(EXTENSIONS_CHECKED, encoding="utf-8")
-    chosen = ["tests/test_extensions.py", "tests/test_models_networks.py", "tests/test_search_algorithms.py"]
-    options = ["-q", "-p", "no:cacheprovider", "-k", "maxpool or vicinity or extensions"]
+    chosen = ["tests/test_extensions.py", "tests/test_models_networks.py", "tests/test_search_algorithms.py",
+              "tests/test_optimiser.py"]  # fmt: skip
+    options = ["-q", "-p", "no:cacheprovider", "-k", "maxpool or vicinity or extensions or lion or linear"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *chosen],
         cwd=tmp_path,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.plugins import MODELS
+from jobs.plugins import MODELS, Room, name_of
 from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, decode, describe, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
@@ -47,12 +47,6 @@ class NetworkSettings(TrainingSettings):
         Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
     ] = 1.0
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
-
-
-def training_units(architecture: str) -> tuple[Unit, ...]:
-    """The code that decides what a training of the architecture gives."""
-    model = Unit("model", architecture)
-    return (model,) if MODELS.load(architecture).KIND == "estimator" else (model, Unit("training"))
 
 
 def settings_class(architecture: str) -> type[ModelSettings]:
@@ -88,6 +82,18 @@ class Recipe:
         """The settings of a network; of an estimator's there are none."""
         assert isinstance(self.settings, NetworkSettings)
         return self.settings
+
+    @property
+    def parts(self) -> tuple[tuple[Room, str], ...]:
+        """Every part that it names: its architecture, and those that its settings name."""
+        named = ((setting.room, getattr(self.settings, setting.name)) for setting in describe(type(self.settings)))
+        return ((MODELS, self.architecture), *((room, name_of(type(part))) for room, part in named if room is not None))
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The code that decides what the training gives."""
+        parts = tuple(Unit(room.name, name) for room, name in self.parts)
+        return parts if MODELS.load(self.architecture).KIND == "estimator" else (*parts, Unit("training"))
 
     @property
     def identity(self) -> dict[str, Value]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
-from jobs.models import Recipe, read_recipe, training_units
+from jobs.models import Recipe, read_recipe
 from jobs.storage import Storage
 from jobs.task import TASK, Task
 from jobs.training.run import train
@@ -26,7 +26,7 @@ def run(context: Context) -> Outcome:
     recipe = recipe_of(context.storage, context.task)
     dataset = Dataset.open(context.storage.dataset(recipe.dataset))
     result = train(context, recipe=recipe, dataset=dataset, folder=context.folder)
-    return Outcome(files=result.files, result=result.figures, units=training_units(recipe.architecture))
+    return Outcome(files=result.files, result=result.figures, units=recipe.units)
 
 
 def recipe_of(storage: Storage, task: Task) -> Recipe:

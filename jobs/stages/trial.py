@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jobs import entry
 from jobs.context import Context, Outcome
 from jobs.data.dataset import Dataset
-from jobs.models import Recipe, training_units
+from jobs.models import Recipe
 from jobs.search.next_trial import StopAtRung, claim_point, next_promotable
 from jobs.search.study import study_of, value_of
 from jobs.storage import Storage
@@ -48,7 +48,7 @@ def run(context: Context) -> Outcome:
             "metric": study.definition.metric,
             "value": value_of(study, result.lines, recipe.settings),
         },
-        units=(*training_units(recipe.architecture), *study.definition.units),
+        units=(*recipe.units, *study.definition.units),
     )
 
 
