@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from manifest_fixture import errors, read
+from training_fixture import publish_dataset
 
-from jobs import plugins
+from jobs import entry, plugins
+from jobs.models import all_settings
+from jobs.search.space import all_dimensions
+from jobs.search.study import Study
 from jobs.settings import beside, deciding, decode, text_of
-from jobs.testing import recipe_with
+from jobs.storage import Storage
+from jobs.task import read_record
+from jobs.testing import definition_with, recipe_with
 from jobs.training.optimisers import adam, adamw, sgd
+from jobs.training.run import read_trained_recipe
 from jobs.training.schedules import warmup_cosine
+from pipeline.manifest.expand_searches import canonical
 from pipeline.plan import make_plan
 from pipeline.show import cost_lines
 
@@ -160,3 +169,31 @@ def test_a_model_says_what_does_not_fit_the_data_before_anything_is_queued(
     assert read(tmp_path, text.replace("HEADS", "4")).runs
     (line,) = errors(tmp_path, monkeypatch, HEAD + text.replace("HEADS", "3")).splitlines()
     assert "attention_heads: 3 do not divide vectors of 16" in line
+
+
+def test_a_search_trains_parts_with_settings_that_it_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDA_CPUS", "1")
+    storage = Storage(tmp_path)
+    space = {"optimiser": {"choice": ["adam", {"sgd": {"momentum": {"uniform": [0.5, 0.9]}}}]}}
+    known = {setting.name: setting for setting in all_settings("mlp")}
+    definition = definition_with(
+        "mlp",
+        publish_dataset(storage, rows=200),
+        canonical(space, known),
+        settings={"epochs": 1, "hidden_layers": [8], "learning_rate": 0.01, "schedule": "one_cycle"},
+    )
+    study = Study(storage, definition)
+    folders = [study.task(number).write(storage) for number in range(4)]
+    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
+    assert [entry.run(folder) for folder in folders] == [entry.DONE] * 4
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+    trained: list[Any] = [read_trained_recipe(folder).settings for folder in folders]
+    assert {type(settings.optimiser) for settings in trained} == {adam.Settings, sgd.Settings}
+    momenta = [settings.optimiser.momentum for settings in trained if isinstance(settings.optimiser, sgd.Settings)]
+    assert len(momenta) == 3 and all(0.5 <= momentum <= 0.9 for momentum in momenta), "one point is not tried twice"
+    record = read_record(folders[0])
+    assert record is not None
+    assert {"schedule one_cycle", "model mlp", "training", "algorithm random"} < record.made.keys()
+    labels = [each.label for each in all_dimensions(study.space().dimensions)]
+    assert labels == ["optimiser", "optimiser.1.momentum"]

@@ -272,7 +272,8 @@ class _Reader:
     def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Value], tuple[EpochMetrics, ...]]:
         """What decides a row's training, as far as it is known, and its epochs."""
         names = _shown(row.architecture)
-        settings = _only(names, shown(row.settings))
+        texts = shown(row.settings)
+        settings = {name: texts[name] for name in names}
         for name in row.searched:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
