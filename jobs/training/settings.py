@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from copy import copy
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
@@ -87,7 +87,12 @@ class TrainingSettings(ModelSettings):
         """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides."""
         no_decay = self.weight_decay == 0 and "weight_decay" not in varied
         frozen = self.freeze_embeddings and "freeze_embeddings" not in varied
-        return replace(self, optimiser=self.optimiser.without_vector_decay()) if no_decay or frozen else self
+        rule = self.optimiser.without_vector_decay()
+        if rule is self.optimiser or not (no_decay or frozen):
+            return self
+        same = copy(self)  # a quarter of the time of `replace`, for tens of thousands of runs
+        object.__setattr__(same, "optimiser", rule)
+        return same
 
     def problem(self, shape: DataShape) -> str | None:
         wrong = self.optimiser.check(self.learning_rate, self.weight_decay)

@@ -8,7 +8,7 @@ decay are the run's ``learning_rate`` (times its schedule's factor) and ``weight
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from jobs.settings import settings
 
@@ -73,7 +73,7 @@ class OptimiserSettings:
         """Whether a word's vector decays in those steps alone whose batch has the word."""
         return False
 
-    def without_vector_decay(self) -> Self:
+    def without_vector_decay(self) -> OptimiserSettings:
         """The same where word vectors do not decay: settings that then do nothing at their baselines."""
         return self
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -69,11 +70,16 @@ class Settings(OptimiserSettings):
     def decays_used_words_only(self) -> bool:
         return self.vector_decay == "when_used"
 
-    def without_vector_decay(self) -> Self:
-        return replace(self, vector_decay="when_used")
+    def without_vector_decay(self) -> OptimiserSettings:
+        return self if self.vector_decay == "when_used" else _when_used(self)
 
     def check(self, rate: float, decay: float) -> str | None:  # noqa: ARG002
         """Adam's means must outlast none of its squares, or a step without a gradient moves a weight ever faster."""
         if self.beta1**2 >= self.beta2:
             return f"beta1 {self.beta1:g} is too high beside beta2 {self.beta2:g}: its square must be below beta2"
         return None
+
+
+@cache
+def _when_used(rule: Settings) -> Settings:
+    return replace(rule, vector_decay="when_used")
