@@ -277,11 +277,14 @@ def deciding(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, V
     return _plain(decide, by_role, deciding)
 
 
-def beside(of: object) -> dict[str, Value]:
-    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own."""
+def beside(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
+    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own.
+
+    ``varied`` as of ``deciding``.
+    """
     by_role = _by_role(cast(Hashable, type(of)))
     if isinstance(of, ModelSettings):
-        of = of.canonical(frozenset())
+        of = of.canonical(varied)
     rest = {name: getattr(of, name) for name in by_role.plumbing}
     rest |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) == baseline}
     return _plain(rest, by_role, values)
@@ -313,12 +316,35 @@ def text_of(part: object) -> str:
     return name_of(type(part)) + (f"({', '.join(given)})" if given else "")
 
 
+def shown(of: object) -> dict[str, Value]:
+    """Settings by name, as tables and pages show them: a part by its name, with those of its settings that were set."""
+    by_role = _by_role(cast(Hashable, type(of)))
+    parts = {name: text_of(part) for name in by_role.parts if (part := getattr(of, name)) is not None}
+    return {name: getattr(of, name) for name in by_role.every} | parts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DataShape:
+    """What is known of data before there is any: the most tokens of a title, and how many numbers a vector has."""
+
+    max_length: int
+    vector_size: int
+
+
 @settings
 class ModelSettings:
     """The settings of an architecture, of which each has one class in its folder."""
 
-    def check(self, max_length: int) -> str | None:  # noqa: ARG002 - some architectures need it
-        """What is wrong between settings, as ``SETTING: what``, for titles of up to ``max_length`` tokens; or None."""
+    def check(self, shape: DataShape) -> str | None:  # noqa: ARG002 - some architectures need it
+        """What is wrong between an architecture's settings, or with this data, as ``SETTING: what``; or None."""
+        return None
+
+    def problem(self, shape: DataShape) -> str | None:
+        """What is wrong between all settings, those that architectures share among them; or None."""
+        return self.check(shape)
+
+    def cost_note(self) -> str | None:
+        """What a person should know of the time that these settings take, in a line; or None."""
         return None
 
     def canonical(self, varied: frozenset[str]) -> Self:  # noqa: ARG002 - some settings are without effect

@@ -214,8 +214,9 @@ class _PlanBuilder:
 
     def add_run(self, run: Run) -> None:
         dataset = self._add_dataset(run.data, run.resources["preprocess"])
-        recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings)
-        train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(run.settings))
+        settings = run.settings.canonical(frozenset())  # once for both, of thousands of runs
+        recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=settings)
+        train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(settings))
         self._add(train, run, run=run.name, seed=run.seed)
         evaluate = _evaluation(train.id, dataset)
         self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)
@@ -223,7 +224,8 @@ class _PlanBuilder:
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = _definition(search, dataset)
-        search_id, document, plumbing = definition.id, definition.document, beside(search.settings)
+        plumbing = beside(search.settings, varied=search.decided)
+        search_id, document = definition.id, definition.document
         trials = []
         for number in range(search.trials):
             trial = Task(
@@ -259,6 +261,7 @@ def _evaluation(train: str, dataset: str) -> Task:
 
 def _definition(search: Search, dataset: str) -> Definition:
     plugins = identities(search.parts) if in_use() else {}
+    fixed = deciding(search.settings, varied=search.decided)
     return Definition(
         architecture=search.architecture,
         dataset=dataset,
@@ -267,7 +270,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         space=search.space,
         stopping=search.stopping,
         seed=search.seed,
-        settings={name: value for name, value in deciding(search.settings).items() if name not in search.searched},
+        settings={name: value for name, value in fixed.items() if name not in search.searched},
         plugins=plugins or None,
     )
 

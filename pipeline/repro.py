@@ -162,7 +162,8 @@ def _compare(root: Path, again: Path, file: str) -> Difference | None:
         )
         return None if was == now else Difference(file=file, why="other metrics")
     if Path(file).name == SETTINGS:
-        # Not the bytes: those of earlier versions do not say what the data set's content was.
+        # As they are read, not their bytes: a setting newer than the file has its baseline there, and an early version
+        # does not say what the data set's content was.
         recipes = [read_trained_recipe((base / file).parent) for base in (root, again)]
         return None if recipes[0] == recipes[1] else Difference(file=file, why="other settings")
     digests = [_digest(base / file) for base in (root, again)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.console import Console
 from rich.table import Table
 
-from jobs.settings import values
+from jobs.models import all_settings
+from jobs.search.space import read_space, samples
+from jobs.settings import ModelSettings, values
+from pipeline.manifest.model import Search
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from sharedfs.typed_json import Json
 
@@ -104,8 +107,34 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
-    for line in changed_lines(plan.tasks, done):
+    for line in (*changed_lines(plan.tasks, done), *cost_lines(plan)):
         console.print(line, style="yellow", soft_wrap=True)
+
+
+def cost_lines(plan: Plan) -> list[str]:
+    """What settings say of the time that they take, a line each, with the trainings that have them."""
+    notes: dict[str, list[str]] = {}
+    for row in plan.rows:
+        if row.search is None and (note := row.settings.cost_note()):
+            notes.setdefault(note, []).append(f"{row.group}/{row.run}")
+    for planned in plan.searches:
+        for note in {each for point in _points(planned.search) if (each := point.cost_note())}:
+            notes.setdefault(note, []).append(f"trials of {planned.search.name}")
+    return [f"{_listed(dict.fromkeys(names))}: {note}" for note, names in sorted(notes.items())]
+
+
+def _points(search: Search) -> list[ModelSettings]:
+    """Settings of trials that show every option of a search's choices, and its ranges at both ends."""
+    known = {setting.name: setting for setting in all_settings(search.architecture)}
+    points = samples(read_space(search.space, known.values()))
+    return [
+        replace(search.settings, **{name: known[name].read(value) for name, value in point.items()}) for point in points
+    ]
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else ""
+    return ", ".join([*names][:NAMED_MOST]) + more
 
 
 def changed_lines(tasks: Iterable[Planned], changed: Mapping[str, Sequence[str]]) -> list[str]:
@@ -119,8 +148,7 @@ def changed_lines(tasks: Iterable[Planned], changed: Mapping[str, Sequence[str]]
             made.setdefault(change, []).append(planned)
     lines = []
     for change, which in sorted(made.items()):
-        more = f" and {len(which) - NAMED_MOST} more" if len(which) > NAMED_MOST else ""
-        lines.append(f"{len(which)} done, {change}: {', '.join(map(_name, which[:NAMED_MOST]))}{more}")
+        lines.append(f"{len(which)} done, {change}: {_listed([_name(planned) for planned in which])}")
     trials = {planned.id for which in made.values() for planned in which if planned.stage == "trial"}
     if trials != {planned.id for which in made.values() for planned in which}:
         lines.append("they stay as they are; `tanda submit --rerun changed` makes them again")

@@ -36,7 +36,8 @@ def build(name: str, **changes: Any) -> nn.Module:
     vectors = torch.randn(VOCABULARY, SIZE)
     vectors[0] = 0
     settings = settings_with(name, **changes)
-    network: nn.Module = import_module(f"jobs.models.{name}.network").build(settings, vectors=vectors, classes=CLASSES)
+    make = import_module(f"jobs.models.{name}.network").build
+    network: nn.Module = make(settings, vectors=vectors, classes=CLASSES, max_length=32)
     return network
 
 

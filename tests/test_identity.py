@@ -17,7 +17,7 @@ from jobs import units
 from jobs.data.identity import DatasetDefinition, identify
 from jobs.data.settings import Data, Text
 from jobs.models import mlp, model_unit, read_recipe
-from jobs.plugins import MODELS
+from jobs.plugins import MODELS, OPTIMISERS, SCHEDULES
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, beside, deciding, settings, values
 from jobs.testing import recipe_with
 from jobs.units import Unit, change_of, made
@@ -142,6 +142,7 @@ UNITS = [
     *map(model_unit, MODELS.names()),
     Unit("preprocess"), Unit("training"), Unit("evaluate"), Unit("algorithm", "tpe"), Unit("algorithm", "random"),
     Unit("stopping", "asha"),
+    *(Unit(room.name, name) for room in (OPTIMISERS, SCHEDULES) for name in room.names()),
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from jobs.data.batches import Batch
 from jobs.models.cnn.network import Packed
 from jobs.models.layers import Dropout
 from jobs.models.rnn.network import OVERHEAD, Groups, cheapest_groups, unsupported
+from jobs.settings import DataShape
 from jobs.testing import settings_with
 
 
@@ -130,12 +131,12 @@ def test_embedding_scale_shrinks_the_start() -> None:
 
 def test_cnn_refuses_a_filter_longer_than_any_title() -> None:
     settings = settings_with("cnn", filters_length=[2, 9])
-    assert "longer than max_length, 8" in str(settings.check(8))
-    assert settings.check(9) is None
+    assert "longer than max_length, 8" in str(settings.check(DataShape(max_length=8, vector_size=12)))
+    assert settings.check(DataShape(max_length=9, vector_size=12)) is None
 
 
 def test_cnn_refuses_a_length_named_twice() -> None:
-    assert "twice" in str(settings_with("cnn", filters_length=[2, 2]).check(8))
+    assert "twice" in str(settings_with("cnn", filters_length=[2, 2]).check(DataShape(max_length=8, vector_size=12)))
 
 
 def test_packed_lays_titles_out_by_time_longest_first() -> None:

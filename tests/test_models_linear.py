@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from jobs.data.dataset import Split
 from jobs.models.linear import estimator
 from jobs.models.linear.estimator import Terms
+from jobs.settings import DataShape
 from jobs.testing import settings_with
 from jobs.training.run import _save
 from sharedfs.errors import DamagedFileError
@@ -176,4 +177,4 @@ def test_an_empty_vocabulary_says_what_to_change() -> None:
 
 
 def test_liblinear_refuses_a_loss_it_does_not_know() -> None:
-    assert "needs solver: sgd" in str(settings(loss="log_loss").check(32))
+    assert "needs solver: sgd" in str(settings(loss="log_loss").check(DataShape(max_length=32, vector_size=12)))

@@ -15,6 +15,7 @@ from torch import nn
 from jobs import models
 from jobs.data.batches import Batch
 from jobs.plugins import MODELS
+from jobs.settings import DataShape
 from jobs.testing import settings_with
 from jobs.training import optimiser
 from jobs.training.settings import TrainingSettings
@@ -163,4 +164,4 @@ def test_defaults_are_sound_and_documented(name: str) -> None:
     settings = models.all_settings(name)
     assert len({setting.name for setting in settings}) == len(settings)
     assert all(setting.doc for setting in settings)
-    assert settings_with(name).check(32) is None
+    assert settings_with(name).check(DataShape(max_length=32, vector_size=12)) is None

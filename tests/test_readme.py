@@ -261,7 +261,8 @@ def test_every_plugin_keeps_its_contract():
     said = tanda("check-plugin", LAB)
     assert "FAIL" not in said
     networks = ("network gru", "network maxpool", "estimator centroid")
-    for plugin in (*networks, "search algorithm vicinity", "table price", "plot seeds"):
+    trained = ("optimiser lion", "schedule straight")
+    for plugin in (*networks, *trained, "search algorithm vicinity", "table price", "plot seeds"):
         assert f"ok   {plugin}: " in said
 
 def test_a_table_and_a_plot_are_in_the_report(tmp_path):
@@ -281,8 +282,9 @@ plugins: [{LAB}]
 searches:
   near: {{architecture: maxpool, algorithm: vicinity, trials: 2, space: {{dropout: {{uniform: [0, 0.5]}}}}}}
 """)
-    grid = "experiments={architectures: {grid: {architecture: [gru, maxpool, centroid]}}}"
-    words = (manifest, "--set", grid, "--set", "defaults.epochs=1")
+    runs = """experiments={architectures: {runs: {G: {architecture: gru}, C: {architecture: centroid}, M: {
+      architecture: maxpool, optimiser: {lion: {beta1: 0.8}}, schedule: straight, learning_rate: 1e-3}}}}"""
+    words = (manifest, "--set", runs, "--set", "defaults.epochs=1")
     tanda("run", *words, "--executor", "inline")
     assert json.loads(tanda("status", *words, "--json"))["summary"] == {"done": 10}
     tasks = json.loads(tanda("plan", *words, "--json"))["tasks"]
@@ -316,7 +318,7 @@ def test_the_examples_of_extending_work(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     examples = re.findall(r'^```python title="([^"]+)"\n(.*?)^```$', text, re.M | re.S)
-    assert len(examples) == 9
+    assert len(examples) == 11
     for name, body in examples:
         path = tmp_path / name
         assert not path.exists(), f"{name} is there already"

@@ -42,13 +42,22 @@ SOUND: dict[str, Any] = {
     "defaults": {"dropout": 0.1, "early_stopping": {"patience": 2}},
     "experiments": {
         "g": {"runs": {"A": {"architecture": "mlp", "language": "spanish"}, "B": None}, "seeds": [0]},
+        "o": {
+            "architecture": "mlp",
+            "grid": {"optimiser": ["adamw", {"sgd": {"momentum": 0.5}}], "schedule": [{"step": {"parts": 2}}]},
+        },
         "h": {"architecture": "cnn", "grid": {"filters_length": [[2], [3, 4]], "quality": ["all"]}},
     },
     "searches": {
         "s": {
             "architecture": "rnn",
             "stopping": {"asha": {"reduction": 4}},
-            "space": {"dropout": {"uniform": [0, 0.5]}, "way": {"choice": [{"epochs": 1}, {"epochs": 2}]}},
+            "optimiser": {"adam": {"vector_decay": "when_used"}},
+            "space": {
+                "schedule": {"choice": ["constant", {"step": {"multiplier": {"uniform": [0.1, 0.9]}, "parts": 3}}]},
+                "dropout": {"uniform": [0, 0.5]},
+                "way": {"choice": [{"epochs": 1}, {"epochs": 2}]},
+            },
         }
     },
 }

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from jobs import models
 from jobs.search.algorithms import random
-from jobs.search.space import Space, read_space, samples
-from pipeline.manifest.expand_searches import check_stopping
+from jobs.search.space import Space, all_dimensions, decided, read_space, samples
+from pipeline.manifest.expand_searches import canonical, check_stopping
 from pipeline.manifest.space_validation import validate_space
 
 MLP = models.all_settings("mlp")
@@ -180,3 +180,55 @@ def test_reading_searches_imports_neither_torch_nor_hyperopt() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+PARTS: dict[str, Any] = {
+    "optimiser": {"choice": ["adam", {"adamw": {"beta1": 0.8}}, {"sgd": {"momentum": {"uniform": [0.5, 0.99]}}}]}
+}
+KNOWN = {setting.name: setting for setting in MLP}
+
+
+def test_parts_are_searched_with_settings_of_their_own() -> None:
+    assert validate_space(PARTS, MLP) == []
+    space = canonical(PARTS, KNOWN)
+    assert space == canonical(space, KNOWN), "what is stored is read as what was written"
+    whole = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-08, "vector_decay": "always"}
+    assert space["optimiser"]["choice"][0] == {"adam": whole}
+    dimensions = space_of(space)
+    assert [each.label for each in all_dimensions(dimensions.dimensions)] == ["optimiser", "optimiser.2.momentum"]
+    points = samples(dimensions)
+    assert points[0] == {"optimiser": {"adam": whole}}
+    assert points[2] == {"optimiser": {"sgd": {"momentum": 0.5, "nesterov": False}}}
+    assert KNOWN["optimiser"].read(points[1]["optimiser"]).beta1 == 0.8
+    assert decided(space, KNOWN) == {"optimiser"}
+    drawn = [random.propose(dimensions, [], seed) for seed in range(40)]
+    momenta = [dimensions.point(draws)["optimiser"]["sgd"]["momentum"] for draws in drawn if draws["optimiser"] == 2]
+    assert len(momenta) > 5 and all(0.5 <= momentum <= 0.99 for momentum in momenta)
+
+
+def test_a_part_may_be_one_value_of_a_conditional_choice() -> None:
+    document = {"way": {"choice": [{"optimiser": {"sgd": {"momentum": 0.8}}, "dropout": 0}, {"optimiser": "adamw"}]}}
+    assert validate_space(document, MLP) == []
+    space = canonical(document, KNOWN)
+    assert decided(space, KNOWN) == {"optimiser", "dropout"}
+    first, second = samples(space_of(space))
+    assert first == {"optimiser": {"sgd": {"momentum": 0.8, "nesterov": False}}, "dropout": 0.0}
+    assert [*second["optimiser"]] == ["adamw"]
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "words"),
+    [
+        ("adan", (), "did you mean 'adam'"),
+        ({"sdg": {}}, ("sdg",), "did you mean 'sgd'"),
+        ({"sgd": {"momentun": 0.1}}, ("sgd", "momentun"), "did you mean 'momentum'"),
+        ({"sgd": {"momentum": 7}}, ("sgd", "momentum"), "at most 0.999"),
+        ({"sgd": {"momentum": {"uniform": [0, 7]}}}, ("sgd", "momentum", "uniform", 1), "at most 0.999"),
+        ({"sgd": {}, "adam": {}}, (), "must be a name"),
+        (3, (), "must be a name"),
+    ],
+)
+def test_a_wrong_part_of_a_space_is_told_where_it_is(option: object, path: tuple[str, ...], words: str) -> None:
+    ((where, message),) = validate_space({"optimiser": {"choice": ["adam", option]}}, MLP)
+    assert where == ("optimiser", "choice", 1, *path)
+    assert words in message

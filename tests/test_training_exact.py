@@ -27,7 +27,11 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cnn", {"dropout": 0.2, "bucket_by_length": True, "keep": "last"}),
     ("rnn", {"freeze_embeddings": False, "dropout": 0.1}),
     ("mlp", {"dropout": 0.1, "embedding_dropout": 0.1}),
-)
+    ("mlp", {"freeze_embeddings": False, "optimiser": "adamw", "weight_decay": 0.1, "schedule": "warmup_cosine",
+             "gradient_clip": 0.5}),
+    ("cnn", {"freeze_embeddings": False, "optimiser": {"sgd": {"nesterov": True}}, "schedule": {"step": {"parts": 12}},
+             "learning_rate": 0.05}),
+)  # fmt: skip
 ENOUGH_KILLS = 30
 
 

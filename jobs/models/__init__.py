@@ -1,9 +1,10 @@
 """Architectures, each one folder here, found by its name; their settings are read without importing torch.
 
 A folder's ``__init__`` holds ``REVISION``, ``KIND`` (``network`` or ``estimator``) and ``Settings``, a class of
-settings whose ``check(max_length)`` may say what is wrong between them. A network's settings are ``NetworkSettings``,
-and its ``network.py`` holds ``build``, and may hold ``unsupported(device, precision)``, which returns why it can't be
-computed so on that device, or None; an estimator's ``estimator.py`` holds ``fit`` and ``load``.
+settings whose ``check(shape)`` may say what is wrong between them. A network's settings are ``NetworkSettings``, and
+its ``network.py`` holds ``build`` (``jobs.models.protocol`` says what that may assume and must keep to), and may hold
+``unsupported(device, precision)``, which returns why it can't be computed so on that device, or None; an estimator's
+``estimator.py`` holds ``fit`` and ``load``.
 """
 
 from __future__ import annotations

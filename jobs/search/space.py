@@ -9,7 +9,9 @@
     depth: {choice: [{hidden_layers: [64]}, {hidden_layers: [512], dropout: {uniform: [0, 0.5]}}]}
 
 The last is conditional: each option is a mapping of settings to values or further distributions, and the name
-(`depth`) is free.
+(`depth`) is free. A setting that names a part, such as an optimiser, has options with settings of their own:
+
+    optimiser: {choice: [adam, adamw, {sgd: {momentum: {uniform: [0.5, 0.99]}}}]}
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from jobs.settings import Setting, Value
+from jobs.plugins import name_of
+from jobs.settings import Setting, Value, describe, named, values
 from sharedfs.typed_json import Json
 
 DISTRIBUTIONS = ("choice", "uniform", "loguniform", "quniform", "qloguniform", "randint")
@@ -70,18 +73,23 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One way of a conditional choice: settings it fixes and dimensions that exist only there."""
+    """One way of a conditional choice: settings it fixes and dimensions that exist only there.
+
+    Of a choice of parts they are the settings of the one called ``part``.
+    """
 
     fixed: Mapping[str, Value]
     dimensions: tuple[Dimension, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A conditional choice."""
+    """A conditional choice; of the parts that ``setting`` names, where there is one."""
 
     label: str
     options: tuple[Option, ...]
+    setting: Setting | None = None
 
 
 Dimension = Choice | Range | Branch
@@ -98,6 +106,19 @@ class Space:
         point: Point = {}
         _gather(self.dimensions, draws, point)
         return point
+
+
+def decided(space: Mapping[str, Json], settings: Mapping[str, Setting]) -> frozenset[str]:
+    """Every setting that some point of a space has a value for."""
+    return frozenset().union(*(_decided(name, spec, settings) for name, spec in space.items()))
+
+
+def _decided(name: str, spec: Json, settings: Mapping[str, Setting]) -> frozenset[str]:
+    if not is_branch(settings.get(name), spec):
+        return frozenset({name})
+    options = spec["choice"] if isinstance(spec, Mapping) else ()
+    assert isinstance(options, Sequence)
+    return frozenset().union(*(decided(option, settings) for option in options if isinstance(option, Mapping)))
 
 
 def read_space(space: Mapping[str, Json], settings: Iterable[Setting]) -> Space:
@@ -127,12 +148,18 @@ def all_dimensions(dimensions: Iterable[Dimension]) -> Iterator[Dimension]:
 def _dimensions(space: Mapping[str, Json], settings: Mapping[str, Setting], prefix: str) -> tuple[Dimension, ...]:
     # Sorted: the same space written in another order is the same search, and must give the same points.
     drawn = ((name, space[name]) for name in sorted(space))
-    return tuple(_dimension(name, spec, settings, prefix) for name, spec in drawn if is_distribution(spec))
+    return tuple(
+        _dimension(name, spec, settings, prefix) for name, spec in drawn if is_distribution(spec, settings.get(name))
+    )
 
 
 def _dimension(name: str, spec: Distribution, settings: Mapping[str, Setting], prefix: str) -> Dimension:
     label = f"{prefix}{name}"
     ((kind, arguments),) = spec.items()
+    setting = settings.get(name)
+    if setting is not None and setting.room is not None:
+        options = tuple(_part(setting, option, f"{label}.{position}.") for position, option in enumerate(arguments))
+        return Branch(label=label, options=options, setting=setting)
     if kind != "choice":
         return _range(label, settings[name], kind, arguments)
     if not is_conditional(arguments):
@@ -142,13 +169,35 @@ def _dimension(name: str, spec: Distribution, settings: Mapping[str, Setting], p
             options=tuple(settings[name].read(option) for option in arguments),
         )
     options = tuple(
-        Option(
-            fixed={key: settings[key].read(value) for key, value in option.items() if not is_distribution(value)},
-            dimensions=_dimensions(option, settings, f"{label}.{position}."),
-        )
+        Option(fixed=_fixed(option, settings), dimensions=_dimensions(option, settings, f"{label}.{position}."))
         for position, option in enumerate(arguments)
     )
     return Branch(label=label, options=options)
+
+
+def _fixed(option: Mapping[str, Json], settings: Mapping[str, Setting]) -> dict[str, Value]:
+    return {
+        key: stored(settings[key], settings[key].read(value))
+        for key, value in option.items()
+        if not is_distribution(value, settings.get(key))
+    }
+
+
+def _part(setting: Setting, option: Json, prefix: str) -> Option:
+    """One part of a room, with those of its settings that are drawn; the others at their baselines or defaults."""
+    assert setting.room is not None
+    name, given = named(option)
+    part = setting.room.settings(name)
+    settings = {each.name: each for each in describe(part)}
+    usual = {each.name: each.default for each in settings.values()} | part.WHEN_MISSING
+    fixed = {key: value for key, value in usual.items() if key not in given} | _fixed(given, settings)
+    return Option(fixed=fixed, dimensions=_dimensions(given, settings, prefix), part=name)
+
+
+def stored(setting: Setting, value: Any) -> Value:
+    """A setting's value as a point has it: a part by its name, with all its settings."""
+    plain: Value = {name_of(type(value)): values(value)} if setting.room is not None else value
+    return plain
 
 
 def _range(label: str, setting: Setting, kind: str, arguments: Sequence[float]) -> Range:
@@ -181,8 +230,9 @@ def _gather(dimensions: Iterable[Dimension], draws: Mapping[str, float], point: 
             point[dimension.setting.name] = dimension.options[int(draw)]
         else:
             option = dimension.options[int(draw)]
-            point.update(option.fixed)
-            _gather(option.dimensions, draws, point)
+            inside = {**option.fixed}
+            _gather(option.dimensions, draws, inside)
+            point.update(inside if dimension.setting is None else {dimension.setting.name: {option.part: inside}})
 
 
 def _widest(dimensions: Iterable[Dimension]) -> int:
@@ -208,9 +258,18 @@ def _sample(dimensions: Iterable[Dimension], turn: int, draws: Draws) -> None:
             _sample(dimension.options[position].dimensions, turn // len(dimension.options), draws)
 
 
-def is_distribution(value: object) -> TypeGuard[Distribution]:
-    return isinstance(value, Mapping)
+def is_distribution(value: object, setting: Setting | None = None) -> TypeGuard[Distribution]:
+    """Whether a value of a space is one: any mapping, but for a part with its settings only ``{choice: ..}``."""
+    if setting is None or setting.room is None:
+        return isinstance(value, Mapping)
+    return isinstance(value, Mapping) and any(kind in value for kind in DISTRIBUTIONS)
 
 
 def is_conditional(options: object) -> bool:
     return isinstance(options, list | tuple) and any(isinstance(option, Mapping) for option in options)
+
+
+def is_branch(setting: Setting | None, spec: object) -> bool:
+    """Whether an entry of a space decides other settings than the one of its name."""
+    of_parts = setting is not None and setting.room is not None
+    return isinstance(spec, Mapping) and is_conditional(spec.get("choice")) and not of_parts

@@ -21,7 +21,7 @@ from jobs.models import Recipe, read_recipe
 from jobs.plugins import STOPPING
 from jobs.search.space import Point, Space, read_space
 from jobs.search.stopping import Rule, read_rule
-from jobs.settings import ModelSettings, Value
+from jobs.settings import ModelSettings, Value, values
 from jobs.storage import Storage
 from jobs.task import TASK, Record, Task, read_record
 from jobs.units import Unit
@@ -215,6 +215,7 @@ def read_trial(study: Study, number: int) -> Trial:
     proposal = read_point(study, number)
     folder = study.storage.run(proposal.task)
     settings = study.recipe(proposal.point).settings
+    every = values(settings)
     record = _read_sound_record(folder)
     continued = continuation(folder, record)
     value, epochs = _progress_of(study, folder, None if continued else record, settings)
@@ -222,7 +223,7 @@ def read_trial(study: Study, number: int) -> Trial:
         number=number,
         task=proposal.task,
         folder=folder,
-        point={name: getattr(settings, name) for name in proposal.point},
+        point={name: every[name] for name in proposal.point},
         draws=proposal.draws,
         state=continued or _state(folder, record),
         cause=record.cause if record else None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from jobs import models
@@ -12,15 +12,25 @@ from jobs.data.identity import VectorFile
 from jobs.data.settings import Preprocessing
 from jobs.models import Recipe
 from jobs.search.study import METRICS, Definition
-from jobs.settings import ModelSettings, deciding
+from jobs.settings import ModelSettings, Setting, deciding, describe, named
 from sharedfs.typed_json import Json
 
 
 def settings_with(architecture: str, **given: object) -> ModelSettings:
     """An architecture's settings: those given that it has, typed and unchecked, the others at their defaults."""
-    known = models.all_settings(architecture)
-    typed = {setting.name: setting.read(given[setting.name]) for setting in known if setting.name in given}
-    return models.settings_class(architecture)(**typed)
+    return models.settings_class(architecture)(**_typed(models.all_settings(architecture), given))
+
+
+def _typed(settings: Iterable[Setting], given: Mapping[str, object]) -> dict[str, Any]:
+    return {setting.name: _read(setting, given[setting.name]) for setting in settings if setting.name in given}
+
+
+def _read(setting: Setting, value: object) -> Any:
+    if setting.room is None or is_dataclass(value):
+        return setting.read(value)
+    name, given = named(value)
+    part = setting.room.settings(name)
+    return part(**_typed(describe(part), given))
 
 
 def recipe_with(architecture: str, dataset: str = "made", **given: object) -> Recipe:

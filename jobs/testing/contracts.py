@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jobs.data.dataset import Split
-from jobs.plugins import ALGORITHMS, KINDS, MODELS, STOPPING, Room, torch_side
+from jobs.plugins import ALGORITHMS, KINDS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room, torch_side
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Space, all_dimensions, read_space
 from jobs.settings import describe
@@ -257,16 +258,32 @@ def plot_has_a_scope(name: str) -> None:
     require(scope in ("group", "manifest"), f"SCOPE is {scope!r}")
 
 
-def _network(check: str) -> Check:
-    """A check of ``networks``, which imports torch: only where a network is checked."""
+# Schedules.
 
-    def imported(name: str) -> None:
-        from jobs.testing import networks
 
-        getattr(networks, check)(name)
+def schedule_stays_within(name: str) -> None:
+    """Its factors are from 0 to 1, for runs of any length, and the same each time."""
+    schedule = SCHEDULES.settings(name)()
+    for steps in (1, 2, 7, 1000):
+        factors = [schedule.factor(step, steps) for step in range(steps)]
+        wrong = [step for step, factor in enumerate(factors) if not 0 <= factor <= 1]
+        require(not wrong, f"of {steps} steps {wrong[:3]} have factors {[factors[step] for step in wrong[:3]]}")
+        require(factors == [schedule.factor(step, steps) for step in range(steps)], "asked again, it answers otherwise")
+        require(any(factors), f"of {steps} steps none moves anything")
 
-    imported.__doc__ = NETWORK_CHECKS[check]
-    return imported
+
+# What needs torch is checked in modules of its own, imported when one is checked.
+
+
+def _of_module(module: str, promises: Mapping[str, str]) -> tuple[Check, ...]:
+    def make(check: str, promise: str) -> Check:
+        def imported(name: str) -> None:
+            getattr(import_module(f"jobs.testing.{module}"), check)(name)
+
+        imported.__doc__ = promise
+        return imported
+
+    return tuple(make(check, promise) for check, promise in promises.items())
 
 
 NETWORK_CHECKS = {
@@ -279,8 +296,13 @@ NETWORK_CHECKS = {
     "padding_stays_zero": "Trained word vectors move where a title has the word, and the padding's stays zero",
     "takes_no_hidden_layer": "No hidden layer is a legal choice",
 }
+OPTIMISER_CHECKS = {
+    "moves_weights": "It moves weights and its own states in place, against their gradients",
+    "goes_on_to_the_bit": "A run that was saved and goes on ends with the same bits",
+    "lazy_is_dense": "Word vectors whose steps it catches up with end where those moved in every step do",
+}
 CONTRACTS: Mapping[str, Sequence[Check]] = {
-    "network": (_of(MODELS), *map(_network, NETWORK_CHECKS)),
+    "network": (_of(MODELS), *_of_module("networks", NETWORK_CHECKS)),
     "estimator": (
         _of(MODELS),
         estimator_scores,
@@ -288,6 +310,8 @@ CONTRACTS: Mapping[str, Sequence[Check]] = {
         estimator_is_saved,
         estimator_counts_its_parameters,
     ),
+    "optimiser": (_of(OPTIMISERS), *_of_module("optimisers", OPTIMISER_CHECKS)),
+    "schedule": (_of(SCHEDULES), schedule_stays_within),
     "search algorithm": (algorithm_draws_are_legal, algorithm_is_a_function, algorithm_takes_any_history),
     "stopping rule": (_of(STOPPING), rule_has_rising_rungs, rule_promotes_some),
     "table": (_has(KINDS["table"], ("build", 3)),),

@@ -43,7 +43,7 @@ def build(name: str, **changes: Any) -> nn.Module:
     vectors = torch.randn(VOCABULARY, SIZE)
     vectors[0] = 0
     made = torch_side(MODELS.load(name), "network").build(
-        settings_with(name, **changes), vectors=vectors, classes=CLASSES
+        settings_with(name, **changes), vectors=vectors, classes=CLASSES, max_length=31
     )
     require(isinstance(made, nn.Module), f"build returns {type(made).__name__}, not a torch.nn.Module")
     network: nn.Module = made

@@ -12,16 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs.metrics_log import EpochMetrics
-from jobs.training.optimiser import OptimiserState
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import read_plain, sync_folder, write_whole
-from sharedfs.typed_json import Json
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -43,51 +40,19 @@ WARNING_S = 60.0
 # Checkpoints: written whole, the last good one kept until the next one is complete, every checksum verified on reading.
 
 
-@final
-class TrainState(TypedDict):
-    """What a run is resumed from. The keys are the format on disk: one that is renamed makes old checkpoints useless.
-
-    ``epoch`` counts completed epochs and ``step`` those of the next; ``tally`` are the sums of that one so far.
-    """
-
-    identity: str
-    epoch: int
-    step: int
-    journal: list[EpochMetrics]
-    spent_s: float
-    best_epoch: int
-    best: dict[str, Tensor] | None
-    model: dict[str, Tensor]
-    optimiser: OptimiserState
-    tally: dict[str, Tensor]
-    random: dict[str, Tensor]
-    save_s: float
-
-
-@final
-class EndState(TypedDict):
-    """The checkpoint of a run that has only its record to write: its figures, and the size of its model.pt."""
-
-    identity: str
-    finished: Literal[True]
-    journal: list[EpochMetrics]
-    figures: dict[str, Json]
-    model_bytes: int
-
-
-def save(folder: Path, state: TrainState | EndState) -> None:
-    """Write a checkpoint. Raises OSError.
+def save(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write a checkpoint: the document of a ``TrainState`` or an ``EndState``. Raises OSError.
 
     The order of the renames matters: whenever the process is killed, NAME or PREVIOUS holds a whole checkpoint.
     """
-    write_whole(folder / NEXT, _pack({"format": FORMAT, **state}))
+    write_whole(folder / NEXT, _pack({"format": FORMAT, **document}))
     if (folder / NAME).exists():
         (folder / NAME).replace(folder / PREVIOUS)
     (folder / NEXT).replace(folder / NAME)
     sync_folder(folder)
 
 
-def load(folder: Path, identity: str, log: Callable[[str], None]) -> TrainState | EndState | None:
+def load(folder: Path, identity: str, log: Callable[[str], None]) -> Mapping[str, Any] | None:
     """The newest whole checkpoint of this run, on the CPU, or None; logs why a checkpoint is passed over.
 
     Raises OSError where the storage does not give what it has: passed over for that, hours of training would be lost.
@@ -105,7 +70,7 @@ def load(folder: Path, identity: str, log: Callable[[str], None]) -> TrainState 
         elif document.get("identity") != identity:
             log(f"{name} belongs to other settings and is passed over")
         else:
-            return cast(TrainState | EndState, document)
+            return document
     return None
 
 

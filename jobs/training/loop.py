@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.models import Recipe
+from jobs.models.protocol import Build
 from jobs.plugins import MODELS, torch_side
+from jobs.training import stops
 from jobs.training.device import UnusableError, autocast
 from jobs.training.optimiser import Optimiser
 
@@ -58,8 +60,9 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         vectors = torch.from_numpy(dataset.vectors())
     torch.manual_seed(settings.seed)
-    model: nn.Module = network.build(settings, vectors=vectors, classes=len(dataset.classes))
-    return model.to(device)
+    build: Build = network.build
+    max_length = dataset.meta.settings.max_length
+    return build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length).to(device)
 
 
 # Metrics of one pass over a split. A GPU runs behind the host, which would have to wait for it to read a number: so
@@ -225,7 +228,7 @@ def _allow_nondeterministic() -> Iterator[None]:
 class Stepper:
     """Steps a model over batches: forward, loss, metrics, backward, update.
 
-    ``logit_adjustment`` (C,) is added to the logits in the loss.
+    ``logit_adjustment`` (C,) is added to the logits in the loss; ``gradient_clip`` is all gradients' largest norm.
     """
 
     model: nn.Module
@@ -234,6 +237,7 @@ class Stepper:
     device: torch.device
     precision: str
     logit_adjustment: Tensor | None = None
+    gradient_clip: float | None = None
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
@@ -243,6 +247,8 @@ class Stepper:
         self.metrics.add(loss, logits, batch.labels)
         del logits
         torch.autograd.backward(loss)
+        if self.gradient_clip is not None:
+            clip(self.gradients(), self.gradient_clip)
         self.optimiser.step()
 
     def zero_grad(self) -> None:
@@ -252,6 +258,17 @@ class Stepper:
     def gradients(self) -> Sequence[Tensor]:
         """The gradients of the last step."""
         return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+
+
+def clip(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients in place so that the norm of all together is at most ``largest``, as ``clip_grad_norm_`` does.
+
+    Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013. Nothing is read from
+    the device; a norm that is not finite makes all of them NaN, which the loss then shows.
+    """
+    values = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = stops.norm_of(gradients)
+    torch._foreach_mul_(values, torch.clamp(largest / (norm + 1e-6), max=1.0))
 
 
 def forward(

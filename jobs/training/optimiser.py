@@ -1,107 +1,81 @@
-"""Adam, and Adam for trained word vectors that touches only the words of a batch."""
+"""Steps of an optimiser over a network, which on a CPU touch only those word vectors that a batch used."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 from jobs.models.layers import WordEmbedding
+from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates
+from jobs.training.schedules import rates
 from jobs.training.settings import TrainingSettings
 from sharedfs.errors import InputError
 
-DECAY_STEPS = 400  # steps after which a factor below 0.91 a step has left float64's precision
-MEAN_AGE = 10  # steps that what is left of the momentum lasts, on average
-BIAS_STEPS = 40_960  # steps after which Adam's bias correction is 1 in float64
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ROWS = 8_192  # word vectors brought up to date at once: few enough for the processor's cache
-
-# torch's own fused kernel: it updates weights, moments and step counters in place, in one pass over memory.
-_adam = partial(adam, fused=True, amsgrad=False, beta1=BETA1, beta2=BETA2, eps=EPSILON, maximize=False)
-
-
-# What dense Adam does to a row whose gradient is zero for some steps, in closed form.
-
-
-class AdamCatchUp:
-    """The sum of the steps that dense Adam would have taken with a row while its gradient was zero.
-
-    From algorithm 1 of Kingma and Ba, 2015. A row last moved at step t has the moments m (mean) and v (square) of its
-    gradients. After j steps without a gradient these are m x beta1^j and v x beta2^j, so step t + j moves the row by
-    rate x m / sqrt(v) x r^j x c(t + j), with r = beta1 / sqrt(beta2) and the bias correction
-    c(n) = sqrt(1 - beta2^n) / (1 - beta1^n). With tail(t), the sum of r^j x c(t + j) over all j >= 1, the sum of the
-    first k is tail(t) - r^k x tail(t + k). Adam's epsilon has no closed form: it is taken as it stands ``MEAN_AGE``
-    steps on, the average age of what is left of the momentum.
-
-    The tails are a table: 40,961 numbers, 0.3 MB, made in a few milliseconds. Catching up costs one pass over (U, D),
-    however many steps k were left out.
-    """
-
-    def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:
-        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
-        self._ratio = beta1 / math.sqrt(beta2)
-        step = np.arange(1, BIAS_STEPS + DECAY_STEPS + 1, dtype=np.float64)
-        correction = np.sqrt(-np.expm1(step * math.log(beta2))) / -np.expm1(step * math.log(beta1))
-        decay = self._ratio ** np.arange(1, DECAY_STEPS + 1, dtype=np.float64)
-        # tail[t] needs c(t + 1), c(t + 2) ..: correction[t], correction[t + 1] ..
-        self._tail = torch.from_numpy(np.correlate(correction, decay, mode="valid"))
-
-    def apply(self, row: Tensor, mean: Tensor, square: Tensor, *, last: Tensor, now: int, rate: float) -> None:
-        """Bring rows (U, D), their means and squares from their last steps (U,) to step ``now``, in place."""
-        steps = (now - last).to(torch.float64)
-        # far is r^k x tail(t + k), moved is rate x the sum of the k steps' factors, both (U,) float64.
-        far = self._tail[min(now, BIAS_STEPS)] * self._ratio**steps
-        moved = rate * (self._tail[last.clamp(max=BIAS_STEPS)] - far)
-        # Adam adds epsilon to sqrt(v x beta2^j / (1 - beta2^(t + j))); taken where the momentum is on average.
-        middle = last + MEAN_AGE
-        correction = torch.sqrt(-torch.expm1(middle * math.log(self._beta2))) * self._beta2 ** (-MEAN_AGE / 2)
-        share = mean / square.sqrt().add_((self._epsilon * correction).float()[:, None])
-        row.addcmul_(share, moved.float()[:, None], value=-1.0)
-        mean.mul_((self._beta1**steps).float()[:, None])
-        square.mul_((self._beta2**steps).float()[:, None])
-
-
-# Adam, which on a CPU touches only those word vectors that a batch used and still ends where dense Adam does.
+Rate = float | Tensor
+State = dict[str, list[Tensor]]
 
 
 class OptimiserState(TypedDict):
     """All that an optimiser needs to go on exactly: each part's tensors by name, as a checkpoint has them."""
 
-    parts: list[dict[str, list[Tensor]]]
+    parts: list[State]
 
 
 class Optimiser:
-    """Adam with L2 (Kingma and Ba, 2015) over every parameter that is trained.
+    """One of ``jobs.training.optimisers`` over every parameter that is trained.
 
-    One departure: the L2 term of a word's vector counts in the steps whose batch has the word, on every device.
-    Dense Adam would also pull rare words to zero, by a full step size each step once their own gradient has decayed.
-    On a CPU a step touches only the vectors of the words in its batch: U x D numbers instead of V x D.
+    On a CPU a step touches only the vectors of the words in its batch, U x D numbers instead of V x D, wherever the
+    optimiser has a closed form for the steps that a word is not in: it then ends where the dense one does. A rate that
+    changes lies on a GPU in a tensor, which a captured graph reads.
     """
 
-    def __init__(self, model: nn.Module, *, learning_rate: float, weight_decay: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: OptimiserSettings,
+        *,
+        rates: Rates,
+        weight_decay: float,
+        device: torch.device,
+    ) -> None:
         embeddings = [module for module in model.modules() if isinstance(module, WordEmbedding) and not module.frozen]
         vectors = {id(module.weight) for module in embeddings}
-        dense = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in vectors]
+        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._rates = rates
+        self._rate: Rate = rates if isinstance(rates, float) else rates[0]
+        if not isinstance(rates, float) and device.type == "cuda":
+            on = next(iter(trained.values())).device
+            self._rate = torch.tensor(rates[0], dtype=torch.float32, device=on)
+        highest = rates if isinstance(rates, float) else max(rates)
+        lazy = device.type == "cpu" and rule.dense_because(highest, weight_decay) is None
+        others = {name: weight for name, weight in trained.items() if id(weight) not in vectors}
         self._lazy: list[_LazyEmbedding] = []
-        self._parts: list[_Dense | _LazyEmbedding] = [_Dense(dense, learning_rate, weight_decay)]
+        self._parts: list[_Dense | _LazyEmbedding] = [_Dense(others, rule, weight_decay)]
         for module in embeddings:
-            if device.type == "cpu":
-                self._lazy.append(_LazyEmbedding(module, learning_rate, weight_decay))
+            if lazy:
+                self._lazy.append(_LazyEmbedding(module, rule, rule.catch_up(rates, weight_decay), weight_decay))
             else:
-                self._parts.append(_DenseEmbedding(module, learning_rate, weight_decay))
+                self._parts.append(_DenseEmbedding(module, rule, weight_decay))
         self._parts += self._lazy
+
+    def set_rate(self, step: int) -> None:
+        """Set the step size of the step that comes, counted from 0 over all epochs; never part of a captured graph."""
+        if isinstance(self._rates, float):
+            return
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(self._rates[step])
+        else:
+            self._rate = self._rates[step]
 
     def step(self) -> None:
         """One step along the gradients of the last backward pass."""
         with torch.no_grad():
             for part in self._parts:
-                part.step()
+                part.step(self._rate)
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -124,7 +98,7 @@ class Optimiser:
         return {"parts": [part.state() for part in self._parts]}
 
     def load_state_dict(self, state: OptimiserState) -> None:
-        """Resume from a state; raises ValueError when it is another model's or another kind of device's."""
+        """Resume from a state; raises InputError when it is another model's or another kind of device's."""
         if [_shapes(part.state()) for part in self._parts] != [_shapes(saved) for saved in state["parts"]]:
             raise InputError("the optimiser's state is of another model or another kind of device: train again")
         for part, saved in zip(self._parts, state["parts"], strict=True):
@@ -133,117 +107,127 @@ class Optimiser:
                     tensor.copy_(value)
 
 
-def make(model: nn.Module, settings: TrainingSettings, device: torch.device) -> Optimiser:
-    """The optimiser of a network on a device, by ``learning_rate`` and ``weight_decay``."""
-    return Optimiser(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, device=device)
+def make(model: nn.Module, settings: TrainingSettings, device: torch.device, *, steps: int = 1) -> Optimiser:
+    """The optimiser of a network on a device, as its settings have it; ``steps`` are those of all epochs together."""
+    return Optimiser(
+        model,
+        settings.optimiser,
+        rates=rates(settings.schedule, settings.learning_rate, steps),
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
 
 
 class _Dense:
     """Parameters of which every number moves at every step."""
 
-    def __init__(self, weights: list[nn.Parameter], rate: float, weight_decay: float) -> None:
-        self.weights = weights
-        self._rate, self._decay = rate, weight_decay
-        self._means = [torch.zeros_like(weight) for weight in weights]
-        self._squares = [torch.zeros_like(weight) for weight in weights]
-        self._steps = [torch.zeros((), device=weight.device) for weight in weights]
+    def __init__(self, named: Mapping[str, nn.Parameter], rule: OptimiserSettings, decay: float) -> None:
+        self.weights = [*named.values()]
+        self._names = [*named]
+        self._rule, self._decay = rule, decay
+        self._states = [[torch.zeros_like(weight) for weight in self.weights] for _ in rule.state_names()]
+        self._steps = [torch.zeros((), device=weight.device) for weight in self.weights]
 
-    def step(self) -> None:
+    def step(self, rate: Rate) -> None:
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         if len(gradients) < len(self.weights):
-            raise RuntimeError("a parameter has no gradient: every one must take part in every step")
-        weights: list[Tensor] = [*self.weights]
-        moments = self._means, self._squares
-        _adam(weights, gradients, *moments, [], self._steps, lr=self._rate, weight_decay=self._decay)
+            missing = [name for name, weight in zip(self._names, self.weights, strict=True) if weight.grad is None]
+            raise RuntimeError(f"no gradient for {', '.join(missing)}: every parameter must take part in every step")
+        self._rule.step([*self.weights], gradients, self._states, self._steps, rate=rate, decay=self._decay)
 
-    def state(self) -> dict[str, list[Tensor]]:
-        return {"means": self._means, "squares": self._squares, "steps": self._steps}
+    def state(self) -> State:
+        return {**dict(zip(self._rule.state_names(), self._states, strict=True)), "steps": self._steps}
 
 
 class _DenseEmbedding(_Dense):
-    """Word vectors (V, D) on a GPU, whose memory is fast enough to move all of them at every step.
+    """Word vectors (V, D) that all move at every step: on a GPU, whose memory is fast enough; else where they must.
 
-    A lazy update would make the host wait for the number of distinct words, and its shapes could not be captured.
+    A lazy update would make a GPU's host wait for the number of distinct words, and its shapes could not be captured.
     """
 
-    def __init__(self, embedding: WordEmbedding, rate: float, weight_decay: float) -> None:
-        super().__init__([embedding.weight], rate, 0.0)  # type: ignore[list-item]
+    def __init__(self, embedding: WordEmbedding, rule: OptimiserSettings, decay: float) -> None:
+        own = rule.decays_used_words_only
+        weight: nn.Parameter = embedding.weight  # type: ignore[assignment]
+        super().__init__({"the word vectors": weight}, rule, 0.0 if own else decay)
         self._embedding = embedding
-        self._l2 = weight_decay
+        self._used_decay = decay if own else 0.0
 
-    def step(self) -> None:
-        # The L2 term of the batch's words alone: a column (V, 1), the decay at their rows and zero elsewhere.
+    def step(self, rate: Rate) -> None:
         weight, used = self._embedding.weight, self._embedding.used
-        if self._l2 and used is not None and weight.grad is not None:
-            share = weight.new_zeros(len(weight), 1).index_fill_(0, used.reshape(-1), self._l2)
+        if weight.grad is not None and weight.grad.is_sparse:  # on a CPU: a row for each distinct word
+            used = weight.grad._indices()[0]
+            weight.grad = weight.grad.to_dense()
+        # The L2 term of the batch's words alone: a column (V, 1), the decay at their rows and zero elsewhere.
+        if self._used_decay and used is not None and weight.grad is not None:
+            share = weight.new_zeros(len(weight), 1).index_fill_(0, used.reshape(-1), self._used_decay)
             weight.grad.addcmul_(weight, share)
-        super().step()
+        super().step(rate)
 
 
 class _LazyEmbedding:
     """Word vectors (V, D) on a CPU: a step reads, brings up to date, moves and writes back its batch's rows (U, D).
 
-    Between two uses dense Adam still moves a row, by its decaying momentum; ``AdamCatchUp`` sums that up in closed
-    form. So after ``flush`` the vectors are those of dense Adam, up to rounding and to epsilon's small share.
+    Between two uses the dense optimiser still moves a row, by its decaying momentum; a ``CatchUp`` sums that up in
+    closed form. So after ``flush`` the vectors are those of the dense one, up to rounding and to Adam's epsilon.
 
-    A step goes: the forward pass calls ``fetch`` for its distinct words, which keeps the rows and their moments aside;
+    A step goes: the forward pass calls ``fetch`` for its distinct words, which keeps the rows and their states aside;
     ``step`` moves those and writes them back. Nothing else is written, so a forward pass without a step has no effect.
     """
 
-    def __init__(self, embedding: WordEmbedding, rate: float, weight_decay: float) -> None:
+    def __init__(self, embedding: WordEmbedding, rule: OptimiserSettings, catch_up: CatchUp, decay: float) -> None:
         self._embedding = embedding
-        self._rate, self._decay = rate, weight_decay
+        self._rule, self._decay = rule, decay
         self.weights: list[nn.Parameter] = [embedding.weight]  # type: ignore[list-item]
-        self._mean = torch.zeros_like(embedding.weight, requires_grad=False)
-        self._square = torch.zeros_like(embedding.weight, requires_grad=False)
+        self._states = [torch.zeros_like(embedding.weight, requires_grad=False) for _ in rule.state_names()]
         self._last = torch.zeros(len(embedding.weight), dtype=torch.int64)  # the step a row is up to date with
         self._steps = torch.zeros((), dtype=torch.int64)
-        self._catch_up = AdamCatchUp(BETA1, BETA2, EPSILON)
-        self._fetched: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # ids (U,); rows, means, squares (U, D)
+        self._catch_up = catch_up
+        self._fetched: tuple[Tensor, Tensor, list[Tensor]] | None = None  # ids (U,); rows, states (U, D)
         embedding.fetch = self.fetch
 
     def fetch(self, ids: Tensor) -> Tensor:
         """Rows (U, D) as they are after all steps so far; nothing is written, since a step need not follow."""
-        rows = self._up_to_date(ids)
-        self._fetched = (ids, *rows)
-        return rows[0]
+        rows, states = self._up_to_date(ids)
+        self._fetched = ids, rows, states
+        return rows
 
-    def step(self) -> None:
+    def step(self, rate: Rate) -> None:
         gradient = self._embedding.weight.grad
         if gradient is None or self._fetched is None:
-            raise RuntimeError("the word vectors have no gradient: every step follows a forward and a backward pass")
-        ids, row, mean, square = self._fetched
+            raise RuntimeError("no gradient for the word vectors: every step follows a forward and a backward pass")
+        ids, rows, states = self._fetched
         self._fetched = None
-        # Adam's kernel counts this step itself.
+        # torch's kernels count this step themselves.
         before = self._steps.to(torch.float32)
         values = gradient._values()  # (U, D): the sparse gradient has the rows of ids, in their order
-        _adam([row], [values], [mean], [square], [], [before], lr=self._rate, weight_decay=self._decay)
+        self._rule.step([rows], [values], [[state] for state in states], [before], rate=rate, decay=self._decay)
         self._steps += 1
-        self._write(ids, row, mean, square)
+        self._write(ids, rows, states)
 
     def flush(self) -> None:
         now = int(self._steps)
-        # Words that no batch has used have no momentum and have not moved.
-        behind = ((self._last > 0) & (self._last < now)).nonzero().view(-1)
-        for ids in torch.split(behind, ROWS):
+        # Words that no batch has used have no momentum.
+        behind = self._last < now if self._catch_up.every_row else (self._last > 0) & (self._last < now)
+        for ids in torch.split(behind.nonzero().view(-1), ROWS):
             self._write(ids, *self._up_to_date(ids))
 
-    def state(self) -> dict[str, list[Tensor]]:
-        return {"means": [self._mean], "squares": [self._square], "last": [self._last], "steps": [self._steps]}
+    def state(self) -> State:
+        states = {name: [state] for name, state in zip(self._rule.state_names(), self._states, strict=True)}
+        return {**states, "last": [self._last], "steps": [self._steps]}
 
-    def _up_to_date(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        row = self._embedding.weight.detach().index_select(0, ids)
-        mean, square = self._mean.index_select(0, ids), self._square.index_select(0, ids)
+    def _up_to_date(self, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        rows = self._embedding.weight.detach().index_select(0, ids)
+        states = [state.index_select(0, ids) for state in self._states]
         last = self._last.index_select(0, ids)
-        self._catch_up.apply(row, mean, square, last=last, now=int(self._steps), rate=self._rate)
-        return row, mean, square
+        self._catch_up.apply(rows, states, last=last, now=int(self._steps))
+        return rows, states
 
-    def _write(self, ids: Tensor, row: Tensor, mean: Tensor, square: Tensor) -> None:
-        rows = ids.numpy()
+    def _write(self, ids: Tensor, rows: Tensor, states: Sequence[Tensor]) -> None:
+        numbers = ids.numpy()
         # NumPy copies whole rows; torch's index_copy_ takes three times as long.
-        self._embedding.weight.detach().numpy()[rows] = row.numpy()
-        self._mean.numpy()[rows] = mean.numpy()
-        self._square.numpy()[rows] = square.numpy()
+        self._embedding.weight.detach().numpy()[numbers] = rows.numpy()
+        for state, values in zip(self._states, states, strict=True):
+            state.numpy()[numbers] = values.numpy()
         self._last.index_fill_(0, ids, int(self._steps))
 
 

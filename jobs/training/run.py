@@ -107,7 +107,11 @@ def train(
     from jobs.training.trainer import Trainer
 
     trainer = Trainer(context, recipe, dataset, folder, stop_callback)
-    return trainer.finished() or trainer.go()
+    finished = trainer.finished()
+    if finished is not None:
+        return finished
+    trainer.prepare()
+    return trainer.train()
 
 
 # An architecture that is fitted in one go instead of stepping through epochs.

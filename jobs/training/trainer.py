@@ -1,35 +1,29 @@
-"""A network's whole run: epochs, validation, metrics log, checkpoints, and every way it can end."""
+"""A network's whole run: epochs, validation, checkpoints, and every way it can end; first of all its loop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from jobs import metrics_log
-from jobs.context import Context, Progress, TaskFailedError, TaskInterruptedError
+from jobs.context import Context, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
-from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
-from jobs.training.checkpoint import EndState, Saver, TrainState
+from jobs.training import checkpoint, device, loop, optimiser, progress, stops
+from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import (
-    KEPT_FIGURES,
-    SETTINGS,
-    StopCallback,
-    TrainResult,
-    check_trained_on,
-    trained_on,
-    write_recipe,
-)
+from jobs.training.run import SETTINGS, StopCallback, TrainResult, check_trained_on, trained_on, write_recipe
+from jobs.training.state import EndState, TrainState, document
+from jobs.training.state import read as read_state
 from sharedfs.documents import digest
 from sharedfs.typed_json import Json
 
@@ -39,11 +33,41 @@ EVALUATION_TITLES = 1024  # in a batch, at least
 
 
 class Trainer:
-    """A run in progress.
+    """A run in progress: ``state`` is what its checkpoint holds, the rest is made from settings and data.
 
     Reading a number from a GPU makes the host wait for every step launched so far, so the loop reads none: what needs
     one (is the loss finite, is a checkpoint due, progress) is asked at most every ``POLL_S``.
     """
+
+    def train(self) -> TrainResult:
+        """Train to the end; raises TaskFailedError or TaskInterruptedError."""
+        state = self.state
+        stopped = self.stopped_before()
+        while stopped is None and state.epoch < self.settings.epochs:
+            self.begin_epoch()
+            for step in self.steps_left():
+                self.pause_if_asked()
+                self.optimiser.set_rate(state.epoch * self.batches.steps + state.step)
+                step()  # forward, loss, backward, clipping, update: Stepper.step, or the graph of it
+                state.step += 1
+                # Every so many steps and not seconds: a resumed run repeats it at the same steps.
+                if state.step % GRAD_NORM_EVERY == 0 or state.step == 1:
+                    self.train_metrics.add_grad_norm(stops.norm_of(self.gradients()))
+                if time.monotonic() >= self.next_poll_at:
+                    self.poll()
+            self.stop_if_diverged()
+            trained_s = self.spent_s()
+            # Rounding depends on when lazy rows are brought up to date. So that happens here and at no other time: when
+            # a checkpoint is written must not change a bit.
+            self.optimiser.flush()
+            self.validate()
+            self.end_epoch(trained_s)
+            stopped = self.should_stop()
+            if stopped is None and state.epoch < self.settings.epochs:
+                self.saver.on_epoch_end(self.save)
+        return self.finish(stopped)
+
+    # Before the first step.
 
     def __init__(
         self,
@@ -54,20 +78,13 @@ class Trainer:
         stop_callback: StopCallback | None,
     ) -> None:
         self.context, self.folder, self.stop_callback = context, folder, stop_callback
-        self.recipe = recipe
-        self.identity = digest(recipe.identity)
-        self.saved = checkpoint.load(folder, self.identity, context.log)
+        self.recipe, self.dataset = recipe, dataset
+        self.state = TrainState(identity=digest(recipe.identity))
+        self.saved = read_state(checkpoint.load(folder, self.state.identity, context.log), context.log)
         if self.saved is not None:
             check_trained_on(folder, dataset, f"remove {folder}/checkpoint*.pt to train it from the start")
         # A run that goes on keeps what it was begun with, also that nothing is known.
         self.content_digest = dataset.content_digest if self.saved is None else trained_on(folder)
-        self.dataset = dataset
-        self.epoch = 0  # completed epochs, validation included
-        self.step = 0  # completed steps of the current epoch
-        self.lines: list[EpochMetrics] = []  # of the metrics log
-        self.best_epoch = 0
-        self.best: dict[str, Tensor] | None = None
-        self.spent_s = 0.0  # in the current epoch, by earlier attempts
         self.next_poll_at = 0.0
 
     @property
@@ -79,32 +96,16 @@ class Trainer:
         """The result of a run that was killed after its last epoch and before its record; else None."""
         model = self.folder / checkpoint.MODEL
         saved = self.saved
-        if saved is None or "finished" not in saved or not model.exists():
+        if not isinstance(saved, EndState) or not model.exists() or model.stat().st_size != saved.model_bytes:
             return None
-        if model.stat().st_size != saved["model_bytes"]:
-            return None
-        self.lines = saved["journal"]
-        metrics_log.rewrite(self.folder, self.lines)
-        return self._result(saved["figures"])
+        self.state.journal = saved.journal
+        metrics_log.rewrite(self.folder, saved.journal)
+        return self._result(saved.figures)
 
     def prepare(self) -> None:
         """Build everything and resume from the checkpoint, if there is one."""
         self._build()
         self._resume()
-
-    def go(self) -> TrainResult:
-        """Train to the end; raises TaskFailedError or TaskInterruptedError."""
-        self.prepare()
-        epochs = self.settings.epochs
-        # Killed between the search's decision and the record, or continued: the decision is asked for again.
-        stopped = stops.SEARCH if self.lines and self.step == 0 and self._search_says_stop() else None
-        while stopped is None and self.epoch < epochs:
-            self._train_epoch()
-            self._validate_epoch()
-            stopped = self._should_stop()
-            if stopped is None and self.epoch < epochs:
-                self.saver.on_epoch_end(self._save)
-        return self._finish(stopped)
 
     def _build(self) -> None:
         settings, split = self.settings, self.dataset.splits
@@ -119,7 +120,6 @@ class Trainer:
         self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)
         self.model = build_network(self.recipe, self.dataset, self.device)
-        self.optimiser = optimiser.make(self.model, settings, self.device)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
         self.train_metrics = make_accumulator(classes, self.device)
@@ -134,6 +134,8 @@ class Trainer:
             device=self.device,
             ahead=getattr(self.model, "ahead", None),
         )
+        steps = settings.epochs * self.batches.steps
+        self.optimiser = optimiser.make(self.model, settings, self.device, steps=steps)
         size = max(EVALUATION_TITLES, settings.batch_size)
         self.validation = EvaluationBatches(split["validation"], size, self.device)
         self.stepper = Stepper(
@@ -143,6 +145,7 @@ class Trainer:
             device=self.device,
             precision=self.precision,
             logit_adjustment=loop.logit_adjustment(self.train_support, settings.logit_adjustment, self.device),
+            gradient_clip=settings.gradient_clip,
         )
         self.replayer = self._replayer() if settings.compile else None
         self.saver = Saver(cadence_s=60 * settings.checkpoint_min, log=self.context.log)
@@ -164,214 +167,172 @@ class Trainer:
 
     def _resume(self) -> None:
         saved, self.saved = self.saved, None
-        if saved is not None and "finished" not in saved:
-            self.epoch, self.step = saved["epoch"], saved["step"]
-            self.lines, self.spent_s = saved["journal"], saved["spent_s"]
-            self.best_epoch, self.best = saved["best_epoch"], saved["best"]
-            self.model.load_state_dict(saved["model"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-            self.train_metrics.load(saved["tally"])
-            device.set_random_state(self.device, saved["random"])
-            self.saver.last_save_s = saved["save_s"]
-            self.context.log(f"going on at epoch {self.epoch + 1}, step {self.step}")
+        if isinstance(saved, TrainState):
+            self.state = saved
+            self.model.load_state_dict(saved.model)
+            self.optimiser.load_state_dict(saved.optimiser)
+            self.train_metrics.load(saved.tally)
+            device.set_random_state(self.device, saved.random)
+            self.saver.last_save_s = saved.save_s
+            self.context.log(f"going on at epoch {saved.epoch + 1}, step {saved.step}")
         self.context.attempt.check()
         write_recipe(self.folder, self.recipe, self.content_digest)
-        metrics_log.rewrite(self.folder, self.lines)
+        metrics_log.rewrite(self.folder, self.state.journal)
 
-    def _train_epoch(self) -> None:
+    def stopped_before(self) -> str | None:
+        """Whether the search stops it before any further step."""
+        # Killed between the search's decision and the record, or continued: the decision is asked for again.
+        return stops.SEARCH if self.state.journal and self.state.step == 0 and self._search_says_stop() else None
+
+    # Of the loop, in its order.
+
+    def begin_epoch(self) -> None:
+        """Begin, or go on, with an epoch."""
         self.started = time.monotonic()
         self.model.train()
-        if self.step == 0:
+        if self.state.step == 0:
             self.train_metrics.clear()
-        for step in self._steps_left():
-            self._pause_if_asked()
-            step()
-            self.step += 1
-            # Every so many steps and not seconds: a resumed run repeats it at the same steps.
-            if self.step % GRAD_NORM_EVERY == 0 or self.step == 1:
-                self.train_metrics.add_grad_norm(stops.norm_of(self._gradients()))
-            if time.monotonic() >= self.next_poll_at:
-                self._poll()
-        self._stop_if_diverged()
-        self.trained_s = self._spent_s()
 
-    def _steps_left(self) -> Iterator[Callable[[], None]]:
+    def steps_left(self) -> Iterator[Callable[[], None]]:
+        """The steps of this epoch that are still to be taken."""
+        epoch, first = self.state.epoch, self.state.step
         if self.replayer:
-            return (partial(self.replayer.step, draw) for draw in self.batches.draws(self.epoch, self.step))
-        return (partial(self.stepper.step, batch) for batch in self.batches.epoch(self.epoch, self.step))
+            return (partial(self.replayer.step, draw) for draw in self.batches.draws(epoch, first))
+        return (partial(self.stepper.step, batch) for batch in self.batches.epoch(epoch, first))
 
-    def _gradients(self) -> Sequence[Tensor]:
+    def pause_if_asked(self) -> None:
+        """Save and raise TaskInterruptedError where the task was asked to stop."""
+        if self.context.interrupted():
+            self.saver.save(self.save)
+            raise TaskInterruptedError(f"saved at epoch {self.state.epoch + 1}, step {self.state.step}")
+
+    def gradients(self) -> Sequence[Tensor]:
+        """Those of the last step, clipped where they were."""
         return (self.replayer or self.stepper).gradients()
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
         """Check that the loss is finite, save if a checkpoint is due, report progress."""
-        if self.train_metrics.non_finite(self.step):
-            self._stop_if_diverged()
+        if self.train_metrics.non_finite(self.state.step):
+            self.stop_if_diverged()
         if self.saver.due():
-            self._stop_if_diverged()
-            self.saver.save(self._save)
-        self._progress()
+            self.stop_if_diverged()
+            self.saver.save(self.save)
+        titles, spent_s = len(self.dataset.splits["train"]), self.spent_s()
+        self.context.progress(
+            progress.progress_of(self.state, self.settings, titles=titles, steps=self.batches.steps, spent_s=spent_s)
+        )
         self.next_poll_at = time.monotonic() + min(POLL_S, self.saver.cadence_s)
 
-    def _progress(self) -> None:
-        steps, epochs = self.batches.steps, self.settings.epochs
-        spent = self._spent_s()
-        done = min(self.step * self.settings.batch_size, len(self.dataset.splits["train"]))
-        left = steps - self.step + (epochs - self.epoch - 1) * steps
-        progress = Progress(
-            phase="train",
-            epoch=self.epoch + 1,
-            epochs=epochs,
-            done=done,
-            total=len(self.dataset.splits["train"]),
-            unit="titles",
-            rate=done / spent if spent else None,
-            left_s=left * spent / self.step,
-        )
-        self.context.progress(progress)
-
-    def _stop_if_diverged(self) -> None:
-        if int(self.train_metrics.finite) == self.step:
+    def stop_if_diverged(self) -> None:
+        """Raise TaskFailedError where a loss of this epoch was not finite."""
+        if int(self.train_metrics.finite) == self.state.step:
             return
-        gradients = self._gradients()
+        gradients = self.gradients()
         norm = float(stops.norm_of(gradients)) if gradients else None
         raise self._diverged("training", step=self.train_metrics.read().finite + 1, norm=norm)
 
     def _diverged(self, where: str, *, step: int, norm: float | None) -> TaskFailedError:
-        before = self.lines[-1]["gradient_norm"] if self.lines else None
-        return stops.diverged(epoch=self.epoch + 1, step=step, where=where, norm=norm, before=before)
+        lines = self.state.journal
+        before = lines[-1]["gradient_norm"] if lines else None
+        return stops.diverged(epoch=self.state.epoch + 1, step=step, where=where, norm=norm, before=before)
 
-    def _validate_epoch(self) -> None:
-        # Rounding depends on when lazy rows are brought up to date. So that happens here and at no other time: when a
-        # checkpoint is written must not change a bit.
-        self.optimiser.flush()
+    def spent_s(self) -> float:
+        """Seconds of this epoch so far, in all attempts."""
+        return self.state.spent_s + time.monotonic() - self.started
+
+    def validate(self) -> None:
+        """Add up the metrics of the validation split."""
         validate(
             self.model,
             self.validation,
             self.validation_metrics,
             device=self.device,
             precision=self.precision,
-            on_batch=self._pause_if_asked,
+            on_batch=self.pause_if_asked,
         )
-        line = self._line()
+
+    def end_epoch(self, trained_s: float) -> None:
+        """Write the epoch's line, and keep its weights if they are the best; raises TaskFailedError."""
+        state = self.state
+        line = progress.epoch_line(
+            self.train_metrics.read(),
+            self.validation_metrics.read(),
+            epoch=state.epoch + 1,
+            steps=self.batches.steps,
+            support=(self.train_support, self.validation_support),
+            trained_s=trained_s,
+            spent_s=self.spent_s(),
+            attempt=self.context.attempt.number,
+        )
         if not np.isfinite(line["validation_loss"]):
-            raise self._diverged("validation", step=self.step, norm=line["gradient_norm"])
+            raise self._diverged("validation", step=state.step, norm=line["gradient_norm"])
         self.context.attempt.check()
         metrics_log.append(self.folder, line)
-        self.lines.append(line)
-        self.epoch, self.step, self.spent_s = self.epoch + 1, 0, 0.0
+        state.journal.append(line)
+        state.epoch, state.step, state.spent_s = state.epoch + 1, 0, 0.0
         self._note_best(line)
-        self.context.log(
-            f"epoch {line['epoch']}: train loss {line['train_loss']:.4f}, validation loss "
-            f"{line['validation_loss']:.4f}, balanced accuracy {line['validation_balanced_accuracy']:.4f}, "
-            f"{line['titles_per_s']:,.0f} titles/s"
-        )
-
-    def _line(self) -> EpochMetrics:
-        trained, validated = self.train_metrics.read(), self.validation_metrics.read()
-        titles = int(self.train_support.sum())
-        return {
-            "epoch": self.epoch + 1,
-            "step": (self.epoch + 1) * self.batches.steps,
-            "train_loss": trained.loss / titles,
-            "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained.correct),
-            "train_accuracy": metrics.accuracy(self.train_support, trained.correct),
-            "validation_loss": validated.loss / int(self.validation_support.sum()),
-            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, validated.correct),
-            "validation_accuracy": metrics.accuracy(self.validation_support, validated.correct),
-            "gradient_norm": trained.norm,
-            "seconds": self._spent_s(),
-            "titles_per_s": titles / self.trained_s,  # without validation
-            "ended": time.time(),
-            "attempt": self.context.attempt.number,
-        }
+        self.context.log(progress.describe_line(line))
 
     def _note_best(self, line: EpochMetrics) -> None:
-        score = line["validation_balanced_accuracy"]
-        if self.best_epoch and score <= self.lines[self.best_epoch - 1]["validation_balanced_accuracy"]:
+        state, score = self.state, line["validation_balanced_accuracy"]
+        if state.best_epoch and score <= state.journal[state.best_epoch - 1]["validation_balanced_accuracy"]:
             return
-        self.best_epoch = line["epoch"]
+        state.best_epoch = line["epoch"]
         if self.settings.keep == "best":
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            state.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def _should_stop(self) -> str | None:
-        if stops.never_left_chance(self.lines, self.validation_support, self.settings.patience_chance):
-            raise stops.at_chance_error(self.lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
-        if stops.has_stalled(self.lines, self.settings.patience):
+    def should_stop(self) -> str | None:
+        """Why the run ends after this epoch, or None; raises TaskFailedError at chance level."""
+        lines = self.state.journal
+        if stops.never_left_chance(lines, self.validation_support, self.settings.patience_chance):
+            raise stops.at_chance_error(lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
+        if stops.has_stalled(lines, self.settings.patience):
             return stops.EARLY
         return stops.SEARCH if self._search_says_stop() else None
 
     def _search_says_stop(self) -> bool:
-        return self.stop_callback is not None and self.stop_callback(self.lines) is not None
+        return self.stop_callback is not None and self.stop_callback(self.state.journal) is not None
 
-    def _pause_if_asked(self) -> None:
-        if self.context.interrupted():
-            self.saver.save(self._save)
-            raise TaskInterruptedError(f"saved at epoch {self.epoch + 1}, step {self.step}")
-
-    def _spent_s(self) -> float:
-        return self.spent_s + time.monotonic() - self.started
-
-    def _save(self) -> None:
-        # All that the next step depends on. The order of titles is a function of seed, epoch and step, so that it takes
-        # two numbers to go on in the same order.
+    def save(self) -> None:
+        """Write a checkpoint of all that the next step depends on."""
         self.context.attempt.check()
-        state: TrainState = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "step": self.step,
-            "journal": self.lines,
-            "spent_s": self._spent_s() if self.step else 0.0,
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "tally": self.train_metrics.state(),
-            "random": device.random_state(self.device),
-            "save_s": self.saver.last_save_s,
-        }
-        checkpoint.save(self.folder, state)
+        state = self.state
+        state.model, state.optimiser = self.model.state_dict(), self.optimiser.state_dict()
+        state.tally, state.random = self.train_metrics.state(), device.random_state(self.device)
+        state.save_s = self.saver.last_save_s
+        spent_s = self.spent_s() if state.step else 0.0
+        checkpoint.save(self.folder, document(replace(state, spent_s=spent_s)))
 
-    def _finish(self, stopped: str | None) -> TrainResult:
-        kept = self.best_epoch if self.settings.keep == "best" else self.epoch
-        weights = self.best if self.settings.keep == "best" else self.model.state_dict()
+    # The end.
+
+    def finish(self, stopped: str | None) -> TrainResult:
+        """Write the weights and the last checkpoint."""
+        state, keep_best = self.state, self.settings.keep == "best"
+        kept = state.best_epoch if keep_best else state.epoch
+        weights = state.best if keep_best else self.model.state_dict()
         assert weights is not None
         self.context.attempt.check()
         path = checkpoint.write_model(self.folder, weights)
-        metrics_log.rewrite(self.folder, self.lines)
-        figures = self._figures(self.lines[kept - 1], stopped)
+        metrics_log.rewrite(self.folder, state.journal)
+        figures = progress.figures(
+            state.journal,
+            kept,
+            best_epoch=state.best_epoch,
+            stopped=stopped,
+            model=self.model,
+            device=self.device,
+        )
         if stopped == stops.SEARCH:
             # The search may continue it: the checkpoint keeps everything that takes.
-            self._save()
+            self.save()
             return self._result(figures)
         # From here on a run that is killed has only its record to write.
-        end: EndState = {
-            "identity": self.identity,
-            "finished": True,
-            "journal": self.lines,
-            "figures": figures,
-            "model_bytes": path.stat().st_size,
-        }
-        checkpoint.save(self.folder, end)
+        size = path.stat().st_size
+        end = EndState(identity=state.identity, journal=state.journal, figures=figures, model_bytes=size)
+        checkpoint.save(self.folder, document(end))
         checkpoint.remove_all_but(self.folder, checkpoint.NAME)
         return self._result(figures)
 
-    def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Json]:
-        figures: dict[str, Json] = {
-            **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
-            "kept_epoch": line["epoch"],
-            "best_epoch": self.best_epoch,
-            "epochs_run": self.epoch,
-            "train_seconds": sum(past["seconds"] for past in self.lines),
-            "titles_per_s": max(past["titles_per_s"] for past in self.lines),
-            "parameters": sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad),
-            "stopped": stopped,
-            "device": self.device.type,
-        }
-        if self.device.type == "cuda":
-            figures["gpu_peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
-        return figures
-
     def _result(self, figures: Mapping[str, Json]) -> TrainResult:
         files = tuple(self.folder / name for name in (checkpoint.MODEL, SETTINGS, metrics_log.NAME))
-        return TrainResult(files=files, lines=tuple(self.lines), figures=figures)
+        return TrainResult(files=files, lines=tuple(self.state.journal), figures=figures)

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from jobs.data.settings import Data
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
-from jobs.search.space import is_conditional, is_distribution, read_space, samples
-from jobs.settings import Setting, Value, deciding
+from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
+from jobs.settings import Setting, Value, deciding, describe, named
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
 from pipeline.manifest.space_validation import Problem, validate_space
-from pipeline.manifest.validation import SettingError, read_part
+from pipeline.manifest.validation import SettingError, read_part, read_value
 from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
@@ -57,7 +57,7 @@ def _search(
 ) -> Search:
     path: KeyPath = ("searches", name)
     space = canonical(section.space, architecture.settings)
-    always = {key for key, spec in space.items() if not (is_distribution(spec) and is_conditional(spec.get("choice")))}
+    always = {key for key, spec in space.items() if not is_branch(architecture.settings.get(key), spec)}
     for key in fixed.settings:
         if key in always:
             expansion.findings.add((*path, key), "is searched: space has it too", key=True)
@@ -69,7 +69,8 @@ def _search(
     if "seed" in settings:
         settings["seed"] = seed
     for point in samples(read_space(space, architecture.settings.values())):
-        at_point = architecture.settings_class(**{**settings, **point})
+        drawn = {key: architecture.settings[key].read(value) for key, value in point.items()}
+        at_point = architecture.settings_class(**{**settings, **drawn})
         expansion.check_settings(architecture, at_point, data, (*path, "space"))
     resources = dict(expansion.resources(architecture, section.resources))
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
@@ -86,6 +87,7 @@ def _search(
         seed=seed,
         settings=architecture.settings_class(**settings),
         searched=frozenset(always),
+        decided=decided(space, architecture.settings),
         data=data,
         resources=resources,
         evaluate_best=section.evaluate_best,
@@ -117,17 +119,34 @@ def canonical(space: Mapping[str, Json], settings: Mapping[str, Setting]) -> dic
 
 
 def _canonical(name: str, value: Json, settings: Mapping[str, Setting]) -> Json:
-    if not is_distribution(value):
-        return _plain(settings[name].read(value))
+    setting = settings.get(name)
+    if not is_distribution(value, setting):
+        return _plain(read_value(settings[name], value), settings[name])
     ((kind, arguments),) = value.items()
+    if setting is not None and setting.room is not None:
+        return {kind: [_part(setting, option) for option in arguments]}
     if is_conditional(arguments):
         return {kind: [canonical(option, settings) for option in arguments]}
     if kind != "choice":
         number = int if settings[name].whole else float
         return {kind: [number(argument) for argument in arguments]}
-    return {kind: [_plain(settings[name].read(option)) for option in arguments]}
+    return {kind: [_plain(settings[name].read(option), settings[name]) for option in arguments]}
 
 
-def _plain(value: Value) -> Json:
+def _part(setting: Setting, option: Json) -> Json:
+    """One option of a choice of parts: all its settings, those at their baselines left out, some of them drawn."""
+    assert setting.room is not None
+    name, given = named(option)
+    known = {each.name: each for each in describe(setting.room.settings(name))}
+    drawn = {key: value for key, value in given.items() if is_distribution(value, known[key])}
+    part = read_value(setting, {name: {key: value for key, value in given.items() if key not in drawn}})
+    return {
+        name: {**{key: value for key, value in deciding(part).items() if key not in drawn}, **canonical(drawn, known)}
+    }
+
+
+def _plain(value: Value, setting: Setting) -> Json:
     """As JSON has it, in which a search is stored and shown."""
+    if setting.room is not None:
+        return {name_of(type(value)): deciding(value)}
     return list(value) if isinstance(value, tuple) else value

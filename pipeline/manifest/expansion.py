@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from jobs import models
 from jobs.data.settings import SPLITS, Data
 from jobs.plugins import MODELS
-from jobs.settings import ModelSettings, Setting, Value, describe
+from jobs.settings import DataShape, ModelSettings, Setting, Value, describe
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import DEFAULTS, resolve_resources, without_gpus
 from pipeline.manifest.schema import Cluster, EarlyStopping, Group, Root, Run, Search, Stages
@@ -87,7 +87,8 @@ class Expansion:
 
     def check_settings(self, architecture: Architecture, settings: ModelSettings, data: Data, path: KeyPath) -> None:
         """Note what is wrong between settings, at the setting that their check names."""
-        problem = settings.check(data.max_length)
+        shape = DataShape(max_length=data.max_length, vector_size=data.embeddings.size)
+        problem = settings.problem(shape)
         if problem is None:
             return
         name, colon, message = problem.partition(": ")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from jobs.data.settings import Data
 from jobs.plugins import ALGORITHMS, MODELS, STOPPING, Part
-from jobs.settings import ModelSettings, Value, parts_of
+from jobs.search.space import read_space, samples
+from jobs.settings import ModelSettings, Value, describe, parts_of
+from jobs.settings import named as named_part
 from sharedfs.typed_json import Json
 from slurm.array import Site
 
@@ -54,6 +56,7 @@ class Run:
 class Search:
     """A search: ``settings`` are the fixed ones, but for those that ``searched`` names: every point has its own.
 
+    ``decided`` are all those that some point has a value for.
     ``space`` has a distribution for each of these, and for those that depend on what was drawn.
     """
 
@@ -68,6 +71,7 @@ class Search:
     seed: int
     settings: ModelSettings
     searched: frozenset[str]
+    decided: frozenset[str] = frozenset()
     data: Data
     resources: Mapping[str, Resources]
     evaluate_best: int = 1
@@ -82,12 +86,16 @@ class Search:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What decides which points are tried, and what they train: by name, in settings and in the space."""
-        named = [
-            (ALGORITHMS, self.algorithm),
-            (MODELS, self.architecture),
-            *((STOPPING, name) for name in self.stopping or ()),
-        ]
-        return (*(Part(room.name, name) for room, name in named), *parts_of(self.settings))
+        named = [(ALGORITHMS, self.algorithm), (MODELS, self.architecture)]
+        named += [(STOPPING, name) for name in self.stopping or ()]
+        known = describe(type(self.settings))
+        for point in samples(read_space(self.space, known)):
+            named += [
+                (setting.room, named_part(point[setting.name])[0])
+                for setting in known
+                if setting.room is not None and setting.name in point
+            ]
+        return tuple(dict.fromkeys((*(Part(room.name, name) for room, name in named), *parts_of(self.settings))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ tables are those schemas, its text is `reference.md.jinja`.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from pydantic import TypeAdapter
 
 from jobs import models
 from jobs.data.settings import Data
-from jobs.plugins import ALGORITHMS, MODELS, STOPPING
+from jobs.plugins import ALGORITHMS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room
 from jobs.search.space import DISTRIBUTIONS
-from jobs.settings import Setting, describe
+from jobs.settings import Setting, describe, text_of
 from jobs.training.settings import TrainingSettings
 from pipeline.manifest.expansion import FIGURES, setting_owners
 from pipeline.manifest.resources import DEFAULTS
@@ -148,7 +147,29 @@ def _object(properties: dict[str, Schema]) -> Schema:
 def setting_schema(setting: Setting) -> Schema:
     """One setting's type, range, default and meaning."""
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
-    return {**_schema_of(setting.annotation), "description": setting.doc, "default": default}
+    if setting.room is not None:
+        default = text_of(setting.default)
+    return {**_values_of(setting), "description": setting.doc, "default": default}
+
+
+def _values_of(setting: Setting) -> Schema:
+    """What a setting may be; of one that names a part, a name or a name with settings."""
+    if setting.room is None:
+        return _schema_of(setting.annotation)
+    return {"anyOf": [{"enum": list(setting.room.names())}, _part_of(setting.room)]}
+
+
+def _part_of(room: Room, *, drawn: bool = False) -> Schema:
+    """One part of a room with its settings, of which some may be ``drawn`` from distributions."""
+    parts: dict[str, Schema] = {}
+    for name in room.names():
+        known = describe(room.settings(name))
+        own = _settings(known)
+        if drawn:
+            spaces = _drawn(known)
+            own = _object({key: {"anyOf": [schema, spaces[key]]} for key, schema in own["properties"].items()})
+        parts[name] = {**own, "type": ["object", "null"]}
+    return {"type": "object", "properties": parts, **_EXACTLY_ONE}
 
 
 def _settings(settings: Iterable[Setting]) -> Schema:
@@ -157,6 +178,14 @@ def _settings(settings: Iterable[Setting]) -> Schema:
 
 def _space(settings: Iterable[Setting]) -> Schema:
     """A distribution for each setting; any other name is that of a conditional choice."""
+    options: Schema = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
+    conditional: Schema = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
+    properties = _drawn(settings)
+    return {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": conditional}
+
+
+def _drawn(settings: Iterable[Setting]) -> dict[str, Schema]:
+    """Distributions over each setting, by its name."""
     lengths = {kind: 3 if kind.startswith("q") else 2 for kind in DISTRIBUTIONS if kind != "choice"}
     ranges: dict[str, Schema] = {
         kind: {**_NUMBERS, "minItems": length, "maxItems": length} for kind, length in lengths.items()
@@ -165,19 +194,17 @@ def _space(settings: Iterable[Setting]) -> Schema:
     for setting in settings:
         if setting.plumbing:
             continue
-        kinds: dict[str, Schema] = {"choice": {"type": "array", "minItems": 1, "items": _schema_of(setting.annotation)}}
+        items = _values_of(setting)
+        if setting.room is not None:
+            items = {"anyOf": [{"enum": list(setting.room.names())}, _part_of(setting.room, drawn=True)]}
+        kinds: dict[str, Schema] = {"choice": {"type": "array", "minItems": 1, "items": items}}
         kinds |= ranges if setting.is_number else {}
         properties[setting.name] = {"type": "object", "properties": kinds, **_EXACTLY_ONE}
-    options: Schema = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
-    conditional: Schema = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
-    return {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": conditional}
+    return properties
 
 
 def _stopping() -> Schema:
-    rules: dict[str, Schema] = {
-        name: {**_settings(describe(STOPPING.settings(name))), "type": ["object", "null"]} for name in STOPPING.names()
-    }
-    return {"anyOf": [{"type": "object", "properties": rules, **_EXACTLY_ONE}, {"type": "null"}]}
+    return {"anyOf": [_part_of(STOPPING), {"type": "null"}]}
 
 
 # The page: each table is a schema's properties.
@@ -194,7 +221,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """An architecture, of a ``kind``, or a stopping rule, as the page tells of it."""
+    """An architecture, of a ``kind``, or another part, as the page tells of it."""
 
     name: str
     kind: str | None
@@ -225,10 +252,9 @@ def page() -> str:
         table=_table,
         training=_settings(describe(TrainingSettings)),
         architectures=[_described(name, MODELS.load(name), models.own_settings(name)) for name in MODELS.names()],
-        stopping_rules=[
-            _described(name, sys.modules[STOPPING.settings(name).__module__], describe(STOPPING.settings(name)))
-            for name in STOPPING.names()
-        ],
+        optimisers=_parts(OPTIMISERS),
+        schedules=_parts(SCHEDULES),
+        stopping_rules=_parts(STOPPING),
         default_resources={
             stage: {name: getattr(given, name) for name in ("cpus", "mem_gb", "time_min")}
             for stage, given in DEFAULTS.items()
@@ -236,6 +262,10 @@ def page() -> str:
         value=_value,
     )
     return text
+
+
+def _parts(room: Room) -> list[Described]:
+    return [_described(name, room.load(name), describe(room.settings(name))) for name in room.names()]
 
 
 def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> Described:
@@ -268,6 +298,8 @@ def _type(schema: Schema) -> str:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if "anyOf" in schema:
         members = [_type(member) for member in schema["anyOf"] if member.get("type") != "null"]
+        if "enum" in schema["anyOf"][0]:  # a part
+            return f"{members[0]}, or one with settings"
         return " or ".join(dict.fromkeys(members))
     kind = schema.get("type", "object")  # a reference to a section has none
     items = schema.get("items", {})

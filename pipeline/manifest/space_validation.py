@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from jobs.search.space import DISTRIBUTIONS, Distribution, is_conditional, is_distribution
-from jobs.settings import Setting
-from pipeline.manifest.validation import read_value, shown
+from jobs.search.space import DISTRIBUTIONS, Distribution, decided, is_branch, is_distribution
+from jobs.settings import Setting, describe, named
+from pipeline.manifest.validation import SettingError, read_value, shown
 from sharedfs.errors import InputError, KeyPath, did_you_mean
-from sharedfs.typed_json import Json
+from sharedfs.typed_json import Json, Undecodable
 
 Problem = tuple[KeyPath, str]
 
@@ -25,7 +25,7 @@ def _check_mapping(
     space: Mapping[str, Json],
     settings: Mapping[str, Setting],
     where: KeyPath,
-    decided: frozenset[str],
+    taken: frozenset[str],
     *,
     fixed_allowed: bool,
 ) -> list[Problem]:
@@ -33,29 +33,19 @@ def _check_mapping(
     for name in space:
         here = (*where, name)
         spec = space[name]
-        if is_distribution(spec):
-            problems += _check_distribution(name, spec, settings, here, decided)
+        if is_distribution(spec, settings.get(name)):
+            problems += _check_distribution(name, spec, settings, here, taken)
         elif fixed_allowed:
-            problems += _check_setting(name, settings, here, decided) or _check_value(settings[name], spec, here)
+            problems += _check_setting(name, settings, here, taken) or _check_value(settings[name], spec, here)
         else:
             message = f"must be a distribution such as {{uniform: [0, 0.5]}} or {{choice: [..]}}, not {shown(spec)}"
             problems.append((here, message))
-        decided |= _settings_of(name, spec)
+        taken |= decided({name: spec}, settings)
     return problems
 
 
-def _settings_of(name: str, spec: object) -> set[str]:
-    """The settings that one entry of a space decides."""
-    options = spec.get("choice") if isinstance(spec, Mapping) else None
-    if not is_conditional(options):
-        return {name}
-    assert options is not None
-    entries = [item for option in options if isinstance(option, Mapping) for item in option.items()]
-    return set().union(*(_settings_of(inner, value) for inner, value in entries)) if entries else set()
-
-
 def _check_distribution(
-    name: str, spec: Distribution, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    name: str, spec: Distribution, settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]
 ) -> list[Problem]:
     if len(spec) != 1:
         named = ", ".join(map(str, spec)) or "none"
@@ -63,28 +53,30 @@ def _check_distribution(
     ((kind, arguments),) = spec.items()
     if kind not in DISTRIBUTIONS:
         return [((*here, kind), f"unknown distribution{did_you_mean(kind, DISTRIBUTIONS)}")]
-    if kind == "choice" and is_conditional(arguments):
-        return _check_branch(arguments, settings, (*here, kind), decided)
-    problems = _check_setting(name, settings, here, decided)
+    if is_branch(settings.get(name), spec):
+        return _check_branch(arguments, settings, (*here, kind), taken)
+    problems = _check_setting(name, settings, here, taken)
     if problems:
         return problems
+    if kind == "choice" and settings[name].room is not None:
+        return _check_parts(settings[name], arguments, (*here, kind))
     if kind == "choice":
         return _check_choice(settings[name], arguments, (*here, kind))
     return _check_range(settings[name], kind, arguments, (*here, kind))
 
 
-def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]) -> list[Problem]:
+def _check_setting(name: str, settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]) -> list[Problem]:
     if name not in settings:
         return [(here, f"the architecture has no such setting{did_you_mean(name, settings)}")]
     if settings[name].plumbing:
         return [(here, "never changes a result, so there is nothing to search")]
-    if name in decided:
+    if name in taken:
         return [(here, "is already decided by another entry of the space")]
     return []
 
 
 def _check_branch(
-    options: Sequence[Json], settings: Mapping[str, Setting], here: KeyPath, decided: frozenset[str]
+    options: Sequence[Json], settings: Mapping[str, Setting], here: KeyPath, taken: frozenset[str]
 ) -> list[Problem]:
     problems: list[Problem] = []
     for position, option in enumerate(options):
@@ -92,16 +84,40 @@ def _check_branch(
         if not isinstance(option, Mapping) or not option:
             problems.append((place, f"must map settings to values like the other options, not {shown(option)}"))
         else:
-            problems += _check_mapping(option, settings, place, decided, fixed_allowed=True)
+            problems += _check_mapping(option, settings, place, taken, fixed_allowed=True)
     return problems
 
 
 def _check_value(setting: Setting, value: object, here: KeyPath) -> list[Problem]:
     try:
         read_value(setting, value)
-    except InputError as error:
-        return [(here, str(error))]
+    except SettingError as error:
+        return [((*here, *below), message) for below, message, _ in error.problems]
     return []
+
+
+def _check_parts(setting: Setting, options: object, here: KeyPath) -> list[Problem]:
+    """Each option a name, or a name with settings, of which some may be drawn."""
+    if not isinstance(options, list | tuple) or not options:
+        return [(here, f"must be a non-empty list of names, or of names with settings, not {options!r}")]
+    return [
+        problem
+        for position, option in enumerate(options)
+        for problem in _check_part(setting, option, (*here, position))
+    ]
+
+
+def _check_part(setting: Setting, option: object, here: KeyPath) -> list[Problem]:
+    assert setting.room is not None
+    try:
+        name, given = named(option)
+        known = {each.name: each for each in describe(setting.room.settings(name))}
+    except (Undecodable, InputError):
+        return _check_value(setting, option, here)  # which says what would be right
+    fixed = {key: value for key, value in given.items() if key not in known or not is_distribution(value, known[key])}
+    drawn = {key: value for key, value in given.items() if key not in fixed}
+    problems = _check_value(setting, {name: fixed}, here) if fixed else []
+    return problems + _check_mapping(drawn, known, (*here, name), frozenset(), fixed_allowed=True)
 
 
 def _check_choice(setting: Setting, options: object, here: KeyPath) -> list[Problem]:

@@ -130,6 +130,8 @@ def read_value(setting: Setting, value: object) -> Any:
 
 def read_part(room: Room, value: object) -> Any:
     """A part that a person chose by name, its settings in their types and ranges; raises SettingError."""
+    if is_dataclass(value):  # a default
+        return value
     try:
         name, given = named(value)
     except Undecodable as error:

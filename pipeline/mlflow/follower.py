@@ -17,6 +17,8 @@ from types import FrameType
 
 from jobs import metrics_log
 from jobs.attempt import history
+from jobs.models import read_recipe
+from jobs.settings import shown
 from jobs.task import RECORD, Task
 from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
 
@@ -66,7 +68,10 @@ class Followed:
         name = " / ".join(part for part in (group, settings.get("architecture"), self.folder.name[:8]) if part)
         run = server.ensure(experiment, self.folder.name, name, milliseconds(started), tags)
         server.update(run, "RUNNING")
-        server.log(run, [], params=params({key: settings[key] for key in settings if key not in NO_SETTINGS}))
+        texts = shown(read_recipe({**task.plumbing, **settings}, self.folder).settings) if settings else {}
+        server.log(
+            run, [], params=params({key: texts.get(key, settings[key]) for key in settings if key not in NO_SETTINGS})
+        )
         return run
 
 

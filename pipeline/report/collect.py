@@ -12,7 +12,7 @@ from jobs.metrics_log import EpochMetrics
 from jobs.search.importance import importance
 from jobs.search.space import Point
 from jobs.search.study import Study, read_point, study_of
-from jobs.settings import Value, values
+from jobs.settings import Value, shown
 from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import Provenance, Record, Task, read_record
@@ -275,19 +275,20 @@ class _Reader:
 
     def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Value], tuple[EpochMetrics, ...]]:
         """What decides a row's training, as far as it is known, and its epochs."""
-        shown = _shown(row.architecture)
-        settings: dict[str, Value] = {name: getattr(row.settings, name) for name in shown}
+        names = _shown(row.architecture)
+        texts = shown(row.settings)
+        settings = {name: texts[name] for name in names}
         for name in row.searched:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
         if trial is not None:
-            return settings | _only(shown, trial.settings), trial.epochs
+            return settings | _only(names, trial.settings), trial.epochs
         if train_id is None:
             return settings, ()
         if row.search is not None:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
-            settings |= own | _only(shown, _settings_written(f"{self.runs}/{train_id}"))
+            settings |= own | _only(names, _settings_written(f"{self.runs}/{train_id}"))
         return settings, tuple(metrics_log.read(f"{self.runs}/{train_id}"))
 
     def _state(self, task_id: str | None) -> TaskState:
@@ -363,7 +364,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, study: Study, stat
     if "value" in figures:
         figures[search.metric] = figures["value"]
     stopped = part.result.get("stopped")
-    fixed = {name: value for name, value in values(search.settings).items() if name not in search.searched}
+    fixed = {name: value for name, value in shown(search.settings).items() if name not in search.searched}
     return Trial(
         id=task_id,
         number=number,
@@ -384,7 +385,7 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, study: Study, stat
 def _settings_written(folder: str) -> Mapping[str, Value]:
     """What a run was trained with, in the order of its file; empty before it begins."""
     try:
-        return dict(sorted(values(read_trained_recipe(folder).settings).items()))
+        return dict(sorted(shown(read_trained_recipe(folder).settings).items()))
     except (OSError, ValueError):
         return {}
 
@@ -393,7 +394,7 @@ def _point(study: Study, number: int) -> Point:
     """What a trial tries; empty as long as nothing was proposed."""
     try:
         point = read_point(study, number).point
-        settings = study.recipe(point).settings
+        settings = shown(study.recipe(point).settings)
     except (OSError, ValueError):
         return {}
-    return {name: getattr(settings, name) for name in point}
+    return {name: settings[name] for name in point}

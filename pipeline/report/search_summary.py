@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.metrics_log import EpochMetrics, figure
-from jobs.search.space import is_conditional
+from jobs.models import all_settings
+from jobs.search.space import is_branch
 from jobs.search.study import best_so_far, score
+from jobs.settings import Setting, named
 from pipeline.report.collect import SearchResult, Trial
 from sharedfs.typed_json import Json
 
@@ -47,7 +50,9 @@ def by_score(search: SearchResult) -> list[Trial]:
 def axes(search: SearchResult) -> list[Axis]:
     """The settings that are searched, those inside conditional choices too, in the order of the space."""
     by_name: dict[str, list[Json]] = {}
-    for name, spec in _specs(search.planned.search.space):
+    planned = search.planned.search
+    known = {setting.name: setting for setting in all_settings(planned.architecture)}
+    for name, spec in _specs(planned.space, known):
         by_name.setdefault(name, []).append(spec)
     return [_axis(name, specs) for name, specs in by_name.items()]
 
@@ -70,16 +75,19 @@ def _finite(line: EpochMetrics, name: str) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _specs(space: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
-    """Each setting with its distribution, or with the value that a conditional choice gives it."""
+def _specs(space: Mapping[str, Json], settings: Mapping[str, Setting]) -> Iterator[tuple[str, Json]]:
+    """Each setting with its distribution, or with the value that a conditional choice gives it; of parts the names."""
     for name, spec in space.items():
-        options = spec.get("choice") if isinstance(spec, Mapping) else None
-        if not isinstance(options, Sequence) or not is_conditional(options):
+        setting = settings.get(name)
+        options: Any = spec.get("choice") if isinstance(spec, Mapping) else None
+        if setting is not None and setting.room is not None:
+            names = [named(option)[0] for option in (options or [spec])]
+            yield name, {"choice": [*dict.fromkeys(names)]}
+        elif not is_branch(setting, spec):
             yield name, spec
-            continue
-        for option in options:
-            assert isinstance(option, Mapping)
-            yield from _specs(option)
+        else:
+            for option in options:
+                yield from _specs(option, settings)
 
 
 def _axis(name: str, specs: list[Json]) -> Axis:

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, MinLen
 
 from jobs.models import NetworkSettings, Width
-from jobs.settings import ORIGINAL, Doc, settings
+from jobs.settings import ORIGINAL, DataShape, Doc, settings
 
 KIND = "network"
 REVISION = 1
@@ -27,11 +27,11 @@ class Settings(NetworkSettings):
         tuple[Annotated[int, Ge(1), Le(1_024)], ...], MinLen(1), ORIGINAL, Doc("lengths of the filters, in words")
     ] = (2, 3, 4)
 
-    def check(self, max_length: int) -> str | None:
+    def check(self, shape: DataShape) -> str | None:
         """A filter longer than any title, or the same length twice."""
         lengths = self.filters_length
-        if max(lengths) > max_length:
-            return f"filters_length: a filter of {max(lengths)} words is longer than max_length, {max_length}"
+        if max(lengths) > shape.max_length:
+            return f"filters_length: a filter of {max(lengths)} words is longer than max_length, {shape.max_length}"
         if len(set(lengths)) < len(lengths):
             return f"filters_length: {list(lengths)} names a length twice"
         return None

@@ -236,7 +236,7 @@ class Cnn(nn.Module):
         return self.head(self.relu(maxima + self.bias))  # type: ignore[no-any-return]
 
 
-def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:  # noqa: ARG001
     """A CNN over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
     filters = Filters(settings.filters_length, settings.filters_count)

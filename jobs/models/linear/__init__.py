@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.settings import ORIGINAL, Doc, ModelSettings, settings
+from jobs.settings import ORIGINAL, DataShape, Doc, ModelSettings, settings
 
 KIND = "estimator"
 REVISION = 1
@@ -35,7 +35,7 @@ class Settings(ModelSettings):
     max_passes: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("over the titles, at most")] = 1_000
     seed: Annotated[int, Ge(0), Le(2**31 - 1), ORIGINAL, Doc("of the order in which titles are visited")] = 0
 
-    def check(self, _max_length: int) -> str | None:
+    def check(self, _shape: DataShape) -> str | None:
         """A loss that its solver does not know."""
         if self.solver == "liblinear" and self.loss not in ("hinge", "squared_hinge"):
             return f"loss: {self.loss} needs solver: sgd; liblinear knows hinge and squared_hinge"

@@ -82,7 +82,7 @@ class _Mean(Function):
         return rows, None, None, None
 
 
-def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:  # noqa: ARG001
     """An MLP over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
     return Mlp(words, build_head(settings, features=words.size, classes=classes))

@@ -141,7 +141,7 @@ def unsupported(device: torch.device, precision: str) -> str | None:
     return None
 
 
-def build(settings: Settings, *, vectors: Tensor, classes: int) -> nn.Module:
+def build(settings: Settings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:  # noqa: ARG001
     """An RNN over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
     layers, features = settings.lstm_layers, settings.lstm_features

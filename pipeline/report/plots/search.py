@@ -142,7 +142,11 @@ def _draw_axis(axes: Axes, plot: SearchPlot, axis: Axis, messages: Messages) -> 
     values = [trial.settings.get(axis.name) for trial in plot.trials]
     if axis.options:
         texts = [setting(option).text for option in axis.options]
-        values = [texts.index(text) if (text := setting(value).text) in texts else math.nan for value in values]
+        # A part has its own settings behind its name: sgd(momentum=0.8).
+        named = [
+            text if text in texts else text.partition("(")[0] for text in (setting(value).text for value in values)
+        ]
+        values = [texts.index(text) if text in texts else math.nan for text in named]
         axes.set_xticks(range(len(texts)), texts, fontsize=7)
         if max(map(len, texts)) > 6:
             axes.tick_params(axis="x", rotation=25)
