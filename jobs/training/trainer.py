@@ -15,13 +15,14 @@ from jobs import metrics_log
 from jobs.context import Context, Progress, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
+from jobs.metrics import Pass, of_pass
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
-from jobs.training import checkpoint, device, loop, metrics, optimiser, stops
+from jobs.training import checkpoint, device, loop, optimiser, stops
 from jobs.training.checkpoint import EndState, Saver, TrainState
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import KEPT_FIGURES, SETTINGS, StopCallback, TrainResult, write_recipe
+from jobs.training.run import SETTINGS, StopCallback, TrainResult, kept_figures, write_recipe
 from sharedfs.documents import digest
 from sharedfs.typed_json import Json
 
@@ -257,21 +258,17 @@ class Trainer:
     def _line(self) -> EpochMetrics:
         trained, validated = self.train_metrics.read(), self.validation_metrics.read()
         titles = int(self.train_support.sum())
-        return {
-            "epoch": self.epoch + 1,
-            "step": (self.epoch + 1) * self.batches.steps,
-            "train_loss": trained.loss / titles,
-            "train_balanced_accuracy": metrics.balanced_accuracy(self.train_support, trained.correct),
-            "train_accuracy": metrics.accuracy(self.train_support, trained.correct),
-            "validation_loss": validated.loss / int(self.validation_support.sum()),
-            "validation_balanced_accuracy": metrics.balanced_accuracy(self.validation_support, validated.correct),
-            "validation_accuracy": metrics.accuracy(self.validation_support, validated.correct),
-            "gradient_norm": trained.norm,
-            "seconds": self._spent_s(),
-            "titles_per_s": titles / self.trained_s,  # without validation
-            "ended": time.time(),
-            "attempt": self.context.attempt.number,
-        }
+        return metrics_log.make_line(
+            train=of_pass(Pass(support=self.train_support, correct=trained.correct, loss=trained.loss)),
+            validation=of_pass(Pass(support=self.validation_support, correct=validated.correct, loss=validated.loss)),
+            epoch=self.epoch + 1,
+            step=(self.epoch + 1) * self.batches.steps,
+            gradient_norm=trained.norm,
+            seconds=self._spent_s(),
+            titles_per_s=titles / self.trained_s,  # without validation
+            ended=time.time(),
+            attempt=self.context.attempt.number,
+        )
 
     def _note_best(self, line: EpochMetrics) -> None:
         score = line["validation_balanced_accuracy"]
@@ -345,7 +342,7 @@ class Trainer:
 
     def _figures(self, line: EpochMetrics, stopped: str | None) -> dict[str, Json]:
         figures: dict[str, Json] = {
-            **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
+            **kept_figures(line),
             "kept_epoch": line["epoch"],
             "best_epoch": self.best_epoch,
             "epochs_run": self.epoch,
