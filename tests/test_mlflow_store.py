@@ -270,6 +270,33 @@ def test_an_importer_killed_half_way_is_made_good(made: Made) -> None:
     assert len(_runs(made)) == 2
 
 
+def test_an_importer_killed_while_it_adds_runs_is_made_good(made: Made) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(_name: str, _done: int, _total: int) -> None:
+        raise Killed
+
+    runs = mlflow_runs(collect(made.plan, made.states), {})
+    store.update(made.storage, "demo", runs[:1])
+    with pytest.raises(Killed):
+        store.update(made.storage, "demo", runs, progress=kill)
+    _update(made)
+    assert len(_runs(made)) == 2
+
+
+def test_a_run_that_is_evaluated_again_shows_its_new_figures(made: Made) -> None:
+    _update(made)
+    row = made.plan.rows[0]
+    path = made.storage.run(row.evaluate) / "record.json"
+    record = json.loads(path.read_bytes())
+    record["result"] |= {"test_accuracy": 0.125, "test_matthews": 0.25}
+    path.write_text(json.dumps(record))
+    assert _update(made) == Updated(changed=1, unchanged=1)
+    shown = _runs(made)[row.train or ""].data.metrics
+    assert (shown["test_accuracy"], shown["test_matthews"]) == (0.125, 0.25)
+
+
 @pytest.fixture
 def server(made: Made) -> Iterator[str]:
     """MLflow's own server on the store, as ``tanda mlflow`` starts it."""

@@ -22,6 +22,7 @@ from jobs import metrics_log
 from jobs.storage import Storage
 from pipeline.arrays import ArrayBuilder, ArrayRequest
 from pipeline.mlflow import store
+from pipeline.mlflow.description import describe
 from pipeline.mlflow.follower import follow
 from pipeline.mlflow.runs import mlflow_runs
 from pipeline.mlflow.server import Server, sync_server
@@ -141,10 +142,12 @@ def test_a_journal_is_followed_and_the_rest_filled_later(made: Made, server: str
 
 def test_of_several_who_make_a_run_all_get_the_same(server: str) -> None:
     home = Server(server).experiment("raced")
+    facts: dict[str, Any] = {"settings": {}, "facts": {}, "points": ()}
+    run = describe(run_id="same", manifest="m", name="name", state="running", started=1.0, ended=None, **facts)
     found: list[str] = []
 
     def make_it() -> None:
-        found.append(Server(server).ensure(home, "same", "name", 1_000, {}))
+        found.append(Server(server).open(home, run, run.tags, None).run_id)
 
     threads = [threading.Thread(target=make_it) for _ in range(6)]
     for thread in threads:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +36,7 @@ class Followed:
     manifest: str
     sent: Sent | None = None
     seen: tuple[int, int] | None = None  # the metrics log's size and time when all of it was sent
-    _described: MlflowRun | None = None
+    seen_at: float = field(default_factory=time.time)
 
     def has_record(self) -> bool:
         return (self.folder / RECORD).exists()
@@ -46,31 +46,28 @@ class Followed:
         stamp = _stamp(self.folder / metrics_log.NAME)
         if self.sent is not None and stamp == self.seen:
             return
-        # After a cut some epochs are done again: the same values, at a later time.
-        points = tuple(curves(metrics_log.read(self.folder), time.time()))
-        self.sent, _ = write(server, experiment, replace(self.described(), points=points), self.sent)
+        self.sent, _ = write(server, experiment, self._describe(), self.sent)
         self.seen = stamp
 
-    def described(self) -> MlflowRun:
+    def _describe(self) -> MlflowRun:
         """The task's run, as running; its final name and tags come with the report."""
-        if self._described is None:
-            task, group = Task.read(self.folder), os.environ.get("TANDA_GROUP", "")
-            settings = task.settings if "architecture" in task.settings else {}
-            attempts = history(self.folder)
-            began = attempts[0].started if attempts else None
-            architecture = settings.get("architecture")
-            self._described = describe(
-                run_id=self.folder.name,
-                manifest=self.manifest,
-                name=" / ".join(str(part) for part in (group, architecture, self.folder.name[:8]) if part),
-                state="running",
-                started=time.time() if began is None else began,
-                ended=None,
-                settings={key: settings[key] for key in settings if key not in NO_SETTINGS},
-                facts={"group": group, "stage": task.stage},
-                points=(),
-            )
-        return self._described
+        task, group = Task.read(self.folder), os.environ.get("TANDA_GROUP", "")
+        settings = task.settings if "architecture" in task.settings else {}
+        attempts = history(self.folder)
+        began = attempts[0].started if attempts else None
+        parts = (group, settings.get("architecture"), self.folder.name[:8])
+        return describe(
+            run_id=self.folder.name,
+            manifest=self.manifest,
+            name=" / ".join(str(part) for part in parts if part),
+            state="running",
+            started=self.seen_at if began is None else began,
+            ended=None,
+            settings={key: settings[key] for key in settings if key not in NO_SETTINGS},
+            facts={"group": group, "stage": task.stage},
+            # After a cut some epochs are done again: the same values, at a later time.
+            points=curves(metrics_log.read(self.folder), self.seen_at),
+        )
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

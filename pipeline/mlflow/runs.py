@@ -9,10 +9,10 @@ from pathlib import Path
 from jobs.attempt import history
 from jobs.search.study import best_so_far
 from jobs.storage import Storage
-from jobs.task import Provenance
 from jobs.training.metrics import EVALUATION
 from pipeline.mlflow.description import MlflowRun, Point, curves, describe, point
 from pipeline.report.collect import Collected, Result, SearchResult, Trial
+from sharedfs.typed_json import Json
 
 
 def mlflow_runs(collected: Collected, pictures: Mapping[str, Iterable[Path]]) -> list[MlflowRun]:
@@ -37,63 +37,66 @@ def mlflow_runs(collected: Collected, pictures: Mapping[str, Iterable[Path]]) ->
 
 
 def _run(collected: Collected, result: Result, pictures: Iterable[Path]) -> MlflowRun | None:
-    row, train = result.row, result.id or ""
-    started = result.started or _begun(collected.storage, train)
-    if started is None:
-        return None
-    artifacts = _trained(collected.storage, train)
-    if (evaluation := collected.storage.run(row.evaluate) / EVALUATION).exists():
-        artifacts[EVALUATION] = evaluation
+    row = result.row
     seed = f" seed {row.seed}" if row.seed else ""
-    return describe(
-        run_id=train,
-        manifest=collected.manifest.name,
+    facts = {"group": row.group, "run": row.run, "evaluate": row.evaluate}
+    run = _training(
+        collected,
+        result,
         name=f"{row.group} / {row.run}{seed}",
-        state=result.state,
-        started=started,
-        ended=result.ended,
         settings={"architecture": row.architecture, "seed": row.seed, **result.settings},
-        facts={
-            "evaluate": row.evaluate,
-            "group": row.group,
-            "run": row.run,
-            "architecture": row.architecture,
-            "cause": result.cause,
-            "message": result.message,
-            "git_commit": result.git_commit,
-            "slurm_job": _job(result.about),
-        },
-        points=_points(result, started),
-        artifacts={**artifacts, **_plots(pictures)},
+        facts={**facts, "message": result.message, "git_commit": result.git_commit},
         parent=row.search,
     )
+    if run is None:
+        return None
+    path = collected.storage.run(row.evaluate) / EVALUATION
+    artifacts = {**run.artifacts, **({EVALUATION: path} if path.exists() else {}), **_plots(pictures)}
+    return replace(run, points=(*run.points, *_finals(result, run)), artifacts=artifacts)
 
 
 def _trial(collected: Collected, search: SearchResult, trial: Trial) -> MlflowRun | None:
-    started = trial.started or _begun(collected.storage, trial.id)
+    return _training(
+        collected,
+        trial,
+        name=f"{search.name} / trial {trial.number}",
+        settings={"architecture": search.planned.search.architecture, **trial.settings},
+        facts={"group": search.name, "run": f"trial {trial.number}", "stopped": trial.stopped},
+        parent=search.planned.id,
+    )
+
+
+def _training(
+    collected: Collected,
+    trained: Result | Trial,
+    *,
+    name: str,
+    settings: Mapping[str, Json],
+    facts: Mapping[str, str | None],
+    parent: str | None,
+) -> MlflowRun | None:
+    """What a training has left, evaluated or not; None before it has begun."""
+    run_id, about = trained.id or "", trained.about
+    started = trained.started or _begun(collected.storage, run_id)
     if started is None:
         return None
-    architecture = search.planned.search.architecture
+    paths = (collected.storage.run(run_id) / "model.pt", collected.storage.log(run_id))
+    slurm_job = about.slurm.get("job_id")
+    if "array_job_id" in about.slurm:
+        slurm_job = f"{about.slurm['array_job_id']}_{about.slurm.get('array_task_id', '')}"
+    own = {"architecture": str(settings["architecture"]), "cause": trained.cause, "slurm_job": slurm_job}
     return describe(
-        run_id=trial.id,
+        run_id=run_id,
         manifest=collected.manifest.name,
-        name=f"{search.name} / trial {trial.number}",
-        state=trial.state,
+        name=name,
+        state=trained.state,
         started=started,
-        ended=trial.ended,
-        settings={"architecture": architecture, **trial.settings},
-        facts={
-            "group": search.name,
-            "run": f"trial {trial.number}",
-            "architecture": architecture,
-            "cause": trial.cause,
-            "git_commit": trial.about.git_commit,
-            "slurm_job": _job(trial.about),
-            "stopped": trial.stopped,
-        },
-        points=curves(trial.epochs, started),
-        artifacts=_trained(collected.storage, trial.id),
-        parent=search.planned.id,
+        ended=trained.ended,
+        settings=settings,
+        facts={"git_commit": about.git_commit, **own, **facts},
+        points=curves(trained.epochs, started),
+        artifacts={path.name: path for path in paths if path.exists()},
+        parent=parent,
     )
 
 
@@ -148,14 +151,12 @@ def _joined(first: MlflowRun, second: MlflowRun) -> MlflowRun:
     )
 
 
-def _points(result: Result, started: float) -> Iterator[Point]:
-    """A run's curves, then the figures of the epoch that was kept: ``final_<name>`` where a curve has the name."""
-    of_epochs = tuple(curves(result.epochs, started))
-    yield from of_epochs
-    taken = {each.metric for each in of_epochs}
-    at_s, step = result.ended or started, int(result.figures.get("epochs_run", len(result.epochs)))
+def _finals(result: Result, run: MlflowRun) -> Iterator[Point]:
+    """A run's figures of the epoch that was kept: ``final_<name>`` where a curve has the name."""
+    of_curves = {each.metric for each in run.points}
+    at_s, step = result.ended or run.started_ms / 1000, int(result.figures.get("epochs_run", len(result.epochs)))
     for name, value in result.figures.items():
-        yield point(f"final_{name}" if name in taken else name, value, step, at_s)
+        yield point(f"final_{name}" if name in of_curves else name, value, step, at_s)
     if result.gpu_hours is not None and result.done:
         yield point("gpu_hours", result.gpu_hours, step, at_s)
 
@@ -166,17 +167,5 @@ def _begun(storage: Storage, task_id: str) -> float | None:
     return attempts[0].started if attempts else None
 
 
-def _trained(storage: Storage, task_id: str) -> dict[str, Path]:
-    """What a training leaves for people, as far as it is there, by name."""
-    paths = (storage.run(task_id) / "model.pt", storage.log(task_id))
-    return {path.name: path for path in paths if path.exists()}
-
-
 def _plots(pictures: Iterable[Path]) -> dict[str, Path]:
     return {f"plots/{path.name}": path for path in pictures}
-
-
-def _job(about: Provenance) -> str | None:
-    if "array_job_id" in about.slurm:
-        return f"{about.slurm['array_job_id']}_{about.slurm.get('array_task_id', '')}"
-    return about.slurm.get("job_id")

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from pipeline.mlflow.description import MlflowRun
-from pipeline.mlflow.writer import ARTIFACTS, TAG_LENGTH, Batch, Cache, Opened, Sent, shorten, update
+from pipeline.mlflow.description import MlflowRun, Point
+from pipeline.mlflow.writer import ARTIFACTS, TAG_LENGTH, Cache, Opened, Sent, Texts, shorten, update
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 
@@ -64,47 +64,41 @@ class Server:
         raise Refused(f"{self.uri}: the experiment {name!r} can be neither found nor created")
 
     def find(self, experiment: str, run_id: str) -> str | None:
-        """MLflow's id of our run, or None."""
-        found = self._find_all(experiment, run_id)
-        return found[0] if found else None
-
-    def ensure(self, experiment: str, run_id: str, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
-        """MLflow's id of our run, made if missing; of several who make it at once, all get the same one."""
-        found = self._find_all(experiment, run_id)
-        if not found:
-            began = time.monotonic()
-            pairs = _pairs(shorten({**tags, "tanda.id": run_id}, TAG_LENGTH))
-            body: dict[str, Json] = {"experiment_id": experiment, "run_name": name, "start_time": started_ms}
-            made = str(self._request("runs/create", {**body, "tags": pairs})["run"]["info"]["run_id"])
-            # A concurrent creator may have missed our run: wait longer than creating takes, then take the smallest id.
-            time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
-            found = self._find_all(experiment, run_id) or [made]
-            if made != found[0]:
-                self._request("runs/delete", {"run_id": made})
-        return found[0]
-
-    def _find_all(self, experiment: str, run_id: str) -> list[str]:
+        """MLflow's id of our run, of several the smallest, or None."""
         condition = f"tags.`tanda.id` = '{run_id}'"
         found = self._request("runs/search", {"experiment_ids": [experiment], "filter": condition, "max_results": 100})
-        return sorted(str(run["info"]["run_id"]) for run in found.get("runs", []))
+        return min((str(run["info"]["run_id"]) for run in found.get("runs", [])), default=None)
 
-    def open(self, experiment: str, run: MlflowRun, tags: Mapping[str, str], sent: Sent | None) -> Opened:  # noqa: ARG002
-        """Our run: looked for once, and never deleted, whatever it shows that is no longer so."""
+    def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened:  # noqa: ARG002
+        """Our run: of several who make it at once, all get the same one. Never deleted, whatever it shows."""
         if run.id not in self._opened:
-            self._opened[run.id] = self.ensure(experiment, run.id, run.name, run.started_ms, tags)
+            self._opened[run.id] = self.find(experiment, run.id) or self._create(experiment, run, tags)
         return Opened(run_id=self._opened[run.id])
 
-    def log(self, run_id: str, batch: Batch) -> None:
-        """Log a batch; a parameter that has a value there keeps it."""
-        if batch.params:
+    def _create(self, experiment: str, run: MlflowRun, tags: Texts) -> str:
+        began = time.monotonic()
+        body: dict[str, Json] = {"experiment_id": experiment, "run_name": run.name, "start_time": run.started_ms}
+        made = str(
+            self._request("runs/create", {**body, "tags": _pairs(shorten(tags, TAG_LENGTH))})["run"]["info"]["run_id"]
+        )
+        # A concurrent creator may have missed our run: wait longer than creating takes, then take the smallest id.
+        time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
+        first = self.find(experiment, run.id) or made
+        if made != first:
+            self._request("runs/delete", {"run_id": made})
+        return first
+
+    def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None:
+        """Log a batch: a point sent twice is there once, a parameter that has a value there keeps it."""
+        if params:
             with suppress(Refused):
-                self._request("runs/log-batch", {"run_id": run_id, "params": _pairs(batch.params)})
+                self._request("runs/log-batch", {"run_id": run_id, "params": _pairs(params)})
         metrics: list[Json] = [
             {"key": point.metric, "value": point.value, "timestamp": point.at_ms, "step": point.step}
-            for point in batch.points
+            for point in points
         ]
-        if metrics or batch.tags:
-            self._request("runs/log-batch", {"run_id": run_id, "tags": _pairs(batch.tags), "metrics": metrics})
+        if metrics or tags:
+            self._request("runs/log-batch", {"run_id": run_id, "tags": _pairs(tags), "metrics": metrics})
 
     def update(self, run_id: str, run: MlflowRun) -> None:
         """Set a run's status, its name and, where it has one, the time of its end."""
@@ -130,7 +124,7 @@ class Server:
             self._requested_at = None
 
 
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+def _pairs(values: Texts) -> list[dict[str, str]]:
     return [{"key": name, "value": value} for name, value in values.items()]
 
 

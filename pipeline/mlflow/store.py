@@ -13,7 +13,9 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +23,8 @@ from urllib.parse import unquote, urlparse
 
 from jobs.storage import Storage
 from pipeline.mlflow import writer
-from pipeline.mlflow.description import MlflowRun
-from pipeline.mlflow.writer import ARTIFACTS, PARAM_LENGTH, TAG_LENGTH, Batch, Cache, Opened, Sent, Updated, shorten
-from sharedfs.documents import digest
+from pipeline.mlflow.description import MlflowRun, Point
+from pipeline.mlflow.writer import ARTIFACTS, PARAM_LENGTH, TAG_LENGTH, Cache, Opened, Sent, Texts, Updated, shorten
 from sharedfs.errors import InputError
 from sharedfs.files import check_plain, plain_folder
 from sharedfs.lock import try_hold
@@ -74,10 +75,16 @@ def update(
 
 def _link(cache: Cache, run: MlflowRun, folder: Path) -> bool:
     """Put artifacts that are new or were written again into a run's folder; True when there were any."""
-    changed = cache.link(run)
-    for name, path in changed.items():
-        _place(path, _checked_home(cache.runs[run.id].home, folder) / name)
-    return bool(changed)
+    sent, stamps = cache.runs[run.id], {}
+    for name, path in run.artifacts.items():
+        with suppress(OSError):  # it is not there, or no more
+            facts = path.stat()
+            stamps[name] = [facts.st_size, facts.st_mtime_ns]
+    for name, stamp in stamps.items():
+        if sent.stamps.get(name) != stamp:
+            _place(run.artifacts[name], _checked_home(sent.home, folder) / name)
+    cache.runs[run.id] = replace(sent, stamps=stamps)
+    return stamps != sent.stamps
 
 
 def _checked_home(written: str, folder: Path) -> Path:
@@ -102,7 +109,7 @@ class Store:
     """The store as a transport. ``complete``: the cache has every run of ours that is in it, so none is looked for."""
 
     def __init__(self, storage: Storage, *, complete: bool) -> None:
-        self._storage, self._complete = storage, complete
+        self._storage = storage
         self._runs: dict[str, Opened] | None = {} if complete else None
 
     @cached_property
@@ -124,7 +131,7 @@ class Store:
         opened = self._stored(experiment).get(run_id)
         return opened.run_id if opened else None
 
-    def open(self, experiment: str, run: MlflowRun, tags: Mapping[str, str], sent: Sent | None) -> Opened:
+    def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened:
         """Our run, made if missing, and made anew where MLflow has what it can't unlearn.
 
         An attempt was cut and its epochs were done again, or a refit took the settings of another winner: MLflow can
@@ -140,14 +147,14 @@ class Store:
         )
         return Opened(run_id=str(made.info.run_id), home=_home(made.info), created=opened is None)
 
-    def log(self, run_id: str, batch: Batch) -> None:
+    def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         self.client.log_batch(
             run_id,
-            metrics=[Metric(point.metric, point.value, point.at_ms, point.step) for point in batch.points],
-            params=[Param(name, value) for name, value in batch.params.items()],
-            tags=[RunTag(name, value) for name, value in batch.tags.items()],
+            metrics=[Metric(point.metric, point.value, point.at_ms, point.step) for point in points],
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
         )
 
     def update(self, run_id: str, run: MlflowRun) -> None:
@@ -160,18 +167,13 @@ class Store:
     def _stored(self, experiment: str) -> dict[str, Opened]:
         """Every run of the experiment by our id, looked up once."""
         if self._runs is None:
-            self._runs = dict(self._search(experiment))
+            self._runs, token = {}, None
+            while token != "":
+                page = self.client.search_runs([experiment], max_results=5_000, page_token=token)
+                runs = ((run.data.tags.get("tanda.id", ""), run.info) for run in page)
+                self._runs |= {name: Opened(run_id=info.run_id, home=_home(info)) for name, info in runs}
+                token = page.token or ""
         return self._runs
-
-    def _search(self, experiment: str) -> Iterator[tuple[str, Opened]]:
-        token = None
-        while True:
-            page = self.client.search_runs([experiment], max_results=5_000, page_token=token)
-            for run in page:
-                yield run.data.tags.get("tanda.id", ""), Opened(run_id=run.info.run_id, home=_home(run.info))
-            token = page.token
-            if not token:
-                return
 
     def _rewritten(self, run: MlflowRun, run_id: str, sent: Sent | None) -> bool:
         """Whether the store holds points that are no longer the run's."""
@@ -186,7 +188,7 @@ class Store:
 
     def _params_changed(self, run: MlflowRun, run_id: str, sent: Sent | None) -> bool:
         """Whether the store holds another value of one of the run's parameters."""
-        if sent is not None and sent.params == digest(run.params):
+        if sent is not None and sent.facts == run.facts_digest():
             return False
         stored = self.client.get_run(run_id).data.params
         params = shorten(run.params, PARAM_LENGTH)

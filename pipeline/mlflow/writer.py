@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,15 +25,7 @@ BATCH_SIZE = 1_000
 BATCH_PAIRS = 100
 PARAM_LENGTH = 6_000
 TAG_LENGTH = 5_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """What one call may log."""
-
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    points: Sequence[Point]
+Texts = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +38,6 @@ class Sent:
     run_id: str
     home: str
     facts: str
-    params: str
     points: int
     points_digest: str
     stamps: Mapping[str, list[int]] = field(default_factory=dict)
@@ -70,27 +61,17 @@ class Opened:
 
 
 class Transport(Protocol):
-    """A way to MLflow."""
+    """A way to MLflow: ids are MLflow's but for a run's own; ``open`` and ``experiment`` make what is missing."""
 
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, made if missing."""
-        ...
+    def experiment(self, name: str) -> str: ...
 
-    def find(self, experiment: str, run_id: str) -> str | None:
-        """MLflow's id of our run, or None."""
-        ...
+    def find(self, experiment: str, run_id: str) -> str | None: ...
 
-    def open(self, experiment: str, run: MlflowRun, tags: Mapping[str, str], sent: Sent | None) -> Opened:
-        """Our run there, made if missing."""
-        ...
+    def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened: ...
 
-    def log(self, run_id: str, batch: Batch) -> None:
-        """Log what a batch has; a point that is there already stays there once."""
-        ...
+    def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None: ...
 
-    def update(self, run_id: str, run: MlflowRun) -> None:
-        """Set a run's name, its status, and the time of its end where it has one."""
-        ...
+    def update(self, run_id: str, run: MlflowRun) -> None: ...
 
 
 def write(
@@ -106,14 +87,13 @@ def write(
     points = run.points[sent.points :] if sent is not None and grown else run.points
     changed = sent is None or sent.facts != facts
     for batch in batches(points, run.params if changed else {}, tags if changed else {}):
-        transport.log(opened.run_id, batch)
+        transport.log(opened.run_id, *batch)
     if changed:
         transport.update(opened.run_id, run)
     now = Sent(
         run_id=opened.run_id,
         home=opened.home,
         facts=facts,
-        params=digest(run.params),
         points=len(run.points),
         points_digest=run.points_digest(len(run.points)),
         stamps=sent.stamps if sent is not None else {},
@@ -121,17 +101,17 @@ def write(
     return now, opened.created
 
 
-def batches(points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Batch]:
+def batches(points: Sequence[Point], params: Texts, tags: Texts) -> Iterator[tuple[Sequence[Point], Texts, Texts]]:
     """All of it in as few calls as MLflow allows; values that are too long are cut."""
     param_items, tag_items = list(shorten(params, PARAM_LENGTH).items()), list(shorten(tags, TAG_LENGTH).items())
     while param_items or tag_items or points:
         some_params, some_tags = dict(param_items[:BATCH_PAIRS]), dict(tag_items[:BATCH_PAIRS])
         room = BATCH_SIZE - len(some_params) - len(some_tags)
-        yield Batch(params=some_params, tags=some_tags, points=points[:room])
+        yield points[:room], some_params, some_tags
         param_items, tag_items, points = param_items[BATCH_PAIRS:], tag_items[BATCH_PAIRS:], points[room:]
 
 
-def shorten(values: Mapping[str, str], length: int) -> dict[str, str]:
+def shorten(values: Texts, length: int) -> dict[str, str]:
     """Values cut to what MLflow keeps of one."""
     return {name: value[:length] for name, value in values.items()}
 
@@ -163,24 +143,6 @@ class Cache:
         plain_folder(self.path.parent)
         runs = {run_id: asdict(sent) for run_id, sent in self.runs.items()}
         write_whole(self.path, orjson.dumps({"place": self.place, "runs": runs}))
-
-    def link(self, run: MlflowRun) -> dict[str, Path]:
-        """The artifacts of a run that are new or were written again since the last call, as paths to be put there."""
-        sent, stamps = self.runs[run.id], _stamps(run.artifacts)
-        if stamps == sent.stamps:
-            return {}
-        self.runs[run.id] = replace(sent, stamps=stamps)
-        return {name: run.artifacts[name] for name in stamps if sent.stamps.get(name) != stamps[name]}
-
-
-def _stamps(artifacts: Mapping[str, Path]) -> dict[str, list[int]]:
-    """Size and time of every artifact that is there."""
-    stamps = {}
-    for name, path in artifacts.items():
-        with suppress(OSError):
-            facts = path.stat()
-            stamps[name] = [facts.st_size, facts.st_mtime_ns]
-    return stamps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
