@@ -16,7 +16,7 @@ from training_fixture import context_of, publish_dataset, train_task
 
 from jobs import entry
 from jobs.context import TaskInterruptedError
-from jobs.metrics import Pass, of_pass
+from jobs.metrics import Pass, pass_figures
 from jobs.stages import evaluate
 from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
@@ -83,7 +83,7 @@ def test_counts_on_the_device_equal_scikit_learns(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = sklearn.balanced_accuracy_score(labels, logits.argmax(1))
-    figures = of_pass(Pass(support=support, correct=sums.correct, loss=sums.loss))
+    figures = pass_figures(Pass(support=support, correct=sums.correct, loss=sums.loss))
     assert figures["balanced_accuracy"] == pytest.approx(expected, abs=1e-9)
     whole = float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
     assert figures["loss"] == pytest.approx(whole, rel=1e-5, abs=1e-6)

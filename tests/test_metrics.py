@@ -71,7 +71,7 @@ def error(values):
 
 METRIC = Metric(title="calibration error", unit="share", higher_is_better=False, of_titles=trust, over_titles=error)
 """
-WORST = """
+MISSES = """
 from jobs.metrics import Metric, Pass
 KIND = "metric"
 
@@ -80,7 +80,7 @@ def missed(sums: Pass) -> float:
 
 METRIC = Metric(title="misses", higher_is_better=False, of_pass=missed)
 """
-FILES = {"matthews": MATTHEWS, "top2": TOP2, "calibration": CALIBRATION, "misses": WORST}
+FILES = {"matthews": MATTHEWS, "top2": TOP2, "calibration": CALIBRATION, "misses": MISSES}
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_epochs_and_evaluations_agree() -> None:
     correct = np.bincount(labels[scores.predicted == labels], minlength=6)
     loss = scores.figures["loss"] * len(labels)
     sums = Pass(support=scores.support, correct=correct, loss=loss)
-    figures = metrics.of_pass(sums)
+    figures = metrics.pass_figures(sums)
     assert figures == {
         name: pytest.approx(scores.figures[name], abs=0 if name != "loss" else 1e-12) for name in figures
     }
@@ -196,6 +196,27 @@ def test_a_run_has_them_in_its_epochs_evaluation_and_records(tmp_path: Path, arc
         expected = sklearn.matthews_corrcoef(arrays["test_label"], arrays["test_predicted"])
     assert evaluated.figure("test_matthews") == evaluation["test"]["matthews"] == pytest.approx(expected)
     assert {f"{split}_{name}" for split in ("validation", "test") for name in FILES} <= evaluated.result.keys()
+
+
+@pytest.mark.usefixtures("one_core")
+def test_a_figure_that_is_no_number_is_missing(tmp_path: Path) -> None:
+    text = MISSES.replace("1.0 - float(sums.correct.sum() / sums.titles)", 'float("nan")')
+    (tmp_path / "misses.py").write_text(text, encoding="utf-8")
+    plugins.use(plugins.find(tmp_path / "misses.py"))
+    storage = Storage(tmp_path / "storage")
+    dataset = publish_dataset(storage)
+    train = train_task("mlp", dataset, epochs=2)
+    evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
+    try:
+        for task in (train, evaluate):
+            assert entry.run(task.write(storage)) == 0
+            record = read_record(storage.run(task.id))
+            assert record is not None
+            assert record.figure("validation_misses") is None
+            assert record.figure("validation_loss") is not None
+    finally:
+        plugins.use(())
+    assert {line.get("validation_misses") for line in metrics_log.read(storage.run(train.id))} == {None}
 
 
 def test_a_plugin_is_in_the_ids_of_evaluations_and_of_nothing_else(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def every_epoch() -> dict[str, Metric]:
     return {name: metric for name, metric in all_metrics().items() if metric.of_pass is not None}
 
 
-def of_pass(sums: Pass) -> dict[str, float]:
+def pass_figures(sums: Pass) -> dict[str, float]:
     """The figures of an epoch's pass over a split, by metric."""
     return {name: float(metric.of_pass(sums)) for name, metric in all_metrics().items() if metric.of_pass is not None}
 

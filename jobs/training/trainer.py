@@ -15,7 +15,7 @@ from jobs import metrics_log
 from jobs.context import Context, Progress, TaskFailedError, TaskInterruptedError
 from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
-from jobs.metrics import Pass, of_pass
+from jobs.metrics import Pass, pass_figures
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
 from jobs.training import checkpoint, device, loop, optimiser, stops
@@ -259,8 +259,10 @@ class Trainer:
         trained, validated = self.train_metrics.read(), self.validation_metrics.read()
         titles = int(self.train_support.sum())
         return metrics_log.make_line(
-            train=of_pass(Pass(support=self.train_support, correct=trained.correct, loss=trained.loss)),
-            validation=of_pass(Pass(support=self.validation_support, correct=validated.correct, loss=validated.loss)),
+            train=pass_figures(Pass(support=self.train_support, correct=trained.correct, loss=trained.loss)),
+            validation=pass_figures(
+                Pass(support=self.validation_support, correct=validated.correct, loss=validated.loss)
+            ),
             epoch=self.epoch + 1,
             step=(self.epoch + 1) * self.batches.steps,
             gradient_norm=trained.norm,

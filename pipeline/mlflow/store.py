@@ -145,7 +145,7 @@ class Store:
         made = self.client.create_run(
             experiment, start_time=run.started_ms, tags=shorten(tags, TAG_LENGTH), run_name=run.name
         )
-        return Opened(run_id=str(made.info.run_id), home=_home(made.info), created=opened is None)
+        return Opened(run_id=str(made.info.run_id), home=_home(made.info), created=True)
 
     def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -53,7 +53,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A run in MLflow, by its id and folder of artifacts there; ``created`` if it was not there."""
+    """A run in MLflow, by its id and folder of artifacts there; ``created`` just now, with its tags."""
 
     run_id: str
     home: str = ""
@@ -83,10 +83,10 @@ def write(
     if sent is not None and sent.run_id != opened.run_id:
         sent = None
     facts = run.facts_digest()
-    grown = sent is not None and sent.is_start_of(run)
-    points = run.points[sent.points :] if sent is not None and grown else run.points
     changed = sent is None or sent.facts != facts
-    for batch in batches(points, run.params if changed else {}, tags if changed else {}):
+    points = run.points[sent.points :] if sent is not None and sent.is_start_of(run) else run.points
+    new_tags = tags if changed and not opened.created else {}
+    for batch in batches(points, run.params if changed else {}, new_tags):
         transport.log(opened.run_id, *batch)
     if changed:
         transport.update(opened.run_id, run)
