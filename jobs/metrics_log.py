@@ -17,6 +17,8 @@ NAME = "metrics.jsonl"
 class EpochMetrics(TypedDict):
     """A line: losses a title, scores from 0 to 1, ``gradient_norm`` the mean of those looked at.
 
+    Any other metric that training computes every epoch has its two figures here as well: ``figure`` finds it.
+
     ``step`` counts all steps so far, ``seconds`` those of the epoch with its validation, ``titles_per_s`` without;
     ``ended`` is in seconds since the epoch, by the attempt of that number.
     """
@@ -34,6 +36,33 @@ class EpochMetrics(TypedDict):
     titles_per_s: float
     ended: float
     attempt: int
+
+
+def make_line(
+    *,
+    train: Mapping[str, float],
+    validation: Mapping[str, float],
+    epoch: int,
+    step: int,
+    gradient_norm: float | None,
+    seconds: float,
+    titles_per_s: float,
+    ended: float,
+    attempt: int,
+) -> EpochMetrics:
+    """A line of an epoch, whose figures on the two splits are by metric."""
+    line = {
+        "epoch": epoch,
+        "step": step,
+        **{f"train_{name}": value for name, value in train.items()},
+        **{f"validation_{name}": value for name, value in validation.items()},
+        "gradient_norm": gradient_norm,
+        "seconds": seconds,
+        "titles_per_s": titles_per_s,
+        "ended": ended,
+        "attempt": attempt,
+    }
+    return cast(EpochMetrics, line)
 
 
 def figure(line: EpochMetrics, name: str) -> float | None:

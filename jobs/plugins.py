@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,9 +69,11 @@ class Room:
         return _in_use.get(self.name, {}).get(name)
 
     def modules(self) -> tuple[ModuleType, ...]:
-        """All parts, for rooms of which every part is used: in the order of ORDER, then of names."""
+        """All parts, for rooms of which every part is used: by ORDER, those without last, then by name."""
         parts = [(name, self.load(name)) for name in self.names()]
-        return tuple(module for _, module in sorted(parts, key=lambda part: (getattr(part[1], "ORDER", 0), part[0])))
+        return tuple(
+            module for _, module in sorted(parts, key=lambda part: (getattr(part[1], "ORDER", math.inf), part[0]))
+        )
 
 
 MODELS = Room("model", "jobs.models", ("network", "estimator"), "architecture", folders=True)
@@ -78,9 +81,10 @@ ALGORITHMS = Room("algorithm", "jobs.search.algorithms", ("search algorithm",), 
 STOPPING = Room("stopping", "jobs.search.stopping", ("stopping rule",), "stopping rule", settings_name="Rule")
 TABLES = Room("table", "pipeline.report.tables", ("table",), "table")
 PLOTS = Room("plot", "pipeline.report.plots", ("plot",), "plot")
+METRICS = Room("metric", "jobs.metrics", ("metric",), "metric")
 OPTIMISERS = Room("optimiser", "jobs.training.optimisers", ("optimiser",), "optimiser")
 SCHEDULES = Room("schedule", "jobs.training.schedules", ("schedule",), "schedule")
-ROOMS = (MODELS, OPTIMISERS, SCHEDULES, ALGORITHMS, STOPPING, TABLES, PLOTS)
+ROOMS = (MODELS, OPTIMISERS, SCHEDULES, ALGORITHMS, STOPPING, METRICS, TABLES, PLOTS)
 BY_NAME: Mapping[str, Room] = {room.name: room for room in ROOMS}
 KINDS: Mapping[str, Room] = {kind: room for room in ROOMS for kind in room.kinds}
 

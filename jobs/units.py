@@ -28,7 +28,9 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FILES: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("data/__init__.py", "data/*.py", "data/*.toml", "stages/preprocess.py"),
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
-    "evaluate": ("stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py"),
+    "evaluate": (
+        "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py", "metrics/*.py",
+    ),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
     "estimator": (
         "models/{name}/__init__.py", "models/{name}/*.py", "models/__init__.py",

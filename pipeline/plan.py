@@ -10,7 +10,7 @@ from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
-from jobs.plugins import identities, in_use
+from jobs.plugins import METRICS, Part, identities, in_use
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
@@ -218,7 +218,7 @@ class _PlanBuilder:
         recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=settings)
         train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(settings))
         self._add(train, run, run=run.name, seed=run.seed)
-        evaluate = _evaluation(train.id, dataset)
+        evaluate = _evaluation({"train": train.id}, dataset, train.id)
         self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)
 
     def add_search(self, search: Search) -> None:
@@ -234,9 +234,9 @@ class _PlanBuilder:
             trials.append(self._add(trial, search, run=f"trial {number}", seed=search.seed))
         after = tuple(trials)
         self.searches.append(PlannedSearch(id=search_id, search=search, dataset=dataset, trials=after))
-        winner = {"search": search_id, "trials": search.trials}
+        winner: Mapping[str, Json] = {"search": search_id, "trials": search.trials}
         for rank in range(1, search.evaluate_best + 1):
-            evaluate = Task(stage="evaluate", settings={**winner, "rank": rank}, needs=(dataset,))
+            evaluate = _evaluation({**winner, "rank": rank}, dataset)
             self._add_row(
                 evaluate,
                 search,
@@ -251,12 +251,14 @@ class _PlanBuilder:
             settings = {**winner, "dataset": dataset, "seed": seed}
             train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
             self._add(train, search, run="refit", seed=seed, after=after)
-            evaluate = _evaluation(train.id, dataset)
+            evaluate = _evaluation({"train": train.id}, dataset, train.id)
             self._add_row(evaluate, search, run="refit", seed=seed, dataset=dataset, train=train.id, search=search_id)
 
 
-def _evaluation(train: str, dataset: str) -> Task:
-    return Task(stage="evaluate", settings={"train": train}, needs=(dataset, train))
+def _evaluation(whose: Mapping[str, Json], *needs: str) -> Task:
+    """An evaluation; metrics that are plugins are in its id: it has their figures, as they compute them now."""
+    metrics = identities(Part(METRICS.name, name) for name in METRICS.names()) if in_use() else {}
+    return Task(stage="evaluate", settings={**whose, "metrics": metrics} if metrics else whose, needs=needs)
 
 
 def _definition(search: Search, dataset: str) -> Definition:

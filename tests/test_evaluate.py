@@ -16,10 +16,10 @@ from training_fixture import context_of, publish_dataset, train_task
 
 from jobs import entry
 from jobs.context import TaskInterruptedError
+from jobs.metrics import Pass, pass_figures
 from jobs.stages import evaluate
 from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
-from jobs.training import metrics
 from jobs.training.loop import HostMetricAccumulator, MetricAccumulator
 from jobs.training.metrics import of_logits
 from sharedfs.documents import read_json
@@ -46,15 +46,19 @@ def test_figures_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> Non
     classes = np.arange(logits.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # predictions of categories that no title has
-        assert scores.balanced_accuracy == pytest.approx(sklearn.balanced_accuracy_score(labels, predicted), abs=1e-9)
-        assert scores.accuracy == pytest.approx(sklearn.accuracy_score(labels, predicted), abs=1e-9)
-        assert scores.macro_f1 == pytest.approx(
+        assert scores.figures["balanced_accuracy"] == pytest.approx(
+            sklearn.balanced_accuracy_score(labels, predicted), abs=1e-9
+        )
+        assert scores.figures["accuracy"] == pytest.approx(sklearn.accuracy_score(labels, predicted), abs=1e-9)
+        assert scores.figures["macro_f1"] == pytest.approx(
             sklearn.f1_score(labels, predicted, average="macro", zero_division=0), abs=1e-9
         )
         chances = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
-        assert scores.loss == pytest.approx(sklearn.log_loss(labels, chances, labels=classes), abs=1e-5, rel=1e-5)
+        assert scores.figures["loss"] == pytest.approx(
+            sklearn.log_loss(labels, chances, labels=classes), abs=1e-5, rel=1e-5
+        )
         top = sklearn.top_k_accuracy_score(labels, logits, k=5, labels=classes) if len(classes) > 2 else 1.0
-        assert scores.top5 == pytest.approx(top, abs=1e-9)
+        assert scores.figures["top5"] == pytest.approx(top, abs=1e-9)
         recalls = sklearn.recall_score(labels, predicted, average=None, labels=classes, zero_division=np.nan)
     assert np.array_equal(scores.predicted, predicted)
     np.testing.assert_allclose(scores.recall, recalls, atol=1e-9)
@@ -79,9 +83,10 @@ def test_counts_on_the_device_equal_scikit_learns(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = sklearn.balanced_accuracy_score(labels, logits.argmax(1))
-    assert metrics.balanced_accuracy(support, sums.correct) == pytest.approx(expected, abs=1e-9)
+    figures = pass_figures(Pass(support=support, correct=sums.correct, loss=sums.loss))
+    assert figures["balanced_accuracy"] == pytest.approx(expected, abs=1e-9)
     whole = float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
-    assert sums.loss / len(labels) == pytest.approx(whole, rel=1e-5, abs=1e-6)
+    assert figures["loss"] == pytest.approx(whole, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [MetricAccumulator, HostMetricAccumulator])

@@ -10,7 +10,7 @@ from pipeline.manifest import ManifestError, load
 RUN = "experiments:\n  g:\n    runs:\n      A: {architecture: mlp%s}\n"
 GRID = "experiments:\n  g:\n    architecture: mlp\n    %s\n"
 SEARCH = "searches:\n  s: {architecture: mlp, %s}\n"
-METRICS = "'validation_balanced_accuracy', 'validation_accuracy' or 'validation_loss'"
+METRICS = "one of validation_loss, validation_balanced_accuracy, validation_accuracy"
 SPACE = "space: {dropout: {uniform: [0, 0.5]}}"
 
 

@@ -37,7 +37,7 @@ from jobs import attempt, metrics_log
 from jobs.storage import Storage
 from pipeline.mlflow import store
 from pipeline.mlflow.runs import mlflow_runs
-from pipeline.mlflow.store import Updated
+from pipeline.mlflow.writer import Updated
 from pipeline.report.collect import collect
 from sharedfs.lock import STALE_S, try_hold
 
@@ -123,7 +123,7 @@ def test_an_update_with_nothing_new_does_not_even_import_mlflow(made: Made) -> N
 def test_without_the_cache_nothing_is_written_twice(made: Made) -> None:
     _update(made)
     before = {key: run.info.run_id for key, run in _runs(made).items()}
-    (made.storage.root / "mlartifacts" / ".imported.json").unlink()
+    next((made.storage.root / "mlartifacts").glob(".sent-*.json")).unlink()
     assert _update(made) == Updated(changed=2)
     after = _runs(made)
     assert {key: run.info.run_id for key, run in after.items()} == before
@@ -163,7 +163,7 @@ def test_epochs_done_again_after_a_kill_are_not_there_twice(made: Made, forget: 
     lines = metrics_log.read(folder)
     metrics_log.rewrite(folder, [*lines[:3], *({**line, "ended": line["ended"] + 500} for line in lines[3:])])
     if forget:
-        (made.storage.root / "mlartifacts" / ".imported.json").unlink()
+        next((made.storage.root / "mlartifacts").glob(".sent-*.json")).unlink()
     _update(made)
     run = _runs(made)[row.train or ""]
     history = _client(made).get_metric_history(run.info.run_id, "train_loss")
@@ -270,6 +270,33 @@ def test_an_importer_killed_half_way_is_made_good(made: Made) -> None:
     assert len(_runs(made)) == 2
 
 
+def test_an_importer_killed_while_it_adds_runs_is_made_good(made: Made) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(_name: str, _done: int, _total: int) -> None:
+        raise Killed
+
+    runs = mlflow_runs(collect(made.plan, made.states), {})
+    store.update(made.storage, "demo", runs[:1])
+    with pytest.raises(Killed):
+        store.update(made.storage, "demo", runs, progress=kill)
+    _update(made)
+    assert len(_runs(made)) == 2
+
+
+def test_a_run_that_is_evaluated_again_shows_its_new_figures(made: Made) -> None:
+    _update(made)
+    row = made.plan.rows[0]
+    path = made.storage.run(row.evaluate) / "record.json"
+    record = json.loads(path.read_bytes())
+    record["result"] |= {"test_accuracy": 0.125, "test_matthews": 0.25}
+    path.write_text(json.dumps(record))
+    assert _update(made) == Updated(created=1, unchanged=1)  # MLflow can't unlearn the former ones
+    shown = _runs(made)[row.train or ""].data.metrics
+    assert (shown["test_accuracy"], shown["test_matthews"]) == (0.125, 0.25)
+
+
 @pytest.fixture
 def server(made: Made) -> Iterator[str]:
     """MLflow's own server on the store, as ``tanda mlflow`` starts it."""
@@ -305,10 +332,9 @@ def test_attempts_of_a_run_that_never_wrote_a_record_give_its_start(made: Made) 
 
 def test_artifacts_go_nowhere_but_below_the_storage(made: Made, tmp_path: Path) -> None:
     _update(made)
-    cache = made.storage.root / "mlartifacts" / ".imported.json"
+    cache = next((made.storage.root / "mlartifacts").glob(".sent-*.json"))
     document = json.loads(cache.read_bytes())
-    (runs,) = document["experiments"].values()
-    for memory in runs.values():
+    for memory in document["runs"].values():
         memory |= {"home": str(tmp_path / "elsewhere"), "stamps": {}}
     cache.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"mlflow\.db: it keeps artifacts in .*elsewhere, not below"):

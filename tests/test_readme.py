@@ -262,7 +262,7 @@ def test_every_plugin_keeps_its_contract():
     assert "FAIL" not in said
     networks = ("network gru", "network maxpool", "estimator centroid")
     trained = ("optimiser lion", "schedule straight")
-    for plugin in (*networks, *trained, "search algorithm vicinity", "table price", "plot seeds"):
+    for plugin in (*networks, *trained, "search algorithm vicinity", "metric matthews", "table price", "plot seeds"):
         assert f"ok   {plugin}: " in said
 
 def test_a_table_and_a_plot_are_in_the_report(tmp_path):
@@ -295,6 +295,15 @@ searches:
     assert run(folder) == 0
     assert sum(json.loads((folder / "lengths.json").read_text())["train"]) > 100
 
+def test_a_metric_outside_of_the_package_is_computed():
+    from sklearn.metrics import matthews_corrcoef
+    from jobs import plugins
+    from jobs.training.metrics import of_logits
+    plugins.use(plugins.find(Path("lab/matthews.py")))
+    labels, logits = np.arange(90) % 7, np.random.default_rng(0).standard_normal((90, 7)).astype(np.float32)
+    assert of_logits(logits, labels).figures["matthews"] == pytest.approx(matthews_corrcoef(labels, logits.argmax(1)))
+    plugins.use(())
+
 def test_the_executor_runs_what_it_is_given(tmp_path):
     import os, time
     path = tmp_path / "run"
@@ -318,7 +327,7 @@ def test_the_examples_of_extending_work(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     examples = re.findall(r'^```python title="([^"]+)"\n(.*?)^```$', text, re.M | re.S)
-    assert len(examples) == 11
+    assert len(examples) == 12
     for name, body in examples:
         path = tmp_path / name
         assert not path.exists(), f"{name} is there already"

@@ -21,10 +21,11 @@ from small_manifest import tanda, wait_until_over, with_only, write_manifest
 from jobs import metrics_log
 from jobs.storage import Storage
 from pipeline.arrays import ArrayBuilder, ArrayRequest
-from pipeline.mlflow import store, sync
+from pipeline.mlflow import store
+from pipeline.mlflow.description import describe
 from pipeline.mlflow.follower import follow
 from pipeline.mlflow.runs import mlflow_runs
-from pipeline.mlflow.server import Server
+from pipeline.mlflow.server import Server, sync_server
 from pipeline.report.collect import collect
 
 NOWHERE = "http://127.0.0.1:9"
@@ -130,21 +131,23 @@ def test_a_journal_is_followed_and_the_rest_filled_later(made: Made, server: str
     metrics_log.rewrite(folder, lines)
     (folder / "record.json").write_bytes(record)
     runs = mlflow_runs(collect(made.plan, made.states), {})
-    assert sync.sync_server(server, made.storage, "followed", runs) is None
+    assert sync_server(server, made.storage, "followed", runs) is None
     stored = _stored(server, "followed")
     assert len(stored) == 2
     assert stored[row.train or ""]["status"] == "FINISHED"
     assert stored[row.train or ""]["run_id"] == live["run_id"]
     assert sorted(set(_steps(server, live["run_id"]))) == [1, 2, 3, 4, 5]
-    assert sync.sync_server(NOWHERE, made.storage, "followed", []) is None
+    assert sync_server(NOWHERE, made.storage, "followed", []) is None
 
 
 def test_of_several_who_make_a_run_all_get_the_same(server: str) -> None:
     home = Server(server).experiment("raced")
+    facts: dict[str, Any] = {"settings": {}, "facts": {}, "points": ()}
+    run = describe(run_id="same", manifest="m", name="name", state="running", started=1.0, ended=None, **facts)
     found: list[str] = []
 
     def make_it() -> None:
-        found.append(Server(server).ensure(home, "same", "name", 1_000, {}))
+        found.append(Server(server).open(home, run, run.tags, None).run_id)
 
     threads = [threading.Thread(target=make_it) for _ in range(6)]
     for thread in threads:
@@ -163,7 +166,7 @@ def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
     assert len(notes) == 1
     assert "the report sends" in notes[0]
     runs = mlflow_runs(collect(made.plan, made.states), {})
-    told = sync.sync_server(NOWHERE, made.storage, "demo", runs)
+    told = sync_server(NOWHERE, made.storage, "demo", runs)
     assert told is not None
     assert "the next report tries again" in told
     with pytest.raises(ValueError, match="must be http"):
@@ -172,9 +175,9 @@ def test_a_server_that_is_down_costs_a_note(made: Made) -> None:
 
 def test_a_slow_server_is_left_for_the_next_report(made: Made, server: str) -> None:
     runs = mlflow_runs(collect(made.plan, made.states), {})
-    told = sync.sync_server(server, made.storage, "slow", runs, limit_s=0)
+    told = sync_server(server, made.storage, "slow", runs, limit_s=0)
     assert told == "the tracking server is slow: 2 of 2 runs are left for the next report"
-    assert sync.sync_server(server, made.storage, "slow", runs) is None
+    assert sync_server(server, made.storage, "slow", runs) is None
     assert len(_stored(server, "slow")) == 2
 
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from jobs import metrics_log, models
 from jobs.attempt import live, newest, numbers
+from jobs.metrics import metric_of
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
 from jobs.plugins import STOPPING
@@ -31,22 +32,19 @@ from sharedfs.files import plain_folder
 from sharedfs.typed_json import Json
 
 SEARCH = "search.json"
-METRICS = ("validation_balanced_accuracy", "validation_accuracy", "validation_loss")
-"""What a search may be judged by: never by the test split."""
+METRIC = "validation_balanced_accuracy"  # what a search is judged by where it does not say; ``jobs.metrics.searchable``
 
 
 def score(metric: str, value: float | None) -> float:
-    """A value of a metric, turned so that larger is better; none is worse than any."""
-    if value is None:
-        return -math.inf
-    return -value if metric.endswith("loss") else value
+    """A value of a metric such as ``validation_loss``, turned so that larger is better; none is worse than any."""
+    return -math.inf if value is None else metric_of(metric).sign * value
 
 
 def best_so_far(metric: str, values: Iterable[float | None]) -> Iterator[float | None]:
     """For each value the best of those up to it; None until there is one."""
-    best = None
+    best, sign = None, metric_of(metric).sign
     for value in values:
-        best = max(best, value, key=lambda candidate: score(metric, candidate))
+        best = max(best, value, key=lambda candidate: -math.inf if candidate is None else sign * candidate)
         yield best
 
 

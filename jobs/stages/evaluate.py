@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ SPLITS = ("validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfTraining:
-    """An evaluation of a train task, by its id."""
+    """An evaluation of a train task, by its id; ``metrics`` are in the id what metrics that are plugins compute."""
 
     train: str
+    metrics: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class OfTrial:
     search: str
     trials: int
     rank: int
+    metrics: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def run(context: Context) -> Outcome:
@@ -55,12 +58,13 @@ def run(context: Context) -> Outcome:
         split = trained.dataset.splits[name]
         context.progress(Progress(phase=f"evaluate {name}", done=0, total=len(split), unit="titles"), force=True)
         scores = of_parts(trained.logits(split), titles=len(split), classes=len(classes))
-        evaluation[name] = {**scores.figures(), **scores.per_category()}
-        result |= {f"{name}_{figure}": value for figure, value in scores.figures().items()}
+        evaluation[name] = {**scores.figures, **scores.per_category()}
+        result |= {f"{name}_{figure}": value for figure, value in scores.figures.items()}
         arrays[f"{name}_label"] = np.asarray(split.labels)
         arrays[f"{name}_predicted"] = scores.predicted.astype(split.labels.dtype)
         arrays[f"{name}_reliable"] = np.asarray(split.reliable)
-        context.log(f"{name}: balanced accuracy {scores.balanced_accuracy:.4f}, loss {scores.loss:.4f}")
+        score, loss = scores.figures["balanced_accuracy"], scores.figures["loss"]
+        context.log(f"{name}: balanced accuracy {score:.4f}, loss {loss:.4f}")
     context.attempt.check()
     units = (model_unit(trained.recipe.architecture), Unit("evaluate"))
     return Outcome(files=_publish(context.folder, evaluation, arrays), result=result, units=units)

@@ -11,7 +11,7 @@ from jobs.data import DATASET_FORMAT
 from jobs.data.identity import VectorFile
 from jobs.data.settings import Preprocessing
 from jobs.models import Recipe
-from jobs.search.study import METRICS, Definition
+from jobs.search.study import METRIC, Definition
 from jobs.settings import ModelSettings, Setting, deciding, describe, named
 from sharedfs.typed_json import Json
 
@@ -46,7 +46,7 @@ def definition_with(architecture: str, dataset: str, space: Mapping[str, Json], 
         architecture=architecture,
         dataset=dataset,
         algorithm="random",
-        metric=METRICS[0],
+        metric=METRIC,
         space=space,
         stopping=None,
         seed=0,

@@ -102,5 +102,7 @@ def lazy_is_dense(name: str) -> None:
                 weights = [weight.data for weight in model.parameters()]
                 slopes = [weight.grad.to_dense() for weight in model.parameters() if weight.grad is not None]
                 rule.step(weights, slopes, states, counts, rate=RATE, decay=decay)
-        off = max(float((one - other.detach()).abs().max()) for one, other in zip(lazy, model.parameters(), strict=True))
+        off = max(
+            float((one - other.detach()).abs().max()) for one, other in zip(lazy, model.parameters(), strict=True)
+        )
         require(off <= 1e-4, f"word vectors that were caught up are off by {off:.2g} from those moved in every step")

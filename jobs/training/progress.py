@@ -12,10 +12,10 @@ from torch import nn
 
 from jobs import metrics_log
 from jobs.context import Progress
+from jobs.metrics import Pass, pass_figures
 from jobs.metrics_log import EpochMetrics
-from jobs.training import metrics
 from jobs.training.loop import PassSums
-from jobs.training.run import KEPT_FIGURES
+from jobs.training.run import kept_figures
 from jobs.training.settings import TrainingSettings
 from jobs.training.state import TrainState
 from sharedfs.typed_json import Json
@@ -53,22 +53,17 @@ def epoch_line(
     ``trained_s`` are its seconds without validation, ``spent_s`` with it.
     """
     train_support, validation_support = support
-    titles = int(train_support.sum())
-    return {
-        "epoch": epoch,
-        "step": epoch * steps,
-        "train_loss": trained.loss / titles,
-        "train_balanced_accuracy": metrics.balanced_accuracy(train_support, trained.correct),
-        "train_accuracy": metrics.accuracy(train_support, trained.correct),
-        "validation_loss": validated.loss / int(validation_support.sum()),
-        "validation_balanced_accuracy": metrics.balanced_accuracy(validation_support, validated.correct),
-        "validation_accuracy": metrics.accuracy(validation_support, validated.correct),
-        "gradient_norm": trained.norm,
-        "seconds": spent_s,
-        "titles_per_s": titles / trained_s,
-        "ended": time.time(),
-        "attempt": attempt,
-    }
+    return metrics_log.make_line(
+        train=pass_figures(Pass(support=train_support, correct=trained.correct, loss=trained.loss)),
+        validation=pass_figures(Pass(support=validation_support, correct=validated.correct, loss=validated.loss)),
+        epoch=epoch,
+        step=epoch * steps,
+        gradient_norm=trained.norm,
+        seconds=spent_s,
+        titles_per_s=int(train_support.sum()) / trained_s,
+        ended=time.time(),
+        attempt=attempt,
+    )
 
 
 def describe_line(line: EpochMetrics) -> str:
@@ -92,7 +87,7 @@ def figures(
     """The figures of a run's record, of the epoch that was kept (from 1); ``stopped`` is why it ended early."""
     line = lines[kept - 1]
     found: dict[str, Json] = {
-        **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
+        **kept_figures(line),
         "kept_epoch": line["epoch"],
         "best_epoch": best_epoch,
         "epochs_run": len(lines),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from jobs import metrics_log
 from jobs.context import Context
 from jobs.data.dataset import Dataset, Split
+from jobs.metrics import every_epoch, searchable
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
 from jobs.plugins import MODELS, torch_side
@@ -28,7 +29,6 @@ from sharedfs.typed_json import Json
 SETTINGS = "settings.json"
 TRAINED_ON = "dataset_digest"  # in it: of the data set's content; missing in those of earlier versions
 BATCH_TITLES = 1024  # scored at once
-KEPT_FIGURES = ("train_loss", "validation_loss", "validation_balanced_accuracy", "validation_accuracy")
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 StopCallback = Callable[[Sequence[EpochMetrics]], str | None]
@@ -114,6 +114,11 @@ def train(
     return trainer.train()
 
 
+def kept_figures(line: EpochMetrics) -> dict[str, Json]:
+    """What of a line of the metrics log is in the record of a run whose weights are that epoch's."""
+    return {name: metrics_log.figure(line, name) for name in ("train_loss", *searchable())}
+
+
 # An architecture that is fitted in one go instead of stepping through epochs.
 
 
@@ -127,15 +132,12 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
         split = dataset.splits[part]
         scores[part] = of_logits(fitted.scores(split), np.asarray(split.labels, dtype=np.int64))
     spent = time.monotonic() - began
-    line = EpochMetrics(
+    curves = {part: {name: scores[part].figures[name] for name in every_epoch()} for part in scores}
+    line = metrics_log.make_line(
+        train=curves["train"],
+        validation=curves["validation"],
         epoch=1,
         step=1,
-        train_loss=scores["train"].loss,
-        train_balanced_accuracy=scores["train"].balanced_accuracy,
-        train_accuracy=scores["train"].accuracy,
-        validation_loss=scores["validation"].loss,
-        validation_balanced_accuracy=scores["validation"].balanced_accuracy,
-        validation_accuracy=scores["validation"].accuracy,
         gradient_norm=None,
         seconds=spent,
         titles_per_s=len(dataset.splits["train"]) / spent,
@@ -147,7 +149,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     files = (*files, write_recipe(folder, recipe, dataset.content_digest), folder / metrics_log.NAME)
     metrics_log.rewrite(folder, [line])
     figures: dict[str, Json] = {
-        **{name: metrics_log.figure(line, name) for name in KEPT_FIGURES},
+        **kept_figures(line),
         "kept_epoch": 1,
         "best_epoch": 1,
         "epochs_run": 1,

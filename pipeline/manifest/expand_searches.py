@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from jobs.data.settings import Data
+from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
 from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
 from jobs.settings import Setting, Value, deciding, describe, named
@@ -42,6 +43,9 @@ def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) 
         expansion.findings.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
         )
+    figures = searchable()
+    if section.metric not in figures:
+        expansion.findings.add((*path, "metric"), f"must be one of {', '.join(figures)}, not {section.metric!r}")
     if section.evaluate_best > section.trials:
         expansion.findings.add(
             (*path, "evaluate_best"), f"must be at most trials, {section.trials}, not {section.evaluate_best}"

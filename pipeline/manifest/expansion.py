@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from jobs import models
 from jobs.data.settings import SPLITS, Data
-from jobs.plugins import MODELS
+from jobs.plugins import METRICS, MODELS
 from jobs.settings import DataShape, ModelSettings, Setting, Value, describe
 from pipeline.manifest.model import Resources
 from pipeline.manifest.resources import DEFAULTS, resolve_resources, without_gpus
@@ -23,9 +23,11 @@ from sharedfs.typed_json import Json
 RUNS_MAX = 100_000
 RESERVED = ("data",)  # preprocess tasks are shown under it
 DATA_KEYS = tuple(setting.name for setting in describe(Data))
-FIGURES = tuple(
-    f"{split}_{figure}" for split in SPLITS for figure in ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
-)
+
+
+def figure_names() -> tuple[str, ...]:
+    """What figures may be given as reference: each metric's on each split."""
+    return tuple(f"{split}_{metric}" for split in SPLITS for metric in METRICS.names())
 
 
 class Expansion:
@@ -81,9 +83,10 @@ class Expansion:
             seen.add(seed)
 
     def check_reference(self, figures: Mapping[str, float], path: KeyPath) -> None:
+        known = figure_names() if figures else ()
         for name in figures:
-            if name not in FIGURES:
-                self.findings.add((*path, name), f"unknown metric{did_you_mean(name, FIGURES)}", key=True)
+            if name not in known:
+                self.findings.add((*path, name), f"unknown metric{did_you_mean(name, known)}", key=True)
 
     def check_settings(self, architecture: Architecture, settings: ModelSettings, data: Data, path: KeyPath) -> None:
         """Note what is wrong between settings, at the setting that their check names."""

@@ -17,11 +17,12 @@ from pydantic import TypeAdapter
 
 from jobs import models
 from jobs.data.settings import Data
+from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room
 from jobs.search.space import DISTRIBUTIONS
 from jobs.settings import Setting, describe, text_of
 from jobs.training.settings import TrainingSettings
-from pipeline.manifest.expansion import FIGURES, setting_owners
+from pipeline.manifest.expansion import figure_names, setting_owners
 from pipeline.manifest.resources import DEFAULTS
 from pipeline.manifest.schema import Cluster, EarlyStopping, Root
 from sharedfs.typed_json import Json
@@ -83,12 +84,13 @@ def manifest_schema() -> Schema:
         section["additionalProperties"] = False
         _refine(section, architecture={"enum": list(MODELS.names())})
     axes = _object({name: {"type": "array", "minItems": 1} for name in (*keys, "architecture")})
-    figures = _object({name: {"type": "number"} for name in FIGURES})
+    figures = _object({name: {"type": "number"} for name in figure_names()})
     _refine(definitions["Group"], grid=axes, zip=axes, reference={"type": "object", "additionalProperties": figures})
     _refine(
         definitions["Search"],
         space=_space(settings.values()),
         algorithm={"enum": list(ALGORITHMS.names())},
+        metric={"enum": list(searchable())},
         stopping=_stopping(),
         reference=figures,
     )
@@ -239,7 +241,7 @@ def page() -> str:
         **root["$defs"],
         "Root": {**manifest, "required": root["required"]},
     }
-    _refine(sections["Search"], algorithm={"enum": list(ALGORITHMS.names())})
+    _refine(sections["Search"], algorithm={"enum": list(ALGORITHMS.names())}, metric={"enum": list(searchable())})
     template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,

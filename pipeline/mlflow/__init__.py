@@ -12,10 +12,11 @@ The protocol between tasks, followers and a server, whole:
   effect. An epoch that was trained again after a cut is the same value at a later time, a second point of that step. A
   parameter never changes on a server: one that is refused keeps the value that it has.
 - Every request has a time limit and none is repeated at once. A follower that fails pauses ever longer, to at most
-  5 minutes, and says so once. What it could not send, ``sync`` sends from storage with the next report (the closing
-  job's, or a person's): it keeps a digest of what each run was last sent as, and sends runs whose digest differs.
-- ``store`` fills a database of the storage's own in the same way, one process at a time, under a lock.
+  5 minutes, and says so once. What it could not send, the next report sends from storage (the closing job's, or
+  a person's): a cache holds digests of what each run was last sent as, and of a run that differs what is new is sent.
+- What a run looks like is in ``description``, what is sent of it in ``writer``, the same for followers and reports, a
+  server and the ``store``, a database of the storage's own that one process at a time fills, under a lock.
 
-Nothing heavy is imported here, in ``server`` or in ``follower``, and no mlflow: there is a follower on every node
-that trains. Only ``store`` imports mlflow.
+Nothing heavy is imported here or in what ``follower`` imports, and no mlflow: there is a follower on every node that
+trains. Only ``store`` imports mlflow.
 """

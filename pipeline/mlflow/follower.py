@@ -20,7 +20,9 @@ from jobs.attempt import history
 from jobs.models import read_recipe
 from jobs.settings import shown
 from jobs.task import RECORD, Task
-from pipeline.mlflow.server import Server, Unreachable, curves, milliseconds, params
+from pipeline.mlflow.description import MlflowRun, curves, describe
+from pipeline.mlflow.server import Server, Unreachable
+from pipeline.mlflow.writer import Sent, write
 
 EVERY_S = 5.0
 LONGEST_PAUSE_S = 300.0  # between two tries at a server that does not answer
@@ -30,49 +32,45 @@ NO_SETTINGS = ("dataset", "search")  # what a task's settings hold besides setti
 
 @dataclass(slots=True)
 class Followed:
-    """One task: what of its metrics log the server has, by epoch and the time of its end."""
+    """One task, and what the server has of it."""
 
     folder: Path
-    run: str | None = None
-    sent: set[tuple[int, float | None]] = field(default_factory=set)
+    manifest: str
+    sent: Sent | None = None
     seen: tuple[int, int] | None = None  # the metrics log's size and time when all of it was sent
+    seen_at: float = field(default_factory=time.time)
 
     def has_record(self) -> bool:
         return (self.folder / RECORD).exists()
 
-    def send(self, server: Server, experiment: str, manifest: str) -> None:
-        """Send the epochs that the server lacks; a metrics log that did not change is not even read."""
+    def send(self, server: Server, experiment: str) -> None:
+        """Send what the server lacks; a metrics log that did not change is not even read."""
         stamp = _stamp(self.folder / metrics_log.NAME)
-        if self.run is not None and stamp == self.seen:
+        if self.sent is not None and stamp == self.seen:
             return
-        if self.run is None:
-            self.run = self._start(server, experiment, manifest)
-        # After a cut some epochs are done again: the same values, at a later time.
-        new = {(line["epoch"], line.get("ended")): line for line in metrics_log.read(self.folder)}
-        points = list(curves((line for key, line in new.items() if key not in self.sent), time.time()))
-        if points:
-            server.log(self.run, points)
-        self.sent |= new.keys()
+        self.sent, _ = write(server, experiment, self._describe(), self.sent)
         self.seen = stamp
 
-    def _start(self, server: Server, experiment: str, manifest: str) -> str:
-        """The task's run on the server, as running; its final name and tags come with the report."""
-        task = Task.read(self.folder)
+    def _describe(self) -> MlflowRun:
+        """The task's run, as running; its final name and tags come with the report."""
+        task, group = Task.read(self.folder), os.environ.get("TANDA_GROUP", "")
         settings = task.settings if "architecture" in task.settings else {}
         attempts = history(self.folder)
         began = attempts[0].started if attempts else None
-        started = time.time() if began is None else began
-        group = os.environ.get("TANDA_GROUP", "")
-        tags = {"tanda.manifest": manifest, "tanda.state": "running", "tanda.stage": task.stage}
-        tags |= {"tanda.group": group} if group else {}
-        name = " / ".join(part for part in (group, settings.get("architecture"), self.folder.name[:8]) if part)
-        run = server.ensure(experiment, self.folder.name, name, milliseconds(started), tags)
-        server.update(run, "RUNNING")
         texts = shown(read_recipe({**task.plumbing, **settings}, self.folder).settings) if settings else {}
-        server.log(
-            run, [], params=params({key: texts.get(key, settings[key]) for key in settings if key not in NO_SETTINGS})
+        parts = (group, settings.get("architecture"), self.folder.name[:8])
+        return describe(
+            run_id=self.folder.name,
+            manifest=self.manifest,
+            name=" / ".join(str(part) for part in parts if part),
+            state="running",
+            started=self.seen_at if began is None else began,
+            ended=None,
+            settings={key: texts.get(key, settings[key]) for key in settings if key not in NO_SETTINGS},
+            facts={"group": group, "stage": task.stage},
+            # After a cut some epochs are done again: the same values, at a later time.
+            points=curves(metrics_log.read(self.folder), self.seen_at),
         )
-        return run
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -104,7 +102,7 @@ def follow(
 
     A server that fails is logged once, and tried again after ever longer pauses.
     """
-    tasks = [Followed(folder) for folder in folders]
+    tasks = [Followed(folder, manifest) for folder in folders]
     experiment: str | None = None
     failures = 0
 
@@ -112,7 +110,7 @@ def follow(
         nonlocal experiment
         experiment = experiment or server.experiment(manifest)
         for task in tasks:
-            task.send(server, experiment, manifest)
+            task.send(server, experiment)
 
     try:
         while True:

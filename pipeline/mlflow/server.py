@@ -1,4 +1,4 @@
-"""What MLflow is sent, in batches that it takes; the few calls of its REST API that are needed for it."""
+"""An MLflow tracking server: the few calls of its REST API that are needed, and how a report brings it up to date."""
 
 from __future__ import annotations
 
@@ -6,96 +6,25 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import orjson
 
-from jobs.metrics_log import EpochMetrics
+from pipeline.mlflow.description import MlflowRun, Point
+from pipeline.mlflow.writer import ARTIFACTS, TAG_LENGTH, Cache, Opened, Sent, Texts, shorten, update
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 
+if TYPE_CHECKING:
+    from jobs.storage import Storage
+    from pipeline.report.collect import Progress
+
 TIMEOUT_S = 10.0
 SETTLE_S = 0.5  # the least time that a concurrent creator gets to see our run
-# What MLflow takes at once: values, parameters or tags among them, and characters in one of these.
-BATCH_SIZE = 1_000
-BATCH_PAIRS = 100
-PARAM_LENGTH = 6_000
-TAG_LENGTH = 5_000
-
-CURVES = (
-    "train_loss",
-    "train_balanced_accuracy",
-    "train_accuracy",
-    "validation_loss",
-    "validation_balanced_accuracy",
-    "validation_accuracy",
-    "titles_per_s",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One value of a metric; ``at_ms`` is when it was measured, as the metrics log or the record says."""
-
-    metric: str
-    value: float
-    step: int
-    at_ms: int
-
-
-def curves(epochs: Iterable[EpochMetrics], started: float) -> Iterator[Point]:
-    """A metrics log's lines as points of curves, at the times at which the epochs ended."""
-    for line in cast(Iterable[Mapping[str, float | None]], epochs):  # their figures are asked for by name
-        at_ms = milliseconds(float(line.get("ended") or started))
-        for metric in CURVES:
-            value = line.get(metric)
-            if isinstance(value, int | float):
-                yield Point(metric=metric, value=float(value), step=int(line["epoch"] or 0), at_ms=at_ms)
-
-
-def milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def params(settings: Mapping[str, Json]) -> dict[str, str]:
-    """Settings as text; lists as ``256,128``."""
-    return {name: _param(value) for name, value in settings.items() if value is not None}
-
-
-def _param(value: Json) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value):
-        return ",".join(str(item) for item in value)
-    return orjson.dumps(value).decode() if isinstance(value, Mapping | list | tuple) else str(value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """What one call may log."""
-
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    points: Sequence[Point]
-
-
-def batches(points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Batch]:
-    """All of it in as few calls as MLflow allows; values that are too long are cut."""
-    param_items, tag_items = list(shorten(params, PARAM_LENGTH).items()), list(shorten(tags, TAG_LENGTH).items())
-    while param_items or tag_items or points:
-        some_params, some_tags = dict(param_items[:BATCH_PAIRS]), dict(tag_items[:BATCH_PAIRS])
-        room = BATCH_SIZE - len(some_params) - len(some_tags)
-        yield Batch(params=some_params, tags=some_tags, points=points[:room])
-        param_items, tag_items, points = param_items[BATCH_PAIRS:], tag_items[BATCH_PAIRS:], points[room:]
-
-
-def shorten(values: Mapping[str, str], length: int) -> dict[str, str]:
-    """Values cut to what MLflow keeps of one."""
-    return {name: value[:length] for name, value in values.items()}
+LIMIT_S = 120.0  # of a report; what a slow server lacks then, it gets with the next one
 
 
 class Unreachable(Exception):  # noqa: N818 - it says what the server is
@@ -114,6 +43,7 @@ class Server:
             raise InputError(f"tracking.uri: must be http:// or https://, not {uri!r}")
         self.uri, self.timeout_s = uri.rstrip("/"), timeout_s
         self._requested_at: float | None = None
+        self._opened: dict[str, str] = {}  # MLflow's ids by ours
 
     def waiting_s(self) -> float:
         """How long the request under way has waited for its answer; 0 when there is none."""
@@ -134,55 +64,46 @@ class Server:
         raise Refused(f"{self.uri}: the experiment {name!r} can be neither found nor created")
 
     def find(self, experiment: str, run_id: str) -> str | None:
-        """MLflow's id of our run, or None."""
-        found = self._find_all(experiment, run_id)
-        return found[0] if found else None
-
-    def ensure(self, experiment: str, run_id: str, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
-        """MLflow's id of our run, made if missing; of several who make it at once, all get the same one."""
-        found = self._find_all(experiment, run_id)
-        if not found:
-            began = time.monotonic()
-            pairs = _pairs(shorten({**tags, "tanda.id": run_id}, TAG_LENGTH))
-            body: dict[str, Json] = {"experiment_id": experiment, "run_name": name, "start_time": started_ms}
-            made = str(self._request("runs/create", {**body, "tags": pairs})["run"]["info"]["run_id"])
-            # A concurrent creator may have missed our run: wait longer than creating takes, then take the smallest id.
-            time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
-            found = self._find_all(experiment, run_id) or [made]
-            if made != found[0]:
-                self._request("runs/delete", {"run_id": made})
-        return found[0]
-
-    def _find_all(self, experiment: str, run_id: str) -> list[str]:
+        """MLflow's id of our run, of several the smallest, or None."""
         condition = f"tags.`tanda.id` = '{run_id}'"
         found = self._request("runs/search", {"experiment_ids": [experiment], "filter": condition, "max_results": 100})
-        return sorted(str(run["info"]["run_id"]) for run in found.get("runs", []))
+        return min((str(run["info"]["run_id"]) for run in found.get("runs", [])), default=None)
 
-    def log(
-        self,
-        run: str,
-        points: Sequence[Point],
-        *,
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Log what is given; a point sent twice is there once. A parameter that has a value there keeps it."""
-        for batch in batches(points, params or {}, tags or {}):
-            if batch.params:
-                with suppress(Refused):
-                    self._request("runs/log-batch", {"run_id": run, "params": _pairs(batch.params)})
-            metrics: list[Json] = [
-                {"key": point.metric, "value": point.value, "timestamp": point.at_ms, "step": point.step}
-                for point in batch.points
-            ]
-            if metrics or batch.tags:
-                self._request("runs/log-batch", {"run_id": run, "tags": _pairs(batch.tags), "metrics": metrics})
+    def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened:  # noqa: ARG002
+        """Our run: of several who make it at once, all get the same one. Never deleted, whatever it shows."""
+        if run.id not in self._opened:
+            self._opened[run.id] = self.find(experiment, run.id) or self._create(experiment, run, tags)
+        return Opened(run_id=self._opened[run.id])
 
-    def update(self, run: str, status: str, ended_ms: int | None = None, *, name: str | None = None) -> None:
-        """Set a run's status, and the time of its end and its name where they are given."""
-        optional = {"end_time": ended_ms, "run_name": name}
-        body = {"run_id": run, "status": status, **{key: value for key, value in optional.items() if value}}
-        self._request("runs/update", body)
+    def _create(self, experiment: str, run: MlflowRun, tags: Texts) -> str:
+        began = time.monotonic()
+        body: dict[str, Json] = {"experiment_id": experiment, "run_name": run.name, "start_time": run.started_ms}
+        made = str(
+            self._request("runs/create", {**body, "tags": _pairs(shorten(tags, TAG_LENGTH))})["run"]["info"]["run_id"]
+        )
+        # A concurrent creator may have missed our run: wait longer than creating takes, then take the smallest id.
+        time.sleep(max(SETTLE_S, 2 * (time.monotonic() - began)))
+        first = self.find(experiment, run.id) or made
+        if made != first:
+            self._request("runs/delete", {"run_id": made})
+        return first
+
+    def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None:
+        """Log a batch: a point sent twice is there once, a parameter that has a value there keeps it."""
+        if params:
+            with suppress(Refused):
+                self._request("runs/log-batch", {"run_id": run_id, "params": _pairs(params)})
+        metrics: list[Json] = [
+            {"key": point.metric, "value": point.value, "timestamp": point.at_ms, "step": point.step}
+            for point in points
+        ]
+        if metrics or tags:
+            self._request("runs/log-batch", {"run_id": run_id, "tags": _pairs(tags), "metrics": metrics})
+
+    def update(self, run_id: str, run: MlflowRun) -> None:
+        """Set a run's status, its name and, where it has one, the time of its end."""
+        body: dict[str, Json] = {"run_id": run_id, "status": run.status, "run_name": run.name}
+        self._request("runs/update", body | ({"end_time": run.ended_ms} if run.ended_ms else {}))
 
     def _request(self, path: str, body: Mapping[str, Json] | None = None) -> Any:
         data = orjson.dumps(body) if body is not None else None
@@ -203,5 +124,33 @@ class Server:
             self._requested_at = None
 
 
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+def _pairs(values: Texts) -> list[dict[str, str]]:
     return [{"key": name, "value": value} for name, value in values.items()]
+
+
+def sync_server(
+    uri: str,
+    storage: Storage,
+    experiment: str,
+    runs: Sequence[MlflowRun],
+    *,
+    progress: Progress | None = None,
+    limit_s: float = LIMIT_S,
+) -> str | None:
+    """Send what the server lacks of every run; a note when it could not be reached, and then nothing is lost.
+
+    Without the cache, of what was sent, everything is sent again, to no effect.
+    """
+    cache = Cache.read(storage.root / ARTIFACTS, f"{uri} {experiment}", [uri])
+    updated = None
+    try:
+        updated = update(Server(uri), cache, experiment, runs, label="tracking", progress=progress, limit_s=limit_s)
+    except Unreachable as error:
+        return f"the tracking server was left behind, the next report tries again: {error}"
+    finally:
+        if updated is None or updated.unchanged < len(runs):
+            cache.write()
+    if updated.left:
+        pending = updated.left + updated.changed
+        return f"the tracking server is slow: {updated.left} of {pending} runs are left for the next report"
+    return None

@@ -13,25 +13,25 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-import orjson
-
 from jobs.storage import Storage
-from pipeline.mlflow.runs import MlflowRun
-from pipeline.mlflow.server import PARAM_LENGTH, TAG_LENGTH, Point, batches, shorten
-from pipeline.report.collect import Progress
-from pipeline.report.files import replace
-from sharedfs.documents import digest, read_json
+from pipeline.mlflow import writer
+from pipeline.mlflow.description import MlflowRun, Point
+from pipeline.mlflow.writer import ARTIFACTS, PARAM_LENGTH, TAG_LENGTH, Cache, Opened, Sent, Texts, Updated, shorten
 from sharedfs.errors import InputError
 from sharedfs.files import check_plain, plain_folder
 from sharedfs.lock import try_hold
 
-SAVE_EVERY = 200  # runs between two writings of the cache
+if TYPE_CHECKING:
+    from pipeline.report.collect import Progress
+
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -42,22 +42,12 @@ QUIET = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updated:
-    """What an update did; ``busy`` when another process was at it, and nothing was done here."""
-
-    created: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    busy: bool = False
-
-
 def database(storage: Storage) -> Path:
     return storage.root / "mlflow.db"
 
 
 def artifacts(storage: Storage) -> Path:
-    return storage.root / "mlartifacts"
+    return storage.root / ARTIFACTS
 
 
 def uri(storage: Storage) -> str:
@@ -66,30 +56,46 @@ def uri(storage: Storage) -> str:
 
 
 def update(
-    storage: Storage, experiment: str, runs: Iterable[MlflowRun], *, progress: Progress | None = None
+    storage: Storage, experiment: str, runs: Sequence[MlflowRun], *, progress: Progress | None = None
 ) -> Updated:
     """Bring the manifest's experiment up to date: each run once, however often and from however many nodes."""
-    runs = list(runs)
     with try_hold(storage.locks / "mlflow") as held:
         if not held:
             return Updated(busy=True)
-        known = _Known.read(storage, experiment)
-        pending = [(run, signature) for run in runs if not known.has(run.id, signature := run.signature())]
-        linked = sum(known.link(run) for run in runs)
-        if not pending:
-            if linked:
-                known.write()
-            return Updated(unchanged=len(runs))
-        importer = _Importer(_client(storage), storage, experiment, known)
-        created = 0
-        for done, (run, signature) in enumerate(pending, 1):
-            created += importer.write(run, signature)
-            if progress:
-                progress("mlflow", done, len(pending))
-            if done % SAVE_EVERY == 0:
-                known.write()
-        known.write()
-    return Updated(created=created, changed=len(pending) - created, unchanged=len(runs) - len(pending))
+        root = str(storage.root)
+        cache = Cache.read(artifacts(storage), f"store {experiment}", [_inode(database(storage)), root])
+        store = Store(storage, complete=bool(cache.runs))
+        updated = writer.update(store, cache, experiment, runs, label="mlflow", progress=progress)
+        linked = [_link(cache, run, artifacts(storage)) for run in runs]
+        if updated.unchanged < len(runs) or any(linked):
+            cache.place = [_inode(database(storage)), root]  # which the first run makes
+            cache.write()
+    return updated
+
+
+def _link(cache: Cache, run: MlflowRun, folder: Path) -> bool:
+    """Put artifacts that are new or were written again into a run's folder; True when there were any."""
+    sent, stamps = cache.runs[run.id], {}
+    for name, path in run.artifacts.items():
+        with suppress(OSError):  # it is not there, or no more
+            facts = path.stat()
+            stamps[name] = [facts.st_size, facts.st_mtime_ns]
+    for name, stamp in stamps.items():
+        if sent.stamps.get(name) != stamp:
+            _place(run.artifacts[name], _checked_home(sent.home, folder) / name)
+    cache.runs[run.id] = replace(sent, stamps=stamps)
+    return stamps != sent.stamps
+
+
+def _checked_home(written: str, folder: Path) -> Path:
+    """A run's folder of artifacts; raises InputError for one elsewhere: the database is for everybody to write."""
+    # The same folder, and not the same name: a storage may be mounted in two places.
+    if not any(above.exists() and above.samefile(folder) for above in Path(written).resolve().parents):
+        raise InputError(
+            f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}; "
+            "it is derived: delete it and mlartifacts, and report again"
+        )
+    return Path(written)
 
 
 def server_command(storage: Storage, *, port: int = 5000, host: str = "127.0.0.1") -> tuple[list[str], dict[str, str]]:
@@ -99,76 +105,94 @@ def server_command(storage: Storage, *, port: int = 5000, host: str = "127.0.0.1
     return command, {**os.environ, **QUIET}
 
 
-class _KnownRun(TypedDict):
-    """What the store has of one run; ``times`` are its points' in order, ``stamps`` as in ``MlflowRun``."""
+class Store:
+    """The store as a transport. ``complete``: the cache has every run of ours that is in it, so none is looked for."""
 
-    signature: str
-    run_id: str
-    home: str
-    times: list[int]
-    stamps: dict[str, list[int]]
-    params: NotRequired[str]  # a digest of them
+    def __init__(self, storage: Storage, *, complete: bool) -> None:
+        self._storage = storage
+        self._runs: dict[str, Opened] | None = {} if complete else None
 
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's, imported with the first run that is to be written."""
+        return _client(self._storage)
 
-@dataclass(slots=True)
-class _Known:
-    """The cache: what is in the store, by our ids. Worthless, and so dropped, when the database was replaced."""
+    def experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        if found is not None:
+            return str(found.experiment_id)
+        home = artifacts(self._storage) / uuid.uuid4().hex[:12]
+        home.mkdir(parents=True, exist_ok=True)
+        return str(self.client.create_experiment(name, artifact_location=home.as_uri()))
 
-    path: Path
-    inode: int | None
-    experiment: str
-    everything: dict[str, dict[str, _KnownRun]] = field(default_factory=dict)
+    def find(self, experiment: str, run_id: str) -> str | None:
+        opened = self._stored(experiment).get(run_id)
+        return opened.run_id if opened else None
 
-    @classmethod
-    def read(cls, storage: Storage, experiment: str) -> _Known:
-        inode = _inode(database(storage))
-        known = cls(artifacts(storage) / ".imported.json", inode, experiment)
-        try:
-            document = read_json(known.path)
-            if inode is not None and document["inode"] == inode and document["root"] == str(storage.root):
-                known.everything = document["experiments"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        known.everything.setdefault(experiment, {})
-        return known
+    def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened:
+        """Our run, made if missing, and made anew where MLflow has what it can't unlearn.
 
-    @property
-    def runs(self) -> dict[str, _KnownRun]:
-        return self.everything[self.experiment]
+        An attempt was cut and its epochs were done again, or a refit took the settings of another winner: MLflow can
+        neither forget a point nor change a parameter.
+        """
+        opened = Opened(run_id=sent.run_id, home=sent.home) if sent else self._stored(experiment).get(run.id)
+        if opened is not None:
+            if not self._rewritten(run, opened.run_id, sent) and not self._params_changed(run, opened.run_id, sent):
+                return opened
+            self.client.delete_run(opened.run_id)
+        made = self.client.create_run(
+            experiment, start_time=run.started_ms, tags=shorten(tags, TAG_LENGTH), run_name=run.name
+        )
+        return Opened(run_id=str(made.info.run_id), home=_home(made.info), created=True)
 
-    def has(self, run_id: str, signature: str) -> bool:
-        memory = self.runs.get(run_id)
-        return memory is not None and memory.get("signature") == signature
+    def log(self, run_id: str, points: Sequence[Point], params: Texts, tags: Texts) -> None:
+        from mlflow.entities import Metric, Param, RunTag
 
-    def link(self, run: MlflowRun) -> bool:
-        """Put artifacts that are new or were written again into a known run's folder; True when there were any."""
-        memory = self.runs.get(run.id)
-        stamps = run.stamps()
-        if memory is None or memory["stamps"] == stamps:
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(point.metric, point.value, point.at_ms, point.step) for point in points],
+            params=[Param(name, value) for name, value in params.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
+
+    def update(self, run_id: str, run: MlflowRun) -> None:
+        from mlflow.entities import RunStatus
+
+        # The client's own calls read the run first, and end one whose end nobody knows now.
+        tracking = self.client._tracking_client.store
+        tracking.update_run_info(run_id, RunStatus.from_string(run.status), run.ended_ms, run.name)
+
+    def _stored(self, experiment: str) -> dict[str, Opened]:
+        """Every run of the experiment by our id, looked up once."""
+        if self._runs is None:
+            self._runs, token = {}, None
+            while token != "":
+                page = self.client.search_runs([experiment], max_results=5_000, page_token=token)
+                runs = ((run.data.tags.get("tanda.id", ""), run.info) for run in page)
+                self._runs |= {name: Opened(run_id=info.run_id, home=_home(info)) for name, info in runs}
+                token = page.token or ""
+        return self._runs
+
+    def _rewritten(self, run: MlflowRun, run_id: str, sent: Sent | None) -> bool:
+        """Whether the store holds points that are no longer the run's."""
+        if sent is not None:
+            return not sent.is_start_of(run)
+        if not run.points:
             return False
-        for name in stamps:
-            if memory["stamps"].get(name) != stamps[name]:
-                _place(run.artifacts[name], self._home(memory["home"]) / name)
-        memory["stamps"] = stamps
-        return True
+        curve = run.points[0].metric
+        wanted = {(point.step, point.at_ms) for point in run.points if point.metric == curve}
+        stored = {(point.step, point.timestamp) for point in self.client.get_metric_history(run_id, curve)}
+        return not stored <= wanted
 
-    def _home(self, written: str) -> Path:
-        """A run's folder of artifacts; raises InputError for one elsewhere: the database is for everybody to write."""
-        folder = self.path.parent
-        # The same folder, and not the same name: a storage may be mounted in two places.
-        if not any(above.exists() and above.samefile(folder) for above in Path(written).resolve().parents):
-            raise InputError(
-                f"{folder.parent}/mlflow.db: it keeps artifacts in {written}, not below {folder}; "
-                "it is derived: delete it and mlartifacts, and report again"
-            )
-        return Path(written)
-
-    def write(self) -> None:
-        root = self.path.parents[1]
-        inode = _inode(root / "mlflow.db")
-        document = {"inode": inode, "root": str(root), "experiments": self.everything}
-        plain_folder(self.path.parent)
-        replace(self.path, orjson.dumps(document))
+    def _params_changed(self, run: MlflowRun, run_id: str, sent: Sent | None) -> bool:
+        """Whether the store holds another value of one of the run's parameters."""
+        if sent is not None and sent.facts == run.facts_digest():
+            return False
+        stored = self.client.get_run(run_id).data.params
+        params = shorten(run.params, PARAM_LENGTH)
+        return any(params.get(name, value) != value for name, value in stored.items())
 
 
 def _inode(path: Path) -> int | None:
@@ -217,109 +241,6 @@ def _mlflow() -> Any:
     for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
-
-
-class _Importer:
-    """Writes runs into one experiment."""
-
-    def __init__(self, client: Any, storage: Storage, experiment: str, known: _Known) -> None:
-        self.client, self.known = client, known
-        self.experiment_id = self._experiment(experiment, artifacts(storage))
-        # Without the cache everything in the store is looked up once, by our tag.
-        self.found = {} if known.runs else dict(self._in_store())
-
-    def write(self, run: MlflowRun, signature: str) -> bool:
-        """Create the run or bring it up to date; True when it was created."""
-        memory = self.known.runs.get(run.id)
-        place = (memory["run_id"], memory["home"]) if memory else self.found.get(run.id)
-        if place is not None and (
-            self._rewritten(run, place[0], memory) or self._params_changed(run, place[0], memory)
-        ):
-            # An attempt was cut and its epochs were done again, or a refit took the settings of another winner:
-            # MLflow can neither unlearn a point nor change a parameter.
-            self.client.delete_run(place[0])
-            place, memory = None, None
-        created = place is None
-        run_id, home = place or self._create(run)
-        self._log(run_id, run, new=run.points[len(memory["times"]) :] if memory else run.points)
-        if run.status == "RUNNING":
-            self.client.update_run(run_id, status="RUNNING")
-        else:
-            self.client.set_terminated(run_id, status=run.status, end_time=run.ended_ms)
-        self.known.runs[run.id] = {
-            "signature": signature,
-            "run_id": run_id,
-            "home": home,
-            "times": [point.at_ms for point in run.points],
-            "stamps": memory["stamps"] if memory else {},
-            "params": digest(run.params),
-        }
-        self.known.link(run)
-        return created
-
-    def _experiment(self, name: str, folder: Path) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        if found is not None:
-            return str(found.experiment_id)
-        home = folder / uuid.uuid4().hex[:12]
-        home.mkdir(parents=True, exist_ok=True)
-        return str(self.client.create_experiment(name, artifact_location=home.as_uri()))
-
-    def _in_store(self) -> Iterator[tuple[str, tuple[str, str]]]:
-        """Our id -> MLflow's and the folder of artifacts, of every run of the experiment."""
-        token = None
-        while True:
-            page = self.client.search_runs([self.experiment_id], max_results=5_000, page_token=token)
-            yield from ((run.data.tags.get("tanda.id", ""), (run.info.run_id, _home(run.info))) for run in page)
-            token = page.token
-            if not token:
-                return
-
-    def _rewritten(self, run: MlflowRun, run_id: str, memory: _KnownRun | None) -> bool:
-        """Whether the store holds points that the metrics log no longer has."""
-        now = [point.at_ms for point in run.points]
-        if memory is not None:
-            return memory["times"] != now[: len(memory["times"])]
-        curve = run.points[0].metric if run.points else None
-        if curve is None:
-            return False
-        wanted = {(point.step, point.at_ms) for point in run.points if point.metric == curve}
-        stored = {(point.step, point.timestamp) for point in self.client.get_metric_history(run_id, curve)}
-        return not stored <= wanted
-
-    def _params_changed(self, run: MlflowRun, run_id: str, memory: _KnownRun | None) -> bool:
-        """Whether the store holds another value of one of the run's parameters."""
-        if memory is not None and memory.get("params") == digest(run.params):
-            return False
-        stored = self.client.get_run(run_id).data.params
-        params = shorten(run.params, PARAM_LENGTH)
-        return any(params.get(name, value) != value for name, value in stored.items())
-
-    def _create(self, run: MlflowRun) -> tuple[str, str]:
-        tags = shorten(run.tags, TAG_LENGTH)
-        tags |= {"mlflow.user": "tanda", "mlflow.source.name": "tanda", "mlflow.source.type": "JOB"}
-        if run.tags.get("tanda.git_commit"):
-            tags["mlflow.source.git.commit"] = run.tags["tanda.git_commit"]
-        if run.parent:
-            # A refit belongs to its search, which may not have been shown yet.
-            memory = self.known.runs.get(run.parent)
-            place = (memory["run_id"],) if memory else self.found.get(run.parent)
-            tags |= {"mlflow.parentRunId": place[0]} if place else {}
-        created = self.client.create_run(self.experiment_id, start_time=run.started_ms, tags=tags, run_name=run.name)
-        return str(created.info.run_id), _home(created.info)
-
-    def _log(self, run_id: str, run: MlflowRun, *, new: Sequence[Point]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        for batch in batches(new, run.params, run.tags):
-            self.client.log_batch(
-                run_id,
-                metrics=[Metric(point.metric, point.value, point.at_ms, point.step) for point in batch.points],
-                params=[Param(name, value) for name, value in batch.params.items()],
-                tags=[RunTag(name, value) for name, value in batch.tags.items()],
-            )
 
 
 def _home(info: Any) -> str:

@@ -81,14 +81,14 @@ def update_mlflow(
     """Bring MLflow's store, and the tracking server if there is one, up to date; a note when one was left behind."""
     paths = {group: [folder / name for name in names] for group, names in pictures.items()}
     # They read what this package has collected: imported here, they can also be imported first.
-    from pipeline.mlflow import store, sync
+    from pipeline.mlflow import server, store
     from pipeline.mlflow.runs import mlflow_runs
 
     runs = mlflow_runs(collected, paths)
     storage, manifest = collected.storage, collected.manifest
     updated = store.update(storage, manifest.name, runs, progress=progress)
     if manifest.tracking_uri is not None:
-        return sync.sync_server(manifest.tracking_uri, storage, manifest.name, runs, progress=progress)
+        return server.sync_server(manifest.tracking_uri, storage, manifest.name, runs, progress=progress)
     return "MLflow's store is being updated by another process" if updated.busy else None
 
 

@@ -24,8 +24,7 @@ from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
 from sharedfs.errors import InputError
 
 RUN_KEY = ("group", "run", "architecture", "seed")
-FIGURES = (*results_csv.METRICS, "gpu_hours")
-NO_SETTINGS = frozenset({*FIGURES, "id", "git_commit", "state", "cause"})
+NO_SETTINGS = frozenset({"id", "git_commit", "state", "cause"})
 BALANCED = "test_balanced_accuracy"
 
 
@@ -124,7 +123,7 @@ def _check_line(line: Mapping[str, str | None], where: str) -> None:
     """Raise InputError where a row of results.csv lacks what names a run, or has a figure that is no number."""
     if None in line or None in line.values() or any(name not in line for name in RUN_KEY):
         raise InputError(f"{where}: must have as many values as there are columns, and {', '.join(RUN_KEY)} among them")
-    for name in FIGURES:
+    for name in results_csv.figures_of(line):
         text = line.get(name)
         try:
             float(text or 0)
@@ -193,13 +192,14 @@ def _evaluations(root: Path) -> dict[str, str]:
 def _compare_runs(first: Side, second: Side, messages: Messages) -> Comparison:
     sides = (first, second)
     columns = dict.fromkeys((*first.line, *second.line))
+    figures = dict.fromkeys((*results_csv.figures_of(first.line), *results_csv.figures_of(second.line)))
     settings = [
         (Cell(name), *(setting(side.line.get(name) or None) for side in sides))
         for name in columns
-        if name not in NO_SETTINGS and first.line.get(name, "") != second.line.get(name, "")
+        if name not in NO_SETTINGS and name not in figures and first.line.get(name, "") != second.line.get(name, "")
     ]
     metrics = []
-    for metric in FIGURES:
+    for metric in figures:
         one, other = first.figure(metric), second.figure(metric)
         if one != other:
             metrics.append((Cell(messages.name(metric)), *_figures(one, other)))
@@ -286,7 +286,8 @@ def _compare_lines(first: Side, second: Side, messages: Messages) -> list[tuple[
     if first.line.get("id") == second.line.get("id") and one == other:
         return []
     # A setting that one of the reports has no column for is none that is known to differ.
-    names = [name for name in first.line if name in second.line and name not in (*NO_SETTINGS, *RUN_KEY)]
+    others = (*NO_SETTINGS, *RUN_KEY, *results_csv.figures_of(first.line))
+    names = [name for name in first.line if name in second.line and name not in others]
     changed = [name for name in names if first.line[name] != second.line[name]]
     p = chance(first, second) if one is not None and other is not None else None
     row = (

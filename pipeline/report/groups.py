@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from jobs.metrics import metric_of
 from pipeline.report.collect import Collected, Result, SearchResult
 from pipeline.report.i18n import Messages
 
@@ -123,6 +124,7 @@ def make_groups(collected: Collected) -> tuple[Group, ...]:
 
 
 def best(entries: Iterable[Entry], metric: str) -> Entry | None:
-    """The entry with the highest mean of a metric, the first of equals; None when no entry has one."""
-    scored = [(mean, -entry.position, entry) for entry in entries if (mean := entry.mean(metric)) is not None]
+    """The entry with the best mean of a metric, the first of equals; None when no entry has one."""
+    sign = metric_of(metric).sign
+    scored = [(sign * mean, -entry.position, entry) for entry in entries if (mean := entry.mean(metric)) is not None]
     return max(scored, key=lambda item: item[:2])[2] if scored else None

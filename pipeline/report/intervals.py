@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jobs.training.metrics import mean_recall
+from jobs.metrics.balanced_accuracy import mean_recall
 from pipeline.report.records import Split
 
 Z_95 = 1.959963984540054

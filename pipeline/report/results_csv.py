@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import dropwhile, takewhile
 from types import NoneType
 from typing import Any
 
+from jobs.metrics import all_metrics
 from jobs.settings import Value
 from pipeline.report.collect import Collected
 
@@ -29,27 +31,23 @@ PUBLISHED = (  # the order in which the published tables name them; others follo
     "lstm_features",
     "random_buffer_size",
 )
-METRICS = (
-    "train_loss",
-    "validation_loss",
-    "test_loss",
-    "validation_balanced_accuracy",
-    "test_balanced_accuracy",
-    "validation_accuracy",
-    "test_accuracy",
-    "validation_macro_f1",
-    "test_macro_f1",
-    "validation_top5",
-    "test_top5",
-    "best_epoch",
-    "parameters",
-    "epochs_run",
-    "train_seconds",
-)
+OF_TRAINING = ("best_epoch", "parameters", "epochs_run", "train_seconds")
 COST = ("gpu_hours", "git_commit")
 SCALARS = frozenset({bool, int, float, str})
 WHOLE = frozenset({"best_epoch", "parameters", "epochs_run"})
 DECIMALS = {"train_seconds": 3, "gpu_hours": 4}
+
+
+def figure_names() -> tuple[str, ...]:
+    """A run's figures: every metric's on the splits that it is judged by, then those of its training."""
+    evaluated = (f"{split}_{metric}" for metric in all_metrics() for split in ("validation", "test"))
+    return ("train_loss", *evaluated, *OF_TRAINING)
+
+
+def figures_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """Which of a results.csv's columns are figures, those of metrics too that are not there now."""
+    from_first = dropwhile(lambda name: name != "train_loss", columns)
+    return tuple(takewhile(lambda name: name != "git_commit", from_first))
 
 
 def hyperparameters(collected: Collected) -> tuple[str, ...]:
@@ -70,7 +68,7 @@ def columns(collected: Collected) -> dict[str, Sequence[Value]]:
         table[name] = [getattr(result.row if name in OF_ROW else result, name) for result in results]
     for name in hyperparameters(collected):
         table[name] = [result.settings.get(name) for result in results]
-    for name in METRICS:
+    for name in figure_names():
         values = [result.figures.get(name) for result in results]
         table[name] = [None if value is None else int(value) for value in values] if name in WHOLE else values
     return table | {name: [getattr(result, name) for result in results] for name in COST}
@@ -81,12 +79,13 @@ def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*(_texts(name, values) for name, values in table.items()), strict=True))
+    figures = figures_of(table)
+    writer.writerows(zip(*(_texts(name, values, figures) for name, values in table.items()), strict=True))
     return out.getvalue().encode()
 
 
-def _texts(name: str, values: Sequence[Value]) -> list[str]:
-    if name in METRICS or name in COST:
+def _texts(name: str, values: Sequence[Value], figures: Container[str]) -> list[str]:
+    if name in figures:
         decimals = DECIMALS.get(name, 6)
         return [f"{value:.{decimals}f}" if isinstance(value, float) else _text(value) for value in values]
     # Most settings are the same in all of thousands of runs.
@@ -110,17 +109,19 @@ def as_parquet(table: Mapping[str, Sequence[Value]]) -> bytes:
     # Loaded here: most commands of the pipeline never write one. pyarrow would load all of pandas to look at a list.
     import polars
 
-    frame = polars.DataFrame([polars.Series(name, _one_type(name, values)) for name, values in table.items()])
+    numbers = frozenset(figures_of(table)) - WHOLE - {"gpu_hours"}
+    series = (polars.Series(name, _one_type(values, name in numbers)) for name, values in table.items())
+    frame = polars.DataFrame(series)
     sink = io.BytesIO()
     frame.write_parquet(sink, compression="zstd")
     return sink.getvalue()
 
 
-def _one_type(name: str, values: Sequence[Value]) -> Sequence[Value]:
+def _one_type(values: Sequence[Value], number: bool) -> Sequence[Value]:
     kinds: set[Any] = set(map(type, values)) - {NoneType}
     if not kinds <= SCALARS:
         kinds = {kind for value in values for kind in _kinds(value)}
-    if (name in METRICS and name not in WHOLE) or kinds == {int, float}:
+    if number or kinds == {int, float}:
         return [float(value) if isinstance(value, int | float) else None for value in values]
     # A setting whose types differ between architectures has no common column type but its text.
     return [None if value is None else json.dumps(value) for value in values] if len(kinds) > 1 else values

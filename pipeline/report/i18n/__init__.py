@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.metrics import all_metrics
 from sharedfs.errors import InputError
 
+SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 HERE = Path(__file__).parent
 
 
@@ -38,7 +40,12 @@ def load_phrases(language: str) -> dict[str, str]:
 
 
 def make_messages(language: str) -> Messages:
-    """The phrases of ``report: {language: ..}``; raises InputError naming the languages that there are."""
+    """The phrases of ``report: {language: ..}``, metrics' titles among them; raises InputError naming the languages."""
     if language not in languages():
         raise InputError(f"report.language: must be one of {', '.join(languages())}, not {language!r}")
-    return Messages(load_phrases(language))
+    phrases = load_phrases(language)
+    for name, metric in all_metrics().items():
+        for split, word in SPLIT_WORDS.items():
+            title = phrases["figure of split"].format(metric=metric.title_in(language), split=phrases[word])
+            phrases[f"{split}_{name}"] = title
+    return Messages(phrases)

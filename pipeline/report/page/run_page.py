@@ -9,13 +9,14 @@ from typing import TypedDict
 import numpy as np
 from jinja2 import Template
 
+from jobs.metrics import metric_of
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import colour
 from pipeline.report.plots.confusion import most_frequent
 from pipeline.report.plots.curves import interactive_curves
-from pipeline.report.results_csv import DECIMALS, METRICS, WHOLE
+from pipeline.report.results_csv import DECIMALS, WHOLE, figure_names
 from pipeline.report.table import number_text, setting
 
 CONFUSIONS = 15
@@ -66,14 +67,20 @@ def _settings(result: Result) -> list[tuple[str, str]]:
 def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
     """Name, our figure and the published one."""
     rows = []
-    for metric in METRICS:
+    for metric in figure_names():
         value = result.figures.get(metric)
         published = result.row.reference.get(metric)
         if value is None and published is None:
             continue
-        decimals = 0 if metric in WHOLE else DECIMALS.get(metric, 4)
+        decimals = 0 if metric in WHOLE else DECIMALS.get(metric) or metric_of(metric).decimals + 1
         ours = "–" if value is None else number_text(value, decimals)
-        rows.append((messages.name(metric), ours, "" if published is None else number_text(published, 3)))
+        rows.append(
+            (
+                messages.name(metric),
+                ours,
+                "" if published is None else number_text(published, metric_of(metric).decimals),
+            )
+        )
     if result.gpu_hours is not None:
         rows.append((messages("GPU-hours"), number_text(result.gpu_hours, 4), ""))
     return rows

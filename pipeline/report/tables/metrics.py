@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jobs.metrics import all_metrics, metric_of
 from jobs.provenance import COMPARED, compared
 from jobs.units import Change
 from pipeline.report.collect import Collected
@@ -27,7 +28,7 @@ from pipeline.report.table import (
 ORDER = 2
 TESTED = {"test_balanced_accuracy": "test", "validation_balanced_accuracy": "validation"}
 LOSSES = ("test_loss", "validation_loss", "train_loss")
-SCORES = ("test_accuracy", "test_macro_f1", "test_top5")
+SHOWN = ("balanced_accuracy", "loss")  # in columns of their own; of any other metric the test's
 CHOSEN = "★"
 
 
@@ -51,10 +52,8 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
         if any(entry.reference(metric) is not None for entry in entries):
             add(f"{metric} reference", messages("reference"), [number(entry.reference(metric)) for entry in entries])
             add(f"{metric} difference", messages("difference"), [_difference(entry, metric) for entry in entries])
-    for metric in LOSSES:
-        add(metric, messages(metric), _plain(entries, metric, lowest=True))
-    for metric in SCORES:
-        add(metric, messages(metric), _plain(entries, metric, lowest=False))
+    for metric in (*LOSSES, *(f"test_{name}" for name in all_metrics() if name not in SHOWN)):
+        add(metric, messages(metric), _plain(entries, metric))
     add("epochs_run", messages("epochs_run"), [_average(entry, "epochs_run", 0) for entry in entries])
     add("train_seconds", messages("train_seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
     add("gpu_hours", messages("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
@@ -111,16 +110,19 @@ def _difference(entry: Entry, metric: str) -> Cell:
     return number(ours - published if ours is not None and published is not None else None, sign=True)
 
 
-def _plain(entries: tuple[Entry, ...], metric: str, *, lowest: bool) -> list[Cell]:
-    cells = [spread(entry.mean(metric), entry.deviation(metric)) for entry in entries]
-    shown = [number_text(mean) if (mean := entry.mean(metric)) is not None else None for entry in entries]
+def _plain(entries: tuple[Entry, ...], figure: str) -> list[Cell]:
+    metric = metric_of(figure)
+    cells = [spread(entry.mean(figure), entry.deviation(figure), metric.decimals) for entry in entries]
+    shown = [
+        number_text(mean, metric.decimals) if (mean := entry.mean(figure)) is not None else None for entry in entries
+    ]
     means = [
-        (mean, text) for entry, text in zip(entries, shown, strict=True) if (mean := entry.mean(metric)) is not None
+        (mean, text) for entry, text in zip(entries, shown, strict=True) if (mean := entry.mean(figure)) is not None
     ]
     if len(means) < 2:
         return cells
     # Equal as shown is equal: a reader cannot tell them apart either.
-    top = (min(means) if lowest else max(means))[1]
+    top = max(means, key=lambda pair: metric.sign * pair[0])[1]
     return mark_bold(cells, [row for row, text in enumerate(shown) if text == top])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.metrics import metric_of
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Entry, Group
 from pipeline.report.i18n import Messages
@@ -32,14 +33,14 @@ def build(group: Group, _collected: Collected, messages: Messages) -> Table | No
 def _rows(entry: Entry, messages: Messages) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for metric, published in entry.first.row.reference.items():
-        ours = entry.mean(metric)
+        ours, decimals = entry.mean(metric), metric_of(metric).decimals
         rows.append(
             (
                 Cell(entry.run, position=entry.position),
                 Cell(messages.name(metric)),
-                spread(ours, entry.deviation(metric)),
-                number(published),
-                number(None if ours is None else ours - published, sign=True),
+                spread(ours, entry.deviation(metric), decimals),
+                number(published, decimals),
+                number(None if ours is None else ours - published, decimals, sign=True),
             )
         )
     return rows

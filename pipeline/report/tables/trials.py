@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.metrics import metric_of
 from pipeline.report.collect import Collected, Trial
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
@@ -15,6 +16,7 @@ def build(group: Group, _collected: Collected, messages: Messages) -> Table | No
     if group.search is None:
         return None
     metric = group.search.planned.search.metric
+    decimals = metric_of(metric).decimals
     names = [axis.name for axis in axes(group.search)]
     trials = by_score(group.search)
     top = [trial.number for trial in trials[:1] if trial.state != "failed" and metric in trial.figures]
@@ -30,7 +32,7 @@ def build(group: Group, _collected: Collected, messages: Messages) -> Table | No
         (
             Cell(str(trial.number), float(trial.number)),
             Cell(_state(trial, messages)),
-            number(trial.figures.get(metric), bold=trial.number in top),
+            number(trial.figures.get(metric), decimals, bold=trial.number in top),
             *(setting(trial.point.get(name)) for name in names),
             number(float(len(trial.epochs)) if trial.epochs else None, 0),
             number(trial.gpu_hours, 3),
