@@ -15,8 +15,7 @@ from pipeline.edge import Edge, Terminal, version
 from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.manifest.model import Manifest
-    from pipeline.plan import Plan
+    from pipeline.experiment import Experiment
 
 app = typer.Typer(
     cls=Edge,
@@ -38,16 +37,10 @@ Executor = Annotated[
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN[/STAGE]")]
 
 
-def _load(manifest: Path, sets: list[str] | None, cluster: Path | None) -> Manifest:
-    from pipeline.manifest import load
+def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None) -> Experiment:
+    from pipeline.experiment import Experiment
 
-    return load(manifest, sets=sets or (), cluster=cluster)
-
-
-def _plan(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, only: str | None = None) -> Plan:
-    from pipeline.plan import make_plan
-
-    return make_plan(_load(manifest, sets, cluster), only=only)
+    return Experiment(manifest, sets=sets or (), cluster=cluster)
 
 
 def _print_json(document: object) -> None:
@@ -86,11 +79,10 @@ def plan(
     manifest: ManifestPath, sets: Sets = None, cluster: Profile = None, only: Only = None, json: Json = False
 ) -> None:
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
-    from pipeline.plan import make_plan
     from pipeline.show import plan_document, print_plan
     from pipeline.status import done_on_storage
 
-    made = make_plan(_load(manifest, sets, cluster), only=only, provisional=True)
+    made = _experiment(manifest, sets, cluster).make_plan(only, provisional=True)
     for missing in made.missing:
         print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
     done = done_on_storage(made)
@@ -122,18 +114,18 @@ def submit(
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
     from pipeline.arrays import scripts, write_scripts
-    from pipeline.submit import print_submitted, submit_plan
+    from pipeline.submit import print_submitted
 
-    made = _plan(manifest, sets, cluster, only)
+    experiment = _experiment(manifest, sets, cluster)
     if dry_run:
-        for name, text in scripts(made).items():
+        for name, text in scripts(experiment.make_plan(only)).items():
             print(f"# --- {name}\n{text}")
         return
     if sbatch_only is not None:
-        for path in write_scripts(made, sbatch_only):
+        for path in write_scripts(experiment.make_plan(only), sbatch_only):
             print(path)
         return
-    submitted = submit_plan(made, executor=executor, rerun=rerun)
+    submitted = experiment.submit(only, executor=executor, rerun=rerun)
     if json:
         _print_json(submitted.document())
     else:
@@ -144,26 +136,16 @@ def submit(
 @app.command()
 def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: Executor = "local") -> None:
     """Submit on local processes, wait with a live display, then report."""
-    from jobs.storage import Storage
-    from pipeline.live import progress_bar, watch
-    from pipeline.report import build
-    from pipeline.status import print_states, task_states
-    from pipeline.submit import print_submitted, submit_plan
+    from pipeline.run import run_plan
+    from pipeline.status import print_states
 
-    made = _plan(manifest, sets, None, only)
-    console = _console()
-    submitted = submit_plan(made, executor=executor)
-    print_submitted(submitted, console)
-    states = watch(made, console, closing_too=True)
-    page = Storage(made.manifest.storage).reports / made.manifest.name / "index.html"
-    # The closing job builds it; there is none where nothing was left to do, or all ran in this process.
-    if submitted.submission is None or executor == "inline" or not page.exists():
-        whole = made if only is None else _plan(manifest, sets)
-        with progress_bar(_console(stderr=True)) as progress:
-            build(whole, states if whole is made else task_states(whole), progress=progress)
-    print_states(made, states, console)
-    console.print(f"report: {page}")
-    raise typer.Exit(int(any(state.state != "done" for state in states.values())))
+    experiment, console = _experiment(manifest, sets), _console()
+    made = experiment.make_plan(only)
+    whole = (lambda: made) if only is None else experiment.make_plan
+    ended = run_plan(made, whole, executor=executor or "local", console=console, errors=_console(stderr=True))
+    print_states(made, ended.states, console)
+    console.print(f"report: {ended.page}")
+    raise typer.Exit(int(any(state.state != "done" for state in ended.states.values())))
 
 
 @app.command()
@@ -178,7 +160,7 @@ def status(
     from pipeline.live import watch
     from pipeline.status import print_states, states_document, task_states
 
-    made = _plan(manifest, sets, None, only)
+    made = _experiment(manifest, sets).make_plan(only)
     if watching:
         watch(made, _console())
     states = task_states(made)
@@ -197,17 +179,16 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until the task has ended")] = False,
 ) -> None:
     """Print a task's log."""
-    from pipeline.why import print_log
+    from pipeline.why import read_log
 
-    print_log(_plan(manifest, sets), task, follow=follow)
+    for text in read_log(_experiment(manifest, sets).make_plan(), task, follow=follow):
+        print(text, end="", flush=True)
 
 
 @app.command()
 def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
     """Cancel what of a manifest is queued or running."""
-    from pipeline.submit import cancel_plan
-
-    count, unknown = cancel_plan(_plan(manifest, sets, None, only))
+    count, unknown = _experiment(manifest, sets).cancel(only)
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
     if unknown:
         print(f"{unknown} not cancelled: their state is unknown (`tanda status`); try again", file=sys.stderr)
@@ -217,9 +198,7 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
 @app.command()
 def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
     """Explain why a task waits or failed, and what to do about it."""
-    from pipeline.why import explain
-
-    print(explain(_plan(manifest, sets), task))
+    print(_experiment(manifest, sets).why(task))
 
 
 @app.command()
@@ -238,7 +217,7 @@ def report(
     from pipeline.report import build
     from pipeline.status import task_states
 
-    made = _plan(manifest, sets, None, only)
+    made = _experiment(manifest, sets).make_plan(only)
     states = task_states(made)
     with progress_bar(_console(stderr=True)) as progress:
         folder = build(made, states, plots=plots, mlflow=mlflow, only=only, progress=progress)
@@ -307,7 +286,7 @@ def gc(
     from pipeline.gc import find_unreferenced, remove
     from pipeline.live import progress_bar
 
-    plans = [_plan(manifest) for manifest in manifests]
+    plans = [_experiment(manifest).make_plan() for manifest in manifests]
     with progress_bar(_console(stderr=True)) as progress:
         waste = find_unreferenced(Storage(plans[0].manifest.storage), plans, progress)
     for found in waste:
@@ -372,7 +351,7 @@ def mlflow(
     from jobs.storage import Storage
     from pipeline.mlflow.store import server_command
 
-    storage = Storage(_load(manifest, sets, None).storage)
+    storage = Storage(_experiment(manifest, sets).load().storage)
     command, environment = server_command(storage, port=port)
     os.execvpe(command[0], command, environment)  # noqa: S606 - the page takes this process's place
 
