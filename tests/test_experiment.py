@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import doctest
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -27,6 +30,7 @@ from pipeline.status import task_states
 from tanda import DamagedFileError, Experiment, FileAccessError, InputError, MissingFileError, TandaError
 
 EXAMPLES = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+METHODS = {name for name, method in vars(Experiment).items() if callable(method) and not name.startswith("_")}
 SEEDS = MANIFEST.replace("    runs:\n", "    seeds: [0, 1]\n    runs:\n")
 
 
@@ -59,9 +63,7 @@ def test_the_examples_give_what_they_say(example: doctest.DocTest, finished: Exp
 
 
 def test_every_method_has_an_example() -> None:
-    methods = {name for name, method in vars(Experiment).items() if callable(method) and not name.startswith("_")}
-    named = {example.name.rpartition(".")[2] for example in EXAMPLES}
-    assert methods - named == {"load", "make_plan"}  # whose values are no data frames
+    assert METHODS - {example.name.rpartition(".")[2] for example in EXAMPLES} == {"load", "make_plan"}
 
 
 def test_frames_hold_what_the_documents_of_the_commands_hold(finished: Experiment) -> None:
@@ -242,3 +244,22 @@ def test_waiting_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     running = {id_: TaskState(id=id_, state="running", queued=True) for id_ in experiment.plan().id}
     monkeypatch.setattr(live, "task_states", lambda _plan, *, clock: running)
     assert set(experiment.wait(limit_s=0).state) == {"running"}
+
+
+def test_the_page_has_every_method_with_its_parameters() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    calls = [
+        call for line in re.findall(r"^\| (`.*?) \|", page, re.M) for call in re.findall(r"`(\w+)\((.*?)\)`", line)
+    ]
+    assert {name for name, _ in calls} == METHODS - {"load", "make_plan"}  # which give the program's own values
+    for name, parameters in calls:
+        (stated,) = [node.args for node in ast.parse(f"def f(self, {parameters}): ...").body]  # type: ignore[attr-defined]
+        real = inspect.signature(getattr(Experiment, name)).parameters
+        for position, argument in enumerate(stated.args):
+            assert list(real)[position] == argument.arg
+        for argument in stated.kwonlyargs:
+            assert real[argument.arg].kind is inspect.Parameter.KEYWORD_ONLY
+        optional = [argument.arg for argument in (*stated.args[len(stated.args) - len(stated.defaults):],
+                                                  *stated.kwonlyargs)]  # fmt: skip
+        values = [ast.literal_eval(value) for value in (*stated.defaults, *stated.kw_defaults)]
+        assert [real[argument].default for argument in optional] == values

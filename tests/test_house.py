@@ -165,7 +165,7 @@ def _imports(path: Path, *, when_run: bool = False) -> set[str]:
 
 def test_every_file_that_the_architecture_names_is_there() -> None:
     section = (ROOT / "docs/architecture.md").read_text().split("## Where is ...?")[1].split("\n## ")[0]
-    files = re.findall(r"`((?:jobs|pipeline|sharedfs|slurm)/[\w/.]+)`", section)
+    files = re.findall(r"`((?:jobs|pipeline|sharedfs|slurm|tanda)/[\w/.]+)`", section)
     assert len(files) >= 20
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
