@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pandas
 import pytest
 from small_manifest import MANIFEST, tanda, with_only, write_manifest
@@ -26,7 +27,8 @@ from pipeline import live
 from pipeline.decisions.task_state import TaskState
 from pipeline.report import results_csv
 from pipeline.report.collect import collect
-from pipeline.status import task_states
+from pipeline.show import plan_document
+from pipeline.status import done_on_storage, states_document, task_states
 from tanda import DamagedFileError, Experiment, FileAccessError, InputError, MissingFileError, TandaError
 
 EXAMPLES = [test for test in doctest.DocTestFinder().find(module) if test.examples]
@@ -79,6 +81,18 @@ def test_frames_hold_what_the_documents_of_the_commands_hold(finished: Experimen
     for name in ("id", "stage", "group", "run", "state", "attempts", "queued"):
         assert states[name].to_list() == [task[name] for task in tasks]
     assert [list(changed) for changed in states.changed] == [task["changed"] for task in tasks]
+
+
+def test_the_commands_print_the_documents_of_the_same_values(finished: Experiment) -> None:
+    plan = finished.make_plan()
+    documents = {
+        "plan": plan_document(plan, done_on_storage(plan)),
+        "status": states_document(plan, task_states(plan)),
+        "submit": finished.submit(executor="local").document(),
+    }
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    for command, document in documents.items():
+        assert tanda(command, "small.yaml", "--json") == orjson.dumps(document, option=options).decode()
 
 
 def test_results_have_the_columns_and_values_of_results_csv(finished: Experiment) -> None:
