@@ -364,7 +364,7 @@ class Experiment:
 
         >>> print(experiment.why("architectures/MLP"))
         architectures/MLP (train, ...): done
-        succeeded after 1 attempt
+        succeeded after 1 attempt...
         """
         from pipeline.why import explain
 
