@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 from jobs import plugins
-from jobs.plugins import Plugin
-from jobs.testing.contracts import Finding, check_part
+from jobs.testing.contracts import check_part
 
 
-def check(path: Path) -> Iterator[tuple[Plugin, Finding]]:
-    """Each promise that the plugins of a file or folder make, and whether they keep it; their code runs.
+def print_findings(path: Path, console: Console) -> bool:
+    """Print, a line each, what the plugins of a file or folder promise and whether they keep it; True if they all do.
 
-    Raises InputError where there is none, or none that can be imported.
+    Their code runs. Raises InputError where there is none, or none that can be imported.
     """
     found = plugins.find(path)
     plugins.use(found)
+    kept = True
     for plugin in found:
         for finding in check_part(plugin.kind, plugin.name):
-            yield plugin, finding
+            kept &= finding.problem is None
+            verdict = ("ok  ", "green") if finding.problem is None else ("FAIL", "red")
+            problem = "" if finding.problem is None else f": {finding.problem}"
+            console.print(Text.assemble(verdict, f" {plugin}: {finding.promise}{problem}"), soft_wrap=True)
+    return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,7 @@ from pipeline.edge import Edge, Terminal, version
 from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.manifest.model import Manifest
-    from pipeline.plan import Plan
+    from pipeline.experiment import Experiment
 
 app = typer.Typer(
     cls=Edge,
@@ -45,25 +45,10 @@ PluginFiles = Annotated[
 ]
 
 
-def _load(
-    manifest: Path, sets: list[str] | None = None, cluster: Path | None = None, *, run_plugins: bool = False
-) -> Manifest:
-    from pipeline.manifest import load
+def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None) -> Experiment:
+    from pipeline.experiment import Experiment
 
-    return load(manifest, sets=sets or (), cluster=cluster, run_plugins=run_plugins)
-
-
-def _plan(
-    manifest: Path,
-    sets: list[str] | None = None,
-    cluster: Path | None = None,
-    only: str | None = None,
-    *,
-    run_plugins: bool = False,
-) -> Plan:
-    from pipeline.plan import make_plan
-
-    return make_plan(_load(manifest, sets, cluster, run_plugins=run_plugins), only=only)
+    return Experiment(manifest, sets=sets or (), cluster=cluster)
 
 
 def _print_json(document: object) -> None:
@@ -102,11 +87,10 @@ def plan(
     manifest: ManifestPath, sets: Sets = None, cluster: Profile = None, only: Only = None, json: Json = False
 ) -> None:
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
-    from pipeline.plan import make_plan
     from pipeline.show import plan_document, print_plan
     from pipeline.status import done_on_storage
 
-    made = make_plan(_load(manifest, sets, cluster), only=only, provisional=True)
+    made = _experiment(manifest, sets, cluster).make_plan(only, provisional=True)
     for missing in made.missing:
         print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
     done = done_on_storage(made)
@@ -139,19 +123,19 @@ def submit(
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
     from pipeline.arrays import dry_run as shown
     from pipeline.arrays import write_scripts
-    from pipeline.submit import print_submitted, submit_plan
+    from pipeline.submit import print_submitted
 
-    made = _plan(manifest, sets, cluster, only, run_plugins=True)
+    experiment = _experiment(manifest, sets, cluster)
     if dry_run:
-        print(shown(made, executor=executor, rerun=rerun), end="")
+        print(shown(experiment.make_plan(only, run_plugins=True), executor=executor, rerun=rerun), end="")
         return
     if sbatch_only is not None:
         if rerun is not None:
             raise InputError("--sbatch-only moves no result aside, so --rerun can't go with it; --dry-run shows both")
-        for path in write_scripts(made, sbatch_only):
+        for path in write_scripts(experiment.make_plan(only, run_plugins=True), sbatch_only):
             print(path)
         return
-    submitted = submit_plan(made, executor=executor, rerun=rerun)
+    submitted = experiment.submit(only, executor=executor, rerun=rerun)
     if json:
         _print_json(submitted.document())
     else:
@@ -162,26 +146,16 @@ def submit(
 @app.command()
 def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: Executor = "local") -> None:
     """Submit on local processes, wait with a live display, then report."""
-    from jobs.storage import Storage
-    from pipeline.live import progress_bar, watch
-    from pipeline.report import build
-    from pipeline.status import print_states, task_states
-    from pipeline.submit import print_submitted, submit_plan
+    from pipeline.run import run_plan
+    from pipeline.status import print_states
 
-    made = _plan(manifest, sets, None, only, run_plugins=True)
-    console = _console()
-    submitted = submit_plan(made, executor=executor)
-    print_submitted(submitted, console)
-    states = watch(made, console, closing_too=True)
-    page = Storage(made.manifest.storage).reports / made.manifest.name / "index.html"
-    # The closing job builds it; there is none where nothing was left to do, or all ran in this process.
-    if submitted.submission is None or executor == "inline" or not page.exists():
-        whole = made if only is None else _plan(manifest, sets)
-        with progress_bar(_console(stderr=True)) as progress:
-            build(whole, states if whole is made else task_states(whole), progress=progress)
-    print_states(made, states, console)
-    console.print(f"report: {page}", soft_wrap=True)
-    raise typer.Exit(int(any(state.state != "done" for state in states.values())))
+    experiment, console = _experiment(manifest, sets), _console()
+    made = experiment.make_plan(only, run_plugins=True)
+    whole = (lambda: made) if only is None else partial(experiment.make_plan, run_plugins=True)
+    ended = run_plan(made, whole, executor=executor or "local", console=console, errors=_console(stderr=True))
+    print_states(made, ended.states, console)
+    console.print(f"report: {ended.page}", soft_wrap=True)
+    raise typer.Exit(int(any(state.state != "done" for state in ended.states.values())))
 
 
 @app.command()
@@ -196,7 +170,7 @@ def status(
     from pipeline.live import watch
     from pipeline.status import print_states, states_document, task_states
 
-    made = _plan(manifest, sets, None, only)
+    made = _experiment(manifest, sets).make_plan(only)
     if watching:
         watch(made, _console())
     states = task_states(made)
@@ -215,17 +189,16 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until the task has ended")] = False,
 ) -> None:
     """Print a task's log."""
-    from pipeline.why import print_log
+    from pipeline.why import read_log
 
-    print_log(_plan(manifest, sets), task, follow=follow)
+    for text in read_log(_experiment(manifest, sets).make_plan(), task, follow=follow):
+        print(text, end="", flush=True)
 
 
 @app.command()
 def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
     """Cancel what of a manifest is queued or running."""
-    from pipeline.submit import cancel_plan
-
-    count, unknown = cancel_plan(_plan(manifest, sets, None, only))
+    count, unknown = _experiment(manifest, sets).cancel(only)
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
     if unknown:
         print(f"{unknown} not cancelled: their state is unknown (`tanda status`); try again", file=sys.stderr)
@@ -235,9 +208,7 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
 @app.command()
 def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
     """Explain why a task waits or failed, and what to do about it."""
-    from pipeline.why import explain
-
-    print(explain(_plan(manifest, sets), task))
+    print(_experiment(manifest, sets).why(task))
 
 
 @app.command()
@@ -256,7 +227,7 @@ def report(
     from pipeline.report import build
     from pipeline.status import task_states
 
-    made = _plan(manifest, sets, None, only)
+    made = _experiment(manifest, sets).make_plan(only)
     states = task_states(made)
     with progress_bar(_console(stderr=True)) as progress:
         folder = build(made, states, plots=plots, mlflow=mlflow, only=only, progress=progress)
@@ -320,21 +291,11 @@ def doctor(
 
 
 @app.command()
-def check_plugin(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a plugin's file or folder")],
-) -> None:
+def check_plugin(file: Annotated[Path, typer.Argument(metavar="FILE", help="a plugin's file or folder")]) -> None:
     """Run the contract tests of a plugin's kind on it: what it must keep to before a job may use it."""
-    from rich.text import Text
+    from pipeline.check_plugin import print_findings
 
-    from pipeline.check_plugin import check
-
-    kept = True
-    for plugin, finding in check(file):
-        kept &= finding.problem is None
-        verdict = ("ok  ", "green") if finding.problem is None else ("FAIL", "red")
-        problem = "" if finding.problem is None else f": {finding.problem}"
-        _console().print(Text.assemble(verdict, f" {plugin}: {finding.promise}{problem}"), soft_wrap=True)
-    raise typer.Exit(int(not kept))
+    raise typer.Exit(int(not print_findings(file, _console())))
 
 
 @app.command()
@@ -347,7 +308,7 @@ def gc(
     from pipeline.gc import find_unreferenced, remove
     from pipeline.live import progress_bar
 
-    plans = [_plan(manifest) for manifest in manifests]
+    plans = [_experiment(manifest).make_plan() for manifest in manifests]
     with progress_bar(_console(stderr=True)) as progress:
         waste = find_unreferenced(Storage(plans[0].manifest.storage), plans, progress)
     for found in waste:
@@ -413,7 +374,7 @@ def mlflow(
     from jobs.storage import Storage
     from pipeline.mlflow.store import server_command
 
-    storage = Storage(_load(manifest, sets, None).storage)
+    storage = Storage(_experiment(manifest, sets).load().storage)
     command, environment = server_command(storage, port=port)
     os.execvpe(command[0], command, environment)  # noqa: S606 - the page takes this process's place
 

@@ -62,42 +62,40 @@ def progress_bar(console: Console, clock: Clock = SYSTEM) -> Iterator[Callable[[
 # A live display of a manifest's tasks, for a terminal; plain lines where there is none.
 
 
+def poll(plan: Plan, *, closing_too: bool = False, clock: Clock = SYSTEM) -> Iterator[Mapping[str, TaskState]]:
+    """The states again and again, a pause between, until every task has ended; the last ones are how all ended.
+
+    With ``closing_too`` until the closing job has ended too, which may retry some.
+    """
+    storage = Storage(plan.manifest.storage)
+    while True:
+        states = task_states(plan, clock=clock)
+        yield states
+        if all_finished(states) and not (closing_too and is_closing(storage, plan.manifest.name)):
+            return
+        clock.sleep(_pause_s(states))
+
+
 def watch(plan: Plan, console: Console, *, closing_too: bool = False, clock: Clock = SYSTEM) -> Mapping[str, TaskState]:
-    """Show states until every task has ended, and with ``closing_too`` the closing job, which may retry some.
+    """Show states until every task has ended, as ``poll`` has them; returns how they ended.
 
     A person who presses Ctrl-C stops the display alone.
     """
-    storage = Storage(plan.manifest.storage)
-
-    def finished(states: Mapping[str, TaskState]) -> bool:
-        return all_finished(states) and not (closing_too and is_closing(storage, plan.manifest.name))
-
+    states: Mapping[str, TaskState] = {}
     if not console.is_terminal:
-        return _lines(plan, console, finished, clock)
+        shown = ""
+        for states in poll(plan, closing_too=closing_too, clock=clock):
+            line = summary_line(states)
+            if line != shown:
+                console.print(line)
+                shown = line
+        return states
     with Live(console=console, refresh_per_second=4, transient=True) as display:
-        while True:
-            states = task_states(plan, clock=clock)
+        for states in poll(plan, closing_too=closing_too, clock=clock):
             lines = [Text(line) for line in search_lines(plan)]
             table = states_table(plan, states, rows=max(5, console.height - 8 - len(lines)))
             display.update(Group(table, *lines))
-            if finished(states):
-                return states
-            clock.sleep(_pause_s(states))
-
-
-def _lines(
-    plan: Plan, console: Console, finished: Callable[[Mapping[str, TaskState]], bool], clock: Clock
-) -> dict[str, TaskState]:
-    shown = ""
-    while True:
-        states = task_states(plan, clock=clock)
-        line = summary_line(states)
-        if line != shown:
-            console.print(line)
-            shown = line
-        if finished(states):
-            return states
-        clock.sleep(_pause_s(states))
+    return states
 
 
 def _pause_s(states: Mapping[str, TaskState]) -> float:

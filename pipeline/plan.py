@@ -318,11 +318,11 @@ def _topological(waits: Iterable[set[int]]) -> list[int]:
     return order
 
 
-# Which task a person means: by id, by the start of an id, or by GROUP/RUN/STAGE.
+# Which task or run a person means: by id, by the start of an id, or by GROUP/RUN/STAGE and GROUP/RUN:SEED.
 
 
 def find_task(plan: Plan, query: str) -> Planned:
-    """The one task that ``query`` names: an id or its start, RUN, GROUP/RUN or GROUP/RUN/STAGE.
+    """The one task that ``query`` names: an id or its start, RUN, GROUP/RUN, GROUP/RUN:SEED or GROUP/RUN/STAGE.
 
     A run names its training (or trial) rather than its evaluation. Raises ValueError, with what would be right,
     where no task or more than one is meant.
@@ -348,6 +348,39 @@ def find_tasks(plan: Plan, query: str) -> tuple[Planned, ...]:
     return tuple(matches)
 
 
+def find_rows(plan: Plan, query: str) -> tuple[Row, ...]:
+    """All runs that ``query`` names: GROUP, RUN or GROUP/RUN, of one seed with ``:SEED``, or an id or its start.
+
+    The id is that of the training or of the evaluation. Raises InputError where there are none.
+    """
+    named = [row for row in plan.rows if query == row.group or query in _run_names(row)]
+    if not named and len(query) >= 4:
+        ids = [(row, (row.train or "", row.evaluate)) for row in plan.rows]
+        named = [row for row, both in ids if any(id_.startswith(query) for id_ in both)]
+    if not named:
+        hint = did_you_mean(query, (name for row in plan.rows for name in _run_names(row)), listed_max=12)
+        raise InputError(f"no run {query!r} in {plan.manifest.path}{hint}")
+    return tuple(named)
+
+
+def find_row(plan: Plan, query: str) -> Row:
+    """The one run that ``query`` names, as ``find_rows`` takes it; raises InputError where it is none or several."""
+    # Two groups may share a run: it is one, whichever of its names is meant.
+    rows = list({row.evaluate: row for row in find_rows(plan, query)}.values())
+    if len(rows) > 1:
+        options = ", ".join(f"{row.group}/{row.run}:{row.seed}" for row in rows[:8])
+        raise InputError(f"{query!r} names {len(rows)} runs: {options}")
+    return rows[0]
+
+
+def find_search(plan: Plan, name: str) -> PlannedSearch:
+    """The search of that name; raises InputError where there is none."""
+    searches = {planned.search.name: planned for planned in plan.searches}
+    if name not in searches:
+        raise InputError(f"no search {name!r} in {plan.manifest.path}{did_you_mean(name, searches)}")
+    return searches[name]
+
+
 def _no_task(plan: Plan, query: str, groups: Collection[str] = ()) -> InputError:
     names = {name for planned in plan.tasks for name in _names(planned)}
     hint = did_you_mean(query, {*groups, *names}, listed_max=12)
@@ -355,5 +388,10 @@ def _no_task(plan: Plan, query: str, groups: Collection[str] = ()) -> InputError
 
 
 def _names(planned: Planned) -> tuple[str, ...]:
-    group = f"{planned.group}/{planned.run}"
-    return planned.run, group, f"{group}/{planned.stage}", f"{planned.group}/{planned.stage}"
+    names = _run_names(planned)
+    return *names, f"{planned.group}/{planned.run}/{planned.stage}", f"{planned.group}/{planned.stage}"
+
+
+def _run_names(run: Row | Planned) -> tuple[str, ...]:
+    names = (run.run, f"{run.group}/{run.run}")
+    return names if run.seed is None else (*names, *(f"{name}:{run.seed}" for name in names))

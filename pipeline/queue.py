@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,14 @@ def local_folder(storage: Storage, uid: int) -> Path:
 def _run_here(path: Path) -> int:
     from jobs.entry import run
 
-    return run(path)
+    # A task takes these signals and saves; in a notebook, or between two tasks, Ctrl-C is this process's again.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
+    try:
+        return run(path)
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:  # one that was not set from Python cannot be set again
+                signal.signal(number, handler)
 
 
 # The element of each task, and what its executor shows of it: of each task the newest, and all of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.attempt import AttemptFacts, history
@@ -112,8 +112,8 @@ POLL_S = 1.0
 ASK_CLUSTER_S = 15.0  # etiquette: the controller serves everybody
 
 
-def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) -> None:
-    """Print a task's log, and with ``follow`` what is added until the task is over; raises ValueError if none."""
+def read_log(plan: Plan, query: str, *, follow: bool = False, clock: Clock = SYSTEM) -> Iterator[str]:
+    """A task's log, and with ``follow`` what is added, piece by piece until the task is over; InputError if none."""
     planned = find_task(plan, query)
     path = Storage(plan.manifest.storage).log(planned.id)
     if not path.exists() and not follow:
@@ -126,19 +126,19 @@ def print_log(plan: Plan, query: str, *, follow: bool, clock: Clock = SYSTEM) ->
             state = task_states(plan, clock=clock)[planned.id]
             last = all_finished({planned.id: state})
             ask_at = now + (ASK_CLUSTER_S if state.executor == "slurm" else 0.0)
-        position = _copy(path, position)
+        added = _read_from(path, position)
+        position += len(added)
+        yield added.decode("utf-8", "replace")
         if last:
             return
         clock.sleep(POLL_S)
 
 
-def _copy(path: Path, position: int) -> int:
+def _read_from(path: Path, position: int) -> bytes:
     try:
         with open_plain(path) as file:
             file.seek(position)
-            text = file.read()
+            added: bytes = file.read()
+            return added
     except FileNotFoundError:
-        return position
-    sys.stdout.write(text.decode("utf-8", "replace"))
-    sys.stdout.flush()
-    return position + len(text)
+        return b""

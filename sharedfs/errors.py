@@ -23,6 +23,10 @@ class MissingFileError(TandaError, FileNotFoundError):
     """A file that a person named is not there."""
 
 
+class FileAccessError(TandaError, OSError):
+    """A file or folder cannot be read or written as things are: its rights, a full disk, something else by its name."""
+
+
 class DamagedFileError(TandaError, ValueError):
     """A file on the storage is not what this program wrote there: damaged, edited, or of another version."""
 

@@ -49,9 +49,7 @@ def test_a_live_display_looks_again_after_a_pause(
     assert len(out.getvalue().splitlines()) == 2, "a line whenever something changed"
 
 
-def test_a_log_is_followed_until_its_task_is_over(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_is_followed_until_its_task_is_over(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Storage(plan.manifest.storage).run(next(task.id for task in plan.tasks if task.stage == "train")) / "log.txt"
     log.parent.mkdir(parents=True)
     log.write_text("epoch 1\n")
@@ -67,11 +65,11 @@ def test_a_log_is_followed_until_its_task_is_over(
     turns = iter([*[_every(plan, "running")] * 2, _every(plan, "done")])
     monkeypatch.setattr(why, "task_states", lambda _plan, *, clock: next(turns))
     clock = Training()
-    why.print_log(plan, log.parent.name, follow=True, clock=clock)
+    pieces = list(why.read_log(plan, log.parent.name, follow=True, clock=clock))
     assert clock.passed == [why.POLL_S, why.POLL_S]
-    assert capsys.readouterr().out == "epoch 1\nepoch 2\nepoch 3\n"
+    assert pieces == ["epoch 1\n", "epoch 2\n", "epoch 3\n"]
     # Of Slurm no more is asked than anybody minds, while the log is read as often.
     turns = iter([*[_every(plan, "running", executor="slurm")] * 2, _every(plan, "done")])
     clock = Training()
-    why.print_log(plan, log.parent.name, follow=True, clock=clock)
+    assert len(list(why.read_log(plan, log.parent.name, follow=True, clock=clock))) == 1 + 2 * why.ASK_CLUSTER_S
     assert clock.monotonic() == 2 * why.ASK_CLUSTER_S and set(clock.passed) == {why.POLL_S}

@@ -83,7 +83,9 @@ def test_the_packages_are_shipped_with_their_data_files(tmp_path: Path) -> None:
     """Type marker, word lists and templates reach who installs a wheel, and a job that runs from the snapshot."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     # hatchling takes along what lies in a package and is not ignored by git.
-    assert wheel == {"packages": list(PACKAGES)}
+    assert wheel == {"packages": [*PACKAGES, "tanda"]}
+    assert (ROOT / "tanda/py.typed").is_file()
+    # A job runs from the four that it is given.
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     files = {name for name in listed if (ROOT / name).is_file()}
@@ -120,6 +122,20 @@ def test_one_door_for_each_library(library: str) -> None:
     assert found == {DOORS[library]}
 
 
+def test_every_dependency_is_imported() -> None:
+    """In the program itself: what only a test or a benchmark needs is no dependency of whoever installs it."""
+    modules = metadata.packages_distributions()
+    imported = {
+        _canonical(distribution)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for name in _imports(path, when_run=True)
+        for distribution in modules.get(name.split(".")[0], ())
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {_canonical(name) for name in project["dependencies"]} - imported == set()
+
+
 def test_manifests_alone_are_checked_by_pydantic() -> None:
     """What is stored is decoded by ``sharedfs.typed_json``: a task's start and ``tanda status`` do not wait for it."""
     folders = {
@@ -131,9 +147,15 @@ def test_manifests_alone_are_checked_by_pydantic() -> None:
     assert folders == {"pipeline/manifest"}
 
 
-def _imports(path: Path) -> set[str]:
+def _imports(path: Path, *, when_run: bool = False) -> set[str]:
+    """The modules that a file imports; with ``when_run`` those for a type checker alone left out."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    left_out = {inside for node in for_types for inside in ast.walk(node)} if when_run else set()
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -143,7 +165,7 @@ def _imports(path: Path) -> set[str]:
 
 def test_every_file_that_the_architecture_names_is_there() -> None:
     section = (ROOT / "docs/architecture.md").read_text().split("## Where is ...?")[1].split("\n## ")[0]
-    files = re.findall(r"`((?:jobs|pipeline|sharedfs|slurm)/[\w/.]+)`", section)
+    files = re.findall(r"`((?:jobs|pipeline|sharedfs|slurm|tanda)/[\w/.]+)`", section)
     assert len(files) >= 20
     assert [name for name in files if not (ROOT / name).is_file()] == []
 

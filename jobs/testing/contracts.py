@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from jobs.data.dataset import Split
-from jobs.plugins import ALGORITHMS, KINDS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room, torch_side
+from jobs.plugins import ALGORITHMS, KINDS, METRICS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room, torch_side
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Space, all_dimensions, read_space
 from jobs.settings import describe
 from jobs.testing import settings_with
+from jobs.training.metrics import of_parts
 
 Check = Callable[[str], None]
 TRIALS, TITLES, CLASSES, WORDS = 15, 200, 5, 60
@@ -233,6 +234,29 @@ def rule_promotes_some(name: str) -> None:
     require(not rule.promoted({}, final=True), "promoted a trial where there is none")
 
 
+# Metrics.
+
+
+def metric_is_a_number(name: str) -> None:
+    """Its figure is one finite number, the same however the titles are cut into parts, and better for right answers."""
+    metric = METRICS.load(name).METRIC
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, CLASSES, TITLES)
+    right = np.eye(CLASSES, dtype=np.float32)[labels] * 4 + generator.normal(size=(TITLES, CLASSES)).astype(np.float32)
+    wrong = -right
+    whole, cut, worse = (_figure(name, *each) for each in ((right, labels, 1), (right, labels, 7), (wrong, labels, 1)))
+    require(math.isfinite(whole) and math.isfinite(worse), f"figures {whole} and {worse}")
+    require(math.isclose(whole, cut, rel_tol=1e-9), f"{whole} of all titles at once, {cut} of them in parts")
+    better = whole * metric.sign >= worse * metric.sign
+    require(better, f"{whole} for mostly right answers, {worse} for wrong ones: see higher_is_better")
+
+
+def _figure(name: str, logits: Any, labels: Any, parts: int) -> float:
+    cuts = np.array_split(np.arange(len(labels)), parts)
+    scores = of_parts(((rows, logits[rows], labels[rows]) for rows in cuts), titles=len(labels), classes=CLASSES)
+    return float(scores.figures[name])
+
+
 # Tables and plots of a report.
 
 
@@ -314,6 +338,7 @@ CONTRACTS: Mapping[str, Sequence[Check]] = {
     "schedule": (_of(SCHEDULES), schedule_stays_within),
     "search algorithm": (algorithm_draws_are_legal, algorithm_is_a_function, algorithm_takes_any_history),
     "stopping rule": (_of(STOPPING), rule_has_rising_rungs, rule_promotes_some),
+    "metric": (metric_is_a_number,),
     "table": (_has(KINDS["table"], ("build", 3)),),
     "plot": (_has(KINDS["plot"], ("build", 3), ("draw", 2)), plot_has_a_scope),
 }
