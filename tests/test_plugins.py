@@ -287,3 +287,34 @@ def test_check_plugin_ends_with_1_where_a_promise_is_broken(tmp_path: Path) -> N
         "check-plugin", path, status=1
     )
     assert "no such plugin" in tanda("check-plugin", tmp_path / "gone.py", status=2)
+
+
+def guide(name: str) -> str:
+    """A plugin of the guide."""
+    found = re.search(rf'^```python title="lab/{name}.py"\n(.*?)^```$', GUIDE.read_text("utf-8"), re.M | re.S)
+    assert found is not None
+    return found[1]
+
+
+def test_of_another_users_optimiser_schedule_and_metric_the_facts_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lion", "straight", "matthews"):
+        write(tmp_path / "lab" / f"{name}.py", guide(name))
+    text = with_only("MLP").replace("MLP: {", "MLP: {optimiser: {lion: {beta1: 0.8}}, schedule: straight, ")
+    manifest = write_manifest(tmp_path, f"plugins: [lab]\n{text}")
+    own = make_plan(load(manifest))
+    (train,) = (task for task in own.tasks if task.stage == "train")
+    (evaluate,) = (task for task in own.tasks if task.stage == "evaluate")
+    assert train.task.settings["plugins"].keys() == {"optimiser lion", "schedule straight"}  # type: ignore[union-attr]
+    assert evaluate.task.settings["metrics"].keys() == {"metric matthews"}  # type: ignore[union-attr]
+    choosing.record_plugins(Storage(own.manifest.storage))
+    monkeypatch.setattr(choosing, "_is_trusted", lambda _source: False)
+    for name in ("optimiser.lion", "schedule.straight", "metric.matthews"):
+        monkeypatch.delitem(sys.modules, f"tanda_plugins.{name}")
+    assert [task.id for task in make_plan(load(manifest)).tasks] == [task.id for task in own.tasks]
+    metric = plugins.METRICS.load("matthews").METRIC
+    assert (metric.title_in("es"), metric.sign) == ("correlación de Matthews", 1) and metric.of_counts is not None
+    with pytest.raises(InputError, match="its code is not run"):
+        metric.of_counts(None)
+    assert not {"tanda_plugins.optimiser.lion", "tanda_plugins.metric.matthews"} & sys.modules.keys()

@@ -15,7 +15,7 @@ from jobs import entry, plugins
 from jobs.models import all_settings
 from jobs.search.space import all_dimensions
 from jobs.search.study import Study
-from jobs.settings import beside, deciding, decode, text_of
+from jobs.settings import beside, deciding, text_of
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.testing import definition_with, recipe_with
@@ -25,6 +25,7 @@ from jobs.training.schedules import warmup_cosine
 from pipeline.manifest.expand_searches import canonical
 from pipeline.plan import make_plan
 from pipeline.show import cost_lines
+from sharedfs.typed_json import decode
 
 HEAD = "name: lab\nstorage: storage\ndata: {train: a.csv, validation: b.csv, test: c.csv}\n"
 TRAINED: dict[str, Any] = {"freeze_embeddings": False, "weight_decay": 1e-4}

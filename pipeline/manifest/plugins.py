@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType, new_class
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from jobs import plugins
+from jobs.metrics import Metric
 from jobs.models import NetworkSettings
 from jobs.plugins import BY_NAME, Plugin, PluginNeededError, name_of
 from jobs.settings import Baseline, Doc, ModelSettings, Named, Role, Setting, describe, settings, values
 from jobs.storage import Storage
+from jobs.training.optimisers import OptimiserSettings
+from jobs.training.schedules import ScheduleSettings
 from pipeline.manifest.path_fields import is_plugin_path
 from pipeline.manifest.validation import Findings
 from pipeline.manifest.yaml_nodes import Node
@@ -102,7 +105,12 @@ def _submitted(storage: Storage, needed: PluginNeededError) -> Plugin | None:
 
 # What a storage records of a plugin: enough to plan with, and nothing that could run.
 
-BASES: Mapping[str, type] = {"network": NetworkSettings, "estimator": ModelSettings}
+BASES: Mapping[str, type] = {
+    "network": NetworkSettings,
+    "estimator": ModelSettings,
+    "optimiser": OptimiserSettings,
+    "schedule": ScheduleSettings,
+}
 """By kind: whose settings those of a plugin build on."""
 
 
@@ -153,14 +161,31 @@ class RecordedSetting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMetric:
+    """A metric but for its function; ``way`` is the field that has that."""
+
+    title: str | Mapping[str, str]
+    higher_is_better: bool
+    unit: str
+    decimals: int
+    way: Literal["of_pass", "of_counts", "of_titles"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A plugin as it was submitted: its kind and its settings."""
+    """A plugin as it was submitted: its kind, and its settings, or what a metric is to tables."""
 
     kind: str
     settings: tuple[RecordedSetting, ...] = ()
+    metric: RecordedMetric | None = None
 
 
 def _describe(plugin: Plugin) -> Recorded:
+    if plugin.room is plugins.METRICS:
+        metric = plugin.module.METRIC
+        (way,) = (way for way in get_args(get_type_hints(RecordedMetric)["way"]) if getattr(metric, way) is not None)
+        facts = {name: getattr(metric, name) for name in ("title", "higher_is_better", "unit", "decimals")}
+        return Recorded(kind=plugin.kind, metric=RecordedMetric(**facts, way=way))
     own = getattr(plugin.module, plugin.room.settings_name, None)
     # Those that every part of the kind has are ours, and known; unless a plugin gives one another default.
     shared = [_record(setting) for setting in describe(BASES[plugin.kind])] if plugin.kind in BASES else []
@@ -210,16 +235,25 @@ def _type(kind: Any) -> Json:
 
 
 def _stand_in(plugin: Plugin, recorded: Recorded) -> ModuleType:
-    """A module with the plugin's settings, as recorded, and none of its code."""
+    """A module with what was recorded of the plugin, and none of its code."""
     module = ModuleType(f"tanda_plugins.{plugin.room.name}.{plugin.name}")
+    module.__dict__.update(KIND=recorded.kind, REVISION=plugin.revision)
+    if recorded.metric is not None:
+        facts: dict[str, Any] = asdict(recorded.metric)
+        facts[facts.pop("way")] = _not_run
+        module.__dict__["METRIC"] = Metric(**facts)
+        return module
     annotations = {each.name: _annotation(each) for each in recorded.settings}
     defaults = {each.name: decoder(annotations[each.name])(each.default) for each in recorded.settings}
     body = {"__module__": module.__name__, "__annotations__": annotations, **defaults}
     base = BASES.get(recorded.kind)
     made = new_class("Settings", (base,) if base is not None else (), exec_body=lambda names: names.update(body))
-    module.__dict__.update(KIND=recorded.kind, REVISION=plugin.revision)
     setattr(module, plugin.room.settings_name, settings(made))
     return module
+
+
+def _not_run(*_arguments: object) -> Any:
+    raise InputError("another user's metric is not computed: its code is not run")
 
 
 def _annotation(recorded: RecordedSetting) -> Any:
