@@ -62,17 +62,30 @@ def settings_class(architecture: str) -> type[ModelSettings]:
 
 def all_settings(architecture: str) -> tuple[Setting, ...]:
     """Every setting that an architecture takes, those of training last."""
-    return (*own_settings(architecture), *_shared_settings(architecture))
+    return in_order(settings_class(architecture))
 
 
 def own_settings(architecture: str) -> tuple[Setting, ...]:
     """The settings of an architecture that are not those of training."""
-    shared = {setting.name for setting in _shared_settings(architecture)}
-    return tuple(setting for setting in describe(settings_class(architecture)) if setting.name not in shared)
+    shared = {setting.name for setting in _shared_settings(settings_class(architecture))}
+    return tuple(setting for setting in all_settings(architecture) if setting.name not in shared)
 
 
-def _shared_settings(architecture: str) -> tuple[Setting, ...]:
-    return describe(TrainingSettings) if issubclass(settings_class(architecture), TrainingSettings) else ()
+def in_order(settings: type[ModelSettings]) -> tuple[Setting, ...]:
+    """The settings of a class, those of training last."""
+    shared = {setting.name: setting for setting in _shared_settings(settings)}
+    described = {setting.name: setting for setting in describe(settings)}
+    own = (setting for name, setting in described.items() if name not in shared)
+    return (*own, *(described[name] for name in shared))
+
+
+def deciding_names(settings: type[ModelSettings]) -> tuple[str, ...]:
+    """The names of those settings of a class that decide a result, those of training last."""
+    return tuple(setting.name for setting in in_order(settings) if not setting.plumbing)
+
+
+def _shared_settings(settings: type[ModelSettings]) -> tuple[Setting, ...]:
+    return describe(TrainingSettings) if issubclass(settings, TrainingSettings) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

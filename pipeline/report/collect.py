@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 
-from jobs import metrics_log, models
+from jobs import metrics_log
 from jobs.metrics_log import EpochMetrics
+from jobs.models import deciding_names
 from jobs.search.importance import importance
 from jobs.search.space import Point
 from jobs.search.study import Study, read_point, study_of
@@ -198,12 +199,6 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
     return Collected(manifest=plan.manifest, storage=storage, results=tuple(results), searches=searches, tasks=counts)
 
 
-@cache
-def _shown(architecture: str) -> Mapping[str, None]:
-    """The settings that decide a result, all but device and the like, in the order of the tables' columns."""
-    return {setting.name: None for setting in models.all_settings(architecture) if not setting.plumbing}
-
-
 @dataclass(slots=True)
 class _Part:
     """One task of a row: its state, and what its record says when it is done."""
@@ -275,9 +270,9 @@ class _Reader:
 
     def _training(self, row: Row, train_id: str | None) -> tuple[Mapping[str, Value], tuple[EpochMetrics, ...]]:
         """What decides a row's training, as far as it is known, and its epochs."""
-        names = _shown(row.architecture)
+        names = deciding_names(type(row.settings))
         texts = shown(row.settings)
-        settings = {name: texts[name] for name in names}
+        settings: dict[str, Value] = {name: texts[name] for name in names}
         for name in row.searched:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
@@ -298,7 +293,7 @@ class _Reader:
         return _part(self.storage, task_id, self._state(task_id), self.runs)
 
 
-def _only(names: Mapping[str, None], settings: Mapping[str, Value]) -> dict[str, Value]:
+def _only(names: Collection[str], settings: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in settings.items() if name in names}
 
 
