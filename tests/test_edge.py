@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from small_manifest import write_manifest
 
+from jobs.plugins import PluginNeededError
 from pipeline import cli
 from pipeline.manifest import ManifestError
+from pipeline.manifest.validation import SettingError
 from sharedfs.errors import TandaError
 from slurm.errors import SchedulerError
 
@@ -54,7 +56,12 @@ def _command_that_raises(monkeypatch: pytest.MonkeyPatch, error: Exception, *opt
 def test_every_kind_that_a_person_can_cause_is_one_line(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = ManifestError([]) if kind is ManifestError else kind("what, where, what would be right")
+    special = {
+        ManifestError: ([],),
+        PluginNeededError: ("runs/1", "model gru", "0123abcd"),
+        SettingError: (((), "must be a number", False),),
+    }
+    error = kind(*special.get(kind, ("what, where, what would be right",)))
     assert _command_that_raises(monkeypatch, error) == 2
     assert capsys.readouterr().err == f"tanda: {error}\n"
 

@@ -125,7 +125,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "jobs"
     shutil.copytree(ROOT / "jobs", folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(units, "HOME", folder)
-    for function in (units.revision, units.content, units.source, units.change_of):
+    for function in (units._files, units._revision, units._content, units._source, units._change):
         function.cache_clear()
     return folder
 
@@ -134,7 +134,7 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
     before = path.read_text()
     assert change(before) != before
     path.write_text(change(before))
-    for function in (units.revision, units.content, units.source, units.change_of):
+    for function in (units._files, units._revision, units._content, units._source, units._change):
         function.cache_clear()
 
 
@@ -178,7 +178,9 @@ def test_an_edit_of_what_a_unit_uses_is_an_edit_of_the_unit(checkout: Path, unit
 
 def test_an_estimator_knows_nothing_of_layers_and_steps() -> None:
     assert recipe_with("linear").units == (Unit("estimator", "linear"),)
-    assert recipe_with("mlp").units == (Unit("model", "mlp"), Unit("training"))
+    assert recipe_with("mlp").units == (
+        Unit("model", "mlp"), Unit("optimiser", "adam"), Unit("schedule", "constant"), Unit("training"),
+    )  # fmt: skip
     assert not {"layers.py", "optimiser.py"} & {path.name for path in Unit("estimator", "linear").files}
 
 
