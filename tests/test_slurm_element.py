@@ -93,6 +93,8 @@ def test_gpus_are_dealt_out_or_shared(
     paths = [make_path(tmp_path, name, "exit 0") for name in "abc"]
     assert run(tmp_path, *paths) == OK
     assert [(path / "devices").read_text() for path in paths] == dealt
+    shared = [str(dealt.count(own)) for own in dealt]
+    assert [(path / "gpu_tasks").read_text() for path in paths] == shared
 
 
 def test_a_child_knows_what_its_element_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

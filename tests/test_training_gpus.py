@@ -106,14 +106,28 @@ def test_gpus_that_others_were_given_are_left_alone(monkeypatch: pytest.MonkeyPa
     assert device.choose("auto").type == "cpu"
 
 
-def test_a_gpu_whose_memory_is_full_is_not_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "GPU out of memory"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "GPU out of memory"),  # a full GPU, of its context
+        (torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "GPU failure"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "no GPU"),
+        (torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: odd"), "no GPU"),
+        (RuntimeError("whatever the next driver says"), "no GPU"),
+    ],
+)
+def test_a_gpu_that_is_full_or_busy_is_not_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str
+) -> None:
     def init() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(torch.cuda, "init", init)
     surroundings(monkeypatch, "1", "0")
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(device.UnusableError) as caught:
         device.choose("auto")
+    assert caught.value.cause == cause
 
 
 def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_for(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from jobs import gpu_errors
 from jobs.context import TaskFailedError, allotted_gpus
 from sharedfs.errors import InputError
 
@@ -26,8 +27,8 @@ def choose(name: str) -> torch.device:
     """The device of a setting: auto, cpu or cuda.
 
     A process that was allotted a GPU never computes on the CPU unless that is asked for by name: nobody would notice
-    that the GPU is idle for hours. Raises UnusableError: ``no GPU`` where the allotted one can't be used, an error for
-    cuda where none was allotted.
+    that the GPU is idle for hours. Raises UnusableError: ``no GPU`` where the allotted one can't be used, ``GPU
+    failure`` or ``GPU out of memory`` where it is broken, busy or full, an error for cuda where none was allotted.
     """
     allotted = allotted_gpus()
     if name == "cuda" and allotted == 0:
@@ -37,23 +38,22 @@ def choose(name: str) -> torch.device:
         return torch.device("cpu")
     problem = _gpu_problem()
     if problem is not None:
+        cause, words = problem
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         asked = "device: cuda is asked for" if allotted is None else f"{allotted} given"
-        raise UnusableError(
-            "no GPU", f"{problem} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one"
-        )
+        raise UnusableError(cause, f"{words} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one")
     return torch.device("cuda")
 
 
-def _gpu_problem() -> str | None:
-    """Why no GPU can be used, in the driver's own words; None where one can."""
+def _gpu_problem() -> tuple[str, str] | None:
+    """The cause why no GPU can be used, and the driver's own words for it; None where one can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.zeros(1, device="cuda")  # a GPU that another process has exclusively passes init, and fails only here
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:  # AssertionError: of a build without CUDA
-        return next(filter(None, str(error).splitlines()), type(error).__name__)
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
+        # AssertionError: of a build without CUDA. Whatever else ends CUDA's start leaves no GPU to use, too.
+        words = next(filter(None, str(error).splitlines()), type(error).__name__)
+        return gpu_errors.cause_of(str(error)) or gpu_errors.NO_GPU, words
     return None
 
 
