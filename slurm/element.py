@@ -191,6 +191,10 @@ def _environment(element: Element, index: int) -> dict[str, str]:
     devices = visible_gpus(os.environ)
     gpus = len(devices) or element.gpus or 1
     environment["TANDA_GPU_TASKS"] = str(len(range(index % gpus, count, gpus)))
+    if not element.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        # A node that hides no GPU shows its tasks those of others. Where a site's own option asked for some, Slurm
+        # has set it.
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.
         dealt = devices[index::count] or [devices[index % len(devices)]]
