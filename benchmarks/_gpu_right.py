@@ -93,7 +93,7 @@ def correct(ground: Ground) -> None:
     layers.ONEDNN = False  # float64 goes by MKL
     with dataset_of(ground, 4_000) as (_, dataset):
         here = torch.device(ground.device)
-        devices.prepare(here, cpus=4, deterministic=True, precision="float32")
+        devices.prepare(here, cpus=4, deterministic=True, precision="float32", tf32=True)
         for case, given in CASES.items():
             plain = {key: value for key, value in given.items() if key not in ("dropout", "word_dropout")}
             recipe = recipe_of(plain.pop("architecture"), seed=3, **plain)
@@ -145,7 +145,10 @@ def _dense(gradient: torch.Tensor | None) -> torch.Tensor:
 
 
 def halves(ground: Ground) -> None:
-    """``precision: bfloat16``: the type that an LSTM computes in under autocast, and what it does to the loss."""
+    """``precision: bfloat16``: the type that an LSTM computes in under autocast, and what it does to the loss.
+
+    Where a device cannot compute a network in bfloat16, that is a refusal in one line and no fault.
+    """
     if ground.device == "cuda":
         lstm = torch.nn.LSTM(16, 32, 2).cuda()
         with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -155,7 +158,12 @@ def halves(ground: Ground) -> None:
             for precision in ("float32", "bfloat16"):
                 with ground.guarded(architecture=architecture, precision=precision):
                     asked = {"architecture": architecture, "precision": precision, "epochs": 2, "batch_size": 1024}
-                    run = train_to_the_end(sit(ground, storage, f"{architecture}-{precision}", **asked), dataset)
+                    try:
+                        run = train_to_the_end(sit(ground, storage, f"{architecture}-{precision}", **asked), dataset)
+                    except devices.UnusableError as refusal:
+                        ground.note(architecture=architecture, precision=precision, refused=str(refusal))
+                        ground.must(precision == "bfloat16", f"{architecture}: {refusal}")
+                        continue
                     loss = round(run.lines[-1]["train_loss"], 4)
                     ground.note(architecture=architecture, precision=precision, loss=loss, rate=round(run.titles_per_s))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,11 @@ from jobs.training.loop import Stepper
 # a graph for each width; nothing in a step may read a value on the host. Random generators are registered with a graph
 # by torch, so that dropout draws new numbers in each replay.
 
-# Titles are padded to a multiple of this: more padding, fewer graphs. Each graph takes two more steps and a capture.
+# Titles are padded to a multiple of this: more padding, fewer graphs. Each graph takes two more steps and a capture. A
+# model to which padding costs more has a ``width_multiple`` of its own.
 WIDTH_MULTIPLE = 4
+# What torch says under set_sync_debug_mode("error") (c10/cuda/CUDAFunctions.cpp).
+WAITED = "called a synchronizing CUDA operation"
 # How far a replayed step may end from the step itself, as a share of what the step moved: its kernels may be others, so
 # bits may differ. A graph that left something out would be off by far more.
 TOLERANCE = 0.05
@@ -32,17 +36,43 @@ def cuda_graphs() -> Callable[[Launch], Launch]:
 
     See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Graphs share one memory pool, so together they
     take the memory of the largest: they must be replayed one after another, and a tensor that outlives a replay must be
-    referenced until the last one.
+    referenced until the last one. A capture that fails raises RuntimeError and leaves the current stream as it was.
     """
     pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def capture(launch: Launch) -> Launch:
+        # As torch.cuda.graph, which ends the capture before it leaves its stream: when a capture was spoilt, its end
+        # raises, and everything after it would run on the stream of the capture.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            launch()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=pool)
+            try:
+                launch()
+            except BaseException:
+                with suppress(RuntimeError):  # it was spoilt by the error that is on its way
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph.replay
 
     return capture
+
+
+@contextmanager
+def forbid_waiting(device: torch.device) -> Iterator[None]:
+    """What makes the host wait for a GPU raises RuntimeError (``WAITED``); it could not be captured either."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @dataclass(frozen=True)
@@ -56,9 +86,9 @@ class Replayer:
     """Steps a model over drawn batches with one launch a step, which makes the batch as well.
 
     The first batch of each width is stepped normally, then undone and stepped by the new graph: if the graph does not
-    end where the step did, it is not used, nor is any other from then on. The last, smaller batch of an epoch has no
-    graph. ``tensors`` are all that a step changes, themselves and not copies; ``capture`` turns a function into one
-    that repeats its launches.
+    end where the step did, it is not used, nor is any other from then on; no capture is tried where the host waited for
+    the device in that first step. The last, smaller batch of an epoch has no graph. ``tensors`` are all that a step
+    changes, themselves and not copies; ``capture`` turns a function into one that repeats its launches.
     """
 
     stepper: Stepper
@@ -71,6 +101,7 @@ class Replayer:
 
     def __post_init__(self) -> None:
         self._rows = torch.zeros(self.batch_size, dtype=torch.int64, device=self.device)
+        self._multiple = int(getattr(self.stepper.model, "width_multiple", WIDTH_MULTIPLE))
         self._graphs: dict[int, _Graph] | None = {}  # by width; None once one of them has failed
         self._replayed: _Graph | None = None  # the graph of the last step, if it had one
 
@@ -81,7 +112,7 @@ class Replayer:
             self.stepper.step(self.make(draw.rows, draw.width))
             return
         self._rows.copy_(draw.rows)
-        width = -(-draw.width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        width = -(-draw.width // self._multiple) * self._multiple
         if width not in self._graphs:
             self._step_and_capture(width)
             return
@@ -99,7 +130,16 @@ class Replayer:
             self.stepper.step(self.make(self._rows, width))
 
         before = self._snapshot()
-        launch()  # also loads kernels and libraries, which cannot be done during a capture
+        try:
+            with forbid_waiting(self.device):
+                launch()  # also loads kernels and libraries, which cannot be done during a capture
+        except RuntimeError as error:
+            if WAITED not in str(error):
+                raise
+            self._give_up("the host waits for the device in it")
+            self._restore(before)
+            launch()
+            return
         expected = self._snapshot()
         self._restore(before)
         self.stepper.zero_grad()
@@ -115,10 +155,13 @@ class Replayer:
         if problem is None:
             self._graphs[width] = self._replayed = graph
             return
-        self.log(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
-        self._graphs = None
+        self._give_up(problem)
         # The step itself counts, as if no graph had been tried.
         self._restore(expected)
+
+    def _give_up(self, problem: str) -> None:
+        self.log(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
+        self._graphs = None
 
     def _snapshot(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         return [tensor.detach().clone() for tensor in self.tensors], devices.random_state(self.device)

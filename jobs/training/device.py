@@ -57,8 +57,11 @@ def _gpu_problem() -> tuple[str, str] | None:
     return None
 
 
-def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str) -> str:
-    """Set this process up for a run; returns one line that describes the set-up."""
+def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str, tf32: bool) -> str:
+    """Set this process up for a run; returns one line that describes the set-up.
+
+    The peak of GPU memory counts from here: a process may continue another task after its own.
+    """
     # Never more threads than the job has cores: two busy pools on shared cores were measured 20 times slower.
     torch.set_num_threads(cpus)
     if torch.get_num_interop_threads() != 1:
@@ -77,10 +80,11 @@ def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: 
         return description
     # TF32 rounds the factors of matrix products to ten bits of mantissa and sums in float32: as good for these models,
     # and several times faster.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False
-    return f"{description}, TF32 on ({torch.cuda.get_device_name(device)})"
+    torch.cuda.reset_peak_memory_stats(device)
+    return f"{description}, TF32 {'on' if tf32 else 'off'} ({torch.cuda.get_device_name(device)})"
 
 
 def _keep_freed_memory() -> None:
@@ -92,7 +96,10 @@ def _keep_freed_memory() -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Matrix products in bfloat16 where the setting says so; weights, sums and the loss stay float32."""
+    """Matrix products in bfloat16 where the setting says so.
+
+    Weights, their gradients, the optimiser and the loss stay float32; what follows a product computes in its type.
+    """
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from jobs.data import Shuffle
-from jobs.settings import ORIGINAL, PLUMBING, Doc, ModelSettings, settings
+from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, ModelSettings, settings
 
 
 @settings
@@ -58,3 +58,8 @@ class TrainingSettings(ModelSettings):
         Doc("auto: the GPU that the task was given, which must be usable; the CPU where it was given none"),
     ] = "auto"
     checkpoint_min: Annotated[float, Gt(0), PLUMBING, Doc("minutes between checkpoints inside an epoch")] = 10.0
+    tf32: Annotated[
+        bool,
+        Baseline(True),
+        Doc("on a GPU: factors of float32 matrix products rounded to 10 bits of mantissa (TF32); false: full float32"),
+    ] = True
