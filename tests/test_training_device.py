@@ -79,6 +79,7 @@ def gpu_set_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A stand-in for a GPU's driver, and torch's own switches put back; what was reset."""
     reset: list[str] = []
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: reset.append(device.type))
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision, allowed = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
@@ -96,7 +97,7 @@ def test_tf32_is_a_setting_and_every_run_counts_its_own_gpu_memory(
 ) -> None:
     line = device.prepare(torch.device("cuda"), cpus=1, deterministic=True, precision="float32", tf32=tf32)
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (precision, tf32)
-    assert f"TF32 {'on' if tf32 else 'off'} (NVIDIA H200)" in line
+    assert f"TF32 {'on' if tf32 else 'off'} (NVIDIA H200; 1 more given and not used" in line
     assert gpu_set_up == ["cuda"]
 
 

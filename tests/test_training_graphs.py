@@ -16,7 +16,7 @@ from jobs.data.batches import TrainBatches, _DeviceMaker
 from jobs.data.dataset import Split
 from jobs.training import cuda_graphs, optimiser
 from jobs.training.cuda_graphs import Launch, Replayer
-from jobs.training.loop import MetricAccumulator, Stepper
+from jobs.training.loop import HostMetricAccumulator, MetricAccumulator, Stepper
 from jobs.training.settings import TrainingSettings
 
 SIZE = 16
@@ -288,6 +288,17 @@ def test_a_graph_that_ends_elsewhere_is_found_out_at_once(error: str) -> None:
     assert graphs.messages[0].endswith("going on without: it ends where the step itself does not")
     for actual, expected in zip(graphs.left()[:-1], plain.left()[:-1], strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+def test_equal_logits_are_the_first_category_on_every_device() -> None:
+    logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [3.0, 3.0, 3.0], [0.0, 1.0, 2.0]]).repeat(20, 1)
+    sums = []
+    for kind in (MetricAccumulator, HostMetricAccumulator):
+        for label in range(3):
+            metrics = kind(3, CPU)
+            metrics.add(torch.tensor(1.0), logits, torch.full((80,), label))
+            sums.append(metrics.read().correct.tolist())
+    assert sums == [[40, 0, 0], [0, 20, 0], [0, 0, 20]] * 2
 
 
 def test_a_split_in_main_memory_has_nothing_to_draw_on() -> None:

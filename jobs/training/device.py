@@ -84,7 +84,9 @@ def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: 
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False
     torch.cuda.reset_peak_memory_stats(device)
-    return f"{description}, TF32 {'on' if tf32 else 'off'} ({torch.cuda.get_device_name(device)})"
+    more = torch.cuda.device_count() - 1
+    idle = f"; {more} more given and not used: a task computes on one GPU" if more > 0 else ""
+    return f"{description}, TF32 {'on' if tf32 else 'off'} ({torch.cuda.get_device_name(device)}{idle})"
 
 
 def _keep_freed_memory() -> None:
