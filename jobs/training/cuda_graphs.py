@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def forbid_waiting(device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        # That it does not see every operation which waits is known: the capture finds the others.
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
@@ -86,9 +90,10 @@ class Replayer:
     """Steps a model over drawn batches with one launch a step, which makes the batch as well.
 
     The first batch of each width is stepped normally, then undone and stepped by the new graph: if the graph does not
-    end where the step did, it is not used, nor is any other from then on; no capture is tried where the host waited for
-    the device in that first step. The last, smaller batch of an epoch has no graph. ``tensors`` are all that a step
-    changes, themselves and not copies; ``capture`` turns a function into one that repeats its launches.
+    end where the step did, it is not used, nor is any other from then on. Before the first one a step is taken to see
+    whether the host waits for the device in it: then no capture is tried. The last, smaller batch of an epoch has no
+    graph. ``tensors`` are all that a step changes, themselves and not copies; ``capture`` turns a function into one
+    that repeats its launches.
     """
 
     stepper: Stepper
@@ -130,20 +135,14 @@ class Replayer:
             self.stepper.step(self.make(self._rows, width))
 
         before = self._snapshot()
-        try:
-            with forbid_waiting(self.device):
-                launch()  # also loads kernels and libraries, which cannot be done during a capture
-        except RuntimeError as error:
-            if WAITED not in str(error):
-                raise
-            self._give_up("the host waits for the device in it")
-            self._restore(before)
-            launch()
-            return
+        launch()  # also loads kernels and libraries, which may wait, and cannot be done during a capture
         expected = self._snapshot()
+        waits = not self._graphs and self._waits(launch)
         self._restore(before)
         self.stepper.zero_grad()
         try:
+            if waits:
+                raise RuntimeError("the host waits for the device in it")
             replay = self.capture(launch)
             # The gradients that a capture allocates are those that each replay writes.
             graph = _Graph(replay, self.stepper.gradients())
@@ -155,13 +154,22 @@ class Replayer:
         if problem is None:
             self._graphs[width] = self._replayed = graph
             return
-        self._give_up(problem)
-        # The step itself counts, as if no graph had been tried.
-        self._restore(expected)
-
-    def _give_up(self, problem: str) -> None:
         self.log(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
         self._graphs = None
+        # The step itself counts, as if no graph had been tried; taken again for its gradients.
+        self._restore(before)
+        launch()
+
+    def _waits(self, launch: Launch) -> bool:
+        """Whether the host waits for the device in a step; takes one."""
+        try:
+            with forbid_waiting(self.device):
+                launch()
+        except RuntimeError as error:
+            if WAITED not in str(error):
+                raise
+            return True
+        return False
 
     def _snapshot(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         return [tensor.detach().clone() for tensor in self.tensors], devices.random_state(self.device)
