@@ -41,6 +41,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "TANDA_STORAGE",
         "TANDA_CPUS",
         "TANDA_GPUS",
+        "TANDA_GPU_TASKS",
+        "TANDA_LOCAL_GPUS",
         "TANDA_SUBMISSION",
         "TANDA_GROUP",
         "TANDA_DEBUG",

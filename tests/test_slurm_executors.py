@@ -358,6 +358,18 @@ def test_local_fits_elements_to_the_machine(local: Executor, tmp_path: Path) -> 
     assert {(path / "gpus").read_text() for paths in array.elements for path in paths} == {"0"}
 
 
+@pytest.mark.parametrize(("visible", "given"), [("5", ["5", "5"]), ("5,GPU-1", ["5", "GPU-1"]), ("", ["", ""])])
+def test_local_tasks_get_the_gpus_that_their_submitter_sees(
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, given: list[str]
+) -> None:
+    """Through the queue, the detached supervisor and the element."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    asked = Resources(gpus=1, mem_gb=0.1)
+    array = make_array(tmp_path, "sleep 0.5", "sleep 0.5", resources=asked)
+    assert {state.state for state in ended(local, local.submit(array))} == {"done"}
+    assert sorted((path / "devices").read_text() for (path,) in array.elements) == given
+
+
 @pytest.fixture(autouse=True)
 def no_process_left(tmp_path: Path) -> Iterator[None]:
     yield

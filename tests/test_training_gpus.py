@@ -15,8 +15,10 @@ from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
+from pipeline import repro
 from pipeline.edge import one_line
 from sharedfs.documents import read_json, write_json
+from sharedfs.errors import InputError
 from slurm.element import visible_gpus
 
 DRIVER_ERROR = "The NVIDIA driver on your system is too old (found version 12040)."
@@ -145,6 +147,22 @@ def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_fo
     assert train_task("mlp", dataset, epochs=1, device="cpu").write(storage) == folder
     assert entry.run(folder) == 0
     assert read_json(folder / "record.json")["result"]["device"] == "cpu"
+
+
+def test_what_was_made_on_a_gpu_is_not_reproduced_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(tmp_path)
+    folder = train_task("mlp", publish_dataset(storage), epochs=1).write(storage)
+    assert entry.run(folder) == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of a workstation that has one
+    assert repro.check(folder) == []
+    record = read_json(folder / "record.json")
+    write_json(folder / "record.json", {**record, "about": {**record["about"], "gpu": "NVIDIA H200"}})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(InputError, match="ended with status 1 when it was started again"):
+        repro.check(folder)
+    assert "failed (no GPU): " in capfd.readouterr().err
 
 
 def test_a_run_that_was_trained_on_a_gpu_is_evaluated_by_what_the_evaluation_was_given(
