@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
-OUT_OF_MEMORY, GPU_OUT_OF_MEMORY = "out of memory", "GPU out of memory"
-NO_GPU, GPU_FAILURE = "no GPU", "GPU failure"
+from jobs.task import Cause
+
+OUT_OF_MEMORY: Cause = "out of memory"
+GPU_OUT_OF_MEMORY: Cause = "GPU out of memory"
+NO_GPU: Cause = "no GPU"
+GPU_FAILURE: Cause = "GPU failure"
 
 # In the order in which they are looked for: a text may hold several.
-_CAUSES: tuple[tuple[str, tuple[str, ...]], ...] = (
+_CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     (
         OUT_OF_MEMORY,
         (
@@ -97,7 +101,7 @@ _FAULTS = (
 )
 
 
-def cause_of(text: str, *, shared: bool = False) -> str | None:
+def cause_of(text: str, *, shared: bool = False) -> Cause | None:
     """The cause that an error's text stands for, one of ``jobs.task.CAUSES``; None for one that is not a GPU's.
 
     ``shared`` says that other tasks compute on the same GPU: a fault that may be theirs is a ``GPU failure`` then.

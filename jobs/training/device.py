@@ -11,6 +11,7 @@ import torch
 
 from jobs import gpu_errors
 from jobs.context import TaskFailedError, allotted_gpus
+from jobs.task import Cause
 from sharedfs.errors import InputError
 
 # Parameters of glibc's mallopt (malloc.h). Blocks above the second size, such as a table of word vectors, are still
@@ -45,7 +46,7 @@ def choose(name: str) -> torch.device:
     return torch.device("cuda")
 
 
-def _gpu_problem() -> tuple[str, str] | None:
+def _gpu_problem() -> tuple[Cause, str] | None:
     """The cause why no GPU can be used, and the driver's own words for it; None where one can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
