@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from jobs import metrics_log
 from jobs.entry import _cause
+from jobs.gpu_errors import GPU_OUT_OF_MEMORY, cause_of
 from jobs.storage import Storage
 from jobs.task import Provenance, Record, Task, read_record
 
@@ -206,24 +207,27 @@ PRODUCT = "import torch; x = torch.ones(64, 64, device='cuda'); torch.mm(x, x)"
 def errors(ground: Ground) -> None:
     """The classes and words of real CUDA errors, and the causes that tanda makes of them."""
 
-    def told(what: str, work: Callable[[], Any]) -> None:
+    def told(what: str, work: Callable[[], Any], expected: str) -> None:
         try:
             work()
             ground.note(what=what, raised="nothing")
         except Exception as error:  # noqa: BLE001 - the error is what is looked at
-            words = str(error).splitlines()[0][:150]
-            ground.note(what=what, kind=type(error).__name__, cause=_cause(error)[0], words=words)
+            words, cause = str(error).splitlines()[0][:150], _cause(error)[0]
+            ground.note(what=what, kind=type(error).__name__, cause=cause, words=words)
+            ground.must(cause == expected, f"{what}: {cause}, not {expected}")
 
-    def in_process(what: str, code: str) -> None:
+    def in_process(what: str, code: str, expected: str | None) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-        ground.note(what=what, status=done.returncode, words=done.stderr.strip().splitlines()[-1:])
+        cause = cause_of(done.stderr)
+        ground.note(what=what, status=done.returncode, cause=cause, words=done.stderr.strip().splitlines()[-5:])
+        ground.must(done.returncode == 0 or cause == expected, f"{what}: {cause}, not {expected}")
 
-    told("too large", lambda: torch.empty(10**13, device=ground.device))
-    in_process("an index out of range on the device", OUTSIDE)
+    told("too large", lambda: torch.empty(10**13, device=ground.device), GPU_OUT_OF_MEMORY)
+    in_process("an index out of range on the device", OUTSIDE, None)
     with subprocess.Popen([sys.executable, "-c", FULL], stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None
             holder.stdout.readline()
-            in_process("a GPU that another process fills", PRODUCT)
+            in_process("a GPU that another process fills", PRODUCT, GPU_OUT_OF_MEMORY)
         finally:
             holder.kill()

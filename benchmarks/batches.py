@@ -81,7 +81,7 @@ def step_s(dataset: Dataset, batches: list[Batch], batch_size: int) -> float:
     """Seconds of one MLP step: forward, loss, backward and update, at the better of two passes."""
     where = torch.device("cpu")
     recipe = recipe_of("mlp", batch_size=batch_size)
-    device.prepare(where, cpus=len(os.sched_getaffinity(0)), deterministic=True, precision="float32")
+    device.prepare(where, cpus=len(os.sched_getaffinity(0)), deterministic=True, precision="float32", tf32=True)
     model = build_network(recipe, dataset, where)
     adam = optimiser.make(model, recipe.network, where)
     model.train()

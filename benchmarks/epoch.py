@@ -36,7 +36,7 @@ SHARE = {"mlp": 1.0, "cnn": 0.25, "rnn": 0.1}
 def ceiling_s(recipe: Recipe, dataset: Dataset, batches: list[Batch]) -> float:
     """Seconds to step over the batches once, a few steps to warm up left out."""
     where = torch.device("cpu")
-    device.prepare(where, cpus=cores(), deterministic=True, precision="float32")
+    device.prepare(where, cpus=cores(), deterministic=True, precision="float32", tf32=True)
     model = build_network(recipe, dataset, where)
     adam = optimiser.make(model, recipe.network, where)
     model.train()

@@ -2,6 +2,7 @@
 
 Both rates are taken over the time in which all runs train, with as many cores a run (``_side.py``). Claimed on a GPU:
 four at batch 128 train at least 2.5 times as many titles a second as one. On a CPU it shows how cores are shared.
+Exit status 1 when ``--compile`` asked for graphs and a run went on without.
 
     python benchmarks/packing.py [--pack 4] [--titles 200000] [--compile]
 """
@@ -9,13 +10,14 @@ four at batch 128 train at least 2.5 times as many titles a second as one. On a 
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from _made import storage_with
 from _side import cores_each, side_by_side
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=int, default=4)
     parser.add_argument("--titles", type=int, default=200_000)
@@ -37,7 +39,8 @@ def main() -> None:
         f"{packed.titles_per_s:,.0f} titles/s over {packed.window_s:.1f} s; "
         f"{packed.titles_per_s / alone.titles_per_s:.2f} times"
     )
+    return int(bool(alone.told or packed.told))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

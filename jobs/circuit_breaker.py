@@ -8,7 +8,7 @@ attempt, at what the others left on the storage:
   tasks. The number of these files is the count: no two tasks write the same one. error.json beside them holds the
   cause and the whole message of one of the first: it is written where there is none yet, and two may do so at once.
 - A task is held when some error's count has reached TANDA_BRAKE_AFTER, or when one of TANDA_CANARIES (a training of
-  each architecture, which runs before the others) has failed and is of the same architecture.
+  each architecture, which runs before the others) has failed, by no fault of its node, and is of the same architecture.
 - A held task begins no attempt: it writes ``held.json`` with the reason into its run's folder and exits with 1.
   ``tanda status`` shows that reason. The next submission, or the next start that is not held, removes it.
 - A later submission has a folder of its own, and so counts from zero.
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.storage import Storage
-from jobs.task import Task, read_record
+from jobs.task import NODE_CAUSES, Task, read_record
 from sharedfs.documents import digest, read_as, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES
@@ -87,7 +87,7 @@ def _failed_canary(task: Task, storage: Storage, environment: Mapping[str, str])
             continue
         try:
             record = read_record(storage.run(canary))
-            if record is None or record.state != "failed":
+            if record is None or record.state != "failed" or record.cause in NODE_CAUSES:
                 continue
             architecture = Task.read(storage.run(canary)).settings.get("architecture")
         except (FileNotFoundError, DamagedFileError):  # it shows nothing of the settings: the others may run

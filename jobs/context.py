@@ -137,6 +137,12 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return list(takewhile(lambda name: name not in ("", "NoDevFiles") and not name.startswith("-"), names))
 
 
+def shares_gpu(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether other tasks of this one's element compute on the same GPU (``slurm.element`` says how many do)."""
+    count = environment.get("TANDA_GPU_TASKS", "")
+    return count.isdigit() and int(count) > 1
+
+
 def allotted_gpus(environment: Mapping[str, str] = os.environ) -> int | None:
     """How many GPUs this process was allotted; None where nothing says so, as in a shell.
 

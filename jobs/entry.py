@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from jobs import circuit_breaker
+from jobs import circuit_breaker, gpu_errors
 from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
-from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus
+from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done
@@ -210,10 +210,12 @@ def _cause(error: Exception) -> tuple[Cause, str, dict[str, Json]]:
     text = str(error) if isinstance(error, TandaError) else f"{type(error).__name__}: {error}"
     # By name: a task that never imports torch must not import it to fail.
     if type(error).__name__ == "OutOfMemoryError":
-        return "GPU out of memory", text, {}
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
-        return "out of memory", text, {}
-    return "error", text, {}
+        return gpu_errors.GPU_OUT_OF_MEMORY, text, {}
+    if isinstance(error, MemoryError):
+        return gpu_errors.OUT_OF_MEMORY, text, {}
+    cause = None if isinstance(error, TandaError) else gpu_errors.cause_of(text, shared=shares_gpu())
+    # Further lines of CUDA's errors say how to look for a fault in a kernel.
+    return ("error", text, {}) if cause is None else (cause, text.splitlines()[0], {})
 
 
 def _record(

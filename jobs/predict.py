@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from jobs.context import allotted_cpus
 from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, WORD_NGRAMS, Dataset, Ragged, Split, offsets
 from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
@@ -100,6 +101,7 @@ def predict(storage_root: Path, run_folder: Path, titles: Iterable[str]) -> Iter
     if not (run_folder / SETTINGS).exists():
         raise InputError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
     trained = Trained.open(Storage(storage_root), run_folder)
+    trained.prepare(cpus=allotted_cpus())
     return _answers(trained, titles)
 
 

@@ -30,6 +30,7 @@ Cause = Literal[
     "preempted too often",
     "node failure",
     "no GPU",
+    "GPU failure",
     "cancelled",
     "diverged",
     "at chance",
@@ -39,6 +40,8 @@ Cause = Literal[
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 # What training itself has shown of the settings: on another node, or tried again, it would end the same.
 TRAINING_FAILURES: tuple[Cause, ...] = ("diverged", "at chance")
+# What a node has shown of itself and nothing of the task: on another node it may well end as done.
+NODE_CAUSES: tuple[Cause, ...] = ("node failure", "no GPU", "GPU failure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def make_requests(tasks: Sequence[Planned], changes: Mapping[str, Retry], *, can
         for change, members in _by_change(array.tasks, changes):
             first = _canaries(members) if canary and array.stage == "train" else ()
             rest = tuple(planned for planned in members if planned not in first)
-            pack = array.resources.pack
+            pack = 1 if change is not None and change.alone else array.resources.pack
             if first and rest:
                 found.append(_request(array, tuple((planned,) for planned in first), change))
                 found.append(_request(array, _packs(rest, pack), change, tuple(planned.id for planned in first)))
@@ -73,10 +73,10 @@ def _by_change(
     tasks: Sequence[Planned], changes: Mapping[str, Retry]
 ) -> list[tuple[Retry | None, tuple[Planned, ...]]]:
     """Tasks that are changed in the same way together: they ask the executor for the same."""
-    kinds: dict[tuple[float, str | None], tuple[Retry | None, list[Planned]]] = {}
+    kinds: dict[tuple[float, str | None, bool], tuple[Retry | None, list[Planned]]] = {}
     for planned in tasks:
         change = changes.get(planned.id)
-        key = (change.memory_factor, change.exclude) if change else (1.0, None)
+        key = (change.memory_factor, change.exclude, change.alone) if change else (1.0, None, False)
         kinds.setdefault(key, (change, []))[1].append(planned)
     return [(change, tuple(members)) for change, members in kinds.values()]
 

@@ -270,23 +270,23 @@ def predict(
 @app.command()
 def doctor(
     storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="the shared storage; made if missing")],
+    gpu: Annotated[bool, typer.Option("--gpu", help="ask a node what it sees of a GPU")] = False,
+    cluster: Profile = None,
     json: Json = False,
 ) -> None:
     """Check versions, Slurm, GPUs, the guarantees of the storage's file system, and free space."""
-    from dataclasses import asdict
-
     from rich.text import Text
 
-    from pipeline.doctor import examine
+    from pipeline.doctor_gpu import examine_with_gpus
 
     findings = []
-    for finding in examine(storage):
+    for finding in examine_with_gpus(storage, ask=gpu, profile=cluster):
         findings.append(finding)
         if not json:
             verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")
             _console().print(Text.assemble(verdict, f" {finding.name}: {finding.reason}"), soft_wrap=True)
     if json:
-        _print_json([asdict(finding) for finding in findings])
+        _print_json(findings)  # dataclasses, which orjson knows
     raise typer.Exit(int(not all(finding.ok for finding in findings)))
 
 

@@ -85,6 +85,8 @@ def check(folder: Path, plugins_from: Sequence[Path] = ()) -> list[Difference]:
             "PYTHONPATH": str(code),
             "TANDA_CPUS": cpus,
             "OMP_NUM_THREADS": cpus,
+            # On the kind of device that it ran on, or not at all: bits of another say nothing.
+            **({"TANDA_GPUS": "1"} if record.about.gpu else {"TANDA_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}),
         }
         command = [sys.executable, "-m", "jobs", str(again.run(task.id))]
         ended = subprocess.run(command, env=environment, check=False)

@@ -30,6 +30,8 @@ REMEDIES = {
     "node failure": "submit again; it resumes from the checkpoint",
     "no GPU": "look at that node's driver (nvidia-smi), and whether this torch is built for it; "
     "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
+    "GPU failure": "look at that node's GPU (nvidia-smi -q, dmesg for Xid) and its compute mode; "
+    "an exclusive GPU carries no `pack`; submit again to resume from the checkpoint",
     "cancelled": "it was cancelled; submit again to resume from the checkpoint",
     "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
     "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",

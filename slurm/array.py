@@ -80,6 +80,7 @@ class Array:
 
     ``folder`` takes Slurm's files (scripts, pickles, the elements' own logs). ``code`` is the folder that the
     elements import from. ``throttle`` caps how many elements run at once. ``held`` submits without starting.
+    ``visible_gpus`` are those of a local machine that it may use, by their names for CUDA_VISIBLE_DEVICES; None: all.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Array:
     comment: str | None = None
     exclude: tuple[str, ...] = ()
     held: bool = False
+    visible_gpus: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.elements or not all(self.elements):

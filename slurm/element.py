@@ -8,7 +8,8 @@ the way of every task's start.
 # The protocol between an element and its children, whole:
 #
 # - A child is ``[*command, path]``, its output appended to ``<path>/log.txt`` under a header for each start. It gets
-#   TANDA_CPUS and TANDA_GPUS, its share of the element's; with several GPUs for several children also which.
+#   TANDA_CPUS and TANDA_GPUS, its share of the element's, and TANDA_GPU_TASKS, how many share its GPU, itself included;
+#   with several GPUs for several children also which.
 # - SIGUSR2 (time is nearly up, or preempted) and SIGTERM (cancelled, or the end of the grace time) that reach the
 #   element are passed on to the children at once. A child that hears one saves and exits with 75.
 # - A child's exit status: 0 done, 1 failed and recorded by itself, 75 saved and wants to be started again. Any other
@@ -188,6 +189,12 @@ def _environment(element: Element, index: int) -> dict[str, str]:
     environment["TANDA_WARNING_S"] = str(element.warn_s)
     environment.pop(SIDECAR, None)
     devices = visible_gpus(os.environ)
+    gpus = len(devices) or element.gpus or 1
+    environment["TANDA_GPU_TASKS"] = str(len(range(index % gpus, count, gpus)))
+    if not element.gpus and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        # A node that hides no GPU shows its tasks those of others. Where a site's own option asked for some, Slurm
+        # has set it.
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     if count > 1 and len(devices) > 1:
         # Several GPUs are dealt out; a single one is shared by all.
         dealt = devices[index::count] or [devices[index % len(devices)]]

@@ -20,51 +20,16 @@ from typing import Any
 from sharedfs.files import OWNER_WRITES, open_plain
 from slurm.array import Array, array_id, element_index
 from slurm.commands import scrubbed
-from slurm.element import AGAIN, IDLE, visible_gpus, write_elements
-from slurm.executors.local import LocalQueue, Started, import_path, process_ticks
+from slurm.element import AGAIN, IDLE, write_elements
+from slurm.executors.local import LOCAL_GPUS, LocalQueue, Started, import_path, process_ticks
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
+from slurm.machine import Machine, this_machine
 from slurm.owned import OTHERS_WRITE, check_own, own_folder
 
 POLL_S = 0.1
 KILL_AFTER_S = 10.0
 KEEP_S = 7 * 86400.0
 NEVER = "DependencyNeverSatisfied"
-SPARE_MEMORY = 0.1  # of the machine, for everything else
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Cores this process may use, memory in GB, GPUs by the number that CUDA_VISIBLE_DEVICES takes."""
-
-    cpus: int
-    mem_gb: float
-    gpus: tuple[str, ...]
-
-
-def this_machine() -> Machine:
-    """The machine as this process may use it."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    mem_gb = _memory_limit(total) * (1 - SPARE_MEMORY) / 1024**3
-    return Machine(cpus=len(os.sched_getaffinity(0)), mem_gb=mem_gb, gpus=_gpus())
-
-
-def _memory_limit(total: int) -> int:
-    # In a container the limit of its control group counts, not the machine's memory.
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return min(total, int(text))
-    return total
-
-
-def _gpus() -> tuple[str, ...]:
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return visible_gpus(os.environ)
-    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return tuple(sorted(devices, key=int))
 
 
 @dataclass(slots=True)
@@ -273,18 +238,21 @@ class Supervisor:
         cpus = self.machine.cpus - sum(run.cpus for run in self.running.values())
         mem_gb = self.machine.mem_gb - sum(run.mem_gb for run in self.running.values())
         needs = self._allocation(array)
-        fits = needs[0] <= cpus and needs[1] <= mem_gb and needs[2] <= len(self._free_gpus())
+        fits = needs[0] <= cpus and needs[1] <= mem_gb and needs[2] <= len(self._free_gpus(array))
         return None if fits else "Resources"
 
     def _allocation(self, array: Array) -> tuple[int, float, int]:
         # What is more than the whole machine runs alone on it.
         asked = array.resources
-        machine = self.machine
-        return min(asked.cpus, machine.cpus), min(asked.mem_gb, machine.mem_gb), min(asked.gpus, len(machine.gpus))
+        cpus, mem_gb = min(asked.cpus, self.machine.cpus), min(asked.mem_gb, self.machine.mem_gb)
+        return cpus, mem_gb, min(asked.gpus, len(self._gpus_of(array)))
 
-    def _free_gpus(self) -> list[str]:
+    def _gpus_of(self, array: Array) -> tuple[str, ...]:
+        return self.machine.gpus if array.visible_gpus is None else array.visible_gpus
+
+    def _free_gpus(self, array: Array) -> list[str]:
         taken = {gpu for run in self.running.values() for gpu in run.gpus}
-        return [gpu for gpu in self.machine.gpus if gpu not in taken]
+        return [gpu for gpu in self._gpus_of(array) if gpu not in taken]
 
     def _try_start(self, id_: str, array: Array, index: int) -> None:
         try:
@@ -295,7 +263,7 @@ class Supervisor:
     def _start(self, id_: str, array: Array, index: int) -> None:
         cpus, mem_gb, gpus = self._allocation(array)
         file = self._documents(array, int(array_id(id_)), cpus, gpus)
-        devices = tuple(self._free_gpus()[:gpus])
+        devices = tuple(self._free_gpus(array)[:gpus])
         environment = {
             **scrubbed(os.environ),
             **array.environment,
@@ -303,6 +271,7 @@ class Supervisor:
             "TANDA_ELEMENT": id_,
             "TANDA_RESTART": str(self.states[id_].restarts),
             "CUDA_VISIBLE_DEVICES": ",".join(devices),
+            LOCAL_GPUS: ",".join(self._gpus_of(array)),
         }
         with open_plain(file.parent / f"{id_}.log", "ab", permissions=OWNER_WRITES) as log:
             process = Popen(

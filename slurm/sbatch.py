@@ -117,10 +117,15 @@ def _loaded_from(array: Array, folder: Path) -> list[Path]:
     return [array.folder, *code, folder]
 
 
-def _setup(array: Array, site: Site) -> Iterator[str]:
+def setup_lines(site: Site) -> Iterator[str]:
+    """The shell lines by which a site's modules and environment are loaded."""
     yield from (f"module load {shlex.quote(module)}" for module in site.modules)
     if site.activate:
         yield site.activate
+
+
+def _setup(array: Array, site: Site) -> Iterator[str]:
+    yield from setup_lines(site)
     code = {"PYTHONPATH": str(array.code)} if array.code else {}
     # SAFEPATH: the working directory must not come before the code that was submitted.
     exports = {**site.environment, **array.environment, **code, "PYTHONSAFEPATH": "1"}

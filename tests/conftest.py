@@ -1,14 +1,38 @@
-"""What tests share: the one real Slurm cluster, a storage with a data set, no settings of a person's own, no GPU."""
+"""What tests share: a Slurm cluster, a storage with a data set, no settings of a person's own, no GPU unless asked."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
 
-import pytest
-from cluster_fixture import cluster, little_account
-from training_fixture import dataset, one_core, storage
+# Before torch is imported, here and in every child: bit-for-bit tests are written for the CPU, and a workstation's GPU
+# is nobody's to take. A test of the variable itself sets it; one marked ``gpu`` gets back what was there.
+VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import pytest  # noqa: E402
+from cluster_fixture import cluster, little_account  # noqa: E402
+from training_fixture import dataset, one_core, storage  # noqa: E402
 
 __all__ = ["cluster", "dataset", "little_account", "one_core", "storage"]
+PROBE = "import torch; torch.cuda.init(); torch.zeros(1, device='cuda')"
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Mapping[str, str]:
+    """The environment of a process that computes on this machine's GPU; tests marked ``gpu`` start one each.
+
+    Skips, in torch's words, where there is no GPU to use.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    if VISIBLE is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = VISIBLE
+    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no GPU: {done.stderr.strip().splitlines()[-1]}")
+    return environment
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +41,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "TANDA_STORAGE",
         "TANDA_CPUS",
         "TANDA_GPUS",
+        "TANDA_GPU_TASKS",
+        "TANDA_LOCAL_GPUS",
         "TANDA_SUBMISSION",
         "TANDA_GROUP",
         "TANDA_DEBUG",
@@ -24,8 +50,3 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "FORCE_COLOR",
     ):
         monkeypatch.delenv(name, raising=False)
-
-
-# Before CUDA is begun, here and in every child: bit-for-bit tests are written for the CPU, and a workstation's
-# GPU is nobody's to take. A test of the variable itself sets it.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -34,9 +34,10 @@ def save(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     start = note("start")
-    (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
     (path / "gpus").write_text(os.environ.get("TANDA_GPUS", ""))
     (path / "warning").write_text(os.environ.get("TANDA_WARNING_S", ""))
+    (path / "gpu_tasks").write_text(os.environ.get("TANDA_GPU_TASKS", ""))
     lines = (path / "plan").read_text().splitlines()
     words = lines[min(start, len(lines)) - 1].split()
     kept = []

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from jobs.storage import Storage
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -152,6 +155,58 @@ def test_the_gpu_check_fails_where_something_is_wrong(capsys: pytest.CaptureFixt
     ground.must(False, "it differs")
     assert ground.wrong == ["mlp: RuntimeError: CUDA error: an illegal memory access", "it differs"]
     assert "exact WRONG=it differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("said", "status"), [("", 0), ("compile: a CUDA graph does not work here", 1)])
+def test_a_figure_with_graphs_is_never_one_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, status: int
+) -> None:
+    import gpu
+
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(gpu, "storage_with", lambda _titles: nullcontext((Storage(Path("/nowhere")), "made")))
+    monkeypatch.setattr(gpu.Dataset, "open", lambda _folder: None)
+    monkeypatch.setattr(gpu, "floor", lambda *_: (1e9, 40))
+    monkeypatch.setattr(
+        gpu, "measured", lambda recipe, *_: (2e6, 1.0, said) if recipe.network.compile else (1e6, 1.0, "")
+    )
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    assert gpu.main() == status
+    printed = capsys.readouterr().out
+    assert ("2,000,000 with compile: true" in printed) is (status == 0)
+    assert ("no graphs with compile: true" in printed) is (status == 1)
+    assert ("mlp batch 128: not measured with graphs: compile:" in printed) is (status == 1)
+
+
+def test_packing_without_the_graphs_that_were_asked_for_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import packing
+    from _side import Window
+
+    told = ("compile: it takes a GPU",)
+    monkeypatch.setattr(packing, "storage_with", lambda _titles: nullcontext((Storage(Path("/nowhere")), "made")))
+    monkeypatch.setattr(
+        packing,
+        "side_by_side",
+        lambda _storage, count, compile, **_: Window(
+            titles_per_s=1.5 * count, window_s=2.0, epochs=4, told=told if compile else ()
+        ),
+    )
+    for words, status in (([], 0), (["--compile"], 1)):
+        monkeypatch.setattr(sys, "argv", ["packing", *words])
+        assert packing.main() == status
+        assert capsys.readouterr().out.endswith("4.00 times\n")
+
+
+def test_the_operations_of_an_lstm_are_counted() -> None:
+    from gpu import lstm_operations
+    from torch import nn, zeros
+
+    # Each of 10 words takes 4 x 3 rows of 5 inputs and 3 states, then of 3 and 3; and that twice more to go back.
+    model = nn.ModuleList([nn.LSTM(5, 3, 2), nn.Linear(3, 2)])
+    assert lstm_operations(model, zeros(2, 5)) == 6 * 10 * 12 * (8 + 6)
 
 
 def test_without_a_gpu_nothing_is_checked_and_it_says_so() -> None:

@@ -10,6 +10,7 @@ import pytest
 from decisions_fixture import Tasks, queued, runs, search, stands
 
 from jobs.task import CAUSES
+from pipeline.arrays import make_requests
 from pipeline.decisions.closing import (
     GIVEN_UP,
     ClosingActions,
@@ -90,6 +91,7 @@ FIRST_TRY: dict[str | None, Retry | None] = {
     "preempted too often": Retry(reason="preempted too often"),
     "node failure": Retry(reason="node failure", exclude="n3"),
     "no GPU": Retry(reason="no GPU", exclude="n3"),
+    "GPU failure": Retry(reason="GPU failure", exclude="n3"),
     "cancelled": None,
     "diverged": None,
     "at chance": None,
@@ -141,6 +143,17 @@ def test_memory_is_raised_once(mem_gb: float, again: bool) -> None:
         RUNS, {"train a": stands("failed", "out of memory")}, elements={"train a": [element("mine", mem_gb)]}
     )
     assert list(retried(RUNS, done)) == ["train a"] * again
+
+
+@pytest.mark.parametrize("cause", ["GPU failure", "GPU out of memory"])
+def test_tasks_that_shared_a_gpu_are_tried_alone(cause: str) -> None:
+    places = {name: [replace(element("mine"), packed=2)] for name in ("train a", "train b")}
+    done = actions(RUNS, dict.fromkeys(places, stands("failed", cause)), elements=places)
+    again = [task for task in RUNS.all if task.id in done.retries and task.stage == "train"]
+    assert [request.packs for request in make_requests(again, done.retries, canary=False)] == [
+        tuple((task,) for task in again)
+    ]
+    assert len(again) == 2
 
 
 def test_only_the_newest_element_says_whether_memory_was_raised() -> None:

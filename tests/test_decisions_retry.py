@@ -33,6 +33,7 @@ TABLE: dict[str | None, tuple[Retry | None, Retry | None, Retry | None, Retry | 
     "preempted too often": (_again("preempted too often"), PREEMPTED, None, PREEMPTED),
     "node failure": (AWAY, AWAY, None, None),
     "no GPU": (replace(AWAY, reason="no GPU"), replace(AWAY, reason="no GPU"), None, None),
+    "GPU failure": (replace(AWAY, reason="GPU failure"), replace(AWAY, reason="GPU failure"), None, None),
     "upstream failed": (_again("upstream failed"), _again("upstream failed"), None, None),
     "killed": (_again("killed"), _again("killed"), None, None),
     None: (_again("failed"), _again("failed"), None, None),
@@ -100,6 +101,18 @@ def test_what_has_not_ended_badly_is_left_alone(state: str, cause: str | None) -
 
 def test_a_node_that_is_not_known_cannot_be_kept_away_from() -> None:
     assert _decide(TaskState(id="x", state="failed", cause="node failure")) == _again("node failure")
+
+
+@pytest.mark.parametrize("cause", TABLE)
+@pytest.mark.parametrize(("tries", "within"), [(1, True), (3, False)])
+def test_what_shared_a_gpu_that_broke_or_was_full_is_tried_alone(cause: str | None, tries: int, within: bool) -> None:
+    expected = TABLE[cause][0 if within else 2]
+    if cause == "GPU out of memory" and within:
+        expected = Retry(reason="GPU out of memory", alone=True)
+    if cause == "GPU failure" and within:
+        expected = Retry(reason="GPU failure", exclude="n3", alone=True)
+    given = retry_of(_failed(cause), tries=tries, retries=2, progressed=False, memory_raised=False, packed=True)
+    assert given == expected
 
 
 def test_memory_is_raised_by_half() -> None:

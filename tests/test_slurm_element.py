@@ -93,6 +93,8 @@ def test_gpus_are_dealt_out_or_shared(
     paths = [make_path(tmp_path, name, "exit 0") for name in "abc"]
     assert run(tmp_path, *paths) == OK
     assert [(path / "devices").read_text() for path in paths] == dealt
+    shared = [str(dealt.count(own)) for own in dealt]
+    assert [(path / "gpu_tasks").read_text() for path in paths] == shared
 
 
 def test_a_child_knows_what_its_element_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +105,22 @@ def test_a_child_knows_what_its_element_was_given(tmp_path: Path, monkeypatch: p
         assert run(tmp_path, path, gpus=number, warn_s=30 + number) == OK
         assert (path / "gpus").read_text() == str(number)
         assert (path / "warning").read_text() == str(30 + number)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices", "seen"),
+    [(0, None, ""), (1, None, "not set"), (0, "2", "2"), (1, "2", "2"), (0, "NoDevFiles", "NoDevFiles")],
+)
+def test_who_was_given_no_gpu_sees_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, devices: str | None, seen: str
+) -> None:
+    if devices is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)  # by Slurm, of what it gave
+    path = make_path(tmp_path, "a", "exit 0")
+    assert run(tmp_path, path, gpus=gpus) == OK
+    assert (path / "devices").read_text() == seen
 
 
 def test_the_death_of_one_leaves_the_others_and_is_written_down(tmp_path: Path) -> None:

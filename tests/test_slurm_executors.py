@@ -22,7 +22,7 @@ from slurm.errors import SubmitError
 from slurm.executors import Executor, make, names
 from slurm.executors.local import LocalQueue, write_json
 from slurm.job_state import CAUSES, STATES, JobState
-from slurm.local_supervisor import Supervisor, this_machine
+from slurm.local_supervisor import Supervisor
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
 
@@ -354,10 +354,20 @@ def test_local_fits_elements_to_the_machine(local: Executor, tmp_path: Path) -> 
     submitted, more = local.submit(array), local.submit(too_much)
     assert {state.state for state in (*ended(local, submitted), *ended(local, more))} == {"done"}
     assert runs_at_once(array) == 1
-    # What the machine has, and not what was asked: where it has none, networks train on its cores.
-    assert {(path / "gpus").read_text() for paths in array.elements for path in paths} == {
-        str(len(this_machine().gpus))
-    }
+    # What is visible here (tests see no GPU), and not what was asked: where it is none, networks train on its cores.
+    assert {(path / "gpus").read_text() for paths in array.elements for path in paths} == {"0"}
+
+
+@pytest.mark.parametrize(("visible", "given"), [("5", ["5", "5"]), ("5,GPU-1", ["5", "GPU-1"]), ("", ["", ""])])
+def test_local_tasks_get_the_gpus_that_their_submitter_sees(
+    local: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, given: list[str]
+) -> None:
+    """Through the queue, the detached supervisor and the element."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    asked = Resources(gpus=1, mem_gb=0.1)
+    array = make_array(tmp_path, "sleep 0.5", "sleep 0.5", resources=asked)
+    assert {state.state for state in ended(local, local.submit(array))} == {"done"}
+    assert sorted((path / "devices").read_text() for (path,) in array.elements) == given
 
 
 @pytest.fixture(autouse=True)

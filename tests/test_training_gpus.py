@@ -15,8 +15,10 @@ from jobs.storage import Storage
 from jobs.task import Task, read_record
 from jobs.training import device
 from jobs.training.run import Trained
+from pipeline import repro
 from pipeline.edge import one_line
 from sharedfs.documents import read_json, write_json
+from sharedfs.errors import InputError
 from slurm.element import visible_gpus
 
 DRIVER_ERROR = "The NVIDIA driver on your system is too old (found version 12040)."
@@ -106,14 +108,28 @@ def test_gpus_that_others_were_given_are_left_alone(monkeypatch: pytest.MonkeyPa
     assert device.choose("auto").type == "cpu"
 
 
-def test_a_gpu_whose_memory_is_full_is_not_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "GPU out of memory"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "GPU out of memory"),  # a full GPU, of its context
+        (torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "GPU failure"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "no GPU"),
+        (torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: odd"), "no GPU"),
+        (RuntimeError("whatever the next driver says"), "no GPU"),
+    ],
+)
+def test_a_gpu_that_is_full_or_busy_is_not_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str
+) -> None:
     def init() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(torch.cuda, "init", init)
     surroundings(monkeypatch, "1", "0")
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(device.UnusableError) as caught:
         device.choose("auto")
+    assert caught.value.cause == cause
 
 
 def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_for(
@@ -131,6 +147,22 @@ def test_such_a_task_ends_at_once_as_no_gpu_and_trains_where_the_cpu_is_asked_fo
     assert train_task("mlp", dataset, epochs=1, device="cpu").write(storage) == folder
     assert entry.run(folder) == 0
     assert read_json(folder / "record.json")["result"]["device"] == "cpu"
+
+
+def test_what_was_made_on_a_gpu_is_not_reproduced_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    storage = Storage(tmp_path)
+    folder = train_task("mlp", publish_dataset(storage), epochs=1).write(storage)
+    assert entry.run(folder) == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of a workstation that has one
+    assert repro.check(folder) == []
+    record = read_json(folder / "record.json")
+    write_json(folder / "record.json", {**record, "about": {**record["about"], "gpu": "NVIDIA H200"}})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(InputError, match="ended with status 1 when it was started again"):
+        repro.check(folder)
+    assert "failed (no GPU): " in capfd.readouterr().err
 
 
 def test_a_run_that_was_trained_on_a_gpu_is_evaluated_by_what_the_evaluation_was_given(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +20,11 @@ from jobs.training.loop import Stepper
 # a graph for each width; nothing in a step may read a value on the host. Random generators are registered with a graph
 # by torch, so that dropout draws new numbers in each replay.
 
-# Titles are padded to a multiple of this: more padding, fewer graphs. Each graph takes two more steps and a capture.
+# Titles are padded to a multiple of this: more padding, fewer graphs. Each graph takes two more steps and a capture. A
+# model to which padding costs more has a ``width_multiple`` of its own.
 WIDTH_MULTIPLE = 4
+# What torch says under set_sync_debug_mode("error") (c10/cuda/CUDAFunctions.cpp).
+WAITED = "called a synchronizing CUDA operation"
 # How far a replayed step may end from the step itself, as a share of what the step moved: its kernels may be others, so
 # bits may differ. A graph that left something out would be off by far more.
 TOLERANCE = 0.05
@@ -32,17 +37,46 @@ def cuda_graphs() -> Callable[[Launch], Launch]:
 
     See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. Graphs share one memory pool, so together they
     take the memory of the largest: they must be replayed one after another, and a tensor that outlives a replay must be
-    referenced until the last one.
+    referenced until the last one. A capture that fails raises RuntimeError and leaves the current stream as it was.
     """
     pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def capture(launch: Launch) -> Launch:
+        # As torch.cuda.graph, which ends the capture before it leaves its stream: when a capture was spoilt, its end
+        # raises, and everything after it would run on the stream of the capture.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            launch()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool=pool)
+            try:
+                launch()
+            except BaseException:
+                with suppress(RuntimeError):  # it was spoilt by the error that is on its way
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph.replay
 
     return capture
+
+
+@contextmanager
+def forbid_waiting(device: torch.device) -> Iterator[None]:
+    """What makes the host wait for a GPU raises RuntimeError (``WAITED``); it could not be captured either."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        # That it does not see every operation which waits is known: the capture finds the others.
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @dataclass(frozen=True)
@@ -56,7 +90,8 @@ class Replayer:
     """Steps a model over drawn batches with one launch a step, which makes the batch as well.
 
     The first batch of each width is stepped normally, then undone and stepped by the new graph: if the graph does not
-    end where the step did, it is not used, nor is any other from then on. The last, smaller batch of an epoch has no
+    end where the step did, it is not used, nor is any other from then on. Before the first one a step is taken to see
+    whether the host waits for the device in it: then no capture is tried. The last, smaller batch of an epoch has no
     graph. ``tensors`` are all that a step changes, themselves and not copies; ``capture`` turns a function into one
     that repeats its launches.
     """
@@ -71,6 +106,7 @@ class Replayer:
 
     def __post_init__(self) -> None:
         self._rows = torch.zeros(self.batch_size, dtype=torch.int64, device=self.device)
+        self._multiple = int(getattr(self.stepper.model, "width_multiple", WIDTH_MULTIPLE))
         self._graphs: dict[int, _Graph] | None = {}  # by width; None once one of them has failed
         self._replayed: _Graph | None = None  # the graph of the last step, if it had one
 
@@ -81,7 +117,7 @@ class Replayer:
             self.stepper.step(self.make(draw.rows, draw.width))
             return
         self._rows.copy_(draw.rows)
-        width = -(-draw.width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        width = -(-draw.width // self._multiple) * self._multiple
         if width not in self._graphs:
             self._step_and_capture(width)
             return
@@ -99,11 +135,14 @@ class Replayer:
             self.stepper.step(self.make(self._rows, width))
 
         before = self._snapshot()
-        launch()  # also loads kernels and libraries, which cannot be done during a capture
+        launch()  # also loads kernels and libraries, which may wait, and cannot be done during a capture
         expected = self._snapshot()
+        waits = not self._graphs and self._waits(launch)
         self._restore(before)
         self.stepper.zero_grad()
         try:
+            if waits:
+                raise RuntimeError("the host waits for the device in it")
             replay = self.capture(launch)
             # The gradients that a capture allocates are those that each replay writes.
             graph = _Graph(replay, self.stepper.gradients())
@@ -117,8 +156,20 @@ class Replayer:
             return
         self.log(f"compile: a CUDA graph of the step does not work here, going on without: {problem}")
         self._graphs = None
-        # The step itself counts, as if no graph had been tried.
-        self._restore(expected)
+        # The step itself counts, as if no graph had been tried; taken again for its gradients.
+        self._restore(before)
+        launch()
+
+    def _waits(self, launch: Launch) -> bool:
+        """Whether the host waits for the device in a step; takes one."""
+        try:
+            with forbid_waiting(self.device):
+                launch()
+        except RuntimeError as error:
+            if WAITED not in str(error):
+                raise
+            return True
+        return False
 
     def _snapshot(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         return [tensor.detach().clone() for tensor in self.tensors], devices.random_state(self.device)

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from jobs import gpu_errors
 from jobs.context import TaskFailedError, allotted_gpus
+from jobs.task import Cause
 from sharedfs.errors import InputError
 
 # Parameters of glibc's mallopt (malloc.h). Blocks above the second size, such as a table of word vectors, are still
@@ -26,8 +28,8 @@ def choose(name: str) -> torch.device:
     """The device of a setting: auto, cpu or cuda.
 
     A process that was allotted a GPU never computes on the CPU unless that is asked for by name: nobody would notice
-    that the GPU is idle for hours. Raises UnusableError: ``no GPU`` where the allotted one can't be used, an error for
-    cuda where none was allotted.
+    that the GPU is idle for hours. Raises UnusableError: ``no GPU`` where the allotted one can't be used, ``GPU
+    failure`` or ``GPU out of memory`` where it is broken, busy or full, an error for cuda where none was allotted.
     """
     allotted = allotted_gpus()
     if name == "cuda" and allotted == 0:
@@ -37,28 +39,30 @@ def choose(name: str) -> torch.device:
         return torch.device("cpu")
     problem = _gpu_problem()
     if problem is not None:
+        cause, words = problem
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         asked = "device: cuda is asked for" if allotted is None else f"{allotted} given"
-        raise UnusableError(
-            "no GPU", f"{problem} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one"
-        )
+        raise UnusableError(cause, f"{words} ({asked}, CUDA_VISIBLE_DEVICES: {seen}); device: cpu computes without one")
     return torch.device("cuda")
 
 
-def _gpu_problem() -> str | None:
-    """Why no GPU can be used, in the driver's own words; None where one can."""
+def _gpu_problem() -> tuple[Cause, str] | None:
+    """The cause why no GPU can be used, and the driver's own words for it; None where one can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.zeros(1, device="cuda")  # a GPU that another process has exclusively passes init, and fails only here
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, AssertionError) as error:  # AssertionError: of a build without CUDA
-        return next(filter(None, str(error).splitlines()), type(error).__name__)
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
+        # AssertionError: of a build without CUDA. Whatever else ends CUDA's start leaves no GPU to use, too.
+        words = next(filter(None, str(error).splitlines()), type(error).__name__)
+        return gpu_errors.cause_of(str(error)) or gpu_errors.NO_GPU, words
     return None
 
 
-def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str) -> str:
-    """Set this process up for a run; returns one line that describes the set-up."""
+def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: str, tf32: bool) -> str:
+    """Set this process up for a run; returns one line that describes the set-up.
+
+    The peak of GPU memory counts from here: a process may continue another task after its own.
+    """
     # Never more threads than the job has cores: two busy pools on shared cores were measured 20 times slower.
     torch.set_num_threads(cpus)
     if torch.get_num_interop_threads() != 1:
@@ -77,10 +81,13 @@ def prepare(device: torch.device, *, cpus: int, deterministic: bool, precision: 
         return description
     # TF32 rounds the factors of matrix products to ten bits of mantissa and sums in float32: as good for these models,
     # and several times faster.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False
-    return f"{description}, TF32 on ({torch.cuda.get_device_name(device)})"
+    torch.cuda.reset_peak_memory_stats(device)
+    more = torch.cuda.device_count() - 1
+    idle = f"; {more} more given and not used: a task computes on one GPU" if more > 0 else ""
+    return f"{description}, TF32 {'on' if tf32 else 'off'} ({torch.cuda.get_device_name(device)}{idle})"
 
 
 def _keep_freed_memory() -> None:
@@ -92,7 +99,10 @@ def _keep_freed_memory() -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Matrix products in bfloat16 where the setting says so; weights, sums and the loss stay float32."""
+    """Matrix products in bfloat16 where the setting says so.
+
+    Weights, their gradients, the optimiser and the loss stay float32; what follows a product computes in its type.
+    """
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -229,6 +229,7 @@ class Trained:
             cpus=cpus,
             deterministic=self.recipe.network.deterministic,
             precision=self.recipe.network.precision,
+            tf32=self.recipe.network.tf32,
         )
 
     def logits(self, split: Split) -> Iterator[Part]:

@@ -83,6 +83,11 @@ class TrainingSettings(ModelSettings):
         Doc("auto: the GPU that the task was given, which must be usable; the CPU where it was given none"),
     ] = "auto"
     checkpoint_min: Annotated[float, Gt(0), PLUMBING, Doc("minutes between checkpoints inside an epoch")] = 10.0
+    tf32: Annotated[
+        bool,
+        Baseline(True),
+        Doc("on a GPU: factors of float32 matrix products rounded to 10 bits of mantissa (TF32); false: full float32"),
+    ] = True
 
     def canonical(self, varied: frozenset[str]) -> Self:
         """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides."""

@@ -116,6 +116,7 @@ class Trainer:
             cpus=self.context.cpus,
             deterministic=settings.deterministic,
             precision=self.precision,
+            tf32=settings.tf32,
         )
         self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)

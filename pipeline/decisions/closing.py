@@ -105,6 +105,7 @@ def _retry(planned: Planned, evidence: ClosingEvidence, changes: Mapping[str, Re
         retries=evidence.retries,
         progressed=planned.id in evidence.progressed,
         memory_raised=elements[-1].mem_gb > planned.resources.mem_gb,
+        packed=elements[-1].packed > 1,
     )
 
 

@@ -34,6 +34,11 @@ def compose(
     return root
 
 
+def compose_profile(file: Path) -> Node:
+    """A document that holds a cluster profile alone; raises ManifestError for one that can't be read."""
+    return _with_cluster(Node({}, Mark("--cluster")), file)
+
+
 def _error(mark: Mark, path: KeyPath, message: str) -> ManifestError:
     return ManifestError([Problem(mark, path, message)])
 

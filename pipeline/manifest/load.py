@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.manifest.compose import compose
+from pipeline.manifest.compose import compose, compose_profile
 from pipeline.manifest.expand_groups import expand_group
 from pipeline.manifest.expand_searches import expand_search
 from pipeline.manifest.expansion import Expansion
@@ -73,6 +73,18 @@ def make_cluster(section: ClusterSection) -> Cluster:
 
 def _shell(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def load_profile(path: Path) -> Cluster:
+    """A cluster profile without a manifest; raises ManifestError with every problem in it."""
+    document = compose_profile(path)
+    findings = Findings(document)
+    section = validate(ClusterSection, document.plain()["cluster"], findings, ("cluster",))
+    findings.flush()
+    assert section is not None
+    check_profile(section, findings)
+    findings.flush()
+    return make_cluster(section)
 
 
 # From a manifest's file to a manifest that can be planned; nothing is ever written.

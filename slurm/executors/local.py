@@ -35,11 +35,12 @@ from sharedfs.files import OWNER_WRITES, open_plain, write_whole
 from sharedfs.typed_json import decode
 from slurm.array import Array, Site, Submitted, array_id, element_index
 from slurm.commands import scrubbed
-from slurm.element import PROGRESS_FILES
+from slurm.element import PROGRESS_FILES, visible_gpus
 from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
 from slurm.owned import check_own, own_folder, read_own
 
 LOCK_TRIES, LOCK_PAUSE_S = 3, 0.01
+LOCAL_GPUS = "TANDA_LOCAL_GPUS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,7 @@ class LocalQueue:
     def add(self, array: Array) -> int:
         """Queue an array; its number."""
         # A supervisor of an earlier version, still at work here, reads the progress files from the array.
-        document = {**asdict(array), "signs": PROGRESS_FILES}
+        document = {**asdict(array), "signs": PROGRESS_FILES, "visible_gpus": visible_here()}
         with self.locked():
             number = max(self.numbers(), default=0) + 1
             write_json(self.folder / "arrays" / f"{number}.json", document)
@@ -252,6 +253,15 @@ class LocalQueue:
 
     def _open(self, name: str) -> IO[Any]:
         return open_plain(self.folder / name, "a", permissions=OWNER_WRITES)
+
+
+def visible_here() -> tuple[str, ...] | None:
+    """The GPUs that whoever submits may use: by CUDA_VISIBLE_DEVICES, as the person or a surrounding job set it.
+
+    In an element, which has its own share there, LOCAL_GPUS says what its array may use. None: all of the machine.
+    """
+    names = os.environ.get(LOCAL_GPUS, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return None if names is None else visible_gpus({"CUDA_VISIBLE_DEVICES": names})
 
 
 def import_path(code: Path | None) -> dict[str, str]:

@@ -83,7 +83,8 @@ def max_over_time(projected: Tensor, lengths: Tensor, filters: Filters) -> Tenso
     """Maxima (B, lengths x count) over the windows that start on a word, from projected words (B, T, slots x count).
 
     For each length, its k pieces (B, T, count) are shifted to the left by their offsets and added. Costs k additions of
-    B x T x count numbers for each length.
+    B x T x count numbers for each length. Of windows that share a maximum each gets an equal part of its gradient, in
+    ``max_over_time_per_word`` the first gets all: two subgradients of the same loss.
     """
     time = torch.arange(projected.shape[1], device=projected.device)
     beyond = (time >= lengths[:, None])[:, :, None]

@@ -86,6 +86,8 @@ def cheapest_groups(titles: list[int]) -> tuple[list[int], list[int]]:
 class Rnn(nn.Module):
     """A stacked LSTM in reading direction and the state of its last layer after each title's last word."""
 
+    width_multiple = 2  # of a captured graph: every word of padding is one more step in time
+
     def __init__(self, words: WordEmbedding, head: nn.Module, *, layers: int, features: int) -> None:
         super().__init__()
         self.words = words
@@ -129,7 +131,13 @@ def unsupported(device: torch.device, precision: str) -> str | None:
     oneDNN has bfloat16 LSTMs for processors with AVX-512 alone (it has matrix products for all of them), and an
     environment variable can forbid it these instructions. So this tries a small one. Draws from the global generator.
     """
-    if device.type != "cpu" or precision != "bfloat16":
+    if precision != "bfloat16":
+        return None
+    if device.type == "cuda":
+        # at::autocast::_cudnn_rnn_cast_reflatten casts to Half, whatever type is asked for: found in the machine code
+        # of torch 2.11 and 2.14. Most of a large batch's gradients are below float16's smallest normal number.
+        return "precision: bfloat16: torch computes an LSTM on a GPU in float16 then; set precision: float32"
+    if device.type != "cpu":
         return None
     lstm = nn.LSTM(8, 8)
     try:
@@ -137,7 +145,7 @@ def unsupported(device: torch.device, precision: str) -> str | None:
             states = lstm(torch.zeros(1, 1, 8))[0]
         torch.autograd.backward(states.float().sum())
     except RuntimeError:
-        return "precision: bfloat16: this processor computes no LSTM in it; set precision: float32, or use a GPU"
+        return "precision: bfloat16: this processor computes no LSTM in it; set precision: float32"
     return None
 
 
