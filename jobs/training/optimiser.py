@@ -59,7 +59,7 @@ class Optimiser:
             if lazy:
                 self._lazy.append(_LazyEmbedding(module, rule, rule.catch_up(rates, weight_decay), weight_decay))
             else:
-                self._parts.append(_DenseEmbedding(module, rule, weight_decay))
+                self._parts.append(_DenseEmbedding(module, rule, rates, weight_decay))
         self._parts += self._lazy
 
     def set_rate(self, step: int) -> None:
@@ -98,13 +98,16 @@ class Optimiser:
         return {"parts": [part.state() for part in self._parts]}
 
     def load_state_dict(self, state: OptimiserState) -> None:
-        """Resume from a state; raises InputError when it is another model's or another kind of device's."""
-        if [_shapes(part.state()) for part in self._parts] != [_shapes(saved) for saved in state["parts"]]:
-            raise InputError("the optimiser's state is of another model or another kind of device: train again")
-        for part, saved in zip(self._parts, state["parts"], strict=True):
-            for name, tensors in part.state().items():
-                for tensor, value in zip(tensors, saved[name], strict=True):
-                    tensor.copy_(value)
+        """Resume from a state, of another kind of device too; the model's weights have been loaded before.
+
+        Raises InputError when it is another model's or another optimiser's.
+        """
+        fits = len(state["parts"]) == len(self._parts) and all(map(_same_shapes, self._parts, state["parts"]))
+        if not fits:
+            raise InputError("the optimiser's state is of another model or another optimiser: train again")
+        with torch.no_grad():
+            for part, saved in zip(self._parts, state["parts"], strict=True):
+                part.load(saved)
 
 
 def make(model: nn.Module, settings: TrainingSettings, device: torch.device, *, steps: int = 1) -> Optimiser:
@@ -135,6 +138,9 @@ class _Dense:
             raise RuntimeError(f"no gradient for {', '.join(missing)}: every parameter must take part in every step")
         self._rule.step([*self.weights], gradients, self._states, self._steps, rate=rate, decay=self._decay)
 
+    def load(self, saved: State) -> None:
+        _copy(self.state(), saved)
+
     def state(self) -> State:
         return {**dict(zip(self._rule.state_names(), self._states, strict=True)), "steps": self._steps}
 
@@ -145,12 +151,26 @@ class _DenseEmbedding(_Dense):
     A lazy update would make a GPU's host wait for the number of distinct words, and its shapes could not be captured.
     """
 
-    def __init__(self, embedding: WordEmbedding, rule: OptimiserSettings, decay: float) -> None:
+    def __init__(self, embedding: WordEmbedding, rule: OptimiserSettings, rates: Rates, decay: float) -> None:
         own = rule.decays_used_words_only
         weight: nn.Parameter = embedding.weight  # type: ignore[assignment]
         super().__init__({"the word vectors": weight}, rule, 0.0 if own else decay)
         self._embedding = embedding
         self._used_decay = decay if own else 0.0
+        self._rates, self._whole_decay = rates, decay
+
+    def load(self, saved: State) -> None:
+        """Resume; rows that a lazy state left behind are brought up to date, on the CPU."""
+        if "last" in saved:
+            weight = self._embedding.weight.detach()
+            copy = WordEmbedding(weight.cpu(), frozen=False, scale=1.0, dropout=0.0)
+            catch_up = self._rule.catch_up(self._rates, self._whole_decay)
+            lazy = _LazyEmbedding(copy, self._rule, catch_up, self._whole_decay)
+            lazy.load(saved)
+            lazy.flush()
+            weight.copy_(copy.weight)
+            saved = lazy.state()
+        super().load(saved)
 
     def step(self, rate: Rate) -> None:
         weight, used = self._embedding.weight, self._embedding.used
@@ -211,6 +231,11 @@ class _LazyEmbedding:
         for ids in torch.split(behind.nonzero().view(-1), ROWS):
             self._write(ids, *self._up_to_date(ids))
 
+    def load(self, saved: State) -> None:
+        """Resume; a dense state has every row up to date."""
+        (steps,) = saved["steps"]
+        _copy(self.state(), {"last": [self._last.new_full((), int(steps)).expand_as(self._last)], **saved})
+
     def state(self) -> State:
         states = {name: [state] for name, state in zip(self._rule.state_names(), self._states, strict=True)}
         return {**states, "last": [self._last], "steps": [self._steps]}
@@ -231,5 +256,16 @@ class _LazyEmbedding:
         self._last.index_fill_(0, ids, int(self._steps))
 
 
-def _shapes(state: Mapping[str, list[Tensor]]) -> dict[str, list[torch.Size]]:
-    return {name: [tensor.shape for tensor in tensors] for name, tensors in state.items()}
+def _copy(to: State, values: State) -> None:
+    for name, tensors in to.items():
+        for tensor, value in zip(tensors, values[name], strict=True):
+            tensor.copy_(value)
+
+
+def _same_shapes(part: _Dense | _LazyEmbedding, saved: State) -> bool:
+    """Whether a state fits, but for ``last``, which a part of word vectors has on one kind of device alone."""
+    shapes = [
+        {name: [tensor.shape for tensor in tensors] for name, tensors in state.items() if name != "last"}
+        for state in (part.state(), saved)
+    ]
+    return shapes[0] == shapes[1]

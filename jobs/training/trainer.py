@@ -174,6 +174,9 @@ class Trainer:
             self.optimiser.load_state_dict(saved.optimiser)
             self.train_metrics.load(saved.tally)
             device.set_random_state(self.device, saved.random)
+            before = "cuda" if "cuda" in saved.random else "cpu"
+            if before != self.device.type:
+                self.context.log(f"the checkpoint was made on {before}: from here on the bits are {self.device.type}'s")
             self.saver.last_save_s = saved.save_s
             self.context.log(f"going on at epoch {saved.epoch + 1}, step {saved.step}")
         self.context.attempt.check()
