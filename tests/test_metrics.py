@@ -177,7 +177,7 @@ def test_a_run_has_them_in_its_epochs_evaluation_and_records(tmp_path: Path, arc
     dataset = publish_dataset(storage)
     train = train_task(architecture, dataset, **({"epochs": 3} if architecture == "mlp" else {}))
     assert entry.run(train.write(storage)) == 0
-    named = plugins.identities((plugins.METRICS, name) for name in plugins.METRICS.names())
+    named = plugins.identities(plugins.Part("metric", name) for name in plugins.METRICS.names())
     task = Task(stage="evaluate", settings={"train": train.id, "metrics": named}, needs=(dataset, train.id))
     assert target(storage, task) == storage.run(train.id)
     folder = task.write(storage)
@@ -255,6 +255,7 @@ def test_a_search_may_be_judged_by_one_of_every_epoch(tmp_path: Path) -> None:
 
 
 SEARCHED = """
+plugins: [lab]
 searches:
   s: {{architecture: mlp, metric: {metric}, space: {{dropout: {{uniform: [0, 0.5]}}}}}}
 """

@@ -166,7 +166,8 @@ def _attention(tmp_path: Path) -> Iterator[None]:
 def test_a_model_says_what_does_not_fit_the_data_before_anything_is_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "experiments: {g: {architecture: attention, embeddings: {size: 16}, runs: {A: {attention_heads: HEADS}}}}"
+    runs = "{g: {architecture: attention, embeddings: {size: 16}, runs: {A: {attention_heads: HEADS}}}}"
+    text = f"plugins: [attention]\nexperiments: {runs}"
     assert read(tmp_path, text.replace("HEADS", "4")).runs
     (line,) = errors(tmp_path, monkeypatch, HEAD + text.replace("HEADS", "3")).splitlines()
     assert "attention_heads: 3 do not divide vectors of 16" in line

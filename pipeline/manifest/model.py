@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.data.settings import Data
-from jobs.plugins import ALGORITHMS, MODELS, STOPPING, Part
+from jobs.plugins import ALGORITHMS, METRICS, MODELS, STOPPING, Part
 from jobs.search.space import read_space, samples
 from jobs.settings import ModelSettings, Value, describe, parts_of
 from jobs.settings import named as named_part
@@ -86,7 +86,7 @@ class Search:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What decides which points are tried, and what they train: by name, in settings and in the space."""
-        named = [(ALGORITHMS, self.algorithm), (MODELS, self.architecture)]
+        named = [(ALGORITHMS, self.algorithm), (MODELS, self.architecture), (METRICS, self.metric.partition("_")[2])]
         named += [(STOPPING, name) for name in self.stopping or ()]
         known = describe(type(self.settings))
         for point in samples(read_space(self.space, known)):
