@@ -15,7 +15,7 @@ from network_fixture import SIZE, build, draw_titles, make_batch, score
 from torch import Tensor, nn
 
 from jobs.data.batches import Batch
-from jobs.models.cnn.network import Packed
+from jobs.models.cnn.network import Filters, Packed, max_over_time
 from jobs.models.layers import Dropout
 from jobs.models.rnn.network import OVERHEAD, Groups, cheapest_groups, unsupported
 from jobs.settings import DataShape
@@ -117,6 +117,17 @@ def test_bfloat16_trains_on_a_cpu_or_is_refused(name: str) -> None:
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.detach().float(), score(model, batch), rtol=0, atol=0.05)
     assert all(torch.isfinite(gradient).all() for gradient in gradients(model, logits.float(), batch).values())
+
+
+def test_sums_of_bfloat16_products_are_float32() -> None:
+    """The sums over a filter's places: in bfloat16 each addition would round to 8 bits."""
+    generator = torch.Generator().manual_seed(0)
+    filters = Filters((3,), 4)
+    products = torch.randn(2, 6, 12, generator=generator).bfloat16()
+    lengths = torch.tensor([6, 4])
+    maxima = max_over_time(products, lengths, filters)
+    assert maxima.dtype == torch.float32
+    assert torch.equal(maxima, max_over_time(products.float(), lengths, filters))
 
 
 def test_hiding_every_word_leaves_a_sound_title() -> None:

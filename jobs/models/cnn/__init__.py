@@ -10,7 +10,7 @@ from jobs.models import NetworkSettings, Width
 from jobs.settings import ORIGINAL, DataShape, Doc, settings
 
 KIND = "network"
-REVISION = 1
+REVISION = 2
 
 
 @settings

@@ -91,7 +91,7 @@ def max_over_time(projected: Tensor, lengths: Tensor, filters: Filters) -> Tenso
     pieces = iter(torch.split(projected, filters.count, dim=2))
     maxima = []
     for length in filters.lengths:
-        windows = next(pieces)
+        windows = next(pieces).float()  # under autocast the products are bfloat16; their sums are not
         for offset in range(1, length):
             windows = windows + nn.functional.pad(next(pieces)[:, offset:], (0, 0, 0, min(offset, len(time))))
         maxima.append(windows.masked_fill(beyond, -torch.inf).amax(dim=1))
