@@ -37,7 +37,7 @@ from rich.console import Console
 from jobs.circuit_breaker import HELD
 from jobs.search.study import is_continued
 from jobs.storage import Storage
-from jobs.task import RECORD
+from jobs.task import RECORD, is_done
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
@@ -223,6 +223,9 @@ class _Submitter:
             planned.task.write(self.storage)
             if planned.id in self.rerun.anew:
                 move_aside(self.storage, planned, self.undo)
+            elif is_done(self.storage, planned.id):
+                # Done since the states were read: what is queued for it finds that, and ends at once.
+                continue
             _archive_record(self.storage.run(planned.id), self.undo)
 
     def _queue(self, requests: Sequence[ArrayRequest]) -> None:

@@ -251,3 +251,19 @@ def test_why_says_that_earlier_code_made_a_result(made: Made) -> None:
 def test_a_submission_elsewhere_imports_no_submitit() -> None:
     program = "import sys, pipeline.submit; assert 'submitit' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_what_is_done_by_the_time_it_is_queued_keeps_its_result(
+    made: Made, use: Callable[[Recording], Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its element was taken for lost, and ended it between the look and the deed."""
+    use(Recording())
+    evaluate = _task(made.plan, "evaluate", "g")
+    states = task_states(made.plan)
+    states[evaluate] = replace(states[evaluate], state="lost")
+    monkeypatch.setattr(submit, "task_states", lambda _plan, **_how: states)
+    before = (made.storage.run(evaluate) / "record.json").read_bytes()
+    result = submit_plan(made.plan, executor="slurm")
+    assert result.submission is not None
+    assert (made.storage.run(evaluate) / "record.json").read_bytes() == before
+    assert is_done(made.storage, evaluate)
