@@ -161,7 +161,7 @@ def find_installed(name: str) -> tuple[Plugin, ...]:
     """The plugins of an installed module; its parent packages are looked up, not imported. Raises InputError."""
     top, *below = name.split(".")
     spec = importlib.util.find_spec(top) if all(part.isidentifier() for part in (top, *below)) else None
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.has_location:
         raise InputError(f"{name}: neither a path (with a / or .py) nor an installed module")
     place = Path(spec.origin)
     place = (place.parent if spec.submodule_search_locations else place).joinpath(*below)
@@ -242,7 +242,7 @@ class _Constant:
 def _constants(file: Path) -> dict[str, _Constant]:
     """The constants that a module sets at its top level, by name; raises InputError for what is no Python."""
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
     except (SyntaxError, ValueError) as error:  # ValueError: no UTF-8, or a null character
         raise InputError(f"{file}: no Python that this version reads: {error}") from error
     return {
