@@ -22,6 +22,7 @@ from pipeline.manifest.yaml_nodes import ManifestError
 from pipeline.plan import make_plan
 from pipeline.status import done_on_storage
 from sharedfs.errors import InputError
+from tanda import Experiment
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
 CENTROID = re.search(r'^```python title="lab/centroid.py"\n(.*?)^```$', GUIDE.read_text("utf-8"), re.M | re.S)[1]  # type: ignore[index]
@@ -162,7 +163,9 @@ def test_a_plugin_from_plan_to_prediction(tmp_path: Path) -> None:
     (submission,) = storage.submissions.iterdir()
     submission.rename(tmp_path / "away")
     assert "made with the plugin model centroid (digest" in tanda("predict", *asked, status=2)
-    assert "give that with --plugin FILE" in tanda("predict", *asked, "--plugin", plugin, status=2)
+    assert f"give that with --plugin FILE, not {plugin} (digest" in tanda(
+        "predict", *asked, "--plugin", plugin, status=2
+    )
     copy = write(tmp_path / "copy" / "centroid.py", CENTROID)
     assert tanda("predict", *asked, "--plugin", copy).startswith("SHOES")
 
@@ -358,3 +361,17 @@ def test_a_dropout_of_a_networks_own_is_no_fault(tmp_path: Path) -> None:
     dropped = "nn.functional.dropout(state[-1], settings.gru_dropout, self.training)"
     plugins.use(plugins.find(write(tmp_path / "gru.py", text.replace("self.head(state[-1])", f"self.head({dropped})"))))
     assert [finding.problem for finding in check_part("network", "gru") if finding.problem is not None] == []
+
+
+def test_a_table_and_a_plot_that_fail_are_left_out_of_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "lab" / "price.py", guide("price").replace("    return Table(", "    1 / 0\n    return Table("))
+    write(tmp_path / "lab" / "seeds.py", guide("seeds").replace("    return figure\n", "    raise KeyError('x')\n"))
+    manifest = write_manifest(tmp_path, f"plugins: [lab]\n{with_only('linear')}")
+    tanda("run", manifest, "--executor", "inline")
+    folder = Experiment(manifest).report(mlflow=False)
+    errors = capsys.readouterr().err
+    assert f"price.py: fails, left out: ZeroDivisionError: division by zero ({tmp_path}/lab/price.py:" in errors
+    assert "seeds.py: fails, left out: KeyError: 'x'" in errors
+    assert (folder / "index.html").exists() and "linear" in (folder / "results.md").read_text("utf-8")
