@@ -16,7 +16,9 @@ import hashlib
 import importlib.util
 import math
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -161,7 +163,7 @@ def find_installed(name: str) -> tuple[Plugin, ...]:
     """The plugins of an installed module; its parent packages are looked up, not imported. Raises InputError."""
     top, *below = name.split(".")
     spec = importlib.util.find_spec(top) if all(part.isidentifier() for part in (top, *below)) else None
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.has_location:
         raise InputError(f"{name}: neither a path (with a / or .py) nor an installed module")
     place = Path(spec.origin)
     place = (place.parent if spec.submodule_search_locations else place).joinpath(*below)
@@ -198,16 +200,34 @@ def check_same(identities: Mapping[str, str | int], where: object) -> None:
         room, _, part = name.partition(" ")
         plugin = BY_NAME[room].plugin(part) if room in BY_NAME else None
         if plugin is None or plugin.identity != identity:
-            raise PluginNeededError(where, name, identity)
+            raise PluginNeededError(where, name, identity, plugin)
 
 
 class PluginNeededError(InputError):
     """Something was made with a plugin that is not in use here, or with another version of it."""
 
-    def __init__(self, where: object, name: str, identity: str | int) -> None:
-        version = f"revision {identity}" if isinstance(identity, int) else f"digest {identity}"
-        super().__init__(f"{where}: made with the plugin {name} ({version}): give that with --plugin FILE")
+    def __init__(self, where: object, name: str, identity: str | int, other: Plugin | None = None) -> None:
+        instead = "" if other is None else f", not {other.path} ({_version(other.identity)})"
+        made = f"made with the plugin {name} ({_version(identity)})"
+        super().__init__(f"{where}: {made}: give that with --plugin FILE{instead}")
         self.name, self.identity = name, identity
+
+
+def _version(identity: str | int) -> str:
+    return f"revision {identity}" if isinstance(identity, int) else f"digest {identity}"
+
+
+@contextmanager
+def left_out_where_it_fails(part: ModuleType) -> Iterator[None]:
+    """Where a plugin's code fails inside, print a line and go on without it; a built-in part's error rises."""
+    try:
+        yield
+    except Exception as error:  # whatever a person's code may raise: a table of theirs is not to cost the whole report
+        if not part.__name__.startswith(f"{_NAMESPACE}."):
+            raise
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({line.filename}:{line.lineno})"
+        print(f"tanda: {part.__file__}: fails, left out: {problem}", file=sys.stderr)
 
 
 def torch_side(module: ModuleType, file: str) -> ModuleType:
@@ -242,7 +262,7 @@ class _Constant:
 def _constants(file: Path) -> dict[str, _Constant]:
     """The constants that a module sets at its top level, by name; raises InputError for what is no Python."""
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_text(encoding="utf-8"), file.name)
     except (SyntaxError, ValueError) as error:  # ValueError: no UTF-8, or a null character
         raise InputError(f"{file}: no Python that this version reads: {error}") from error
     return {

@@ -18,6 +18,8 @@ def print_findings(path: Path, console: Console) -> bool:
     """
     found = plugins.find(path)
     plugins.use(found)
+    for plugin in found:
+        plugin.module  # noqa: B018 - imported first: where that fails there is nothing to check
     kept = True
     for plugin in found:
         for finding in check_part(plugin.kind, plugin.name):

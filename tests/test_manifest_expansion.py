@@ -106,6 +106,13 @@ def test_a_name_made_of_any_values_is_safe(values: dict[str, object]) -> None:
     assert name_problem(name_of_values(values)) is None
 
 
+def test_parts_with_settings_are_told_apart_by_them() -> None:
+    names = [
+        name_of_values({"optimiser": each}) for each in ("sgd", {"sgd": {"momentum": 0.8}}, {"adam": {"beta1": 0.8}})
+    ]
+    assert names == ["optimiser=sgd", "optimiser=sgd-momentum=0.8", "optimiser=adam-beta1=0.8"]
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.text(max_size=120))
 def test_a_safe_name_stays_in_its_folder(name: str) -> None:

@@ -22,6 +22,7 @@ from pipeline.manifest.yaml_nodes import ManifestError
 from pipeline.plan import make_plan
 from pipeline.status import done_on_storage
 from sharedfs.errors import InputError
+from tanda import Experiment
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
 CENTROID = re.search(r'^```python title="lab/centroid.py"\n(.*?)^```$', GUIDE.read_text("utf-8"), re.M | re.S)[1]  # type: ignore[index]
@@ -79,7 +80,7 @@ def test_the_digest_is_of_every_file_and_a_revision_takes_its_place(tmp_path: Pa
         ("x.py", None, "no such plugin"),
         ("x.py", "", 'no plugin: no file in it says KIND = "...", one of network, estimator'),
         ("x.py", 'KIND = "netwrok"\n', "x.py:1: KIND 'netwrok'; did you mean 'network'"),
-        ("x.py", "def (:\n", "no Python that this version reads"),
+        ("x.py", "def (:\n", "no Python that this version reads: invalid syntax (x.py, line 1)"),
         ("a-b.py", 'KIND = "table"\n', "'a-b' must be letters, digits and _"),
         ("x.py", 'KIND = "table"\nREVISION = 0\n', "x.py:2: REVISION must be a whole number from 1"),
         ("mlp.py", 'KIND = "network"\n', "there is a built-in architecture 'mlp': rename the file"),
@@ -111,6 +112,8 @@ def test_an_installed_module_is_found_without_being_imported(tmp_path: Path, mon
     assert [str(plugin) for plugin in plugins.find_installed("lab_tools")] == ["table price"]
     with pytest.raises(InputError, match="neither a path"):
         plugins.find_installed("lab_tolls.price")
+    with pytest.raises(InputError, match="os: neither a path"):  # frozen into the interpreter, with no file
+        plugins.find_installed("os")
     assert "lab_tools" not in sys.modules
 
 
@@ -160,7 +163,9 @@ def test_a_plugin_from_plan_to_prediction(tmp_path: Path) -> None:
     (submission,) = storage.submissions.iterdir()
     submission.rename(tmp_path / "away")
     assert "made with the plugin model centroid (digest" in tanda("predict", *asked, status=2)
-    assert "give that with --plugin FILE" in tanda("predict", *asked, "--plugin", plugin, status=2)
+    assert f"give that with --plugin FILE, not {plugin} (digest" in tanda(
+        "predict", *asked, "--plugin", plugin, status=2
+    )
     copy = write(tmp_path / "copy" / "centroid.py", CENTROID)
     assert tanda("predict", *asked, "--plugin", copy).startswith("SHOES")
 
@@ -287,6 +292,9 @@ def test_check_plugin_ends_with_1_where_a_promise_is_broken(tmp_path: Path) -> N
         "check-plugin", path, status=1
     )
     assert "no such plugin" in tanda("check-plugin", tmp_path / "gone.py", status=2)
+    write(path, "import nonesuch\n" + CENTROID.replace("from __future__ import annotations", ""))
+    (line,) = tanda("check-plugin", path, status=2).splitlines()
+    assert "centroid.py: cannot be imported: ModuleNotFoundError" in line
 
 
 def guide(name: str) -> str:
@@ -318,3 +326,52 @@ def test_of_another_users_optimiser_schedule_and_metric_the_facts_are_known(
     with pytest.raises(InputError, match="its code is not run"):
         metric.of_counts(None)
     assert not {"tanda_plugins.optimiser.lion", "tanda_plugins.metric.matthews"} & sys.modules.keys()
+
+
+OWN_DROPOUT = 'gru_dropout: Annotated[float, Ge(0), Le(0.9), ORIGINAL, Doc("dropout of the state")] = 0.2'
+WRONG = {
+    "imports torch": ("gru", "KIND =", "import jobs.models.layers\nKIND =", "it imports torch"),
+    "default out of range": ("gru", "] = 32", "] = 0", "gru_features: its default 0 is out of its range"),
+    "ignores a dropout": ("gru", "self.words.apply_word_dropout(batch.tokens)", "batch.tokens", "word_dropout: 0.3"),
+    "state of its own": (
+        "lion",
+        "(averages,) = states",
+        "(averages,) = states; vars(self).update(n=vars(self).get('n', 0) + 1); rate = rate / self.n",
+        "ends with other bits",
+    ),
+    "first draws alike": ("vicinity", "history, seed)", "history, seed if history else 0)", "another seed"),
+    "no title of a category": ("matthews", " if spread and spread_predicted else 0.0", "", "ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize(("name", "kept", "broken", "words"), WRONG.values(), ids=WRONG)
+def test_a_subtle_fault_of_the_guides_parts_is_found(
+    tmp_path: Path, name: str, kept: str, broken: str, words: str
+) -> None:
+    text = guide(name)
+    assert kept in text
+    (plugin,) = plugins.find(write(tmp_path / f"{name}.py", text.replace(kept, broken)))
+    plugins.use([plugin])
+    problems = [finding.problem for finding in check_part(plugin.kind, name) if finding.problem is not None]
+    assert any(words in problem for problem in problems), problems
+
+
+def test_a_dropout_of_a_networks_own_is_no_fault(tmp_path: Path) -> None:
+    text = guide("gru").replace("] = 32", f"] = 32\n    {OWN_DROPOUT}")
+    dropped = "nn.functional.dropout(state[-1], settings.gru_dropout, self.training)"
+    plugins.use(plugins.find(write(tmp_path / "gru.py", text.replace("self.head(state[-1])", f"self.head({dropped})"))))
+    assert [finding.problem for finding in check_part("network", "gru") if finding.problem is not None] == []
+
+
+def test_a_table_and_a_plot_that_fail_are_left_out_of_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "lab" / "price.py", guide("price").replace("    return Table(", "    1 / 0\n    return Table("))
+    write(tmp_path / "lab" / "seeds.py", guide("seeds").replace("    return figure\n", "    raise KeyError('x')\n"))
+    manifest = write_manifest(tmp_path, f"plugins: [lab]\n{with_only('linear')}")
+    tanda("run", manifest, "--executor", "inline")
+    folder = Experiment(manifest).report(mlflow=False)
+    errors = capsys.readouterr().err
+    assert f"price.py: fails, left out: ZeroDivisionError: division by zero ({tmp_path}/lab/price.py:" in errors
+    assert "seeds.py: fails, left out: KeyError: 'x'" in errors
+    assert (folder / "index.html").exists() and "linear" in (folder / "results.md").read_text("utf-8")

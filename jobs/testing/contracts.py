@@ -8,6 +8,9 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from jobs.data.dataset import Split
 from jobs.plugins import ALGORITHMS, KINDS, METRICS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room, torch_side
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Space, all_dimensions, read_space
-from jobs.settings import describe
+from jobs.settings import Setting, describe
 from jobs.testing import settings_with
 from jobs.training.metrics import of_parts
 
@@ -78,9 +81,51 @@ def _of(room: Room) -> Check:
         """Its settings have types, defaults that are legal, and a meaning each."""
         for setting in describe(room.settings(name)):
             setting.read(setting.default)
+            require(_is_within(setting), f"{setting.name}: its default {setting.default!r} is out of its range")
             require(setting.doc, f"{setting.name}: Doc(...) is empty")
 
     return settings_are_described
+
+
+def _is_within(setting: Setting) -> bool:
+    value = setting.default
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(
+        (setting.low is None or number >= setting.low)
+        and (setting.above is None or number > setting.above)
+        and (setting.high is None or number <= setting.high)
+        for number in numbers
+        if isinstance(number, int | float)
+    )
+
+
+def imports_no_torch(kind: str) -> Check:
+    """The check of one kind that a plan can import its plugins without torch."""
+
+    def imported_without_torch(name: str) -> None:
+        """Importing it does not import torch: `tanda plan` does that on a login node."""
+        plugin = KINDS[kind].plugin(name)
+        if plugin is None:  # of ours: tests of the command line see to it
+            return
+        # In a process of its own: this one has torch, from other checks.
+        command = (sys.executable, "-c", _IMPORT, kind, name, str(plugin.path))
+        path = os.pathsep.join(sys.path)
+        ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
+        require(ended.returncode != TORCH, "it imports torch, or a module of ours that does: import that inside build")
+
+    return imported_without_torch
+
+
+TORCH = 77
+_IMPORT = f"""
+import sys
+from pathlib import Path
+from jobs import plugins
+kind, name, path = sys.argv[1:]
+plugins.use(plugins.find(Path(path)))
+plugins.KINDS[kind].load(name)
+sys.exit({TORCH} if "torch" in sys.modules else 0)
+"""
 
 
 # Models that are fitted in one go.
@@ -187,11 +232,11 @@ def algorithm_is_a_function(name: str) -> None:
     space = _space()
     history = _history(name, space, TRIALS)
     propose = ALGORITHMS.load(name).propose
-    first = propose(space, history, 99)
-    require(propose(space, list(history), 99) == first, "asked again, it answers otherwise")
-    require(
-        propose(space, history, 100) != first, "another seed gives the same draws: parallel workers would all try it"
-    )
+    for past in (history, []):
+        first = propose(space, list(past), 99)
+        require(propose(space, list(past), 99) == first, "asked again, it answers otherwise")
+        alike = propose(space, list(past), 100) == first
+        require(not alike, "another seed gives the same draws: parallel workers would all try it")
 
 
 def algorithm_takes_any_history(name: str) -> None:
@@ -249,6 +294,13 @@ def metric_is_a_number(name: str) -> None:
     require(math.isclose(whole, cut, rel_tol=1e-9), f"{whole} of all titles at once, {cut} of them in parts")
     better = whole * metric.sign >= worse * metric.sign
     require(better, f"{whole} for mostly right answers, {worse} for wrong ones: see higher_is_better")
+
+
+def metric_takes_any_split(name: str) -> None:
+    """Categories that no title has, and one that is predicted always, rightly or wrongly, are no error."""
+    same = np.zeros(TITLES, np.int64)
+    for predicted in (0, 1):
+        _figure(name, np.eye(CLASSES, dtype=np.float32)[same + predicted], same, 1)
 
 
 def _figure(name: str, logits: Any, labels: Any, parts: int) -> float:
@@ -326,19 +378,20 @@ OPTIMISER_CHECKS = {
     "lazy_is_dense": "Word vectors whose steps it catches up with end where those moved in every step do",
 }
 CONTRACTS: Mapping[str, Sequence[Check]] = {
-    "network": (_of(MODELS), *_of_module("networks", NETWORK_CHECKS)),
+    "network": (imports_no_torch("network"), _of(MODELS), *_of_module("networks", NETWORK_CHECKS)),
     "estimator": (
+        imports_no_torch("estimator"),
         _of(MODELS),
         estimator_scores,
         estimator_is_the_same_again,
         estimator_is_saved,
         estimator_counts_its_parameters,
     ),
-    "optimiser": (_of(OPTIMISERS), *_of_module("optimisers", OPTIMISER_CHECKS)),
-    "schedule": (_of(SCHEDULES), schedule_stays_within),
+    "optimiser": (imports_no_torch("optimiser"), _of(OPTIMISERS), *_of_module("optimisers", OPTIMISER_CHECKS)),
+    "schedule": (imports_no_torch("schedule"), _of(SCHEDULES), schedule_stays_within),
     "search algorithm": (algorithm_draws_are_legal, algorithm_is_a_function, algorithm_takes_any_history),
     "stopping rule": (_of(STOPPING), rule_has_rising_rungs, rule_promotes_some),
-    "metric": (metric_is_a_number,),
+    "metric": (metric_is_a_number, metric_takes_any_split),
     "table": (_has(KINDS["table"], ("build", 3)),),
     "plot": (_has(KINDS["plot"], ("build", 3), ("draw", 2)), plot_has_a_scope),
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jobs.data.batches import Batch
 from jobs.models.layers import WordEmbedding
 from jobs.plugins import MODELS, torch_side
+from jobs.settings import describe
 from jobs.testing import settings_with
 from jobs.testing.contracts import require
 from jobs.training import optimiser
@@ -17,7 +18,6 @@ from jobs.training import optimiser
 CPU = torch.device("cpu")
 VOCABULARY, SIZE, CLASSES = 300, 12, 7
 DROPOUTS = {"dropout": 0.5, "embedding_dropout": 0.3, "word_dropout": 0.3}
-NO_DROPOUT = dict.fromkeys(DROPOUTS, 0.0)
 STEPS = 300  # at most, to learn fifty titles by heart
 
 
@@ -48,6 +48,16 @@ def build(name: str, **changes: Any) -> nn.Module:
     require(isinstance(made, nn.Module), f"build returns {type(made).__name__}, not a torch.nn.Module")
     network: nn.Module = made
     return network
+
+
+def build_without_dropout(name: str, **changes: Any) -> nn.Module:
+    """The same with every dropout at 0, the network's own ones too, but for ``changes``."""
+    shares = [
+        setting.name
+        for setting in describe(MODELS.settings(name))
+        if "dropout" in setting.name and setting.kind is float
+    ]
+    return build(name, **dict.fromkeys(shares, 0.0) | changes)
 
 
 def score(model: nn.Module, batch: Batch) -> Tensor:
@@ -98,19 +108,20 @@ def titles_stand_alone(name: str) -> None:
 def dropout_is_a_setting(name: str) -> None:
     batch = make_batch(draw_titles(9))
     for frozen in (True, False):
-        model = build(name, freeze_embeddings=frozen, **NO_DROPOUT)
+        model = build_without_dropout(name, freeze_embeddings=frozen)
         off = float((model(batch).detach() - score(model, batch)).abs().max())
         require(off <= 1e-5, f"without dropout, training and evaluation differ by {off:.2g}")
     model = build(name, **DROPOUTS)
     require(torch.equal(score(model, batch), score(model, batch)), "evaluation is random")
-    model.train()
-    require(not torch.equal(model(batch), model(batch)), "no dropout in training, though its settings ask for it")
+    for setting, share in DROPOUTS.items():
+        model = build_without_dropout(name, **{setting: share})
+        require(not torch.equal(model(batch), model(batch)), f"{setting}: {share} drops nothing in training")
 
 
 def learns_by_heart(name: str) -> None:
     batch = make_batch(draw_titles(50))
     for frozen in (True, False):
-        model = build(name, freeze_embeddings=frozen, **NO_DROPOUT)
+        model = build_without_dropout(name, freeze_embeddings=frozen)
         for _ in range(STEPS // 60):
             train(model, batch, 60)
             wrong = int((score(model, batch).argmax(1) != batch.labels).sum())
@@ -143,7 +154,7 @@ def is_the_same_again(name: str) -> None:
 
 
 def padding_stays_zero(name: str) -> None:
-    model = build(name, freeze_embeddings=False, **NO_DROPOUT)
+    model = build_without_dropout(name, freeze_embeddings=False)
     words = [module for module in model.modules() if isinstance(module, WordEmbedding)]
     require(len(words) == 1, "its word vectors are to be one jobs.models.layers.WordEmbedding")
     before = words[0].weight.detach().clone()

@@ -47,10 +47,11 @@ def _rule(name: str) -> OptimiserSettings:
 
 def _trained(name: str, steps: int, *, cut: int | None = None, decay: float = DECAY) -> list[Tensor]:
     """The weights after some steps; with ``cut``, those of a run that was saved there and goes on in another."""
-    model, rule = Toy(), _rule(name)
+    model = Toy()
 
     def make(of: Toy) -> Optimiser:
-        return Optimiser(of, rule, rates=RATE, weight_decay=decay, device=CPU)
+        # Of new settings each: another process goes on, which has nothing but what was saved.
+        return Optimiser(of, _rule(name), rates=RATE, weight_decay=decay, device=CPU)
 
     optimiser = make(model)
     for step in range(steps):

@@ -262,5 +262,11 @@ def _text(value: Json) -> str:
     if isinstance(value, list | tuple):
         return "-".join(map(_text, value))
     if isinstance(value, Mapping):
-        return "-".join(map(_text, value.values()))
+        inner = value.items()
+        return "-".join(_part(key, each) if isinstance(each, Mapping) else _text(each) for key, each in inner)
     return PurePath(value).name if isinstance(value, str) else str(value)
+
+
+def _part(name: str, settings: Mapping[str, Json]) -> str:
+    """A part with its settings, as `sgd-momentum=0.8`: two parts may have one value."""
+    return "-".join((name, *(f"{key}={_text(value)}" for key, value in settings.items())))

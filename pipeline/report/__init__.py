@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from jobs.plugins import PLOTS
+from jobs.plugins import PLOTS, left_out_where_it_fails
 from pipeline.decisions.task_state import TaskState
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan
@@ -107,9 +107,10 @@ def _draw(
     ]
     with mpl.rc_context(style()):
         for done, (module, group) in enumerate(wanted, start=1):
-            for data in module.build(group, collected, messages):
-                drawn |= files(data.name, module.draw(data, messages))
-                pictures.setdefault(group.name if group else "", []).append(f"plots/{data.name}.png")
+            with left_out_where_it_fails(module):
+                for data in module.build(group, collected, messages):
+                    drawn |= files(data.name, module.draw(data, messages))
+                    pictures.setdefault(group.name if group else "", []).append(f"plots/{data.name}.png")
             if progress:
                 progress("plots", done, len(wanted))
     return pictures, drawn
