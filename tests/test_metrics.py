@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -313,3 +314,26 @@ def test_mlflow_gets_them(tmp_path: Path) -> None:
         *(("validation_misses", 0.1) for _ in lines),
         ("test_matthews", 0.4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("way", "raises"),
+    [("of_counts=fail", "counts"), ("of_pass=fail", "sums"), ("of_titles=fail", "logits, labels")],
+)
+def test_a_metric_that_fails_is_missing_and_the_log_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str, raises: str
+) -> None:
+    text = (
+        "from jobs.metrics import Metric\nKIND = 'metric'\n"
+        f"def fail({raises}):\n    raise ZeroDivisionError('x')\n"
+        f"METRIC = Metric(title='x', higher_is_better=True, {way})\n"
+    )
+    (tmp_path / "wrong.py").write_text(text, encoding="utf-8")
+    plugins.use(plugins.find(tmp_path / "wrong.py"))
+    try:
+        logits, labels = np.eye(3, dtype=np.float32), np.arange(3)
+        figures = of_logits(logits, labels).figures
+    finally:
+        plugins.use(())
+    assert math.isnan(figures["wrong"]) and figures["accuracy"] == 1.0
+    assert "metric wrong: ZeroDivisionError: x: its figure is missing" in capsys.readouterr().err

@@ -142,6 +142,16 @@ def test_problems_are_told_with_their_place(tmp_path: Path) -> None:
     assert "small.yaml:1:20" in text and "no_such_module: neither a path" in text
 
 
+def test_plugins_of_an_included_file_are_joined(tmp_path: Path) -> None:
+    write(tmp_path / "site" / "price.py")
+    write(tmp_path / "site" / "base.yaml", "plugins: [price.py]\n")
+    write(tmp_path / "centroid.py", CENTROID)
+    manifest = manifest_with(tmp_path, "centroid.py")
+    manifest.write_text(f"include: site/base.yaml\n{manifest.read_text()}")
+    load(manifest)
+    assert [str(plugin) for plugin in plugins.in_use()] == ["table price", "estimator centroid"]
+
+
 def test_a_plugin_from_plan_to_prediction(tmp_path: Path) -> None:
     """Planned, run, reported, predicted with; edited, its runs are others; with a REVISION they stay."""
     plugin = write(tmp_path / "lab" / "centroid.py", CENTROID)

@@ -7,8 +7,10 @@ last. NumPy at most is imported, no torch.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.plugins import METRICS
@@ -110,8 +112,34 @@ def all_metrics() -> dict[str, Metric]:
         metric = getattr(module, "METRIC", None)
         if not isinstance(metric, Metric):
             raise InputError(f"{module.__file__}: a metric must have METRIC = Metric(...) of jobs.metrics")
-        metrics[module.__name__.rpartition(".")[2]] = metric
+        name = module.__name__.rpartition(".")[2]
+        metrics[name] = metric if METRICS.plugin(name) is None else _guarded(name, metric)
     return metrics
+
+
+def _guarded(name: str, metric: Metric) -> Metric:
+    """A plugin's metric: where its function fails, its figure is missing, as the log says, and the run goes on."""
+
+    def guard(function: Callable[..., Any], missing: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            try:
+                return function(*given)
+            except Exception as error:  # noqa: BLE001 - a person's own code, which no training may be lost for
+                print(f"metric {name}: {type(error).__name__}: {error}: its figure is missing", file=sys.stderr)
+                return missing(*given)
+
+        return call
+
+    def no_number(*_given: Any) -> float:
+        return math.nan
+
+    return replace(
+        metric,
+        of_pass=metric.of_pass and guard(metric.of_pass, no_number),
+        of_counts=metric.of_counts and guard(metric.of_counts, no_number),
+        of_titles=metric.of_titles and guard(metric.of_titles, lambda _logits, labels: labels * math.nan),
+        over_titles=guard(metric.over_titles, no_number),
+    )
 
 
 def every_epoch() -> dict[str, Metric]:

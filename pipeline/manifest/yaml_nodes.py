@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,13 +155,17 @@ class Node:
 
 
 def merged(base: Node, above: Node) -> Node:
-    """Mappings merged key by key, ``above`` winning; anything else is replaced."""
+    """Mappings merged key by key, ``above`` winning; lists of ``plugins`` joined; anything else is replaced."""
     if not (isinstance(base.value, dict) and isinstance(above.value, dict)):
         return above
     entries = dict(base.value)
     for key, entry in above.value.items():
         below = entries.get(key)
-        entries[key] = entry if below is None else Entry(entry.key, merged(below.node, entry.node))
+        lists = () if below is None else (below.node.value, entry.node.value)
+        if key == "plugins" and lists and all(isinstance(each, list) for each in lists):
+            entries[key] = Entry(entry.key, Node([*chain(*lists)], entry.node.mark))
+        else:
+            entries[key] = entry if below is None else Entry(entry.key, merged(below.node, entry.node))
     return Node(entries, above.mark)
 
 
