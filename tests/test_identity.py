@@ -153,9 +153,10 @@ def test_comments_change_nothing_an_edit_is_reported_and_a_revision_is_named(che
     _edit(unit.files[0], lambda text: text.replace('"""', '"""Other words. ', 1) + "\n# a comment\n")
     assert change_of(str(unit), was) is None
     _edit(unit.files[-1], lambda text: text + "\nEDITED = True\n")
-    assert str(change_of(str(unit), was)) == f"made by other code of {unit}, whose revision is 1 as before"
-    _edit(unit.files[0], lambda text: re.sub("^REVISION = 1$", "REVISION = 2", text, flags=re.MULTILINE))
-    assert str(change_of(str(unit), was)) == f"made by revision 1 of {unit}, now 2"
+    assert str(change_of(str(unit), was)) == f"made by other code of {unit}, whose revision is {was.revision} as before"
+    raised = was.revision + 1
+    _edit(unit.files[0], lambda text: re.sub(r"^REVISION = \d+$", f"REVISION = {raised}", text, flags=re.MULTILINE))
+    assert str(change_of(str(unit), was)) == f"made by revision {was.revision} of {unit}, now {raised}"
     assert str(change_of("model gone", was)) == "made by model gone, which this version does not have"
 
 
