@@ -213,7 +213,9 @@ def _cause(error: Exception) -> tuple[Cause, str, dict[str, Json]]:
         return gpu_errors.GPU_OUT_OF_MEMORY, text, {}
     if isinstance(error, MemoryError):
         return gpu_errors.OUT_OF_MEMORY, text, {}
-    cause = None if isinstance(error, TandaError) else gpu_errors.cause_of(text, shared=shares_gpu())
+    # Torch raises RuntimeError, and AssertionError for a build without CUDA; others' words may only mention one.
+    of_torch = isinstance(error, RuntimeError | AssertionError)
+    cause = gpu_errors.cause_of(text, shared=shares_gpu()) if of_torch else None
     # Further lines of CUDA's errors say how to look for a fault in a kernel.
     return ("error", text, {}) if cause is None else (cause, text.splitlines()[0], {})
 

@@ -7,6 +7,7 @@ import platform
 import resource
 import socket
 import sys
+from contextlib import suppress
 
 from jobs.context import allotted_cpus, visible_gpus
 from jobs.task import Provenance
@@ -40,8 +41,16 @@ def provenance() -> Provenance:
         cuda=torch.version.cuda if torch and on_gpu else None,
         cudnn=torch.backends.cudnn.version() if torch and on_gpu else None,
         numpy=None if numpy is None else str(numpy.__version__),
-        gpu=torch.cuda.get_device_name() if torch and on_gpu else None,
+        gpu=_gpu_name() if on_gpu else None,
     )
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    with suppress(RuntimeError):  # of a GPU that died: why is recorded with this
+        return str(torch.cuda.get_device_name())
+    return None
 
 
 def peak_mb() -> float:

@@ -114,6 +114,36 @@ def test_a_task_on_a_broken_gpu_is_not_counted_by_the_circuit_breaker(
 
 
 @pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "GPU failure"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "no GPU"),
+        (ValueError("title 7: 'CUDA error: unknown error' is in no class"), "error"),
+        (KeyError("context is destroyed"), "error"),
+        (FileNotFoundError("words/CUDA out of memory.txt"), "error"),
+    ],
+)
+def test_what_only_mentions_a_gpus_error_is_none(error: Exception, cause: str) -> None:
+    assert entry._cause(error)[0] == cause
+
+
+def test_a_failure_of_a_gpu_that_answers_no_more_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Outcome:
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure" + ASIDE)
+
+    def name() -> str:  # every call of CUDA after it fails as it did
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure" + ASIDE)
+
+    monkeypatch.setattr(train, "run", broken)
+    monkeypatch.setattr(torch.cuda, "get_device_name", name)
+    folder = Task(stage="train", settings={"seed": 1}).write(Storage(tmp_path))
+    assert entry.run(folder) == 1
+    record = read_record(folder)
+    assert record is not None and record.cause == "GPU failure"
+
+
+@pytest.mark.parametrize(
     ("cause", "held"), [("error", True), ("diverged", True), ("GPU failure", False), ("no GPU", False)]
 )
 def test_a_canary_on_a_broken_node_holds_nobody(

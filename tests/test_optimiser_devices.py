@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
-from test_optimiser import CPU, RATE, Toy, run
+from test_optimiser import CPU, OPTIMISERS, RATE, STEPS, Toy, run, settings_of, train_ours
 from torch import Tensor
 
 from jobs.training.optimiser import Optimiser, OptimiserState, make
+from jobs.training.optimisers import OptimiserSettings
+from jobs.training.schedules import warmup_cosine
 from jobs.training.settings import TrainingSettings
 from sharedfs.errors import InputError
 
@@ -42,6 +44,29 @@ def test_a_run_that_changes_devices_ends_where_one_that_stays_does(devices: tupl
     mover.flush()
     for ours, expected in zip(moved.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [(CPU, GPU, CPU), (GPU, CPU, GPU)])
+@pytest.mark.parametrize(("rule", "decay"), [(rule, decay) for rule, decay, _, is_lazy in OPTIMISERS if is_lazy])
+def test_every_optimiser_with_a_schedule_changes_devices(
+    rule: OptimiserSettings, decay: float, devices: tuple[torch.device, ...]
+) -> None:
+    settings = settings_of(rule, warmup_cosine.Settings(warmup=0.2), decay)
+    expected, moved = Toy(scale=0.2), Toy(scale=0.2)
+    train_ours(expected, make(expected, settings, GPU, steps=STEPS), range(330))
+    mover = make(moved, settings, devices[0], steps=STEPS)
+    # Cut while words 8 to 11 still move by their momentum, and once they are at rest.
+    for number, steps in enumerate((range(105), range(105, 310), range(310, 330))):
+        if number:
+            weights, state = saved(moved, mover)
+            moved = Toy(scale=0.2)
+            mover = make(moved, settings, devices[number], steps=STEPS)
+            moved.load_state_dict(weights)
+            mover.load_state_dict(state)
+        train_ours(moved, mover, steps)
+    mover.flush()
+    for ours, other in zip(moved.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=0, atol=1e-5)
 
 
 def test_a_state_that_moves_there_and_back_is_the_flushed_one() -> None:

@@ -31,13 +31,15 @@ class Settings(OptimiserSettings):
         weights: list[Tensor],
         gradients: list[Tensor],
         states: Sequence[list[Tensor]],
-        steps: list[Tensor],  # noqa: ARG002 - it counts none
+        steps: list[Tensor],
         *,
         rate: float | Tensor,
         decay: float,
     ) -> None:
+        import torch
         from torch.optim.sgd import sgd
 
+        torch._foreach_add_(steps, 1)  # its kernel counts none
         momenta: list[Tensor | None] = [*states[0]] if self.momentum else [None for _ in weights]
         # torch starts with the first gradient as momentum: so do momenta of zero, as nothing is damped.
         sgd(
