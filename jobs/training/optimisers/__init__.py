@@ -55,8 +55,9 @@ class OptimiserSettings:
         """Move weights along their dense gradients, in place, and their states with them.
 
         ``states`` has a list for each of ``state_names``; ``steps`` a counter () float32 for each weight of the steps
-        so far, to be raised by one, as torch's own kernels do: ``catch_up`` goes on from there on a CPU. A ``rate`` that changes on a GPU is a tensor (): nothing
-        here may read a number from the device, so that the step can be captured as a graph.
+        so far, which one that has ``catch_up`` raises by one here, as torch's own kernels do: a run that moves to a CPU
+        catches up from there. A ``rate`` that changes on a GPU is a tensor (): nothing here may read a number from the
+        device, so that the step can be captured as a graph.
         """
         raise NotImplementedError
 
