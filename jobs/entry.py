@@ -214,7 +214,7 @@ def _cause(error: Exception) -> tuple[Cause, str, dict[str, Json]]:
     if isinstance(error, MemoryError):
         return gpu_errors.OUT_OF_MEMORY, text, {}
     # Torch raises RuntimeError, and AssertionError for a build without CUDA; others' words may only mention one.
-    of_torch = isinstance(error, RuntimeError | AssertionError)
+    of_torch = isinstance(error, RuntimeError | AssertionError) and not isinstance(error, TandaError)
     cause = gpu_errors.cause_of(text, shared=shares_gpu()) if of_torch else None
     # Further lines of CUDA's errors say how to look for a fault in a kernel.
     return ("error", text, {}) if cause is None else (cause, text.splitlines()[0], {})

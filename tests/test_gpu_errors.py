@@ -13,6 +13,12 @@ from jobs.stages import train
 from jobs.storage import Storage
 from jobs.task import CAUSES, NODE_CAUSES, Record, Task, read_record
 from pipeline.decisions.retry import AWAY, FINAL
+from sharedfs.errors import TandaError
+
+
+class BrokenPluginError(TandaError, RuntimeError):
+    pass
+
 
 ASIDE = (
     "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
@@ -119,6 +125,7 @@ def test_a_task_on_a_broken_gpu_is_not_counted_by_the_circuit_breaker(
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "GPU failure"),
         (AssertionError("Torch not compiled with CUDA enabled"), "no GPU"),
         (ValueError("title 7: 'CUDA error: unknown error' is in no class"), "error"),
+        (BrokenPluginError("its GPU is lost"), "error"),
         (KeyError("context is destroyed"), "error"),
         (FileNotFoundError("words/CUDA out of memory.txt"), "error"),
     ],
