@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ WAIT_S = 120
 DRIVER = Path("/proc/driver/nvidia/version")
 # The oldest driver of each major version of CUDA: minor versions are compatible (NVIDIA, CUDA Compatibility).
 LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580"}
+IMPORTS = {"PYTHONPATH": str(HOME), "PYTHONSAFEPATH": "1"}  # this package, whatever the working directory holds
 PROBE = (sys.executable, "-m", "jobs.gpu_facts")
 
 
@@ -103,13 +105,17 @@ def examine_gpu(site: Site | None) -> Iterator[Finding]:
 
 
 def _ask_here() -> str:
-    return subprocess.run(PROBE, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
+    environment = {**os.environ, **IMPORTS}
+    done = subprocess.run(PROBE, env=environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["nothing printed"])[-1]
+        raise subprocess.SubprocessError(f"status {done.returncode}: {last}")
+    return done.stdout
 
 
 def _ask_node(site: Site) -> str:
     python, *words = PROBE
-    environment = {"PYTHONPATH": str(HOME), "PYTHONSAFEPATH": "1"}
-    return run_on_node([site.python or python, *words], site, gpus=1, wait_s=WAIT_S, environment=environment)
+    return run_on_node([site.python or python, *words], site, gpus=1, wait_s=WAIT_S, environment=IMPORTS)
 
 
 def read_facts(printed: str) -> GpuFacts | None:

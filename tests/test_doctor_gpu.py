@@ -164,6 +164,21 @@ def test_a_node_that_does_not_answer_is_one_line(
     assert not found.ok and words in found.reason and "\n" not in found.reason
 
 
+def test_this_machine_is_asked_by_this_package_and_fails_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()  # another project's, in the working directory
+    monkeypatch.chdir(tmp_path)
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        monkeypatch.delenv(name, raising=False)
+    *_, found = examine_gpu(None)
+    assert "was given no GPU" in found.reason
+    monkeypatch.setattr(doctor_gpu, "PROBE", (sys.executable, "-c", "raise ImportError('libcudart.so.13: not found')"))
+    (found,) = examine_gpu(None)
+    assert not found.ok and found.reason.endswith("status 1: ImportError: libcudart.so.13: not found")
+
+
 def test_without_slurm_this_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
     profile = tmp_path / "site.yaml"
