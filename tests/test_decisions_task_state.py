@@ -332,3 +332,16 @@ def test_a_stopped_trial_that_is_being_continued_is_not_done(
 ) -> None:
     decided = state_of(**DONE, continued=continued, queue=queue)
     assert (decided.state, decided.cause) == (state, cause)
+
+
+@pytest.mark.parametrize(
+    ("queue", "begun", "node"),
+    [
+        (job("gone"), 1, "n3"),  # no accounting, and the controller has forgotten it
+        (job("failed", "error", node="n4"), 1, "n4"),
+        (job("gone"), 2, None),  # where a later attempt was lost is not known
+    ],
+)
+def test_where_a_forgotten_job_failed_is_in_its_record(queue: QueueEvidence, begun: int, node: str | None) -> None:
+    broken = record(cause="GPU failure", slurm={"slurmd_nodename": "n3"})
+    assert state_of(record=broken, queue=queue, attempts=attempts(*[9e9] * begun)).node == node

@@ -136,7 +136,9 @@ def decide(evidence: Evidence, *, stale_s: float) -> TaskState:
     if record is not None and record.state == "done":
         return _state(evidence, "lost", message="its record says done, but files that it names are gone")
     if record is not None and _newest_number(evidence) <= record.attempt:
-        return _state(evidence, "failed", cause=record.cause, message=record.message)
+        failed = _state(evidence, "failed", cause=record.cause, message=record.message)
+        # Without accounting Slurm forgets a job minutes after its end, and with it where it ran.
+        return replace(failed, node=failed.node or record.about.slurm.get("slurmd_nodename"))
     return _ended_without_record(evidence, stale_s)
 
 
