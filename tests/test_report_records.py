@@ -71,7 +71,7 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     network = "embedding_dropout embedding_scale word_dropout"
     steps = "optimiser schedule gradient_clip"
     training = "shuffle logit_adjustment bucket_by_length keep patience patience_chance precision compile deterministic"
-    assert hyperparameters == f"{published} {network} {steps} {training} language".split()
+    assert hyperparameters == f"{published} {network} {steps} {training} tf32 language".split()
 
 
 def test_parquet_holds_the_same_with_types(made: Made) -> None:

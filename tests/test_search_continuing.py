@@ -59,7 +59,7 @@ def test_a_gpu_that_dies_ends_the_process_and_takes_no_trials_result_with_it(ris
     after = _states(study)
     assert after.pop(11)[0] in ("stopped", "done") and after == before
     (folder, epochs), end = taken[0], attempt.history(taken[0][0])[-1]
-    assert (end.state, end.cause, end.message) == ("failed", "error", f"RuntimeError: {DEAD}")
+    assert (end.state, end.cause, end.message) == ("failed", "GPU failure", f"RuntimeError: {DEAD}")
     assert len(metrics_log.read(folder)) == epochs + further and is_done(study.storage, folder.name)
     best = max(after, key=lambda number: after[number][2] or 0)
     assert winner(study.storage, study.id, 11).name == study.task(best).id
