@@ -12,7 +12,7 @@ from jobs.models.layers import WordEmbedding
 from jobs.plugins import OPTIMISERS
 from jobs.testing.contracts import require
 from jobs.training.optimiser import Optimiser
-from jobs.training.optimisers import OptimiserSettings
+from jobs.training.optimisers import OptimiserSettings, Update
 
 ROWS, SIZE, STEPS, RATE, DECAY = 40, 6, 60, 0.01, 0.01
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def moves_weights(name: str) -> None:
     states: Sequence[list[Tensor]] = [[torch.zeros(3)] for _ in rule.state_names()]
     before, address = weight.clone(), weight.data_ptr()
     for step in range(20):
-        rule.step([weight], [slope.clone()], states, [torch.tensor(float(step))], rate=RATE, decay=0.0)
+        rule.step(Update([weight], [slope.clone()], states, [torch.tensor(float(step))], RATE, 0.0))
     require(weight.data_ptr() == address and bool(weight.isfinite().all()), "weights are not moved in place")
     require(bool(((weight - before) * slope < 0).all()), "weights do not move against their gradients")
     require(all(state[0].shape == weight.shape for state in states), "a state has not its weight's shape")
@@ -102,7 +102,7 @@ def lazy_is_dense(name: str) -> None:
             with torch.no_grad():
                 weights = [weight.data for weight in model.parameters()]
                 slopes = [weight.grad.to_dense() for weight in model.parameters() if weight.grad is not None]
-                rule.step(weights, slopes, states, counts, rate=RATE, decay=decay)
+                rule.step(Update(weights, slopes, states, counts, RATE, decay))
         off = max(
             float((one - other.detach()).abs().max()) for one, other in zip(lazy, model.parameters(), strict=True)
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.models.layers import WordEmbedding
-from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates
+from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates, Update
 from jobs.training.schedules import rates
 from jobs.training.settings import TrainingSettings
 from sharedfs.errors import InputError
@@ -136,7 +136,7 @@ class _Dense:
         if len(gradients) < len(self.weights):
             missing = [name for name, weight in zip(self._names, self.weights, strict=True) if weight.grad is None]
             raise RuntimeError(f"no gradient for {', '.join(missing)}: every parameter must take part in every step")
-        self._rule.step([*self.weights], gradients, self._states, self._steps, rate=rate, decay=self._decay)
+        self._rule.step(Update([*self.weights], gradients, self._states, self._steps, rate, self._decay))
 
     def load(self, saved: State) -> None:
         _copy(self.state(), saved)
@@ -220,7 +220,7 @@ class _LazyEmbedding:
         # torch's kernels count this step themselves.
         before = self._steps.to(torch.float32)
         values = gradient._values()  # (U, D): the sparse gradient has the rows of ids, in their order
-        self._rule.step([rows], [values], [[state] for state in states], [before], rate=rate, decay=self._decay)
+        self._rule.step(Update([rows], [values], [[state] for state in states], [before], rate, self._decay))
         self._steps += 1
         self._write(ids, rows, states)
 

@@ -8,9 +8,12 @@ decay are the run's ``learning_rate`` (times its schedule's factor) and ``weight
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from jobs.settings import settings
+from annotated_types import Ge, Gt, Le
+
+from jobs.settings import ORIGINAL, Doc, settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,22 @@ class CatchUp(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a step moves: ``weights`` along their dense ``gradients``, at this ``rate`` and this weight ``decay``.
+
+    ``states`` has a list for each of ``state_names``, ``steps`` a counter () float32 of the steps so far, each with an
+    item for each weight. A ``rate`` that changes on a GPU is a tensor ().
+    """
+
+    weights: list[Tensor]
+    gradients: list[Tensor]
+    states: Sequence[list[Tensor]]
+    steps: list[Tensor]
+    rate: float | Tensor
+    decay: float
+
+
 @settings
 class OptimiserSettings:
     """What every optimiser is; torch is imported by ``step`` and ``catch_up`` alone."""
@@ -42,22 +61,11 @@ class OptimiserSettings:
         """The tensors that it keeps for each weight, of the weight's shape and zero at first; keys of checkpoints."""
         return ()
 
-    def step(
-        self,
-        weights: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[list[Tensor]],
-        steps: list[Tensor],
-        *,
-        rate: float | Tensor,
-        decay: float,
-    ) -> None:
-        """Move weights along their dense gradients, in place, and their states with them.
+    def step(self, update: Update) -> None:
+        """Move the weights of an update along their gradients, in place, and their states with them.
 
-        ``states`` has a list for each of ``state_names``; ``steps`` a counter () float32 for each weight of the steps
-        so far, which one that has ``catch_up`` raises by one here, as torch's own kernels do: a run that moves to a CPU
-        catches up from there. A ``rate`` that changes on a GPU is a tensor (): nothing here may read a number from the
-        device, so that the step can be captured as a graph.
+        One that has ``catch_up`` raises ``steps`` by one here, as torch's own kernels do: a run that moves to a CPU
+        catches up from there. Nothing here may read a number from a GPU, so that the step can be captured as a graph.
         """
         raise NotImplementedError
 
@@ -80,4 +88,22 @@ class OptimiserSettings:
 
     def check(self, rate: float, decay: float) -> str | None:  # noqa: ARG002 - some need them
         """What is wrong, in words, with its settings and a run's highest step size and decay; or None."""
+        return None
+
+
+@settings
+class MomentSettings(OptimiserSettings):
+    """What Adam and those made of it have: the means of a weight's gradients and of their squares."""
+
+    beta1: Annotated[float, Ge(0), Le(0.99), ORIGINAL, Doc("share of the gradients' mean kept each step")] = 0.9
+    beta2: Annotated[float, Ge(0.9), Le(0.9999), ORIGINAL, Doc("share of their squares' mean kept each step")] = 0.999
+    epsilon: Annotated[float, Gt(0), Le(1), ORIGINAL, Doc("added to the root of the squares' mean")] = 1e-8
+
+    def state_names(self) -> tuple[str, ...]:
+        return ("means", "squares")
+
+    def check(self, rate: float, decay: float) -> str | None:  # noqa: ARG002
+        """The means must outlast none of the squares, or a step without a gradient moves a weight ever faster."""
+        if self.beta1**2 >= self.beta2:
+            return f"beta1 {self.beta1:g} is too high beside beta2 {self.beta2:g}: its square must be below beta2"
         return None

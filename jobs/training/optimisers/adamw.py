@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
-
-from annotated_types import Ge, Gt, Le
-
-from jobs.settings import ORIGINAL, Doc, settings
-from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from jobs.settings import settings
+from jobs.training.optimisers import CatchUp, MomentSettings, Rates, Update
 
 REVISION = 1
 SLOWEST = 0.995  # what may be left after a step of what a row without a gradient has still to move
 
 
 @settings
-class Settings(OptimiserSettings):
+class Settings(MomentSettings):
     """AdamW's."""
 
-    beta1: Annotated[float, Ge(0), Le(0.99), ORIGINAL, Doc("share of the gradients' mean kept each step")] = 0.9
-    beta2: Annotated[float, Ge(0.9), Le(0.9999), ORIGINAL, Doc("share of their squares' mean kept each step")] = 0.999
-    epsilon: Annotated[float, Gt(0), Le(1), ORIGINAL, Doc("added to the root of the squares' mean")] = 1e-8
-
-    def state_names(self) -> tuple[str, ...]:
-        return ("means", "squares")
-
-    def step(
-        self,
-        weights: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[list[Tensor]],
-        steps: list[Tensor],
-        *,
-        rate: float | Tensor,
-        decay: float,
-    ) -> None:
+    def step(self, update: Update) -> None:
         from torch.optim.adamw import adamw
 
-        means, squares = states
+        means, squares = update.states
         adamw(
-            weights, gradients, means, squares, [], steps, fused=True, amsgrad=False, maximize=False,
-            beta1=self.beta1, beta2=self.beta2, eps=self.epsilon, lr=rate, weight_decay=decay,
+            update.weights, update.gradients, means, squares, [], update.steps, fused=True, amsgrad=False,
+            maximize=False, beta1=self.beta1, beta2=self.beta2, eps=self.epsilon, lr=update.rate,
+            weight_decay=update.decay,
         )  # fmt: skip
 
     def dense_because(self, rate: float, decay: float) -> str | None:
@@ -58,9 +35,7 @@ class Settings(OptimiserSettings):
         return AdamCatchUp(rates, self.beta1, self.beta2, self.epsilon, decay=decay)
 
     def check(self, rate: float, decay: float) -> str | None:
-        """A decay that takes more than all of a weight, or means that outlast their squares."""
+        """A decay that takes more than all of a weight; see ``MomentSettings`` too."""
         if rate * decay >= 1:
             return f"learning_rate * weight_decay must be below 1, and {rate:g} * {decay:g} is {rate * decay:g}"
-        if self.beta1**2 >= self.beta2:
-            return f"beta1 {self.beta1:g} is too high beside beta2 {self.beta2:g}: its square must be below beta2"
-        return None
+        return super().check(rate, decay)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
 from jobs.settings import ORIGINAL, Doc, settings
-from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates
+from jobs.training.optimisers import CatchUp, OptimiserSettings, Rates, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,25 +25,16 @@ class Settings(OptimiserSettings):
     def state_names(self) -> tuple[str, ...]:
         return ("momenta",) if self.momentum else ()
 
-    def step(
-        self,
-        weights: list[Tensor],
-        gradients: list[Tensor],
-        states: Sequence[list[Tensor]],
-        steps: list[Tensor],
-        *,
-        rate: float | Tensor,
-        decay: float,
-    ) -> None:
+    def step(self, update: Update) -> None:
         import torch
         from torch.optim.sgd import sgd
 
-        torch._foreach_add_(steps, 1)  # its kernel counts none
-        momenta: list[Tensor | None] = [*states[0]] if self.momentum else [None for _ in weights]
+        torch._foreach_add_(update.steps, 1)  # its kernel counts none
+        momenta: list[Tensor | None] = [*update.states[0]] if self.momentum else [None for _ in update.weights]
         # torch starts with the first gradient as momentum: so do momenta of zero, as nothing is damped.
         sgd(
-            weights, gradients, momenta, fused=True, momentum=self.momentum, nesterov=self.nesterov,
-            dampening=0.0, maximize=False, lr=rate, weight_decay=decay,  # type: ignore[arg-type]
+            update.weights, update.gradients, momenta, fused=True, momentum=self.momentum, nesterov=self.nesterov,
+            dampening=0.0, maximize=False, lr=update.rate, weight_decay=update.decay,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def dense_because(self, rate: float, decay: float) -> str | None:  # noqa: ARG002
