@@ -73,7 +73,7 @@ def _ask_smi() -> dict[str, Any]:
             ["nvidia-smi", f"--query-gpu={','.join(SMI)}", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # none here, or no answer: what it would say is shown as unknown
         return {}
     first, *_ = done.stdout.splitlines() or [""]
     values = [value.strip() for value in first.split(",")]

@@ -153,7 +153,7 @@ class Record:
         """Whether every file that the record names is there with its size; a metrics log may be longer by now.
 
         A stopped trial that is continued appends epochs to its log, and its former record holds meanwhile. Raises
-        OSError where the storage does not answer: that tells nothing of the files.
+        OSError where the storage does not answer: that says nothing about the files.
         """
         try:
             return all(_has_size(storage.root / name, size) for name, size in self.files.items())

@@ -3,7 +3,7 @@
 A unit is what somebody may change on purpose: preprocessing, a model, training, an optimiser, a schedule, a search
 algorithm, a stopping rule, evaluation. Whoever changes what one of them gives raises its ``REVISION``, a line of its
 own in its module. Neither revision nor digest is part of an id: a result of earlier code stays a result, and
-``plan``, ``status`` and ``report`` say that it is one. The digest tells of an edit that nobody raised a revision for.
+``plan``, ``status`` and ``report`` say that it is one. The digest shows an edit that nobody raised a revision for.
 """
 
 from __future__ import annotations

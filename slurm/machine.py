@@ -32,7 +32,7 @@ def _memory_limit(total: int) -> int:
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             text = Path(path).read_text().strip()
-        except OSError:
+        except OSError:  # the other version of control groups, or none
             continue
         if text.isdigit():
             return min(total, int(text))
@@ -46,7 +46,7 @@ def list_gpus(dev: Path = Path("/dev")) -> tuple[str, ...]:
         return ()
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # then they are counted
         listed = ""
     # Not the device files' numbers: CUDA counts what it sees, in a container that has /dev/nvidia3 alone from 0.
     return parse_gpu_list(listed) or tuple(map(str, range(len(devices))))

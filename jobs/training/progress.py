@@ -1,4 +1,4 @@
-"""What a run tells while it trains: its progress, a line of the metrics log an epoch, its figures at the end."""
+"""What a run reports while it trains: its progress, a line of the metrics log an epoch, its figures at the end."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """An architecture, of a ``kind``, or another part, as the page tells of it."""
+    """An architecture, of a ``kind``, or another part, as the page describes it."""
 
     name: str
     kind: str | None

@@ -132,7 +132,7 @@ class Store:
         return opened.run_id if opened else None
 
     def open(self, experiment: str, run: MlflowRun, tags: Texts, sent: Sent | None) -> Opened:
-        """Our run, made if missing, and made anew where MLflow has what it can't unlearn.
+        """Our run, made if missing, and made again where MLflow has what it can't unlearn.
 
         An attempt was cut and its epochs were done again, or a refit took the settings of another winner: MLflow can
         neither forget a point nor change a parameter.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from pipeline.mlflow.description import MlflowRun, Point
-from sharedfs.documents import digest
-from sharedfs.files import plain_folder, read_plain, write_whole
+from sharedfs.documents import digest, read_as
+from sharedfs.files import plain_folder, write_whole
 from sharedfs.typed_json import Json
 
 if TYPE_CHECKING:
@@ -127,12 +126,12 @@ class Cache:
     @classmethod
     def read(cls, folder: Path, name: str, place: list[Json]) -> Cache:
         """The cache in a folder, empty where it is not there, not sound, or of another place."""
-        path, runs = folder / f".sent-{digest(name)}.json", {}
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            document = orjson.loads(read_plain(path))
-            if document["place"] == place:
-                runs = {run_id: Sent(**sent) for run_id, sent in document["runs"].items()}
-        return cls(path, place, runs)
+        path = folder / f".sent-{digest(name)}.json"
+        try:
+            stored = read_as(_Stored, path, "what was sent to MLflow")
+        except (OSError, ValueError):  # it saves time alone: without it, all runs are looked for by their tags
+            stored = _Stored(place=(), runs={})
+        return cls(path, place, dict(stored.runs) if list(stored.place) == place else {})
 
     def forget(self) -> None:
         """Delete the file: whoever is killed while runs are written has the next look for all of them by their tags."""
@@ -143,6 +142,14 @@ class Cache:
         plain_folder(self.path.parent)
         runs = {run_id: asdict(sent) for run_id, sent in self.runs.items()}
         write_whole(self.path, orjson.dumps({"place": self.place, "runs": runs}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """A cache's file."""
+
+    place: Sequence[Json]
+    runs: Mapping[str, Sent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

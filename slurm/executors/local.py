@@ -77,7 +77,7 @@ def _process_stat(pid: int | None) -> tuple[str, int | None]:
     # proc(5): after the command in parentheses, which may hold spaces, come the state and, as the twentieth, the start.
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
+    except OSError:  # there is no such process
         return "", None
     return fields[0], int(fields[19])
 

@@ -70,7 +70,7 @@ def coloured(scores: Mapping[int, float]) -> frozenset[int]:
 
 
 def short(name: str, most: int = LABEL) -> str:
-    """A name cut in the middle, where it tells least; an SVG may hold no control characters."""
+    """A name cut in the middle, where it says least; an SVG may hold no control characters."""
     name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
     if len(name) <= most:
         return name
