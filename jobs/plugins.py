@@ -185,7 +185,7 @@ def use(plugins: Iterable[Plugin]) -> None:
 
 def in_use() -> tuple[Plugin, ...]:
     """The plugins that there are."""
-    return tuple(plugin for room in _in_use.values() for plugin in room.values())
+    return tuple(plugin for room in _in_use.values() for plugin in room.values()) if _in_use else ()
 
 
 def identities(parts: Iterable[Part]) -> dict[str, str | int]:

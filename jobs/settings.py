@@ -22,7 +22,6 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
-    Self,
     TypeVar,
     cast,
     dataclass_transform,
@@ -264,30 +263,30 @@ def values(of: object) -> dict[str, Value]:
     return _plain({name: getattr(of, name) for name in by_role.every}, by_role, values)
 
 
-def deciding(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
-    """The settings that are part of an id: no plumbing, and none that equals its baseline; so in sections too.
+def divided(of: object, *, varied: frozenset[str] = frozenset()) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The settings that are part of an id, and the others, which are stored beside it.
 
-    ``varied`` are those that a search decides, which may have any value.
+    In no id are plumbing, and a setting that equals its baseline or has no effect, which is then at its baseline; the
+    same in sections. ``varied`` are those that a search decides, which may have any value.
     """
     by_role = _by_role(cast(Hashable, type(of)))
-    if isinstance(of, ModelSettings):
-        of = of.canonical(varied)
+    idle = of.without_effect(varied) if isinstance(of, ModelSettings) else {}
     decide = {name: getattr(of, name) for name in by_role.original}
-    decide |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) != baseline}
-    return _plain(decide, by_role, deciding)
+    rest = {name: getattr(of, name) for name in by_role.plumbing}
+    for name, baseline in by_role.baselines:
+        value = idle[name] if name in idle else getattr(of, name)
+        (rest if value == baseline else decide)[name] = value
+    return _plain(decide, by_role, deciding), _plain(rest, by_role, values)
+
+
+def deciding(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
+    """The settings that are part of an id; see ``divided``."""
+    return divided(of, varied=varied)[0]
 
 
 def beside(of: object, *, varied: frozenset[str] = frozenset()) -> dict[str, Value]:
-    """The settings that are no part of an id: plumbing, and those that equal their baselines; no section's own.
-
-    ``varied`` as of ``deciding``.
-    """
-    by_role = _by_role(cast(Hashable, type(of)))
-    if isinstance(of, ModelSettings):
-        of = of.canonical(varied)
-    rest = {name: getattr(of, name) for name in by_role.plumbing}
-    rest |= {name: value for name, baseline in by_role.baselines if (value := getattr(of, name)) == baseline}
-    return _plain(rest, by_role, values)
+    """The settings that are no part of an id; see ``divided``."""
+    return divided(of, varied=varied)[1]
 
 
 def _plain(of: dict[str, Any], by_role: _ByRole, read: Callable[[object], dict[str, Value]]) -> dict[str, Value]:
@@ -347,6 +346,6 @@ class ModelSettings:
         """What a person should know of the time that these settings take, in a line; or None."""
         return None
 
-    def canonical(self, varied: frozenset[str]) -> Self:  # noqa: ARG002 - some settings are without effect
-        """The same with every setting that has no effect beside the others at its baseline; see ``deciding``."""
-        return self
+    def without_effect(self, varied: frozenset[str]) -> Mapping[str, Any]:  # noqa: ARG002 - some have such settings
+        """Settings that do nothing beside the others, with the values to put in their place; see ``divided``."""
+        return {}

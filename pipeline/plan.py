@@ -214,9 +214,9 @@ class _PlanBuilder:
 
     def add_run(self, run: Run) -> None:
         dataset = self._add_dataset(run.data, run.resources["preprocess"])
-        settings = run.settings.canonical(frozenset())  # once for both, of thousands of runs
-        recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=settings)
-        train = Task(stage="train", settings=recipe.identity, needs=(dataset,), plumbing=beside(settings))
+        recipe = Recipe(architecture=run.architecture, dataset=dataset, settings=run.settings)
+        settings, plumbing = recipe.divided
+        train = Task(stage="train", settings=settings, needs=(dataset,), plumbing=plumbing)
         self._add(train, run, run=run.name, seed=run.seed)
         evaluate = _evaluation({"train": train.id}, dataset, train.id)
         self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)

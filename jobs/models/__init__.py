@@ -16,7 +16,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from jobs.plugins import MODELS, Part, check_same, identities, in_use
-from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, deciding, describe, parts_of, settings, values
+from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, describe, divided, parts_of, settings, values
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
 from sharedfs.documents import decode_as
@@ -105,7 +105,13 @@ class Recipe:
     @property
     def identity(self) -> dict[str, Value]:
         """What decides the run's result: of plugins their digests or revisions too."""
-        return self._with_plugins(deciding(self.settings))
+        return self.divided[0]
+
+    @property
+    def divided(self) -> tuple[dict[str, Value], dict[str, Value]]:
+        """``identity``, and the settings that are no part of it."""
+        decide, rest = divided(self.settings)
+        return self._with_plugins(decide), rest
 
     @property
     def document(self) -> dict[str, Value]:
