@@ -184,13 +184,22 @@ def differences(made_by: Mapping[str, Made]) -> tuple[str, ...]:
 
 def change_of(name: str, was: Made) -> Change | None:
     """In what a unit that made a result was not what it is now; None where it is as it was."""
-    kind, _, own = name.partition(" ")
-    unit = Unit(kind, own)
-    return _change(unit, was, content(unit)) if unit.files else Change(name, was.revision, None)
+    unit = _unit(name)
+    plugin = unit.plugin
+    return _change(unit, was, plugin and plugin.digest)
 
 
 @cache
-def _change(unit: Unit, was: Made, now: str) -> Change | None:
-    if was.revision == revision(unit) and (was.content == now or was.source == source(unit)):
+def _unit(name: str) -> Unit:
+    kind, _, own = name.partition(" ")
+    return Unit(kind, own)
+
+
+@cache
+def _change(unit: Unit, was: Made, _plugin: str | None) -> Change | None:
+    # By a plugin's digest too: another may have its name while this process lives.
+    if not unit.files:
+        return Change(str(unit), was.revision, None)
+    if was.revision == revision(unit) and (was.content == content(unit) or was.source == source(unit)):
         return None
     return Change(str(unit), was.revision, revision(unit))
