@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from manifest_fixture import errors, read
-from training_fixture import publish_dataset
+from torch import Tensor
+from training_fixture import publish_dataset, train_task
 
 from jobs import entry, plugins
 from jobs.models import all_settings
@@ -19,6 +21,7 @@ from jobs.settings import beside, deciding, text_of
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.testing import definition_with, recipe_with
+from jobs.training.checkpoint import MODEL, read_model
 from jobs.training.optimisers import adam, adamw, sgd
 from jobs.training.run import read_trained_recipe
 from jobs.training.schedules import warmup_cosine
@@ -199,3 +202,37 @@ def test_a_search_trains_parts_with_settings_that_it_drew(tmp_path: Path, monkey
     assert {"schedule one_cycle", "model mlp", "training", "algorithm random"} < record.made.keys()
     labels = [each.label for each in all_dimensions(study.space().dimensions)]
     assert labels == ["optimiser", "optimiser.1.momentum"]
+
+
+SGD = {"optimiser": {"sgd": {"momentum": 0.0}}, "keep": "last", "freeze_embeddings": False, "patience_chance": 99}
+
+
+def weights_after(storage: Storage, dataset: str, **settings: Any) -> dict[str, Tensor]:
+    task = train_task("mlp", dataset, **{**SGD, **settings})
+    assert entry.run(task.write(storage)) == 0
+    return read_model(storage.run(task.id) / MODEL)
+
+
+def are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_takes_its_steps_as_its_schedule_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step size of nothing from the second epoch on leaves the weights where the first one put them."""
+    monkeypatch.setenv("TANDA_CPUS", "1")
+    storage = Storage(tmp_path)
+    dataset = publish_dataset(storage, rows=200)
+    first = weights_after(storage, dataset, epochs=1)
+    stopped = {"step": {"parts": 2, "multiplier": 1e-30}}
+    assert are_equal(weights_after(storage, dataset, epochs=2, schedule=stopped), first)
+    assert not are_equal(weights_after(storage, dataset, epochs=2), first)
+
+
+def test_a_run_clips_its_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipped to nothing, no step moves a weight, however many there are."""
+    monkeypatch.setenv("TANDA_CPUS", "1")
+    storage = Storage(tmp_path)
+    dataset = publish_dataset(storage, rows=200)
+    still = weights_after(storage, dataset, epochs=1, gradient_clip=1e-30)
+    assert are_equal(weights_after(storage, dataset, epochs=2, gradient_clip=1e-30), still)
+    assert not are_equal(weights_after(storage, dataset, epochs=1), still)
