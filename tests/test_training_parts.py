@@ -204,6 +204,19 @@ def test_a_search_trains_parts_with_settings_that_it_drew(tmp_path: Path, monkey
     assert labels == ["optimiser", "optimiser.1.momentum"]
 
 
+def test_what_a_search_may_give_an_effect_is_in_its_definition(tmp_path: Path) -> None:
+    """How vectors decay does nothing at a decay of 0, which the search's trials need not have."""
+    text = """
+searches:
+  decayed: {architecture: mlp, freeze_embeddings: false, space: {weight_decay: {uniform: [0, 0.1]}}}
+  plain: {architecture: mlp, freeze_embeddings: false, space: {dropout: {uniform: [0, 0.5]}}}
+"""
+    plan = make_plan(read(tmp_path, text), provisional=True)
+    fixed = {task.group: task.task.settings["search"]["settings"] for task in plan.tasks if task.stage == "trial"}
+    assert fixed["decayed"]["optimiser"]["adam"]["vector_decay"] == "always"
+    assert "optimiser" not in fixed["plain"]
+
+
 SGD = {"optimiser": {"sgd": {"momentum": 0.0}}, "keep": "last", "freeze_embeddings": False, "patience_chance": 99}
 
 
