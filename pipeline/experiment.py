@@ -57,7 +57,7 @@ class Experiment:
 
     ``manifest`` is the YAML file; ``sets`` are changes of it as ``--set`` takes them (``"defaults.epochs=2"``),
     ``cluster`` a profile to use instead of the manifest's own. Making one reads nothing; each call of a method reads
-    the manifest and the storage anew.
+    the manifest and the storage again.
 
     A *run* is named as ``tanda why`` takes it: RUN, GROUP/RUN, of one seed GROUP/RUN:SEED, or an id or its start. A
     *task* also by GROUP/RUN/STAGE. ``only`` is one group or search of the manifest.

@@ -26,16 +26,16 @@ SUPERSEDED = "superseded"
 class Rerun:
     """Ids of tasks: ``remade`` are done and made again, ``left_out`` are trials that were chosen, and stay as they are.
 
-    ``anew`` are those remade and what had begun on their results: nothing of what they left is gone on from.
+    ``restarted`` are those remade and what had begun on their results: nothing of what they left is gone on from.
     """
 
     remade: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
-    anew: frozenset[str] = frozenset()
+    restarted: frozenset[str] = frozenset()
 
     def within(self, tasks: Collection[str]) -> Rerun:
         """The same of these tasks alone, as those that are submitted."""
-        return replace(self, remade=self.remade.intersection(tasks), anew=self.anew.intersection(tasks))
+        return replace(self, remade=self.remade.intersection(tasks), restarted=self.restarted.intersection(tasks))
 
 
 def choose(plan: Plan, rerun: str | None, done: Mapping[str, Sequence[str]]) -> Rerun:
@@ -56,8 +56,10 @@ def choose(plan: Plan, rerun: str | None, done: Mapping[str, Sequence[str]]) -> 
             f"{rerun}: {len(trials)} trials and nothing else: trials are never made again, as they were compared with "
             "each other; another seed of the search makes another search"
         )
-    anew = to_remake(plan.tasks, done.keys(), chosen)
-    made = Rerun(remade=anew.intersection(done), left_out=frozenset(trials.intersection(done)), anew=anew)
+    restarted = to_remake(plan.tasks, done.keys(), chosen)
+    made = Rerun(
+        remade=restarted.intersection(done), left_out=frozenset(trials.intersection(done)), restarted=restarted
+    )
     _check_searches(plan, made.remade)
     return made
 

@@ -221,7 +221,7 @@ class _Submitter:
         record_plugins(self.storage)
         for planned in tasks:
             planned.task.write(self.storage)
-            if planned.id in self.rerun.anew:
+            if planned.id in self.rerun.restarted:
                 move_aside(self.storage, planned, self.undo)
             elif is_done(self.storage, planned.id):
                 # Done since the states were read: what is queued for it finds that, and ends at once.

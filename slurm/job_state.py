@@ -94,7 +94,7 @@ class JobIdentity:
     def difference(self, sent: JobIdentity) -> str | None:
         """How this job, as Slurm shows it, is not the one that we sent; None if nothing that is shown differs.
 
-        A number of Slurm's is used again once its controller has lost its state, and by each cluster anew. The
+        A number of Slurm's is used again once its controller has lost its state, and by every other cluster. The
         submit time only ever moves forward (a requeue does so), as far as two clocks agree: further where a comment
         names our submission. A site may add to a comment.
         """

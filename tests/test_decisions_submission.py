@@ -97,12 +97,12 @@ def test_a_closing_job_submits_what_it_names_and_nothing_else() -> None:
 
 
 STALE: dict[str, tuple[Mapping[str, TaskState], Sequence[str], Sequence[str]]] = {
-    # how tasks stand, which are submitted anew, and which queued ones are stale by that
-    "an evaluation that waits for a training submitted anew": (
+    # how tasks stand, which are submitted again, and which queued ones are stale by that
+    "an evaluation that waits for a training submitted again": (
         {"train a": stands("lost"), "evaluate a": queued("9_0")}, ["train a"], ["evaluate a"],
     ),
-    "nothing submitted anew": ({"train a": queued("8_0"), "evaluate a": queued("9_0")}, [], []),
-    "another's training submitted anew": (
+    "nothing submitted again": ({"train a": queued("8_0"), "evaluate a": queued("9_0")}, [], []),
+    "another's training submitted again": (
         {"train b": stands("lost"), "train a": queued("8_0"), "evaluate a": queued("9_0")}, ["train b"], [],
     ),
     "one thing after the other": (
@@ -149,8 +149,8 @@ STALE: dict[str, tuple[Mapping[str, TaskState], Sequence[str], Sequence[str]]] =
 def test_queued_tasks_whose_dependency_can_no_longer_be_met_are_stale(
     stood: Mapping[str, TaskState], submitted: Sequence[str], stale: Sequence[str]
 ) -> None:
-    anew = [RUNS.planned[name] for name in submitted]
-    assert RUNS.names(stale_dependents(RUNS.all, RUNS.states(stood), "slurm", anew)) == stale
+    restarted = [RUNS.planned[name] for name in submitted]
+    assert RUNS.names(stale_dependents(RUNS.all, RUNS.states(stood), "slurm", restarted)) == stale
 
 
 def test_what_waits_for_a_trial_submitted_anew_is_stale() -> None:
@@ -224,9 +224,9 @@ def test_what_somebody_else_queued_is_theirs_to_cancel_release_and_wait_for() ->
     held = {"reason": "launch failed requeued held"}
     states = RUNS.states({"train a": queued("9_0", **held, **THEIRS), "train b": queued("9_1", **held)})
     assert launch_held(states, "slurm") == ("9_1",)
-    anew = [planned for planned in RUNS.all if planned.id == RUNS.id("train a")]
+    restarted = [planned for planned in RUNS.all if planned.id == RUNS.id("train a")]
     states = RUNS.states({"evaluate a": queued("9_2", **THEIRS)})
-    assert stale_dependents(RUNS.all, states, "slurm", anew) == frozenset()
+    assert stale_dependents(RUNS.all, states, "slurm", restarted) == frozenset()
 
 
 def test_what_needs_another_users_local_processes_is_held_and_on_slurm_it_waits() -> None:
@@ -240,20 +240,20 @@ def test_what_needs_another_users_local_processes_is_held_and_on_slurm_it_waits(
 
 
 @pytest.mark.parametrize(
-    ("tasks", "done", "chosen", "anew"),
+    ("tasks", "done", "chosen", "restarted"),
     [
         pytest.param(RUNS, None, ["train a"], ["train a", "evaluate a"], id="a training with its evaluation"),
         pytest.param(RUNS, None, ["data"], list(RUNS.planned), id="a data set with its shards and all made of it"),
         pytest.param(RUNS, None, ["shard 0"], list(RUNS.planned), id="a shard with its data set, and so the others"),
         pytest.param(RUNS, ["shard 0", "shard 1", "data"], ["train a"], [], id="what is not done goes on"),
         pytest.param(
-            RUNS, ["shard 0", "shard 1", "data"], ["data"], list(RUNS.planned), id="what had begun on it begins anew"
+            RUNS, ["shard 0", "shard 1", "data"], ["data"], list(RUNS.planned), id="what had begun on it starts over"
         ),
         pytest.param(SEARCH, None, ["trial 1", "winner"], ["winner"], id="never a trial"),
     ],
 )
 def test_what_is_made_from_the_start(
-    tasks: Tasks, done: Sequence[str] | None, chosen: Sequence[str], anew: Sequence[str]
+    tasks: Tasks, done: Sequence[str] | None, chosen: Sequence[str], restarted: Sequence[str]
 ) -> None:
     finished = tasks.ids(*(tasks.planned if done is None else done))
-    assert tasks.names(to_remake(tasks.all, finished, tasks.ids(*chosen))) == anew
+    assert tasks.names(to_remake(tasks.all, finished, tasks.ids(*chosen))) == restarted

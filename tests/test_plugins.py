@@ -345,8 +345,8 @@ WRONG = {
     "ignores a dropout": ("gru", "self.words.apply_word_dropout(batch.tokens)", "batch.tokens", "word_dropout: 0.3"),
     "state of its own": (
         "lion",
-        "(averages,) = states",
-        "(averages,) = states; vars(self).update(n=vars(self).get('n', 0) + 1); rate = rate / self.n",
+        "update.rate *",
+        "update.rate / (vars(self).update(n=vars(self).get('n', 0) + 1) or self.n) *",
         "ends with other bits",
     ),
     "first draws alike": ("vicinity", "history, seed)", "history, seed if history else 0)", "another seed"),

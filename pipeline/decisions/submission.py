@@ -65,7 +65,7 @@ def to_submit(
 def to_remake(tasks: Sequence[Planned], done: Collection[str], chosen: Collection[str]) -> frozenset[str]:
     """The tasks that are made from the start: those chosen that are done, and whatever is made of their results.
 
-    A data set is made again with its shards, and what had begun on the former one begins anew. Never a trial: its
+    A data set is made again with its shards, and what had begun on the former one starts over. Never a trial: its
     value was compared with those of the other trials, which then stopped or went on.
     """
     sets = [planned for planned in tasks if planned.stage == "preprocess" and planned.after]

@@ -89,7 +89,7 @@ class Evidence:
     ``files_intact`` whether the files that the record names are there. ``superseded`` is a shard whose data set is
     done. ``exit_code`` is what the element wrote of the task's process, negative for a signal. ``held_note`` is why
     the task did not start when its turn came. ``continued`` is how the attempt stands that trains a stopped trial on,
-    mostly in another task's process; its record is then that of before. ``changed`` says in what the code that made the
+    mostly in another task's process; its record is then the former one. ``changed`` says in what the code that made the
     record was not what it is now (``jobs.units``).
     """
 
