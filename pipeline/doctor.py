@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM
 from sharedfs.files import claim, publish_folder, write_whole
-from slurm.errors import NoAccountingError, SlurmError
+from slurm.errors import AccountingRefusedError, NoAccountingError, SlurmError
 from slurm.limits import Limits, read
 from slurm.query import ask_accounting
 
@@ -207,6 +207,9 @@ def _accounting(limits: Limits) -> Finding:
         return none
     try:
         ask_accounting(["1"])  # any job: whether there is an answer counts
+    except AccountingRefusedError as error:
+        reason = f"sacct does not answer: {_last_line(str(error))}: a job gone from the queue without a record is lost"
+        return Finding(name="accounting", ok=False, reason=reason)
     except NoAccountingError:
         return none
     except SlurmError as error:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TypeVar
 
 from slurm.array import array_id, expand_ids
-from slurm.errors import SlurmError, UnreachableError, classify_error
+from slurm.errors import UnreachableError, UnusableError, classify_error
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0
@@ -39,6 +39,7 @@ PRINT_WHOLE = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
 SEPARATOR = "|"
 # How a row begins: a job's id. What does not is no row of a job (a banner, the second line of a comment).
 _ID = re.compile(r"\d+(_\d+|_\[[^\]|]*\]?)?([.+][^|]*)? *\|")
+_ERROR = re.compile(r"^\w+: (error|fatal): ", re.MULTILINE)
 _NO_TIME = ("", "0", "N/A", "NONE", "None", "Unknown")
 _NO_TEXT = ("", "(null)", "N/A", "None")
 
@@ -66,23 +67,30 @@ def scrubbed_process() -> Iterator[None]:
 
 
 def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> str:
-    """The standard output of a Slurm program; raises SlurmError or the kind of it that fits."""
+    """The standard output of a Slurm program; raises SlurmError or the kind of it that fits.
+
+    One that prints nothing but an error has failed, whatever its status says: sacct ends with that of the last call
+    of the system, which may be 0.
+    """
     try:
         done = subprocess.run(
             command,
             env={**scrubbed(os.environ), **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",  # whatever the locale: names are sent so
             errors="replace",
             timeout=timeout_s,
             check=False,
         )
     except FileNotFoundError as error:
-        raise SlurmError(f"{command[0]}: not found; is this a machine with Slurm?") from error
+        raise UnusableError(f"{command[0]}: not found; is this a machine with Slurm?") from error
+    except OSError as error:  # it may not be run, or is no program
+        raise UnusableError(f"{command[0]}: {error.strerror}; is this a machine with Slurm?") from error
     except subprocess.TimeoutExpired as error:
         raise UnreachableError(f"{command[0]} did not answer within {timeout_s:g} s") from error
-    if done.returncode != 0:
+    silent = not done.stdout.strip() and _ERROR.search(done.stderr) is not None
+    if done.returncode != 0 or silent:
         raise classify_error(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
     return done.stdout
 

@@ -18,7 +18,15 @@ from slurm.commands import (
     read_time,
     warn_once,
 )
-from slurm.errors import NoAccountingError, SlurmError, UnknownJobError
+from slurm.errors import (
+    AccountingRefusedError,
+    DeniedError,
+    NoAccountingError,
+    SlurmError,
+    UnknownJobError,
+    UnreachableError,
+    UnusableError,
+)
 from slurm.job_state import (
     FAILED,
     GONE,
@@ -73,6 +81,8 @@ def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None)
     outage = None
     try:
         history = ask_accounting(asked)
+    except AccountingRefusedError as error:
+        warn_once(f"{error}; a job that is gone from the queue and left no record counts as lost")
     except NoAccountingError:  # no outage: what the queue does not know is gone
         pass
     except SlurmError as error:
@@ -135,9 +145,16 @@ def ask_queue(ids: Iterable[str]) -> Answer:
     columns = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.values())
     command = ["squeue", "-h", "-r", "-t", "all", "-O", columns, "-j", _arrays_of(ids)]
     try:
-        return parse_queue(call(command, environment=PRINT_WHOLE))
+        return parse_queue(_whole("squeue", call(command, environment=PRINT_WHOLE)))
     except UnknownJobError:
         return Answer()
+
+
+def _whole(program: str, text: str) -> str:
+    """An answer, each of whose rows ends its line; raises UnreachableError where the last does not: more may be missing."""
+    if text and not text.endswith("\n"):
+        raise UnreachableError(f"{program} was cut short in its answer: {text.splitlines()[-1]!r}")
+    return text
 
 
 def parse_queue(text: str) -> Answer:
@@ -156,10 +173,15 @@ def parse_queue(text: str) -> Answer:
 def ask_accounting(ids: Iterable[str]) -> Answer:
     """Every start of these jobs, by one call of sacct; a job that it does not know is left out.
 
-    Raises NoAccountingError, UnreachableError or SlurmError.
+    Raises AccountingRefusedError where it may not be asked, or cannot be, NoAccountingError where there is none, and
+    UnreachableError or SlurmError where it does not answer for the moment.
     """
     command = ["sacct", "-P", "-D", "-n", "--noconvert", "-o", ",".join(SACCT_FIELDS.values()), "-j", _arrays_of(ids)]
-    return parse_accounting(call(command, environment=PRINT_WHOLE))
+    try:
+        text = call(command, environment=PRINT_WHOLE)
+    except (DeniedError, UnusableError) as error:
+        raise AccountingRefusedError(f"the accounting is not for this user, or not here: {error}") from error
+    return parse_accounting(_whole("sacct", text))
 
 
 def parse_accounting(text: str) -> Answer:

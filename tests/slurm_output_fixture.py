@@ -75,6 +75,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/calls\n. {tmp_path}/{name}.answer\n")
         program.chmod(0o755)
-        (tmp_path / f"{name}.answer").write_text(f"cat {tmp_path}/{name}.txt 2>/dev/null; true\n")
+        # Each row ends its line, also the last.
+        (tmp_path / f"{name}.answer").write_text(f"sed -e '$a\\' {tmp_path}/{name}.txt 2>/dev/null; true\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path

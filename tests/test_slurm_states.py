@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_state, queue_of
 
-from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
+from slurm.errors import UnreachableError, classify_error
 from slurm.executors.slurm import _classify_refusal
 from slurm.job_state import CAUSES, STATES, JobIdentity
 from slurm.limits import parse_config, parse_minutes, parse_partitions
@@ -73,16 +73,6 @@ def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
     rows = parse_accounting(accounted(SACCT)).rows
     assert [row.state for id_ in ("1_1", "1_2", "1_3") for row in rows[id_]] == ["PENDING"] * 3
     assert (rows["1_0"][0].max_rss_mb, rows["1_0"][0].gpus, rows["1_0"][0].node) == (3100 / 1024, 2, "n1")
-
-
-def test_what_slurms_complaints_stand_for() -> None:
-    assert type(classify_error("slurm_load_jobs error: Invalid job id specified")) is UnknownJobError
-    assert type(classify_error("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")) is (
-        UnreachableError
-    )
-    assert type(classify_error("Slurm accounting storage is disabled")) is NoAccountingError
-    assert type(classify_error("sacct: error: Problem talking to the database: Connection refused")) is UnreachableError
-    assert type(classify_error("sbatch: error: invalid partition specified: x")) is SlurmError
 
 
 def test_ten_thousand_in_two_commands(fake_slurm: Path) -> None:
