@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from sharedfs.typed_json import Json
 from slurm.element import Element
 
+ARRAY_SIZE_MAX = 4_000_001  # the largest MaxArraySize
+_SPAN = r"[0-9]+(-[0-9]+(:[0-9]+)?)?"
+_JOB_ID = re.compile(rf"(?P<array>[0-9]+)(_[0-9]+|_\[(?P<list>{_SPAN}(,{_SPAN})*)(%[0-9]+)?\])?")
 WAYS = ("afterany", "afterok", "aftercorr")
 
 
@@ -169,21 +173,23 @@ def element_index(job_id: str) -> int | None:
 def expand_ids(job_id: str) -> list[str]:
     """Every element that an id stands for: ``12_[0-2,7%2]`` -> 12_0, 12_1, 12_2, 12_7.
 
-    Raises ValueError for a list that Slurm cut short (``...``): SLURM_BITSTR_LEN=0 makes it whole.
+    Raises ValueError for what is no such id, and for a list that Slurm cut short (``...``): SLURM_BITSTR_LEN=0 makes it
+    whole.
     """
-    array, _, rest = job_id.partition("_")
-    if not rest.startswith("["):
+    match = _JOB_ID.fullmatch(job_id)
+    if match is None:
+        raise ValueError(f"{job_id}: no id of a job, an array or its elements")
+    if match["list"] is None:
         return [job_id]
-    if not rest.endswith("]"):
-        raise ValueError(f"{job_id}: a list of array elements that was cut short")
     indices: list[int] = []
-    for part in rest.strip("[]").split("%")[0].split(","):
+    for part in match["list"].split(","):
         span, _, step = part.partition(":")
         first, _, last = span.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise ValueError(f"{job_id}: not a list of array elements")
-        indices += range(int(first), int(last or first) + 1, int(step or 1))
-    return [f"{array}_{index}" for index in indices]
+        found = range(int(first), int(last or first) + 1, int(step or 1))
+        if not 0 < len(found) <= ARRAY_SIZE_MAX:
+            raise ValueError(f"{job_id}: {part} is no range of array elements")
+        indices += found
+    return [f"{match['array']}_{index}" for index in indices]
 
 
 def compress_ids(ids: Iterable[str]) -> list[str]:

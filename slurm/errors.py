@@ -73,7 +73,7 @@ _KINDS: tuple[tuple[type[SlurmError], tuple[str, ...]], ...] = (
     (UnreachableError, ("munge", "protocol authentication error")),
     (
         DeniedError,
-        ("permission denied", "access denied", "operation not permitted", "not allowed", "disabled by the administrator"),
+        ("permission denied", "access denied", "operation not permitted", "not allowed", "disabled by"),
     ),
     (
         UnreachableError,

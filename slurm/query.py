@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from slurm.commands import (
     SEPARATOR,
     Unreadable,
     call,
+    read_count,
     read_exit,
     read_rows,
     read_text,
@@ -53,15 +55,25 @@ SQUEUE_FIELDS = {
     "started": ("StartTime", 24), "ended": ("EndTime", 24), "tres": ("tres-alloc", 160), "cluster": ("Cluster", 40),
     "uid": ("UserID", 12), "name": ("Name", 256), "comment": ("Comment", 256),
 }  # fmt: skip
-_MB = {"": 1 / 1024**2, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+# What another's job is told by, and what people read: a part of it does as well.
+_MAY_BE_CUT = ("reason", "node", "name", "comment")
+_STATE = re.compile("([A-Z_]+)( by [0-9]+)?")  # CANCELLED by 1000
+_TRES = re.compile(r"[\w/:.-]+=[^,=]+")
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGTPE?]?)n?")  # n: for each node, of which there is one
+_BYTES = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
+_NO_MEMORY = 2**63  # bytes: from here on it is Slurm's mark for no value, or below zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Rows by job id, oldest first (the queue has one of each job); and what could not be read, by job or array."""
+    """Rows by job id, oldest first (the queue has one of each job); and what could not be read, by job or array.
+
+    ``nameless`` is a row with no id: it may be any job's that has no other.
+    """
 
     rows: dict[str, list[JobRow]] = field(default_factory=dict)
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
+    nameless: Unreadable | None = None
 
 
 def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> dict[str, JobState]:
@@ -87,16 +99,25 @@ def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None)
         pass
     except SlurmError as error:
         outage = str(error)
-    for row in (*queue.unreadable.values(), *history.unreadable.values()):
-        warn_once(f"{row.reason}; that job's state is unknown")
     by_id = {id_: (sent or {}).get(id_, JobIdentity()) for id_ in asked}
     ours = {array_id(id_): identity for id_, identity in by_id.items()}
+    named = {*asked, *ours}
+    queue, history = _with_nameless(queue, named), _with_nameless(history, named)
+    for row in (*queue.unreadable.values(), *history.unreadable.values(), queue.nameless, history.nameless):
+        if row is not None:
+            warn_once(f"{row.reason}; that job's state is unknown")
     arrays = {
         array_id(id_)
         for id_, rows in history.rows.items()
         if any(row.identity.difference(ours.get(array_id(id_), JobIdentity())) is None for row in rows)
     }
     return {id_: _state_of(id_, queue, history, arrays, by_id[id_], outage) for id_ in asked}
+
+
+def _with_nameless(answer: Answer, asked: Container[str]) -> Answer:
+    """A row of a job that nobody asked about, and that cannot be read, may have lost a part of its id."""
+    stray = next((row for id_, row in answer.unreadable.items() if id_ not in asked), None)
+    return replace(answer, nameless=answer.nameless or stray)
 
 
 def _state_of(
@@ -125,8 +146,8 @@ def _unreadable(id_: str, queue: Answer, history: Answer, live: list[JobRow], pa
     """The unreadable row without which a job's state cannot be known."""
     if id_ in queue.unreadable:
         return queue.unreadable[id_]
-    if not live and id_ in history.unreadable:
-        return history.unreadable[id_]
+    if not live and (row := queue.nameless or history.unreadable.get(id_) or history.nameless):
+        return row
     if not live and not past:
         # A list of elements that was cut short in the queue: the accounting has it whole, as a rule.
         return queue.unreadable.get(array_id(id_)) or history.unreadable.get(array_id(id_))
@@ -151,7 +172,7 @@ def ask_queue(ids: Iterable[str]) -> Answer:
 
 
 def _whole(program: str, text: str) -> str:
-    """An answer, each of whose rows ends its line; raises UnreachableError where the last does not: more may be missing."""
+    """An answer whose last row ends its line; raises UnreachableError for one that was cut: more may be missing."""
     if text and not text.endswith("\n"):
         raise UnreachableError(f"{program} was cut short in its answer: {text.splitlines()[-1]!r}")
     return text
@@ -161,13 +182,15 @@ def parse_queue(text: str) -> Answer:
     """Jobs from ``squeue -h -r -t all -O`` with SQUEUE_FIELDS."""
     rows: dict[str, list[JobRow]] = {}
     unreadable: dict[str, Unreadable] = {}
-    for ids, _, row in read_rows("squeue", text, tuple(SQUEUE_FIELDS), _queue_row):
+    nameless: Unreadable | None = None
+    for ids, _, row in read_rows("squeue", text, tuple(SQUEUE_FIELDS), _queue_row, closed=True):
         if isinstance(row, Unreadable):
             unreadable.update(dict.fromkeys(ids, row))
+            nameless = nameless or (None if ids else row)
         else:
             # Elements that were cancelled before they started stay one row: 12_[0-3]. One's own row tells more.
             rows.update({id_: [row] for id_ in ids if len(ids) == 1 or id_ not in rows})
-    return Answer(rows=rows, unreadable=unreadable)
+    return Answer(rows=rows, unreadable=unreadable, nameless=nameless)
 
 
 def ask_accounting(ids: Iterable[str]) -> Answer:
@@ -188,17 +211,23 @@ def parse_accounting(text: str) -> Answer:
     """What ``sacct -P -D -n`` with SACCT_FIELDS printed; a step's row follows its job's."""
     by_id: dict[str, list[JobRow]] = {}
     unreadable: dict[str, Unreadable] = {}
+    nameless: Unreadable | None = None
     for ids, step, row in read_rows("sacct", text, tuple(SACCT_FIELDS), _accounting_row):
+        if isinstance(row, Unreadable):
+            unreadable.update({id_: row for id_ in ids if id_ not in unreadable})
+            nameless = nameless or (None if ids else row)
+            continue
         for id_ in ids:
-            if isinstance(row, Unreadable):
-                unreadable.setdefault(id_, row)
-            elif not step:
+            if not step:
                 by_id.setdefault(id_, []).append(row)
             elif id_ in by_id:
                 by_id[id_][-1] = _with_step(by_id[id_][-1], row)
+            else:
+                lone = Unreadable(program="sacct", text=f"{id_}.{step} and no row of {id_}")
+                unreadable.setdefault(id_, lone)
     for rows in by_id.values():
         rows.sort(key=lambda row: (row.submitted or 0.0, row.started or float("inf")))
-    return Answer(rows=by_id, unreadable=unreadable)
+    return Answer(rows=by_id, unreadable=unreadable, nameless=nameless)
 
 
 def _with_step(row: JobRow, step: JobRow) -> JobRow:
@@ -212,20 +241,25 @@ def _with_step(row: JobRow, step: JobRow) -> JobRow:
 
 
 def _queue_row(values: Mapping[str, str]) -> JobRow:
+    for name, (_, width) in SQUEUE_FIELDS.items():
+        if name not in _MAY_BE_CUT and len(values[name].encode()) >= width:
+            raise ValueError(f"{name}: cut short")
     code, signal = _queue_exit(values["exit"])
     started, ended = read_time(values["started"]), read_time(values["ended"])
     # The end of what still runs is the one that its time limit allows.
     elapsed_s = ended - started if started and ended and values["state"] in SLURM_ENDED else 0.0
     return _row(
         values, _tres(values), exit_code=code, signal=signal, worst_signal=signal, elapsed_s=max(0.0, elapsed_s),
-        restarts=int(values["restarts"] or 0),
+        restarts=read_count(values["restarts"]),
     )  # fmt: skip
 
 
 def _queue_exit(text: str) -> tuple[int, int]:
     """Exit code and signal: 24.11 prints ``3:0``, 22.05 the raw wait status; srun turns a signal into 128 + it."""
-    status = 0 if ":" in text else int(text or 0)
+    status = 0 if ":" in text else read_count(text)
     code, signal = read_exit(text) if ":" in text else (status >> 8, status & 0x7F)
+    if code > 255:
+        raise ValueError(f"{text!r}: no exit code")
     return (0, code - 128) if code > 128 else (code, signal)
 
 
@@ -233,20 +267,24 @@ def _accounting_row(values: Mapping[str, str]) -> JobRow:
     code, signal = read_exit(values["exit"])
     tres = _tres(values)
     return _row(
-        values, tres, exit_code=code, signal=signal, worst_signal=read_exit(values["derived_exit"])[1],
-        elapsed_s=float(values["elapsed_s"] or 0), memory_mb=_mb(tres.get("mem", "")),
-        max_rss_mb=_mb(values["max_rss"]),
+        values, tres, exit_code=code, signal=signal,
+        worst_signal=read_exit(values["derived_exit"] or "0:0")[1],  # a step has none
+        # Below zero where the clock of the controller was put back.
+        elapsed_s=0.0 if values["elapsed_s"].startswith("-") else float(read_count(values["elapsed_s"])),
+        memory_mb=_mb(tres.get("mem", "")), max_rss_mb=_mb(values["max_rss"]),
     )  # fmt: skip
 
 
 def _row(values: Mapping[str, str], tres: Mapping[str, str], **facts: Any) -> JobRow:
     """What both programs print alike, and ``facts``. Raises ValueError for what cannot be read."""
-    submitted, uid = read_time(values["submitted"]), read_text(values["uid"])
+    state, submitted, uid = _STATE.fullmatch(values["state"]), read_time(values["submitted"]), read_text(values["uid"])
+    if state is None or submitted is None:
+        raise ValueError("no job is without a state and a time of submission")
     return JobRow(
-        state=values["state"].split(" ")[0],  # CANCELLED by 1000
-        gpus=int(tres.get("gres/gpu", 0)),
-        reason=values["reason"] if values["reason"] not in ("", "None") else None,
-        node=values["node"] if values["node"] not in ("", "None assigned") else None,
+        state=state[1],
+        gpus=_gpus(tres),
+        reason=read_text(values["reason"]) or None,
+        node=read_text(values["node"]) or None,
         submitted=submitted,
         started=read_time(values["started"]),
         ended=read_time(values["ended"]),
@@ -254,7 +292,7 @@ def _row(values: Mapping[str, str], tres: Mapping[str, str], **facts: Any) -> Jo
             submitted=submitted,
             name=read_text(values["name"]),
             comment=values["comment"],
-            uid=int(uid) if uid else None,
+            uid=read_count(uid) if uid else None,
             cluster=read_text(values["cluster"]),
         ),
         **facts,
@@ -262,13 +300,24 @@ def _row(values: Mapping[str, str], tres: Mapping[str, str], **facts: Any) -> Jo
 
 
 def _tres(values: Mapping[str, str]) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in values["tres"].split(",") if "=" in part)
+    text = read_text(values["tres"])
+    parts = text.split(",") if text else []
+    if not all(map(_TRES.fullmatch, parts)):
+        raise ValueError(f"{text!r}: no list of resources")
+    return dict(part.split("=", 1) for part in parts)
+
+
+def _gpus(tres: Mapping[str, str]) -> int:
+    """A site may count them by type alone: ``gres/gpu:a100=2``."""
+    typed = sum(read_count(count) for name, count in tres.items() if name.startswith("gres/gpu:"))
+    return read_count(tres["gres/gpu"]) if "gres/gpu" in tres else typed
 
 
 def _mb(text: str) -> float | None:
     if not text:
         return None
-    unit = text[-1].upper() if text[-1].isalpha() else ""
-    if unit not in _MB:
+    match = _MEMORY.fullmatch(text)
+    if match is None or (match[2] == "?" and float(match[1])):
         raise ValueError(f"{text}: not an amount of memory")
-    return float(text[: len(text) - len(unit)] or 0) * _MB[unit]
+    in_bytes = float(match[1]) * _BYTES.get(match[2], 0)
+    return in_bytes / 1024**2 if in_bytes < _NO_MEMORY else None

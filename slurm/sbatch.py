@@ -12,7 +12,7 @@ from slurm.chunking import Chunk, dependency_clause
 from slurm.owned import shell_checks
 
 Options = dict[str, Json]  # by their long names; True has no value, None is left out
-COMMENT_LENGTH = 240
+SHOWN_BYTES = 240  # the queue is asked for 256 of a name or comment, the accounting keeps 255 of a name
 
 
 def build_script(
@@ -30,7 +30,7 @@ def build_script(
         **_resource_options(array, site),
         **_placement_options(array, site),
         **_start_options(array, chunk, ahead),
-        "job-name": array.name,
+        "job-name": array.name.encode()[:SHOWN_BYTES].decode(errors="ignore"),
         "comment": _comment(array, chunk),
         "array": f"0-{len(chunk.indices) - 1}%{_at_once(chunk)}" if as_array else None,
         "output": log.replace("%t", "0"),
@@ -108,7 +108,9 @@ def _comment(array: Array, chunk: Chunk) -> str:
 def shown_comment(text: str) -> str:
     """A comment as Slurm is to show it: the accounting prints a table with ``|`` between its columns."""
     text = text.replace("|", "/").replace("\n", " ")
-    return text if len(text) <= COMMENT_LENGTH else text[: COMMENT_LENGTH - 3] + "..."
+    if len(text.encode()) <= SHOWN_BYTES:
+        return text
+    return text.encode()[: SHOWN_BYTES - 3].decode(errors="ignore") + "..."
 
 
 def _loaded_from(array: Array, folder: Path) -> list[Path]:

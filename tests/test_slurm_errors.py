@@ -54,7 +54,7 @@ SAID: dict[str, type[SlurmError]] = {
     "sacct: error: If munged is up, restart with --num-threads=10\nsacct: error: Munge encode failed: Failed to access "
     '"/run/munge/munge.socket.2": Permission denied': UnreachableError,
     # 24.11
-    "sacct: error: _open_persist_conn: failed to open persistent connection to host:localhost:6819: Connection refused\n"
+    "sacct: error: _open_persist_conn: failed to open persistent connection to host:db:6819: Connection refused\n"
     "sacct: error: Sending PersistInit msg: Connection refused\n"
     "sacct: error: Problem talking to the database: Connection refused": UnreachableError,
     "sacct: fatal: failed to initialize accounting_storage plugin": UnusableError,
