@@ -9,7 +9,9 @@ def main() -> None:
 
     reopen_closed_streams()
     from pipeline.cli import app
+    from pipeline.interruption import end_by_errors
 
+    end_by_errors()
     app(prog_name="tanda")
 
 

@@ -26,9 +26,13 @@ from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES, claim, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
+from slurm.array import array_id
 from slurm.commands import warn_once
+from slurm.errors import SlurmError, SubmitError
+from slurm.executors import Executor
 from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
+from slurm.query import find_live
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
@@ -63,6 +67,8 @@ class Submission:
     """A submission's own file; ``held`` are tasks that could not be queued, with the reason.
 
     ``remade`` are tasks that were done and are made again: how often they were queued before counts for nothing.
+    ``unconfirmed`` are arrays that Slurm was or is being asked to queue, and whose ids are not here yet: left so by a
+    submitter that was killed, or got no answer. The next one cancels what became of them.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Submission:
     arrays: tuple[Queued, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
+    unconfirmed: tuple[Queued, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
 
     def write(self, storage: Storage) -> None:
@@ -152,6 +159,28 @@ def read_all(storage: Storage) -> list[Submission]:
                 # Nobody sees its jobs any more: worth a warning, but it must not hide all the others.
                 warn_once(f"{error}; ignored")
     return sorted(found, key=lambda submission: submission.time)
+
+
+def cancel_unconfirmed(storage: Storage, executor: Executor) -> None:
+    """Cancel what earlier submitters of this user's queued without a record of it: nobody would wait for it, or retry
+    it. Its tasks go on from their checkpoints in what is queued now.
+
+    Raises SubmitError where Slurm does not say what is in its queue.
+    """
+    mine = [made for made in read_all(storage) if made.uid == os.geteuid()]
+    recorded = {job for made in mine for array in made.arrays for job in array.job_ids}
+    for made in mine:
+        for array in made.unconfirmed:
+            try:
+                jobs = [job for job in find_live(made.sent(array)) if array_id(job) not in recorded]
+                executor.cancel(jobs)
+            except SlurmError as error:
+                raise SubmitError(str(error)) from error
+            if jobs:
+                listed = ", ".join(sorted({array_id(job) for job in jobs}))
+                print(f"tanda: {listed} cancelled: queued by a submission that was interrupted", file=sys.stderr)
+        if made.unconfirmed:
+            replace(made, unconfirmed=()).write(storage)
 
 
 def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:

@@ -11,9 +11,11 @@ What is written when, and what a submitter that is killed on the way leaves:
    first. Where this fails, or nothing at all can be queued after it, all of it is put back, each record last. Killed
    here: a folder without submission.json, which readers ignore, and results moved aside, whose tasks are not done;
    nothing is queued, the next submitter makes a folder of its own and queues them.
-5. Array after array is handed to the executor, and after each submission.json is written whole again with the ids of
-   all elements so far. Killed between the two calls, at most one array is queued that no submission names; its tasks
-   may be queued a second time, and then run once: a task looks for a live attempt, and for a record, before it begins.
+5. Array after array is announced in submission.json (``unconfirmed``), handed to the executor, and recorded there with
+   the ids of all elements so far. Ctrl-C, SIGTERM and SIGHUP wait until it is. Killed before the record, or without an
+   answer of Slurm's, at most one array is queued whose ids are in no submission: the next submitter finds it by its
+   name and comment and cancels it. Until then its tasks run once all the same: a task looks for a live attempt, and
+   for a record, before it begins.
 6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
    tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again.
 
@@ -27,8 +29,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,6 +55,7 @@ from pipeline.decisions.submission import (
     to_submit,
 )
 from pipeline.decisions.task_state import TaskState
+from pipeline.interruption import deferred
 from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
@@ -62,8 +65,9 @@ from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, wri
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
-from slurm.errors import SubmitError
+from slurm.errors import SubmitError, is_unanswered
 from slurm.executors import Executor
+from slurm.sbatch import shown_comment
 
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
 
@@ -153,6 +157,7 @@ def submit_plan(
         )
         if not tasks:
             return replace(result, held=unreachable)
+        submission.cancel_unconfirmed(storage, runner)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         started = submission.begin(
@@ -206,7 +211,8 @@ class _Submitter:
         except BaseException:
             if not self.submission.arrays:
                 self.undo.close()
-                shutil.rmtree(self.folder, ignore_errors=True)  # without submission.json nobody reads it
+                if not self.submission.unconfirmed:
+                    shutil.rmtree(self.folder, ignore_errors=True)  # nothing that is queued needs it
             raise
         if self.rerun.remade and not self.element_names:
             self.undo.close()
@@ -232,26 +238,54 @@ class _Submitter:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
         for request in requests:
             array = self.builder.array(request, self.element_ids)
-            try:
-                submitted = self.executor.submit(array)
-            except SubmitError as error:
-                if not self.submission.arrays:
-                    raise
-                submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
-            elements: dict[str, tuple[str, ...]] = {}
-            for pack, element in zip(request.packs, submitted.ids, strict=True):
-                ids = tuple(planned.id for planned in pack)
-                if element is None:
-                    self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
-                else:
-                    self.element_ids.update(dict.fromkeys(ids, element))
-                    elements[element] = ids
-            self._write(request.stage, request.group, array, submitted, elements)
+            with self._recorded(request.stage, request.group, array):
+                self._queue_array(request, array)
         if self.element_names and self.submission.executor != "inline":
-            self._queue_closing()
+            array = self.builder.closing(self.element_names)
+            with self._recorded(CLOSE, CLOSE, array):
+                self._queue_closing(array)
 
-    def _queue_closing(self) -> None:
-        array = self.builder.closing(self.element_names)
+    def _queue_array(self, request: ArrayRequest, array: Array) -> None:
+        try:
+            submitted = self.executor.submit(array)
+        except SubmitError as error:
+            if not self.submission.arrays:
+                self._confirm(str(error))
+                raise
+            submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
+        elements: dict[str, tuple[str, ...]] = {}
+        for pack, element in zip(request.packs, submitted.ids, strict=True):
+            ids = tuple(planned.id for planned in pack)
+            if element is None:
+                self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
+            else:
+                self.element_ids.update(dict.fromkeys(ids, element))
+                elements[element] = ids
+        self._write(request.stage, request.group, array, submitted, elements)
+
+    @contextmanager
+    def _recorded(self, stage: str, group: str, array: Array) -> Iterator[None]:
+        """An array is announced before the block, which queues it and writes down its ids: no signal comes between."""
+        if self.submission.executor == "inline":  # it runs the tasks, which signals must reach
+            yield
+            return
+        with deferred(programs=self.submission.executor == "slurm"):
+            if self.submission.executor == "slurm":
+                announced = Queued(
+                    stage=stage, group=group, job_ids=(), elements={}, mem_gb=array.resources.mem_gb,
+                    name=array.name, comment=shown_comment(array.comment or ""),
+                )  # fmt: skip
+                unconfirmed = (*self.submission.unconfirmed, announced)
+                self.submission = replace(self.submission, unconfirmed=unconfirmed)
+                self.submission.write(self.storage)
+            yield
+
+    def _confirm(self, refused: str | None) -> None:
+        """The announced array is queued or refused; without an answer it may yet be in the queue, and stays."""
+        if self.submission.unconfirmed and not (refused and is_unanswered(refused)):
+            self.submission = replace(self.submission, unconfirmed=self.submission.unconfirmed[:-1])
+
+    def _queue_closing(self, array: Array) -> None:
         try:
             array, submitted = self._submit_closing(array)
         except SubmitError as error:
@@ -295,6 +329,7 @@ class _Submitter:
             comment=submitted.comment,
             cluster=submitted.cluster,
         )
+        self._confirm(submitted.refused)
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
         self.submission.write(self.storage)
 

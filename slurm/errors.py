@@ -45,10 +45,6 @@ class UnknownJobError(SlurmError):
     """The job is over, or the controller has forgotten it or never knew it."""
 
 
-class UnconfirmedError(SubmitError, UnreachableError):
-    """The controller did not answer a submission: it may have queued the array all the same."""
-
-
 # What the programs of 22.05 and 24.11 say, in lower case: the first kind of which a text is in a message counts.
 # What lasts comes before what passes: a program that may not ask says also that it got no answer. Only munge that is
 # down comes before a refusal: it is told in the words of one.
@@ -117,3 +113,8 @@ def classify_error(message: str) -> SlurmError:
     text = "; ".join(others).lower()
     kind = next((kind for kind, parts in _KINDS if any(part in text for part in parts)), SlurmError)
     return kind("; ".join(lines))
+
+
+def is_unanswered(message: str) -> bool:
+    """Whether a refusal is none: the controller did not answer, and may have done all the same what it was asked."""
+    return isinstance(classify_error(message), UnreachableError)

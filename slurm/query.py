@@ -158,17 +158,30 @@ def _arrays_of(ids: Iterable[str]) -> str:
     return ",".join(sorted({array_id(id_) for id_ in ids}, key=int))
 
 
+_COLUMNS = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.values())
+
+
 def ask_queue(ids: Iterable[str]) -> Answer:
     """What the controller knows of these jobs, live or ended in the last minutes (MinJobAge), by one call of squeue.
 
     Raises SlurmError.
     """
-    columns = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.values())
-    command = ["squeue", "-h", "-r", "-t", "all", "-O", columns, "-j", _arrays_of(ids)]
+    command = ["squeue", "-h", "-r", "-t", "all", "-O", _COLUMNS, "-j", _arrays_of(ids)]
     try:
         return parse_queue(_whole("squeue", call(command, environment=PRINT_WHOLE)))
     except UnknownJobError:
         return Answer()
+
+
+def find_live(sent: JobIdentity) -> list[str]:
+    """The ids of the jobs in the queue that were sent so, by name and comment, and are not over. Raises SlurmError."""
+    command = ["squeue", "-h", "-r", "-t", "all", "-O", _COLUMNS, "-u", str(sent.uid)]
+    rows = parse_queue(_whole("squeue", call(command, environment=PRINT_WHOLE))).rows
+    return [
+        id_
+        for id_, (row,) in rows.items()
+        if not row.over and row.identity.name and row.identity.comment and row.identity.difference(sent) is None
+    ]
 
 
 def _whole(program: str, text: str) -> str:
