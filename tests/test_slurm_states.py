@@ -10,7 +10,6 @@ from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_st
 from slurm.errors import UnreachableError, classify_error
 from slurm.executors.slurm import _classify_refusal
 from slurm.job_state import CAUSES, STATES, JobIdentity
-from slurm.limits import parse_config, parse_minutes, parse_partitions
 from slurm.query import parse_accounting, states
 from slurm.reasons import explain, is_launch_held
 
@@ -150,19 +149,6 @@ def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
     assert not (fake_slurm / "calls").exists()
 
 
-def test_limits_as_slurm_prints_them() -> None:
-    config = parse_config("Configuration data as of x\nMaxArraySize            = 1001\nSLURM_VERSION = 22.05.8\n")
-    assert (config["MaxArraySize"], config["SLURM_VERSION"]) == ("1001", "22.05.8")
-    assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
-        None, 2880, 270, 30, None,
-    ]  # fmt: skip
-    text = "gpu*|1-00:00:00|2|gpu:a100:4(S:0-1)\ngpu*|1-00:00:00|1|gpu:v100:2\ncpu|infinite|3|(null)\n"
-    gpu, cpu, old = parse_partitions(text + "old|30:00|2|gpu:1\n")
-    assert (gpu.name, gpu.gpus, gpu.time_limit_min) == ("gpu", {"a100": 8, "v100": 2}, 1440)
-    assert (cpu.name, cpu.gpus, cpu.time_limit_min) == ("cpu", {}, None)
-    assert (old.name, old.gpus, old.time_limit_min) == ("old", {"gpu": 2}, 30)
-
-
 @pytest.mark.parametrize(
     ("reason", "meaning"),
     [
@@ -204,11 +190,6 @@ def test_a_start_in_the_future_by_our_clock_took_no_time(monkeypatch: pytest.Mon
     monkeypatch.setattr("slurm.job_state.time.time", lambda: 1795460841.0 - 30)
     found = merged_state("99", queue_of("RUNNING", id_="99"))
     assert (found.state, found.elapsed_s, found.gpu_hours) == ("running", 0.0, 0.0)
-
-
-def test_a_banner_among_the_partitions_is_skipped() -> None:
-    printed = "Welcome | to the cluster\nmaintenance on Monday\n\nshort*|30:00|2|gpu:2\n"
-    assert [(found.name, found.gpus) for found in parse_partitions(printed)] == [("short", {"gpu": 4})]
 
 
 def test_an_error_of_several_lines_is_one() -> None:

@@ -216,12 +216,10 @@ class SlurmArrays:
         if self._largest is None:
             try:
                 config = limits.read_config()
+                self._largest = limits.max_array_size(config)
             except SlurmError as error:
                 raise SubmitError(str(error)) from error
             self._cluster = config.get("ClusterName")
-            # An array counts with all its elements against MaxJobCount.
-            sizes = (int(config.get(name, DEFAULT_MAX_ARRAY_SIZE)) for name in ("MaxArraySize", "MaxJobCount"))
-            self._largest = max(1, min(sizes))
         return self._largest
 
     def _size_or_default(self) -> int:
@@ -256,7 +254,9 @@ def _fresh_folder(array: Array) -> Path:
 def _classify_refusal(message: str) -> SubmitError:
     lines = [line.strip() for line in message.splitlines() if "sbatch: " in line or "error:" in line]
     text = " ".join(lines) or one_line(message)
-    return (_LimitError if any(part in text.lower() for part in _LIMITS) else SubmitError)(text)
+    if any(part in text.lower() for part in _LIMITS):
+        return _LimitError(text)
+    return SubmitError(f"{text}{limits.legal_instead(text)}")
 
 
 def make(*, folder: Path, site: Site, entry: Callable[[Path], int] | None) -> SlurmArrays:
