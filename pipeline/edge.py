@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -117,8 +118,11 @@ def _flush_or_drop() -> None:
         _to_nowhere(1)
 
 
-def reopen_closed_streams() -> None:
-    """Send what was closed (``>&-``, some crons) to nowhere: else the next file opened would take its number."""
+def prepare_streams() -> None:
+    """Send what was closed (``>&-``, some crons) to nowhere: else the next file opened would take its number.
+
+    Where the locale's encoding lacks a letter, its number is printed, as on standard error.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -127,6 +131,8 @@ def reopen_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _to_nowhere(number: int) -> None:

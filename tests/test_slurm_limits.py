@@ -137,7 +137,9 @@ REFUSALS = {
 def test_a_refusal_says_what_would_be_taken(refusal: str, fake_slurm: Path) -> None:
     answers = {
         "sinfo": "printf 'gpu\\ngpu\\ncpu\\n'",
-        "sacctmgr": "case \"$*\" in *Account*) printf 'nlp\\nvision\\n';; *) printf 'long,normal\\nnormal,short\\n';; esac",
+        "sacctmgr": (
+            "case \"$*\" in *Account*) printf 'nlp\\nvision\\n';; *) printf 'long,normal\\nnormal,short\\n';; esac"
+        ),
     }
     for name, body in answers.items():
         (fake_slurm / name).write_text(f"#!/bin/sh\n{body}\n")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.manifest import path_fields, yaml_nodes
-from pipeline.manifest.path_fields import with_absolute_paths
+from pipeline.manifest.path_fields import check_text, with_absolute_paths
 from pipeline.manifest.yaml_nodes import Entry, ManifestError, Mark, Node, Problem
 from sharedfs.errors import KeyPath, did_you_mean
 
@@ -21,7 +21,8 @@ def compose(
     cluster: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Node:
-    """The whole document, paths absolute; raises ManifestError for what can't be merged."""
+    """The whole document, paths absolute; raises ManifestError for what can't be merged, InputError for a bad path."""
+    check_text(file.absolute())
     root = _read(file, ())
     changes = [_parse_set(text, file) for text in sets]
     for path, node in changes:
@@ -31,7 +32,14 @@ def compose(
     for path, node in changes:
         if path != ("cluster",):
             root = _set(root, path, node, ())
-    return root
+    return _with_composed_name(root)
+
+
+def _with_composed_name(root: Node) -> Node:
+    entry = root.value.get("name") if isinstance(root.value, dict) else None
+    if entry is None or not isinstance(entry.node.value, str):
+        return root
+    return root.replaced("name", Entry(entry.key, Node(yaml_nodes.composed(entry.node.value), entry.node.mark)))
 
 
 def compose_profile(file: Path) -> Node:
@@ -109,6 +117,7 @@ def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
     storage = environment.get(STORAGE_VARIABLE)
     if not storage:
         return root
+    check_text(storage)
     mark = Mark(STORAGE_VARIABLE)
     return root.replaced("storage", Entry(mark, Node(str(Path(storage).absolute()), mark)))
 
@@ -116,7 +125,7 @@ def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
 def _parse_set(text: str, file: Path) -> tuple[KeyPath, Node]:
     """A `--set PATH=VALUE` read: the path's keys and the value, which is YAML."""
     path, equals, value = text.partition("=")
-    keys = tuple(path.strip().split("."))
+    keys = tuple(yaml_nodes.composed(path).strip().split("."))
     if not equals or not all(keys):
         raise _error(Mark(SET), (), f"must look like experiments.baseline.runs.MLP.epochs=1, not {text!r}")
     node = yaml_nodes.parse(value, SET, lines=False)
