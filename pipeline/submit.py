@@ -63,6 +63,7 @@ from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import task_states
 from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
+from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
 from slurm.errors import SubmitError, is_unanswered
@@ -377,9 +378,14 @@ def cancel_plan(plan: Plan) -> tuple[int, int]:
 
     A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
     goes on from there. What another user queued is theirs: the same id may name another element of ours. A job that
-    Slurm does not show as ours and live is left alone.
+    Slurm does not show as ours and live is left alone. Raises InputError, once ours are cancelled, where there are
+    another user's.
     """
     cancellation = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
     for name, elements in cancellation.elements.items():
         make_executor(name, plan.manifest).cancel(elements)
+    if cancellation.theirs:
+        tasks = f"{cancellation.theirs} task{'s' * (cancellation.theirs != 1)}"
+        ours = f"; {cancellation.ending} of yours cancelled" if cancellation.ending else ""
+        raise InputError(f"{tasks} queued by another user, who alone can cancel that{ours}")
     return cancellation.ending, cancellation.unknown

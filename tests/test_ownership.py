@@ -19,6 +19,9 @@ from pipeline.plan import Plan, make_plan
 from pipeline.status import task_states
 from pipeline.submission import Queued
 from pipeline.submit import cancel_plan
+from sharedfs.errors import InputError
+from slurm.errors import DeniedError
+from slurm.executors.slurm import SlurmArrays
 
 NAME, COMMENT = "m-data-preprocess", "tanda x preprocess data"
 
@@ -130,5 +133,20 @@ def test_what_another_user_queued_is_shown_and_not_cancelled(
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     state = task_states(plan)[plan.tasks[0].id]
     assert (state.state, state.queued, state.mine) == ("waiting", True, False)
-    assert cancel_plan(plan) == (0, 0)
+    with pytest.raises(InputError, match=r"^1 task queued by another user, who alone can cancel that$"):
+        cancel_plan(plan)
     assert "scancel" not in calls(slurm)
+
+
+def test_a_job_that_slurm_does_not_let_us_cancel_is_one_line_and_the_others_are_cancelled(
+    slurm: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(slurm)
+    refusal = "scancel: error: Kill job error on job id 54: Access/permission denied"
+    (slurm / "scancel").write_text(f"#!/bin/sh\necho scancel \"$@\" >> {slurm}/calls\necho '{refusal}' >&2; exit 1\n")
+    done = CliRunner().invoke(app, ["cancel", str(plan.manifest.path)])
+    assert (done.exit_code, done.output) == (2, f"tanda: {refusal}\n")
+    monkeypatch.setattr("slurm.executors.slurm.IDS_PER_CALL", 1)
+    with pytest.raises(DeniedError):
+        SlurmArrays().cancel(["54", "55"])
+    assert calls(slurm).endswith("scancel 54\nscancel 55\n")

@@ -18,10 +18,11 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel by executor; how many tasks that ends, and how many are unknown."""
+    """Elements to cancel by executor; how many tasks that ends, are another user's and live, and are unknown."""
 
     elements: Mapping[str, tuple[str, ...]]
     ending: int
+    theirs: int
     unknown: int
 
 
@@ -156,5 +157,6 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     return Cancellation(
         elements={name: tuple(sorted(jobs)) for name, jobs in elements.items()},
         ending=len(live),
+        theirs=sum(is_queued(state) and not state.mine and state.state != "unknown" for state in states.values()),
         unknown=sum(state.state == "unknown" for state in states.values()),
     )

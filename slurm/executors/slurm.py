@@ -231,12 +231,17 @@ class SlurmArrays:
     @staticmethod
     def _each(command: Sequence[str], ids: Iterable[str], *, comma_separated: bool = False) -> None:
         jobs = compress_ids(ids)
+        refused: SlurmError | None = None
         for start in range(0, len(jobs), IDS_PER_CALL):
             part = jobs[start : start + IDS_PER_CALL]
             try:
                 call([*command, ",".join(part)] if comma_separated else [*command, *part])
             except UnknownJobError:
                 continue
+            except SlurmError as error:  # of one job: the others are to hear of it all the same
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
 
 def _fresh_folder(array: Array) -> Path:
