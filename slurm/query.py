@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from slurm.array import array_id
@@ -262,8 +263,8 @@ def _queue_row(values: Mapping[str, str]) -> JobRow:
     # The end of what still runs is the one that its time limit allows.
     elapsed_s = ended - started if started and ended and values["state"] in SLURM_ENDED else 0.0
     return _row(
-        values, _tres(values), exit_code=code, signal=signal, worst_signal=signal, elapsed_s=max(0.0, elapsed_s),
-        restarts=read_count(values["restarts"]),
+        values, _tres(values["tres"]), exit_code=code, signal=signal, worst_signal=signal,
+        elapsed_s=max(0.0, elapsed_s), restarts=read_count(values["restarts"]),
     )  # fmt: skip
 
 
@@ -278,7 +279,7 @@ def _queue_exit(text: str) -> tuple[int, int]:
 
 def _accounting_row(values: Mapping[str, str]) -> JobRow:
     code, signal = read_exit(values["exit"])
-    tres = _tres(values)
+    tres = _tres(values["tres"])
     return _row(
         values, tres, exit_code=code, signal=signal,
         worst_signal=read_exit(values["derived_exit"] or "0:0")[1],  # a step has none
@@ -312,8 +313,9 @@ def _row(values: Mapping[str, str], tres: Mapping[str, str], **facts: Any) -> Jo
     )
 
 
-def _tres(values: Mapping[str, str]) -> dict[str, str]:
-    text = read_text(values["tres"])
+@lru_cache(1024)  # thousands of elements were given the same
+def _tres(text: str) -> Mapping[str, str]:
+    text = read_text(text)
     parts = text.split(",") if text else []
     if not all(map(_TRES.fullmatch, parts)):
         raise ValueError(f"{text!r}: no list of resources")

@@ -6,6 +6,7 @@ The slow scenarios are submitted together and then looked at one by one: they wa
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from slurm import limits
 from slurm.array import Array, Resources, Site, Submitted
 from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays
-from slurm.job_state import JobState
-from slurm.query import states
+from slurm.job_state import JobIdentity, JobState
+from slurm.query import find_live, states
+from slurm.sbatch import shown_comment
 
 pytestmark = pytest.mark.cluster
 
@@ -279,3 +281,24 @@ def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:
         assert found[3].elapsed_s > 0 and state_of("4242").state == "gone"
         SlurmArrays().cancel(submitted.queued)
         assert ended(submitted)[3].cause == "cancelled"
+
+
+def test_jobs_that_nobody_has_the_number_of_are_found_by_what_they_were_sent_with(cluster: Rig, tmp_path: Path) -> None:
+    """In a script of letters that take three bytes each, longer than the queue shows."""
+    name = "語" * 66 + "-" + "हिन्दी" * 8
+    comment = f"tanda 20261126-120000-{name} train {name}"
+    array = make_array(tmp_path, "exit 0", "exit 0", name=name, comment=comment, held=True)
+    sent = JobIdentity(
+        submitted=time.time(), name=name, comment=shown_comment(comment), uid=os.geteuid(), cluster="lab"
+    )
+    submitted = SlurmArrays().submit(array)
+    other = SlurmArrays().submit(make_array(tmp_path, "exit 0", name="other", comment="tanda another", held=True))
+    try:
+        assert sorted(find_live(sent)) == sorted(submitted.queued)
+        shown = states(submitted.queued, sent=dict.fromkeys(submitted.queued, sent))
+        assert {state.state for state in shown.values()} == {"waiting"}
+    finally:
+        SlurmArrays().cancel([*submitted.queued, *other.queued])
+    wait_for(lambda: not find_live(sent), 30)
+    shown = states(submitted.queued, sent=dict.fromkeys(submitted.queued, sent))
+    assert {(state.state, state.cause) for state in shown.values()} == {("failed", "cancelled")}
