@@ -95,7 +95,9 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
                 # Slurm used the number again, for a later submission of ours: the job is that one's.
                 job = JobState(id=queued.element, state=GONE, reason="its number was used again")
             mine = queued.sent.uid in (None, os.geteuid())
-            evidence[task] = QueueEvidence(executor=queued.executor, job=job, packed=queued.packed, mine=mine)
+            evidence[task] = QueueEvidence(
+                executor=queued.executor, job=job, packed=queued.packed, mine=mine, submission=queued.submission
+            )
     return evidence
 
 

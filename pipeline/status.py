@@ -30,6 +30,7 @@ from pipeline.decisions.task_state import (
     decide,
     with_upstream_cause,
 )
+from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
@@ -89,7 +90,7 @@ def _collect(plan: Plan, clock: Clock) -> Iterator[Evidence]:
         elif planned.id in superseded:
             yield replace(evidence, superseded=True)
         else:
-            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, now)
+            yield _read_traces(evidence, queue.get(planned.id), storage, now)
 
 
 def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
@@ -112,8 +113,11 @@ def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
     )
 
 
-def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, now: Callable[[], float]) -> Evidence:
+def _read_traces(
+    evidence: Evidence, queue: QueueEvidence | None, storage: Storage, now: Callable[[], float]
+) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
+    folder = storage.runs / evidence.id
     job = queue.job if queue else None
     # A task never queued and never run has no folder to read.
     has_run = job is not None or evidence.record is not None or evidence.record_error is not None
@@ -130,7 +134,15 @@ def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, 
         exit_code=last_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else held_reason(folder),
         progress=read_progress(folder) if has_progress else None,
+        last_words=_last_words(evidence, queue, storage),
     )
+
+
+def _last_words(evidence: Evidence, queue: QueueEvidence | None, storage: Storage) -> LastWords | None:
+    if queue is None or queue.submission is None or not queue.job.over or evidence.record is not None:
+        return None
+    folder, job = storage.runs / evidence.id, queue.job
+    return read_last_words(storage, folder, queue.submission, job.id, start=job.restarts + 1)
 
 
 def _attempt(facts: AttemptFacts, now_s: float | None) -> AttemptEvidence:

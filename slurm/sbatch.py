@@ -24,8 +24,8 @@ def build_script(
     ``ahead`` are the ids of jobs that go before the chunk in its lane.
     """
     log = f"{folder}/{'%A_%a' if as_array else '%j'}_%t_log.out"
-    # From 22.05 on srun no longer takes over what sbatch was given. What it does take over is how much of the environment
-    # is exported: where that is nothing, by an option or the site, it would keep what this script exports to itself.
+    # From 22.05 on srun no longer takes over what sbatch was given. What it does take over is what is exported: where
+    # that is nothing, by an option or the site, the environment that this script makes would not reach the element.
     cpus = f"--cpus-per-task={array.resources.cpus}"
     srun = shlex.join(["srun", "--export=ALL", "--unbuffered", "--output", log, cpus])
     options = {

@@ -155,7 +155,8 @@ def test_one_element_is_a_plain_job() -> None:
 
 def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
     (path,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(make_array(), tmp_path)
-    command = f"srun --export=ALL --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1 python3.11 -u -m slurm.element"
+    srun = f"srun --export=ALL --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1"
+    command = f"{srun} python3.11 -u -m slurm.element"
     plain = PLAIN.replace("in /s /s/tanda-train.0;", f"in /s {tmp_path};")
     assert path.read_text() == plain.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
         "srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 "
