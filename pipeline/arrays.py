@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.storage import Storage
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import pending
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from pipeline.rerun import choose
 from pipeline.status import done_on_storage
-from pipeline.submission import CLOSE, commit, snapshot, write_source
+from pipeline.submission import commit, snapshot, write_source
 from sharedfs.files import UMASK
 from slurm.array import Array, Dependency, Resources, array_id
 from slurm.element import SIDECAR
@@ -115,7 +116,7 @@ class ArrayBuilder:
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
-        """The closing job, after everything of its submission, however it ended."""
+        """The closing job, after everything of its submission, however it ended; at once where that is nothing."""
         given = self.manifest.resources[CLOSE]
         return Array(
             name=f"{self.manifest.name}-close",
@@ -123,7 +124,7 @@ class ArrayBuilder:
             command=(self._python, "-m", "pipeline", "close"),
             folder=self.folder,
             resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
-            after=(Dependency(way="afterany", jobs=jobs),),
+            after=(Dependency(way="afterany", jobs=jobs),) if jobs else (),
             environment=self._environment(CLOSE, ()),
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} close",

@@ -168,17 +168,17 @@ def status(
 ) -> None:
     """Show the state of every task: waiting, running (how far), done, failed and why, GPU-hours."""
     from pipeline.live import watch
-    from pipeline.status import print_states, states_document, task_states
+    from pipeline.status import print_states, standing, states_document
 
     made = _experiment(manifest, sets).make_plan(only)
     if watching:
         watch(made, _console())
-    states = task_states(made)
+    now = standing(made)
     if json:
-        _print_json(states_document(made, states))
+        _print_json(states_document(made, now.states, now.undone))
     else:
-        print_states(made, states, _console())
-    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
+        print_states(made, now.states, _console(), now.undone)
+    raise typer.Exit(now.exit_status)
 
 
 @app.command()

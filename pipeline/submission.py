@@ -33,7 +33,6 @@ from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 NAME, SOURCE = "submission.json", "manifest.json"  # in a submission's folder
-CLOSE = "close"  # stage and group of a closing job
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -75,6 +74,7 @@ class Submission:
     held: Mapping[str, str] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
+    notes_closing: bool = False  # its closing job notes that it is done; that of an earlier version does not
 
     def write(self, storage: Storage) -> None:
         path = storage.submissions / self.name / NAME
@@ -122,6 +122,7 @@ def begin(
         time=now,
         git_commit=git_commit,
         uid=os.geteuid(),
+        notes_closing=True,
     )
 
 
@@ -135,8 +136,9 @@ def read(folder: Path) -> Submission:
     for element in (element for array in submission.arrays for element in array.elements):
         if not _ELEMENT.fullmatch(element):
             raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
-    # Not what it says: anybody can write a submission, and only their own.
-    return submission if submission.uid is None else replace(submission, uid=path.lstat().st_uid)
+    # Not what it says: anybody can write a submission, and only their own, under its own name.
+    owner = None if submission.uid is None else path.lstat().st_uid
+    return replace(submission, name=folder.name, uid=owner)
 
 
 def read_all(storage: Storage) -> list[Submission]:
@@ -152,6 +154,20 @@ def read_all(storage: Storage) -> list[Submission]:
                 # Nobody sees its jobs any more: worth a warning, but it must not hide all the others.
                 warn_once(f"{error}; ignored")
     return sorted(found, key=lambda submission: submission.time)
+
+
+def newest(storage: Storage, manifest: str) -> Submission | None:
+    """The newest submission of a manifest that queued anything; raises as ``read`` does."""
+    # By their names, which begin with the time: of hundreds of submissions only those of this manifest are read.
+    folders = sorted(storage.submissions.glob(f"*-{manifest}*"), reverse=True) if storage.submissions.is_dir() else ()
+    for folder in folders:
+        try:
+            submission = read(folder)
+        except (FileNotFoundError, NotADirectoryError, DamagedFileError):  # ``read_all`` warns of a damaged one
+            continue
+        if submission.manifest == manifest and any(array.elements for array in submission.arrays):
+            return submission
+    return None
 
 
 def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:

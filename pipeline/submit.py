@@ -40,6 +40,7 @@ from jobs.storage import Storage
 from jobs.task import RECORD, is_done
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
     cancellable,
@@ -57,8 +58,8 @@ from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.rerun import Rerun, choose, move, move_aside
-from pipeline.status import task_states
-from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
+from pipeline.status import standing, task_states
+from pipeline.submission import Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
@@ -72,6 +73,7 @@ RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for
 class SubmitResult:
     """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why.
 
+    ``unknown`` are tasks that were left alone, as the executor does not say where they stand, and what it does say.
     ``rerun`` says which tasks are made again although they were done, and which were left out of that.
     """
 
@@ -79,12 +81,13 @@ class SubmitResult:
     already_done: int
     already_queued: int
     held: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
     rerun: Rerun = field(default_factory=Rerun)
     released: int = 0  # elements that the scheduler held after a start that failed, now released
 
     @property
     def exit_status(self) -> int:
-        return int(bool(self.held))
+        return int(bool(self.held or self.unknown))
 
     def document(self) -> Mapping[str, Json]:
         """As one JSON document, for ``submit --json``."""
@@ -103,6 +106,7 @@ class SubmitResult:
             "already_done": self.already_done,
             "already_queued": self.already_queued,
             "not_queued": dict(self.held),
+            "unknown": dict(self.unknown),
             "remade": sorted(self.rerun.remade),
             "left_out": sorted(self.rerun.left_out),
         }
@@ -130,7 +134,8 @@ def submit_plan(
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage, clock):
-        states = task_states(plan, clock=clock)
+        now = standing(plan, clock=clock)
+        states = dict(now.states)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again.remade}
         held_by_slurm = launch_held(states, name)
@@ -147,11 +152,14 @@ def submit_plan(
         result = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
-            already_queued=sum(is_queued(state) for state in states.values()),
+            already_queued=sum(is_queued(state) and state.state != "unknown" for state in states.values()),
+            unknown={task: state.reason or "" for task, state in states.items() if state.state == "unknown"},
             rerun=again,
             released=len(held_by_slurm),
         )
-        if not tasks:
+        # What a closing job left undone: its tasks are tried again here, its report is another closing job's work.
+        closing_only = not tasks and changes is None and now.undone is not None and name != "inline"
+        if not tasks and not closing_only:
             return replace(result, held=unreachable)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
@@ -161,7 +169,7 @@ def submit_plan(
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale), held=dict(unreachable), rerun=again,
-            clock=clock,
+            clock=clock, closing_only=closing_only,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
@@ -179,6 +187,7 @@ class _Submitter:
     held: dict[str, str]
     rerun: Rerun
     clock: Clock
+    closing_only: bool = False  # nothing is missing but what an earlier closing job left undone
     undo: ExitStack = field(default_factory=ExitStack)  # what puts the former results back
 
     @property
@@ -247,11 +256,12 @@ class _Submitter:
                     self.element_ids.update(dict.fromkeys(ids, element))
                     elements[element] = ids
             self._write(request.stage, request.group, array, submitted, elements)
-        if self.element_names and self.submission.executor != "inline":
+        if self.closing_only or (self.element_names and self.submission.executor != "inline"):
             self._queue_closing()
 
     def _queue_closing(self) -> None:
-        array = self.builder.closing(self.element_names)
+        after = tuple(dict.fromkeys(self.element_ids.values())) if self.closing_only else self.element_names
+        array = self.builder.closing(after)
         try:
             array, submitted = self._submit_closing(array)
         except SubmitError as error:
@@ -265,7 +275,7 @@ class _Submitter:
         """Submit the closing job: where the site's limit is reached, in the place of the element queued last."""
         submitted = self.executor.submit(array)
         for delay_s in RETRY_DELAYS_S:
-            if submitted.queued or len(self.element_names) == 1:
+            if submitted.queued or len(self.element_names) <= 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
             self.clock.sleep(delay_s)
@@ -330,6 +340,9 @@ def print_submitted(result: SubmitResult, console: Console) -> None:
             console.print(f"{result.already_done} done already, {result.already_queued} queued already")
     for reason, count in Counter(result.held.values()).items():
         line = f"{count} not queued: {reason}; submit again later to queue the rest"
+        console.print(line, style="yellow", soft_wrap=True)
+    for reason, count in Counter(result.unknown.values()).items():
+        line = f"{count} left alone, as their state is unknown: {reason}; submit again once it is known"
         console.print(line, style="yellow", soft_wrap=True)
 
 

@@ -151,7 +151,8 @@ def read_log(plan: Plan, query: str, *, follow: bool = False, clock: Clock = SYS
         position += len(added)
         yield added.decode("utf-8", "replace")
         if last:
-            yield _read_early_log(storage, planned.id, _newest_element(storage, planned.id))
+            if early := _read_early_log(storage, planned.id, _newest_element(storage, planned.id)):
+                yield early
             return
         clock.sleep(POLL_S)
 
