@@ -26,6 +26,7 @@ from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES, claim, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
+from slurm.by_hand import noted_jobs
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
 from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
@@ -62,6 +63,8 @@ class Submission:
     """A submission's own file; ``held`` are tasks that could not be queued, with the reason.
 
     ``remade`` are tasks that were done and are made again: how often they were queued before counts for nothing.
+    ``by_hand`` are scripts that a person submits, by name, with their elements by index: the jobs that they became are
+    among the ``arrays`` when it is read.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Submission:
     held: Mapping[str, str] = field(default_factory=dict)
     remade: tuple[str, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
+    by_hand: Mapping[str, Queued] = field(default_factory=dict)
     notes_closing: bool = False  # its closing job notes that it is done; that of an earlier version does not
 
     def write(self, storage: Storage) -> None:
@@ -138,7 +142,13 @@ def read(folder: Path) -> Submission:
             raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
     # Not what it says: anybody can write a submission, and only their own, under its own name.
     owner = None if submission.uid is None else path.lstat().st_uid
-    return replace(submission, name=folder.name, uid=owner)
+    noted = (_as_job(array, job) for name, array in submission.by_hand.items() for job in noted_jobs(folder, name))
+    return replace(submission, name=folder.name, uid=owner, arrays=(*submission.arrays, *noted))
+
+
+def _as_job(script: Queued, job: str) -> Queued:
+    elements = {f"{job}_{index}": tasks for index, tasks in script.elements.items()}
+    return replace(script, job_ids=(job,), elements=elements)
 
 
 def read_all(storage: Storage) -> list[Submission]:

@@ -235,7 +235,7 @@ class _Submitter:
             elif is_done(self.storage, planned.id):
                 # Done since the states were read: what is queued for it finds that, and ends at once.
                 continue
-            _archive_record(self.storage.run(planned.id), self.undo)
+            archive_record(self.storage.run(planned.id), self.undo)
 
     def _queue(self, requests: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
@@ -309,7 +309,7 @@ class _Submitter:
         self.submission.write(self.storage)
 
 
-def _archive_record(folder: Path, undo: ExitStack) -> None:
+def archive_record(folder: Path, undo: ExitStack) -> None:
     """Rename a record that is to be made again: it must not be taken for the new one.
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.

@@ -16,12 +16,20 @@ COMMENT_LENGTH = 240
 
 
 def build_script(
-    array: Array, chunk: Chunk, site: Site, *, folder: Path, command: str, as_array: bool, ahead: Iterable[str] = ()
+    array: Array,
+    chunk: Chunk,
+    site: Site,
+    *,
+    folder: Path,
+    command: str,
+    as_array: bool,
+    ahead: Iterable[str] = (),
+    note: str | None = None,
 ) -> str:
     """The script for a chunk, whose logs go to ``folder``.
 
     ``command`` is shell text that runs one element. ``as_array`` is False for a single element as a plain job.
-    ``ahead`` are the ids of jobs that go before the chunk in its lane.
+    ``ahead`` are the ids of jobs that go before the chunk in its lane. ``note`` is a shell line that notes the job.
     """
     log = f"{folder}/{'%A_%a' if as_array else '%j'}_%t_log.out"
     # From 22.05 on srun no longer takes over what sbatch was given. What it does take over is what is exported: where
@@ -48,6 +56,7 @@ def build_script(
         "",
         "# setup",
         *shell_checks(_loaded_from(array, folder)),
+        *([note] if note else []),
         *_setup(array, site),
         "",
         "# command",

@@ -30,10 +30,10 @@ from jobs.attempt import begin, history, mark_former
 from jobs.entry import run as run_task
 from jobs.task import is_done, read_record
 from pipeline import submission, submit
-from pipeline.arrays import dry_run
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan
 from pipeline.queue import queue_history
+from pipeline.scripts import dry_run
 from pipeline.show import changed_lines
 from pipeline.status import Standing, done_on_storage, task_states
 from pipeline.submit import SubmitResult, print_submitted, submit_plan

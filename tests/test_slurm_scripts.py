@@ -6,13 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slurm.array import Array, Dependency, Resources, Site
 from slurm.commands import scrubbed, scrubbed_process
-from slurm.element import Element
+from slurm.element import Element, read_element
 from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays, SubmittedElement
 
@@ -154,16 +155,24 @@ def test_one_element_is_a_plain_job() -> None:
 
 
 def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
-    (path,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(make_array(), tmp_path)
-    srun = f"srun --export=ALL --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1"
-    command = f"{srun} python3.11 -u -m slurm.element"
-    plain = PLAIN.replace("in /s /s/tanda-train.0;", f"in /s {tmp_path};")
-    assert path.read_text() == plain.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
-        "srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 "
-        "python3.11 -u -m submitit.core._submit /s/tanda-train.0",
-        f"{command} {tmp_path}/tanda-train.json",
+    folder = tmp_path / "s"
+    array = replace(make_array(), folder=folder)
+    (script,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(array, tmp_path / "scripts")
+    note = f': >> {folder}/queued/tanda-train/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"'
+    elements = folder / "tanda-train.0" / "elements.json"
+    assert script.path.read_text() == (
+        PLAIN.replace("/s", str(folder))
+        .replace("done\nexport", f"done\n{note}\nexport")
+        .replace(f"submitit.core._submit {folder}/tanda-train.0", f"slurm.element {elements}")
     )
-    assert (tmp_path / "tanda-train.json").exists()
+    assert (script.name, script.indices) == ("tanda-train", (0, 1, 2)) and read_element(elements, 2).command
+
+
+def test_two_arrays_of_one_name_have_a_script_each(tmp_path: Path) -> None:
+    slurm = SlurmArrays(site=Site(python="python3.11"))
+    array = replace(make_array(), folder=tmp_path / "s")
+    names = [script.name for _ in range(3) for script in slurm.write_scripts(array, tmp_path / "scripts")]
+    assert names == ["tanda-train", "tanda-train-2", "tanda-train-3"]
 
 
 def test_a_warning_before_the_element_listens_starts_it_again_as_it_was() -> None:

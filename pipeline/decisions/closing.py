@@ -202,6 +202,7 @@ def finished_submissions(
         submission.name
         for submission in submissions
         if submission.manifest == manifest
+        and not submission.by_hand  # whose scripts may still be submitted
         and all(task in states and states[task].state == "done" for task in _tasks(submission))
     )
 
