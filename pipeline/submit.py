@@ -15,7 +15,8 @@ What is written when, and what a submitter that is killed on the way leaves:
    all elements so far. Killed between the two calls, at most one array is queued that no submission names; its tasks
    may be queued a second time, and then run once: a task looks for a live attempt, and for a record, before it begins.
 6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
-   tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again.
+   tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again, which
+   ``tanda status`` says. Where a closing job failed and no task is missing, a submission is of a closing job alone.
 
 What could not be queued, for a limit of the site, is in ``held`` of submission.json with the reason: the closing job
 submits it, and so does a person who submits again.

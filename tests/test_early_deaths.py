@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from report_fixture import Made, data_files, make, make_run
 
-from pipeline import queue
+from pipeline import queue, why
 from pipeline.decisions.task_state import TaskState
 from pipeline.element_log import last_reason
 from pipeline.plan import Plan
 from pipeline.status import describe, task_states
-from pipeline.submission import Queued, Submission, write_source
+from pipeline.submission import Queued, Submission, read_all, write_source
 from pipeline.why import explain, read_log
 from sharedfs.errors import InputError
 from slurm.job_state import JobIdentity, JobState
@@ -180,3 +180,21 @@ def test_a_task_without_a_log_says_where_it_went(queued: Queue) -> None:
     queued.job = JobState(id="7_0", state="waiting")
     with pytest.raises(InputError, match="has no log yet: it is waiting"):
         "".join(read_log(queued.plan, queued.train))
+
+
+def test_what_ran_inline_printed_where_it_was_submitted(queued: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {queued.train: TaskState(id=queued.train, state="done")}
+    monkeypatch.setattr(why, "task_states", lambda _plan, **_how: done)
+    with pytest.raises(InputError, match="has no log: it is done, and the log has been removed since"):
+        "".join(read_log(queued.plan, queued.train))
+    queued.submit("inline")
+    with pytest.raises(InputError, match="has no log: it ran inline, in the process that submitted it"):
+        "".join(read_log(queued.plan, queued.train))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "20250101-000000-other"])
+def test_a_submission_has_the_name_of_its_folder_whatever_it_says(queued: Queue, name: str) -> None:
+    """Others write there too, and what a name leads to is read, and cleared away."""
+    file = queued.sent / "submission.json"
+    file.write_text(file.read_text().replace(queued.sent.name, name))
+    assert [made.name for made in read_all(queued.storage)] == [queued.sent.name]
