@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,8 @@ def write_scripts(plan: Plan, folder: Path) -> list[Path]:
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage):
         states = task_states(plan)
+        for reason, count in Counter(state.reason for state in states.values() if state.state == "unknown").items():
+            print(f"tanda: {count} left alone, as their state is unknown: {reason}", file=sys.stderr)
         tasks = to_submit(plan.tasks, states)
         if not tasks:
             return []
@@ -155,14 +158,15 @@ class _Writer:
             written = slurm.write_scripts(array, self.folder)
             self._note(array, written, needs, packs, request.stage, request.group)
             paths += [script.path for script in written]
-        closing = slurm.write_scripts(builder.closing(()), self.folder)
-        self._note(builder.closing(()), closing, self.scripts, ((),), CLOSE, CLOSE)
+        closing = builder.closing(())
+        written = slurm.write_scripts(closing, self.folder)
+        self._note(closing, written, self.scripts, ((),), CLOSE, CLOSE)
         replace(self.submission, by_hand=self.arrays).write(Storage(self.plan.manifest.storage))
         start = self.folder / SUBMIT
         with owner_writes():
             start.write_text(submit_text(self.calls, self._home))
         start.chmod(0o755)
-        return [*paths, *(script.path for script in closing), start]
+        return [*paths, *(script.path for script in written), start]
 
     def _note(
         self,
