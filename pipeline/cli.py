@@ -121,8 +121,8 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
-    from pipeline.arrays import dry_run as shown
-    from pipeline.arrays import write_scripts
+    from pipeline.scripts import dry_run as shown
+    from pipeline.scripts import write_scripts
     from pipeline.submit import print_submitted
 
     experiment = _experiment(manifest, sets, cluster)
@@ -132,8 +132,8 @@ def submit(
     if sbatch_only is not None:
         if rerun is not None:
             raise InputError("--sbatch-only moves no result aside, so --rerun can't go with it; --dry-run shows both")
-        for path in write_scripts(experiment.make_plan(only, run_plugins=True), sbatch_only):
-            print(path)
+        paths = write_scripts(experiment.make_plan(only, run_plugins=True), sbatch_only)
+        print("\n".join(map(str, paths)) or "nothing to submit: `tanda status` shows what is queued")
         return
     submitted = experiment.submit(only, executor=executor, rerun=rerun)
     if json:
@@ -168,17 +168,17 @@ def status(
 ) -> None:
     """Show the state of every task: waiting, running (how far), done, failed and why, GPU-hours."""
     from pipeline.live import watch
-    from pipeline.status import print_states, states_document, task_states
+    from pipeline.status import print_states, standing, states_document
 
     made = _experiment(manifest, sets).make_plan(only)
     if watching:
         watch(made, _console())
-    states = task_states(made)
+    now = standing(made)
     if json:
-        _print_json(states_document(made, states))
+        _print_json(states_document(made, now.states, now.undone))
     else:
-        print_states(made, states, _console())
-    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
+        print_states(made, now.states, _console(), now.undone)
+    raise typer.Exit(now.exit_status)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
 from pipeline import submission
+from pipeline.closing_job import write_closed
 from pipeline.decisions.closing import ClosingEvidence, closing_actions, lost_candidates, resumable
 from pipeline.decisions.retry import Retry, made_progress
 from pipeline.decisions.task_state import TaskState
@@ -48,6 +49,7 @@ def close_submission(folder: Path) -> int:
     build(plan, task_states(plan))
     for name in actions.finished:
         _clear_away(storage.submissions / name, plan.manifest.name)
+    write_closed(folder, actions.exit_status)
     return actions.exit_status
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.storage import Storage
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
-from pipeline.submission import CLOSE, Submission, read_all
+from pipeline.submission import Queued, Submission, newest, read_all
 from sharedfs.errors import DamagedFileError
 from slurm.commands import warn_once
 from slurm.errors import SchedulerError
@@ -75,18 +76,36 @@ class QueuedAs:
     packed: int
     sent: JobIdentity
 
+    @classmethod
+    def of(cls, submission: Submission, array: Queued, element: str) -> QueuedAs:
+        """An element of an array of a submission."""
+        return cls(
+            submission=submission.name,
+            executor=submission.executor,
+            element=element,
+            time=submission.time,
+            mem_gb=array.mem_gb,
+            packed=len(array.elements[element]),
+            sent=submission.sent(array),
+        )
+
     @property
     def queue(self) -> tuple[str, int | None]:
         """The executor, and the user whose queue of it: local processes are each user's own."""
         return self.executor, self.sent.uid if self.executor == "local" else os.geteuid()
 
 
-def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]:
-    """What the executors show of the newest element of each wanted task; tasks never queued are left out."""
-    newest = {task: every[-1] for task, every in queue_history(read_all(storage), wanted).items()} if wanted else {}
+def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = None) -> dict[str, QueueEvidence]:
+    """What the executors show of the newest element of each wanted task; tasks never queued are left out.
+
+    A ``closing`` job is asked about by the same commands, and found under CLOSE.
+    """
+    last = {task: every[-1] for task, every in queue_history(read_all(storage), wanted).items()} if wanted else {}
+    if closing is not None:
+        last[CLOSE] = closing
     evidence: dict[str, QueueEvidence] = {}
-    for queue in {queued.queue for queued in newest.values()}:
-        tasks = {task: queued for task, queued in newest.items() if queued.queue == queue}
+    for queue in {queued.queue for queued in last.values()}:
+        tasks = {task: queued for task, queued in last.items() if queued.queue == queue}
         sent = {queued.element: queued.sent for queued in sorted(tasks.values(), key=lambda queued: queued.time)}
         jobs = _observe_or_unknown(storage, *queue, sent)
         for task, queued in tasks.items():
@@ -95,7 +114,9 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
                 # Slurm used the number again, for a later submission of ours: the job is that one's.
                 job = JobState(id=queued.element, state=GONE, reason="its number was used again")
             mine = queued.sent.uid in (None, os.geteuid())
-            evidence[task] = QueueEvidence(executor=queued.executor, job=job, packed=queued.packed, mine=mine)
+            evidence[task] = QueueEvidence(
+                executor=queued.executor, job=job, packed=queued.packed, mine=mine, submission=queued.submission
+            )
     return evidence
 
 
@@ -117,17 +138,8 @@ def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) ->
         for task in submission.remade:
             history.pop(task, None)
         for array in submission.arrays:
-            sent = submission.sent(array)
             for element, tasks in array.elements.items():
-                queued = QueuedAs(
-                    submission=submission.name,
-                    executor=submission.executor,
-                    element=element,
-                    time=submission.time,
-                    mem_gb=array.mem_gb,
-                    packed=len(tasks),
-                    sent=sent,
-                )
+                queued = QueuedAs.of(submission, array, element)
                 for task in tasks:
                     if task in wanted:
                         history.setdefault(task, []).append(queued)
@@ -136,9 +148,9 @@ def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) ->
 
 def is_closing(storage: Storage, manifest: str) -> bool:
     """Whether the closing job of the manifest's newest submission waits or runs."""
-    newest = next((made for made in reversed(read_all(storage)) if made.manifest == manifest), None)
-    if newest is None:
+    made = newest(storage, manifest)
+    if made is None:
         return False
-    sent = {job: newest.sent(array) for array in newest.arrays if array.stage == CLOSE for job in array.elements}
-    states = observe(storage, newest.executor, sent, newest.uid)
+    sent = {job: made.sent(array) for array in made.arrays if array.stage == CLOSE for job in array.elements}
+    states = observe(storage, made.executor, sent, made.uid)
     return any(state.state in ("waiting", "running") for state in states.values())

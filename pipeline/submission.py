@@ -27,6 +27,7 @@ from sharedfs.files import OWNER_WRITES, claim, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.array import array_id
+from slurm.by_hand import noted_jobs
 from slurm.commands import warn_once
 from slurm.errors import SlurmError, SubmitError
 from slurm.executors import Executor
@@ -37,7 +38,6 @@ from slurm.query import find_live
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
 NAME, SOURCE = "submission.json", "manifest.json"  # in a submission's folder
-CLOSE = "close"  # stage and group of a closing job
 PACKAGES = ("jobs", "pipeline", "sharedfs", "slurm")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -69,6 +69,8 @@ class Submission:
     ``remade`` are tasks that were done and are made again: how often they were queued before counts for nothing.
     ``unconfirmed`` are arrays that Slurm was or is being asked to queue, and whose ids are not here yet: left so by a
     submitter that was killed, or got no answer. The next one cancels what became of them.
+    ``by_hand`` are scripts that a person submits, by name, with their elements by index: the jobs that they became are
+    among the ``arrays`` when it is read.
     """
 
     name: str
@@ -82,6 +84,8 @@ class Submission:
     remade: tuple[str, ...] = ()
     unconfirmed: tuple[Queued, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
+    by_hand: Mapping[str, Queued] = field(default_factory=dict)
+    notes_closing: bool = False  # its closing job notes that it is done; that of an earlier version does not
 
     def write(self, storage: Storage) -> None:
         path = storage.submissions / self.name / NAME
@@ -129,6 +133,7 @@ def begin(
         time=now,
         git_commit=git_commit,
         uid=os.geteuid(),
+        notes_closing=True,
     )
 
 
@@ -142,8 +147,15 @@ def read(folder: Path) -> Submission:
     for element in (element for array in submission.arrays for element in array.elements):
         if not _ELEMENT.fullmatch(element):
             raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
-    # Not what it says: anybody can write a submission, and only their own.
-    return submission if submission.uid is None else replace(submission, uid=path.lstat().st_uid)
+    # Not what it says: anybody can write a submission, and only their own, under its own name.
+    owner = None if submission.uid is None else path.lstat().st_uid
+    noted = (_as_job(array, job) for name, array in submission.by_hand.items() for job in noted_jobs(folder, name))
+    return replace(submission, name=folder.name, uid=owner, arrays=(*submission.arrays, *noted))
+
+
+def _as_job(script: Queued, job: str) -> Queued:
+    elements = {f"{job}_{index}": tasks for index, tasks in script.elements.items()}
+    return replace(script, job_ids=(job,), elements=elements)
 
 
 def read_all(storage: Storage) -> list[Submission]:
@@ -181,6 +193,18 @@ def cancel_unconfirmed(storage: Storage, executor: Executor) -> None:
                 print(f"tanda: {listed} cancelled: queued by a submission that was interrupted", file=sys.stderr)
         if made.unconfirmed:
             replace(made, unconfirmed=()).write(storage)
+def newest(storage: Storage, manifest: str) -> Submission | None:
+    """The newest submission of a manifest that queued anything; raises as ``read`` does."""
+    # By their names, which begin with the time: of hundreds of submissions only those of this manifest are read.
+    folders = sorted(storage.submissions.glob(f"*-{manifest}*"), reverse=True) if storage.submissions.is_dir() else ()
+    for folder in folders:
+        try:
+            submission = read(folder)
+        except (FileNotFoundError, NotADirectoryError, DamagedFileError):  # ``read_all`` warns of a damaged one
+            continue
+        if submission.manifest == manifest and any(array.elements for array in submission.arrays):
+            return submission
+    return None
 
 
 def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:

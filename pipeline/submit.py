@@ -17,7 +17,8 @@ What is written when, and what a submitter that is killed on the way leaves:
    name and comment and cancels it. Until then its tasks run once all the same: a task looks for a live attempt, and
    for a record, before it begins.
 6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
-   tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again.
+   tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again, which
+   ``tanda status`` says. Where a closing job failed and no task is missing, a submission is of a closing job alone.
 
 What could not be queued, for a limit of the site, is in ``held`` of submission.json with the reason: the closing job
 submits it, and so does a person who submits again.
@@ -42,6 +43,7 @@ from jobs.storage import Storage
 from jobs.task import RECORD, is_done
 from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
     cancellable,
@@ -60,8 +62,8 @@ from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.rerun import Rerun, choose, move, move_aside
-from pipeline.status import task_states
-from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
+from pipeline.status import standing, task_states
+from pipeline.submission import Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
@@ -77,6 +79,7 @@ RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for
 class SubmitResult:
     """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why.
 
+    ``unknown`` are tasks that were left alone, as the executor does not say where they stand, and what it does say.
     ``rerun`` says which tasks are made again although they were done, and which were left out of that.
     """
 
@@ -84,12 +87,13 @@ class SubmitResult:
     already_done: int
     already_queued: int
     held: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
     rerun: Rerun = field(default_factory=Rerun)
     released: int = 0  # elements that the scheduler held after a start that failed, now released
 
     @property
     def exit_status(self) -> int:
-        return int(bool(self.held))
+        return int(bool(self.held or self.unknown))
 
     def document(self) -> Mapping[str, Json]:
         """As one JSON document, for ``submit --json``."""
@@ -108,6 +112,7 @@ class SubmitResult:
             "already_done": self.already_done,
             "already_queued": self.already_queued,
             "not_queued": dict(self.held),
+            "unknown": dict(self.unknown),
             "remade": sorted(self.rerun.remade),
             "left_out": sorted(self.rerun.left_out),
         }
@@ -135,7 +140,8 @@ def submit_plan(
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
     with submission.exclusively(storage, clock):
-        states = task_states(plan, clock=clock)
+        now = standing(plan, clock=clock)
+        states = dict(now.states)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again.remade}
         held_by_slurm = launch_held(states, name)
@@ -152,11 +158,14 @@ def submit_plan(
         result = SubmitResult(
             submission=None,
             already_done=len(plan.tasks) - len(pending(plan.tasks, done_tasks(states))),
-            already_queued=sum(is_queued(state) for state in states.values()),
+            already_queued=sum(is_queued(state) and state.state != "unknown" for state in states.values()),
+            unknown={task: state.reason or "" for task, state in states.items() if state.state == "unknown"},
             rerun=again,
             released=len(held_by_slurm),
         )
-        if not tasks:
+        # What a closing job left undone: its tasks are tried again here, its report is another closing job's work.
+        closing_only = not tasks and changes is None and now.undone is not None and name != "inline"
+        if not tasks and not closing_only:
             return replace(result, held=unreachable)
         submission.cancel_unconfirmed(storage, runner)
         for folder in submission.guard(storage):
@@ -167,7 +176,7 @@ def submit_plan(
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale), held=dict(unreachable), rerun=again,
-            clock=clock,
+            clock=clock, closing_only=closing_only,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
@@ -185,6 +194,7 @@ class _Submitter:
     held: dict[str, str]
     rerun: Rerun
     clock: Clock
+    closing_only: bool = False  # nothing is missing but what an earlier closing job left undone
     undo: ExitStack = field(default_factory=ExitStack)  # what puts the former results back
 
     @property
@@ -233,7 +243,7 @@ class _Submitter:
             elif is_done(self.storage, planned.id):
                 # Done since the states were read: what is queued for it finds that, and ends at once.
                 continue
-            _archive_record(self.storage.run(planned.id), self.undo)
+            archive_record(self.storage.run(planned.id), self.undo)
 
     def _queue(self, requests: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
@@ -241,8 +251,9 @@ class _Submitter:
             array = self.builder.array(request, self.element_ids)
             with self._recorded(request.stage, request.group, array):
                 self._queue_array(request, array)
-        if self.element_names and self.submission.executor != "inline":
-            array = self.builder.closing(self.element_names)
+        if self.closing_only or (self.element_names and self.submission.executor != "inline"):
+            after = tuple(dict.fromkeys(self.element_ids.values())) if self.closing_only else self.element_names
+            array = self.builder.closing(after)
             with self._recorded(CLOSE, CLOSE, array):
                 self._queue_closing(array)
 
@@ -300,7 +311,7 @@ class _Submitter:
         """Submit the closing job: where the site's limit is reached, in the place of the element queued last."""
         submitted = self.executor.submit(array)
         for delay_s in RETRY_DELAYS_S:
-            if submitted.queued or len(self.element_names) == 1:
+            if submitted.queued or len(self.element_names) <= 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
             self.clock.sleep(delay_s)
@@ -335,7 +346,7 @@ class _Submitter:
         self.submission.write(self.storage)
 
 
-def _archive_record(folder: Path, undo: ExitStack) -> None:
+def archive_record(folder: Path, undo: ExitStack) -> None:
     """Rename a record that is to be made again: it must not be taken for the new one.
 
     That of a stopped trial whose continuation was cut short stays: the task goes on from there, as a continuation.
@@ -366,6 +377,9 @@ def print_submitted(result: SubmitResult, console: Console) -> None:
             console.print(f"{result.already_done} done already, {result.already_queued} queued already")
     for reason, count in Counter(result.held.values()).items():
         line = f"{count} not queued: {reason}; submit again later to queue the rest"
+        console.print(line, style="yellow", soft_wrap=True)
+    for reason, count in Counter(result.unknown.values()).items():
+        line = f"{count} left alone, as their state is unknown: {reason}; submit again once it is known"
         console.print(line, style="yellow", soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 from slurm.array import expand_ids
@@ -20,6 +21,7 @@ from slurm.errors import UnreachableError, UnusableError, classify_error
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0
+PACKAGES = Path(__file__).resolve().parents[1]  # the folder that this package is imported from
 # What a job's environment says of that job alone; a job submitted from inside it must not inherit any.
 _OURS = (
     "TANDA_CPUS",
@@ -33,6 +35,9 @@ _OURS = (
     "CUDA_VISIBLE_DEVICES",
     "GPU_DEVICE_ORDINAL",
 )
+# Where a client finds its cluster, and who it is there: the configuration or the server that has it, a token, and the
+# socket of the daemon that signs for it.
+_CLIENT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET")
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")
 # How times and lists of elements have to be printed for ``read_rows``: in seconds, and whole.
 PRINT_WHOLE = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
@@ -49,12 +54,19 @@ _NO_TEXT = ("", "(null)", "N/A", "None", "None assigned")
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what a surrounding job left in it; SLURM_CONF stays."""
-    return {
+    """An environment without what a surrounding job left in it, or would change what is asked of Slurm.
+
+    This package's folder goes from PYTHONPATH, where a job's script put it: each job is given its own in front.
+    """
+    clean = {
         name: value
         for name, value in environment.items()
-        if name == "SLURM_CONF" or not (name.startswith(_PREFIXES) or name in _OURS)
+        if name in _CLIENT or not (name.startswith(_PREFIXES) or name in _OURS)
     }
+    if "PYTHONPATH" in clean:
+        folders = [folder for folder in clean.pop("PYTHONPATH").split(os.pathsep) if folder != str(PACKAGES)]
+        clean.update({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})
+    return clean
 
 
 @contextmanager
@@ -64,6 +76,7 @@ def scrubbed_process() -> Iterator[None]:
     clean = scrubbed(kept)
     for name in kept.keys() - clean.keys():
         del os.environ[name]
+    os.environ.update(clean)
     try:
         yield
     finally:

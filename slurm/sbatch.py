@@ -16,16 +16,26 @@ SHOWN_BYTES = 240  # the queue is asked for 256 of a name or comment, the accoun
 
 
 def build_script(
-    array: Array, chunk: Chunk, site: Site, *, folder: Path, command: str, as_array: bool, ahead: Iterable[str] = ()
+    array: Array,
+    chunk: Chunk,
+    site: Site,
+    *,
+    folder: Path,
+    command: str,
+    as_array: bool,
+    ahead: Iterable[str] = (),
+    note: str | None = None,
 ) -> str:
     """The script for a chunk, whose logs go to ``folder``.
 
     ``command`` is shell text that runs one element. ``as_array`` is False for a single element as a plain job.
-    ``ahead`` are the ids of jobs that go before the chunk in its lane.
+    ``ahead`` are the ids of jobs that go before the chunk in its lane. ``note`` is a shell line that notes the job.
     """
     log = f"{folder}/{'%A_%a' if as_array else '%j'}_%t_log.out"
-    # From 22.05 on srun no longer takes over what sbatch was given.
-    srun = shlex.join(["srun", "--unbuffered", "--output", log, f"--cpus-per-task={array.resources.cpus}"])
+    # From 22.05 on srun no longer takes over what sbatch was given. What it does take over is what is exported: where
+    # that is nothing, by an option or the site, the environment that this script makes would not reach the element.
+    cpus = f"--cpus-per-task={array.resources.cpus}"
+    srun = shlex.join(["srun", "--export=ALL", "--unbuffered", "--output", log, cpus])
     options = {
         **_resource_options(array, site),
         **_placement_options(array, site),
@@ -46,6 +56,7 @@ def build_script(
         "",
         "# setup",
         *shell_checks(_loaded_from(array, folder)),
+        *([note] if note else []),
         *_setup(array, site),
         "",
         "# command",
@@ -119,16 +130,37 @@ def _loaded_from(array: Array, folder: Path) -> list[Path]:
     return [array.folder, *code, folder]
 
 
+# Environment Modules 3 ends with status 0 whatever happens: there what it lists tells. Its successors, and Lmod, end
+# with another where a module could not be loaded, and set the variables that are looked for.
+_LOAD_MODULE = """\
+load_module() {
+    local before=${LOADEDMODULES:-}
+    module load "$1" || return
+    [ -n "${LMOD_CMD:-}${MODULES_CMD:-}" ] || [ -z "${LOADEDMODULES+set}" ] || [ "$LOADEDMODULES" != "$before" ] \\
+        || [[ ":$before:" = *":$1"[:/]* ]]
+}"""
+
+
 def setup_lines(site: Site) -> Iterator[str]:
-    """The shell lines by which a site's modules and environment are loaded."""
-    yield from (f"module load {shlex.quote(module)}" for module in site.modules)
+    """The shell lines by which a site's modules and environment are loaded; the first that fails ends the shell."""
+    if site.modules:
+        yield from _LOAD_MODULE.splitlines()
+    for module in site.modules:
+        yield f"load_module {shlex.quote(module)} || {_refusal(f'module load {module}')}"
     if site.activate:
-        yield site.activate
+        # On lines of their own, so that it may end in a comment.
+        yield from ("{", site.activate, f"}} || {_refusal(site.activate)}")
+
+
+def _refusal(line: str) -> str:
+    return f"{{ echo {shlex.quote(f'tanda: `{line}` failed: nothing was run')} >&2; exit 1; }}"
 
 
 def _setup(array: Array, site: Site) -> Iterator[str]:
     yield from setup_lines(site)
-    code = {"PYTHONPATH": str(array.code)} if array.code else {}
     # SAFEPATH: the working directory must not come before the code that was submitted.
-    exports = {**site.environment, **array.environment, **code, "PYTHONSAFEPATH": "1"}
+    exports = {**site.environment, **array.environment, "PYTHONSAFEPATH": "1"}
     yield from (f"export {name}={shlex.quote(value)}" for name, value in exports.items())
+    if array.code:
+        # In front of the rest, by which modules may deliver packages.
+        yield f'export PYTHONPATH={shlex.quote(str(array.code))}"${{PYTHONPATH:+:$PYTHONPATH}}"'

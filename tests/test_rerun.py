@@ -30,12 +30,12 @@ from jobs.attempt import begin, history, mark_former
 from jobs.entry import run as run_task
 from jobs.task import is_done, read_record
 from pipeline import submission, submit
-from pipeline.arrays import dry_run
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan
 from pipeline.queue import queue_history
+from pipeline.scripts import dry_run
 from pipeline.show import changed_lines
-from pipeline.status import done_on_storage, task_states
+from pipeline.status import Standing, done_on_storage, task_states
 from pipeline.submit import SubmitResult, print_submitted, submit_plan
 from pipeline.why import explain
 from sharedfs.errors import InputError
@@ -261,7 +261,7 @@ def test_what_is_done_by_the_time_it_is_queued_keeps_its_result(
     evaluate = _task(made.plan, "evaluate", "g")
     states = task_states(made.plan)
     states[evaluate] = replace(states[evaluate], state="lost")
-    monkeypatch.setattr(submit, "task_states", lambda _plan, **_how: states)
+    monkeypatch.setattr(submit, "standing", lambda _plan, **_how: Standing(states=states, undone=None))
     before = (made.storage.run(evaluate) / "record.json").read_bytes()
     result = submit_plan(made.plan, executor="slurm")
     assert result.submission is not None

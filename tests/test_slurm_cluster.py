@@ -19,6 +19,7 @@ from slurm_fixture import CHILD, ROOT, SMALL, make_array, wait_for
 
 from slurm import limits
 from slurm.array import Array, Resources, Site, Submitted
+from slurm.by_hand import make_notes, noted_jobs
 from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays
 from slurm.job_state import JobIdentity, JobState
@@ -80,7 +81,8 @@ def scenarios(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     start("gpu", "sleep 2", resources=Resources(gpus=2, mem_gb=0.25, time_min=5))
     by_hand = make_array(folder, "save sleep 60\nexit 0", "exit 0", name="by-hand")
     (script,) = anywhere.write_scripts(by_hand, folder / "scripts")
-    job = cluster.call("sbatch", "--parsable", str(script)).strip()
+    make_notes(by_hand.folder, [script])
+    job = cluster.call("sbatch", "--parsable", str(script.path)).strip()
     started["by-hand"] = Scenario(by_hand, Submitted(ids=(f"{job}_0", f"{job}_1")))
     for name in ("preempted", "node", "warned", "requeued", "by-hand"):
         wait_for(lambda name=name: "start" in notes(started[name].path))
@@ -113,6 +115,8 @@ def test_a_warned_element_saves_and_only_it_comes_back(scenarios: dict[str, Scen
     assert (first.state, first.restarts) == ("done", 1)
     assert notes(warned.path) == ["start", "saved", "start", "end"]
     assert (second.state, second.restarts) == ("done", 0)
+    by_hand = scenarios["by-hand"]
+    assert noted_jobs(by_hand.array.folder, "by-hand") == list(by_hand.submitted.jobs)
     assert notes(warned.array.elements[1][0]) == ["start", "end"]
     assert "start 2 ==" in (warned.path / "log.txt").read_text()
 

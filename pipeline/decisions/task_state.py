@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.context import Progress
     from jobs.task import Record
+    from pipeline.element_log import LastWords
     from slurm.job_state import JobState
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
@@ -36,6 +37,8 @@ class TaskState:
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
+    submission: str | None = None  # by which it was queued last
+    log: str | None = None  # its element's, where that ended before the task wrote a line of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,14 @@ class AttemptEvidence:
 class QueueEvidence:
     """What an executor says of the element that a task was queued in last; ``packed`` tasks share it.
 
-    ``mine`` says that it was this user who queued it.
+    ``mine`` says that it was this user who queued it, ``submission`` by which submission.
     """
 
     executor: str
     job: JobState
     packed: int = 1
     mine: bool = True
+    submission: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -90,7 +94,8 @@ class Evidence:
     done. ``exit_code`` is what the element wrote of the task's process, negative for a signal. ``held_note`` is why
     the task did not start when its turn came. ``continued`` is how the attempt stands that trains a stopped trial on,
     mostly in another task's process; its record is then the former one. ``changed`` says in what the code that made the
-    record was not what it is now (``jobs.units``).
+    record was not what it is now (``jobs.units``). ``last_words`` are the logs' of an element that is over, where no
+    record tells of its end.
     """
 
     id: str
@@ -106,6 +111,7 @@ class Evidence:
     progress: Progress | None = None
     continued: str | None = None
     changed: tuple[str, ...] = ()
+    last_words: LastWords | None = None
 
     @property
     def is_done(self) -> bool:
@@ -175,6 +181,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         gpu_hours=_gpu_hours(evidence),
         job=job.id if job else None,
         executor=queue.executor if queue else None,
+        submission=queue.submission if queue else None,
         mine=queue.mine if queue else True,
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),
@@ -209,9 +216,13 @@ def _ended_without_record(evidence: Evidence, stale_s: float) -> TaskState:
         # Slurm or its accounting is silent, or cannot be understood: nothing says that the task ended.
         return _state(evidence, "unknown", reason=job.reason or "its state is not known at the moment")
     cause = _cause(job, evidence.exit_code)
+    words = evidence.last_words
+    log = words.log if words else None
+    # Of a task that had begun, the last line tells why only where the task ended by itself.
+    reason = words.reason if words and (words.log or cause == "error") and cause in (None, "error", "killed") else None
     if cause is None:
-        return _state(evidence, "lost", message=job.reason or "it ended without a record")
-    return _state(evidence, "failed", cause=cause, message=job.reason)
+        return _state(evidence, "lost", message=reason or job.reason or "it ended without a record", log=log)
+    return _state(evidence, "failed", cause=cause, message=reason or job.reason, log=log)
 
 
 def _cause(job: JobState, exit_code: int | None) -> str | None:

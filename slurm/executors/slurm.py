@@ -5,6 +5,7 @@ submitit pickles what an element runs, calls sbatch, and unpickles it on the nod
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -20,6 +21,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import limits
 from slurm.array import Array, Site, Submitted, compress_ids
+from slurm.by_hand import Script, note_line
 from slurm.chunking import Chunk, split_array
 from slurm.commands import call, scrubbed_process
 from slurm.element import Element, run_on_node, write_elements
@@ -168,23 +170,30 @@ class SlurmArrays:
         folders = (array.folder / f"{array.name}.{number}" for number in range(len(chunks)))
         return tuple(self._script(array, chunk, folder) for chunk, folder in zip(chunks, folders, strict=True))
 
-    def write_scripts(self, array: Array, folder: Path) -> tuple[Path, ...]:
-        """Write scripts to read, change and ``sbatch`` by hand; they need no pickles, only the JSON beside them."""
+    def write_scripts(self, array: Array, folder: Path) -> tuple[Script, ...]:
+        """Write scripts to read, change and ``sbatch`` by hand.
+
+        What they start from, and their logs, are in the array's folder: no pickles, only JSON.
+        """
         own_folder(folder)
-        paths = []
+        written = []
         chunks = split_array(array, largest=self._size_or_default())
         for number, chunk in enumerate(chunks):
-            stem = array.name if len(chunks) == 1 else f"{array.name}.{number}"
-            elements = folder / f"{stem}.json"
+            name = array.name if len(chunks) == 1 else f"{array.name}.{number}"
+            # Arrays of a stage that ask for different things have one name.
+            same = sum(1 for path in folder.glob("*.sbatch") if re.fullmatch(rf"{re.escape(name)}(-\d+)?", path.stem))
+            name = f"{name}-{same + 1}" if same else name
+            own = _fresh_folder(array)
+            elements = own / "elements.json"
             write_elements(elements, tuple(array.element(index) for index in chunk.indices))
             command = f"{self._python} -u -m slurm.element {shlex.quote(str(elements))}"
-            path = folder / f"{stem}.sbatch"
-            with owner_writes():
-                path.write_text(
-                    build_script(array, chunk, self.site, folder=folder.absolute(), command=command, as_array=True)
-                )
-            paths.append(path)
-        return tuple(paths)
+            note = note_line(array.folder, name)
+            text = build_script(array, chunk, self.site, folder=own, command=command, as_array=True, note=note)
+            path = folder / f"{name}.sbatch"
+            with owner_writes(), path.open("x") as file:
+                file.write(text)
+            written.append(Script(path=path, indices=chunk.indices, lane=chunk.lane))
+        return tuple(written)
 
     def _send(self, array: Array, chunk: Chunk, ahead: Sequence[str]) -> tuple[list[str], Path]:
         folder = _fresh_folder(array)
