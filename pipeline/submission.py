@@ -46,6 +46,7 @@ class Queued:
     """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it.
 
     ``name``, ``comment`` and ``cluster`` are what the scheduler shows of its jobs, None where it is not recorded.
+    ``named_cluster`` is the cluster that has to be named to reach them, None for that of the machine that submitted.
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Queued:
     name: str | None = None
     comment: str | None = None
     cluster: str | None = None
+    named_cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

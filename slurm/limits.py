@@ -6,8 +6,9 @@ import getpass
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from slurm.commands import call, warn_once
+from slurm.commands import call, on_cluster, warn_once
 from slurm.errors import SlurmError
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, where nothing says another
@@ -35,23 +36,32 @@ class Limits:
     partitions: tuple[Partition, ...]
 
 
-def read() -> Limits:
-    """Ask Slurm for everything, by four commands. Raises SlurmError when the controller does not answer."""
-    config = read_config()
+def read(cluster: str | None = None) -> Limits:
+    """Ask Slurm for everything, by four commands, of the cluster of that name or this machine's.
+
+    Raises SlurmError when the controller does not answer.
+    """
+    config = read_config(cluster)
     accounting = "none" not in config.get("AccountingStorageType", "none")
     return Limits(
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
         max_array_size=int(config.get("MaxArraySize", DEFAULT_MAX_ARRAY_SIZE)),
         accounting=accounting,
-        max_submit_jobs=_max_submit_jobs() if accounting else None,
-        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%l|%D|%G"])),
+        max_submit_jobs=_max_submit_jobs(cluster) if accounting else None,
+        partitions=parse_partitions(call([*on_cluster("sinfo", cluster), "-h", "-o", "%P|%l|%D|%G"])),
     )
 
 
-def read_config() -> dict[str, str]:
-    """Slurm's configuration by name, by one command. Raises SlurmError."""
-    return parse_config(call(["scontrol", "show", "config"]))
+def read_config(cluster: str | None = None) -> dict[str, str]:
+    """The configuration by name of the cluster of that name or this machine's, by one command. Raises SlurmError."""
+    return parse_config(call([*on_cluster("scontrol", cluster), "show", "config"]))
+
+
+@cache
+def local_cluster() -> str | None:
+    """The name of this machine's cluster, asked once in the life of this process. Raises SlurmError."""
+    return read_config().get("ClusterName")
 
 
 def parse_config(text: str) -> dict[str, str]:
@@ -101,10 +111,10 @@ def parse_minutes(limit: str) -> int | None:
     return int(days or 0) * 1440 + hours * 60 + minutes
 
 
-def _max_submit_jobs() -> int | None:
-    user = getpass.getuser()
+def _max_submit_jobs(cluster: str | None) -> int | None:
+    owner = [f"user={getpass.getuser()}", *([f"cluster={cluster}"] if cluster else [])]
     queries = (
-        ["sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs"],
+        ["sacctmgr", "-n", "-P", "show", "assoc", *owner, "format=MaxSubmitJobs,GrpSubmitJobs"],
         ["sacctmgr", "-n", "-P", "show", "qos", "format=MaxSubmitJobsPerUser,GrpSubmitJobs"],
     )
     try:

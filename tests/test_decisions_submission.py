@@ -191,11 +191,11 @@ def test_what_an_executor_has_already_can_be_waited_for() -> None:
 @pytest.mark.parametrize(
     ("state", "elements", "ending", "unknown"),
     [
-        pytest.param(queued("7_0"), {"slurm": ("7_0",)}, 1, 0, id="waiting in the queue"),
-        pytest.param(queued("7_0", state="running"), {"slurm": ("7_0",)}, 1, 0, id="running"),
-        pytest.param(queued("3", executor="local"), {"local": ("3",)}, 1, 0, id="of another executor"),
+        pytest.param(queued("7_0"), {("slurm", None): ("7_0",)}, 1, 0, id="waiting in the queue"),
+        pytest.param(queued("7_0", state="running"), {("slurm", None): ("7_0",)}, 1, 0, id="running"),
+        pytest.param(queued("3", executor="local"), {("local", None): ("3",)}, 1, 0, id="of another executor"),
         pytest.param(
-            stands("running", job="7_0"), {"inline": ("7_0",)}, 1, 0, id="of an executor that it does not name"
+            stands("running", job="7_0"), {("inline", None): ("7_0",)}, 1, 0, id="of an executor that it does not name"
         ),
         pytest.param(stands("waiting"), {}, 0, 0, id="never submitted"),
         pytest.param(queued("7_0", state="unknown"), {}, 0, 1, id="unknown"),
@@ -212,7 +212,7 @@ def test_what_is_cancelled(state: TaskState, elements: Mapping[str, Sequence[str
 def test_a_packed_element_is_cancelled_once_and_ends_all_its_tasks() -> None:
     packed = {"train a": queued("7_0", state="running"), "train b": queued("7_0"), "evaluate a": queued("6_0")}
     chosen = cancellable(RUNS.states(packed), executor="slurm")
-    assert (chosen.elements, chosen.ending) == ({"slurm": ("6_0", "7_0")}, 3)
+    assert (chosen.elements, chosen.ending) == ({("slurm", None): ("6_0", "7_0")}, 3)
 
 
 THEIRS = {"mine": False}
@@ -220,7 +220,7 @@ THEIRS = {"mine": False}
 
 def test_what_somebody_else_queued_is_theirs_to_cancel_release_and_wait_for() -> None:
     states = RUNS.states({"train a": queued("9_0", **THEIRS), "train b": queued("9_1")})
-    assert cancellable(states, executor="slurm").elements == {"slurm": ("9_1",)}
+    assert cancellable(states, executor="slurm").elements == {("slurm", None): ("9_1",)}
     held = {"reason": "launch failed requeued held"}
     states = RUNS.states({"train a": queued("9_0", **held, **THEIRS), "train b": queued("9_1", **held)})
     assert launch_held(states, "slurm") == ("9_1",)

@@ -81,7 +81,7 @@ WRONG = {
     ),
     "another cluster": (
         "extra: {clusters: other}\n",
-        "c.yaml:1:9: extra.clusters: jobs of another cluster can't be followed: submit from a login node of that one",
+        "c.yaml:1:9: extra.clusters: belongs in the profile's own key `clusters`, by which jobs are followed",
     ),
     "a module": ("modules: [a; rm -rf b]\n", "c.yaml:1:11: modules.0: must be a module's name, not 'a; rm -rf b'"),
     "a stage": ("resources: {trian: {}}\n", "c.yaml:1:13: resources.trian: unknown key; did you mean 'train'?"),
