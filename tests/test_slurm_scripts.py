@@ -115,9 +115,8 @@ def no_slurm_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_array(**facts: object) -> Array:
-    return Array(
-        name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), folder=Path("/s"), **facts
-    )  # type: ignore[arg-type]
+    facts = {"folder": Path("/s"), **facts}
+    return Array(name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), **facts)  # type: ignore[arg-type]
 
 
 def test_a_plain_array() -> None:

@@ -64,7 +64,7 @@ def _check_placement(section: Placement, at: KeyPath, findings: Findings) -> Non
         if not _OPTION.match(name):
             findings.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
         elif name.replace("_", "-") in _OTHER_CLUSTERS:
-            findings.add(path, "belongs in the profile's own key `clusters`, by which jobs are followed", key=True)
+            findings.add(path, "belongs in the profile's key `clusters`, by which jobs are followed", key=True)
         _check_line(path, value, findings)
 
 
