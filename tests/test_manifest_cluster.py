@@ -1,5 +1,6 @@
 """Cluster profiles: read like a manifest, never more than one line of a script."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_a_stages_own_options_stand_above_the_profiles_and_null_leaves_one_out()
     assert cluster.site("preprocess") == cluster.site("evaluate") == cluster.site("close") == everywhere
     train = replace(everywhere, partition="gpu", qos=None, extra={"nice": 0, "mem": None, "exclusive": True})
     assert cluster.site("train") == cluster.site("trial") == train
+
+
+def test_the_closing_job_runs_outside_the_container_where_slurms_programs_are() -> None:
+    cluster = Cluster(container=Container(apptainer="/i.sif"), python="/opt/conda/bin/python", partition="cpu")
+    assert cluster.site("train").python_command == "/opt/conda/bin/python"
+    assert cluster.site("close") == Site(partition="cpu") and cluster.site("close").python_command == sys.executable
 
 
 PROFILE = """\

@@ -42,6 +42,9 @@ class Cluster(Site):
     def site(self, stage: str) -> Site:
         """The options for jobs of a stage: its own stand above the profile's."""
         everywhere = {option.name: getattr(self, option.name) for option in fields(Site)}
+        if stage == "close" and self.container is not None:
+            # It calls Slurm's programs, which are in no image: it runs as whoever submits does.
+            everywhere |= {"container": None, "python": None}
         own = self.stages.get("train" if stage == "trial" else stage, {})
         extra = {**self.extra, **own.get("extra", {})}
         return Site(**{**everywhere, **own, "extra": extra})
