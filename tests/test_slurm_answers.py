@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from slurm_fixture import make_array
 
+from slurm.array import Site
 from slurm.errors import NotNowError, SubmitError
 from slurm.executors.slurm import Job, SlurmArrays, parse_answer
 
@@ -74,7 +75,7 @@ def test_a_job_whose_id_cannot_be_read_is_an_error_and_leaves_no_job_behind(prin
     (programs / "sbatch.sh").write_text(printed + "\n")
     array = make_array(programs / "paths", "exit 0", "exit 0")
     with pytest.raises(
-        SubmitError, match=r"no job's id that can be read: .*; it was queued as 41, and is cancelled"
+        SubmitError, match=r"no job's id that can be read: .*; it was queued as 41, which is cancelled"
     ) as one:
         SlurmArrays().submit(array)
     assert "\n" not in str(one.value) and not isinstance(one.value, NotNowError)
@@ -82,23 +83,43 @@ def test_a_job_whose_id_cannot_be_read_is_an_error_and_leaves_no_job_behind(prin
     assert not list(array.folder.glob(f"{array.name}.*"))
 
 
-def test_an_answer_that_came_too_late_leaves_no_job_behind_and_may_be_tried_again(programs: Path) -> None:
-    (programs / "sbatch.sh").write_text("echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1\n")
-    with pytest.raises(NotNowError, match=r"Socket timed out .*; it was queued as 41, and is cancelled again"):
-        SlurmArrays().submit(make_array(programs / "paths", "exit 0"))
-    assert calls(programs, "scancel") == ["scancel 41"]
+LATE = "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1\n"
+
+
+def test_a_job_whose_answer_came_too_late_is_found_in_the_queue_by_its_script(programs: Path) -> None:
+    (programs / "sbatch.sh").write_text(LATE)
+    submitted = SlurmArrays(site=Site(clusters="other")).submit(make_array(programs / "paths", "exit 0", "exit 0"))
+    assert submitted.ids == ("41_0", "41_1") and submitted.named_cluster == "other"
+    (asked,) = calls(programs, "squeue")
+    assert asked.startswith("squeue -M other -h ") and calls(programs, "scancel") == []
 
 
 @pytest.mark.parametrize(
-    ("queue", "words"),
-    [("true", "; nothing was queued"), ("echo down >&2; exit 1", r"; whether it was queued is unknown \(down\): ")],
+    ("sbatch", "queue", "error", "words"),
+    [
+        ("echo hello\n", "true", SubmitError, "; nothing was queued"),
+        (LATE, "true", NotNowError, "Socket timed out .*; nothing was queued"),
+        ("echo hello\n", "echo down >&2; exit 1", NotNowError, "'hello'; whether it was queued is unknown: down"),
+        (LATE, "echo down >&2; exit 1", NotNowError, "Socket timed out .*; whether it was queued is unknown: down"),
+    ],
 )
-def test_what_became_of_it_is_said(queue: str, words: str, programs: Path) -> None:
-    (programs / "sbatch.sh").write_text("echo hello\n")
+def test_what_became_of_it_is_said(
+    sbatch: str, queue: str, error: type[SubmitError], words: str, programs: Path
+) -> None:
+    (programs / "sbatch.sh").write_text(sbatch)
     (programs / "squeue").write_text(f"#!/bin/bash\n{queue}\n")
-    with pytest.raises(SubmitError, match=words):
+    array = make_array(programs / "paths", "exit 0")
+    with pytest.raises(error, match=words) as one:
+        SlurmArrays().submit(array)
+    assert type(one.value) is error and "\n" not in str(one.value)
+    assert calls(programs, "scancel") == [] and not list(array.folder.glob(f"{array.name}.*"))
+
+
+def test_a_job_that_cannot_be_cancelled_again_is_named(programs: Path) -> None:
+    (programs / "sbatch.sh").write_text("echo hello\n")
+    (programs / "scancel").write_text("#!/bin/bash\necho down >&2; exit 1\n")
+    with pytest.raises(SubmitError, match="it was queued as 41, which could not be cancelled: down"):
         SlurmArrays().submit(make_array(programs / "paths", "exit 0"))
-    assert calls(programs, "scancel") == []
 
 
 def test_a_path_that_the_nodes_would_read_as_a_pattern_is_refused(programs: Path) -> None:

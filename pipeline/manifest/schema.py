@@ -144,8 +144,8 @@ class Places(Section):
 class Container(Section):
     """The image that tasks run in, which has Python and what tanda depends on: `pyxis` or `apptainer`.
 
-    The storage and the submitted code are mounted. The closing job, which calls Slurm's programs, runs outside of it, by
-    the Python that submits.
+    The storage and the submitted code are mounted. The closing job, which calls Slurm's programs, runs outside, by the
+    Python that submits.
     """
 
     pyxis: str | None = Field(None, description="an image as srun's `--container-image` takes it")

@@ -211,32 +211,29 @@ class SlurmArrays:
 
     def _call_sbatch(self, array: Array, script: Path) -> Job:
         """Hand a script to sbatch; where its answer is lost or cannot be read, no job stays behind unseen."""
+        cluster = self._site(array).clusters
         try:
             printed = call(["sbatch", "--parsable", str(script)])
         except UnreachableError as error:
-            # The controller may have queued it all the same, and only its answer have come too late.
-            raise NotNowError(f"{error}{self._take_back(array, script)}") from error
+            # A controller that is slow to answer has queued it, as a rule.
+            number = _find_job(script, cluster, str(error))
+            if number is None:
+                raise NotNowError(f"{error}; nothing was queued") from error
+            return Job(id=number, cluster=cluster)
         except SlurmError as error:
             raise _classify_refusal(str(error)) from error
         job = parse_answer(printed)
-        if job is None:
-            raise SubmitError(
-                f"sbatch printed no job's id that can be read: {one_line(printed)!r}{self._take_back(array, script)}"
-            )
-        return job
-
-    def _take_back(self, array: Array, script: Path) -> str:
-        """Cancel the jobs that Slurm made of a script, which is theirs alone; what was done about them, in words."""
-        cluster = self._site(array).clusters
-        wanted = ["-h", "-t", "all", "-u", str(os.geteuid()), "-o", "%F|%o"]
+        if job is not None:
+            return job
+        wrong = f"sbatch printed no job's id that can be read: {one_line(printed)!r}"
+        number = _find_job(script, cluster, wrong)
+        if number is None:
+            raise SubmitError(f"{wrong}; nothing was queued")
         try:
-            rows = [line.partition("|") for line in call([*on_cluster("squeue", cluster), *wanted]).splitlines()]
-            jobs = sorted({id_ for id_, _, command in rows if command == str(script) and id_.isdigit()})
-            if jobs:
-                call([*on_cluster("scancel", cluster), *jobs])
+            call([*on_cluster("scancel", cluster), number])
         except SlurmError as error:
-            return f"; whether it was queued is unknown ({error}): `squeue --me` shows a job {array.name!r} if so"
-        return f"; it was queued as {', '.join(jobs)}, and is cancelled again" if jobs else "; nothing was queued"
+            raise SubmitError(f"{wrong}; it was queued as {number}, which could not be cancelled: {error}") from error
+        raise SubmitError(f"{wrong}; it was queued as {number}, which is cancelled again")
 
     def _script(self, array: Array, chunk: Chunk, folder: Path, ahead: Sequence[str] = ()) -> str:
         folder, site = folder.absolute(), self._site(array)
@@ -294,6 +291,19 @@ def _write_pickles(folder: Path, array: Array, chunk: Chunk) -> list[Path]:
         pickles.append(folder / f"{number}.pkl")
         work.dump(pickles[-1])
     return pickles
+
+
+def _find_job(script: Path, cluster: str | None, wrong: str) -> str | None:
+    """The number of the job that Slurm made of a script, which is one call's alone; None where there is none.
+
+    Raises NotNowError, beginning with what went ``wrong`` before, where the queue does not answer.
+    """
+    command = [*on_cluster("squeue", cluster), "-h", "-t", "all", "-u", str(os.geteuid()), "-o", "%F|%o"]
+    try:
+        rows = [line.partition("|") for line in call(command).splitlines()]
+    except SlurmError as error:
+        raise NotNowError(f"{wrong}; whether it was queued is unknown: {error}") from error
+    return next((number for number, _, path in rows if path == str(script) and number.isdigit()), None)
 
 
 def _fresh_folder(array: Array) -> Path:
