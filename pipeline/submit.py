@@ -55,7 +55,7 @@ from pipeline.decisions.submission import (
     to_submit,
 )
 from pipeline.decisions.task_state import TaskState
-from pipeline.manifest.compose import CLUSTERS_VARIABLE
+from pipeline.manifest.compose import shell_clusters
 from pipeline.manifest.model import Manifest
 from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
@@ -145,13 +145,11 @@ def _named_cluster(manifest: Manifest) -> str | None:
 
     Raises InputError where the shell names none that jobs could be followed on.
     """
-    name, shell = manifest.cluster.clusters, os.environ.get(CLUSTERS_VARIABLE)
+    name, (variable, shell) = manifest.cluster.clusters, shell_clusters(os.environ)
     if name is None and shell:
-        raise InputError(
-            f"{CLUSTERS_VARIABLE}={shell}: jobs are followed on one cluster; name it by the profile's `clusters`"
-        )
+        raise InputError(f"{variable}={shell}: jobs are followed on one cluster; name it by the profile's `clusters`")
     if name is not None and name == shell:
-        warn_once(f"{CLUSTERS_VARIABLE}: jobs go to cluster {name}")
+        warn_once(f"{variable}: jobs go to cluster {name}")
     return name
 
 

@@ -17,8 +17,10 @@ from second_cluster import NAME, second_cluster
 from slurm_fixture import make_array, wait_for
 from small_manifest import tanda, with_only, write_manifest
 
-from jobs.storage import Storage
-from pipeline.submission import read_all
+from pipeline.manifest import load
+from pipeline.plan import make_plan
+from pipeline.status import task_states
+from pipeline.submit import cancel_plan, submit_plan
 from slurm.array import Site
 from slurm.executors.slurm import SlurmArrays
 from slurm.job_state import JobIdentity
@@ -74,24 +76,24 @@ def _live(cluster: Rig, *where: str, name: str = "small-") -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("warned")
-def test_jobs_of_another_cluster_are_followed_and_cancelled_there(cluster: Rig, other: Path, tmp_path: Path) -> None:
-    manifest = write_manifest(tmp_path, LONG + f"cluster: {{clusters: {NAME}}}\n")
-    submitted = json.loads(tanda("submit", manifest, "--json"))
-    numbers = [int(array["job_id"]) for array in submitted["arrays"]]
+def test_jobs_of_another_cluster_are_followed_and_cancelled_there(
+    cluster: Rig, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(load(write_manifest(tmp_path, LONG + f"cluster: {{clusters: {NAME}}}\n")))
+    made = submit_plan(plan).submission
+    assert made is not None and {(array.cluster, array.named_cluster) for array in made.arrays} == {(NAME, NAME)}
+    numbers = [int(job) for array in made.arrays for job in array.job_ids]
     mine: list[str] = []
     while not mine or int(mine[-1]) < max(numbers):
         mine += _mine(cluster, 1)
     assert set(map(str, numbers)) & set(mine), "jobs of ours have their numbers"
-    (kept,) = read_all(Storage(tmp_path / "storage"))
-    assert {(array.cluster, array.named_cluster) for array in kept.arrays} == {(NAME, NAME)}
     assert set(_live(cluster, "-M", NAME)) == set(map(str, numbers)) and not _live(cluster)
-    summary = json.loads(tanda("status", manifest, "--json"))["summary"]
-    assert not {"lost", "failed", "unknown"} & summary.keys()
-    assert "nothing to submit" in tanda("submit", manifest)
-    # From a login node of the other cluster, too.
-    there = tanda("status", manifest, "--json", environment={"SLURM_CONF": str(other)})
-    assert not {"lost", "failed", "unknown"} & json.loads(there)["summary"].keys()
-    tanda("cancel", manifest)
+    assert {state.state for state in task_states(plan).values()} <= {"waiting", "running"}
+    assert submit_plan(plan).submission is None, "all of it is queued"
+    with monkeypatch.context() as login:
+        login.setenv("SLURM_CONF", str(other))
+        assert {state.state for state in task_states(plan).values()} <= {"waiting", "running"}
+    assert cancel_plan(plan) == (3, 0)
     wait_for(lambda: not _live(cluster, "-M", NAME))
     assert set(_live(cluster, name="mywork")) == set(mine), "what has the same numbers here goes on"
     cluster.call("scancel", *mine)

@@ -125,6 +125,9 @@ def test_the_login_shells_cluster_is_the_default_and_kept_with_what_is_submitted
     path = None if profile is None else write(tmp_path, profile, "c.yaml")
     manifest = read(tmp_path, RUN, cluster=path)
     assert manifest.cluster.clusters == cluster
+    monkeypatch.setenv("SBATCH_CLUSTERS", "for-sbatch")
+    assert read(tmp_path, RUN, cluster=write(tmp_path, "qos: q\n", "c.yaml")).cluster.clusters == "for-sbatch"
+    monkeypatch.delenv("SBATCH_CLUSTERS")
     kept = tmp_path / "kept.json"
     kept.write_bytes(orjson.dumps(manifest.document))
     monkeypatch.setenv("SLURM_CLUSTERS", "elsewhere")

@@ -14,7 +14,7 @@ from sharedfs.errors import KeyPath, did_you_mean
 
 SET = "--set"
 STORAGE_VARIABLE = "TANDA_STORAGE"
-CLUSTERS_VARIABLE = "SLURM_CLUSTERS"
+CLUSTERS_VARIABLES = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")  # as sbatch looks for them
 _CLUSTER_NAME = re.compile(r"(?!all\Z)[\w.-]+\Z")
 
 
@@ -121,17 +121,23 @@ def is_cluster_name(text: str) -> bool:
     return bool(_CLUSTER_NAME.match(text))
 
 
+def shell_clusters(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The variable by which a login shell names clusters for sbatch, and what it names; empty where there is none."""
+    found = ((variable, environment[variable]) for variable in CLUSTERS_VARIABLES if environment.get(variable))
+    return next(found, ("", ""))
+
+
 def _with_clusters(root: Node, environment: Mapping[str, str]) -> Node:
     """The document with the cluster that the login shell names for all of Slurm's commands, where it names none itself.
 
     Kept in the document, for jobs go to the same one that are submitted later, from a node of it.
     """
-    name = environment.get(CLUSTERS_VARIABLE, "")
+    variable, name = shell_clusters(environment)
     entry = root.value.get("cluster")
     profile = {} if entry is None or entry.node.value is None else entry.node.value
     if not is_cluster_name(name) or not isinstance(profile, dict) or "clusters" in profile:
         return root
-    mark = Mark(CLUSTERS_VARIABLE)
+    mark = Mark(variable)
     section = Node({**profile, "clusters": Entry(mark, Node(name, mark))}, mark if entry is None else entry.node.mark)
     return root.replaced("cluster", Entry(mark if entry is None else entry.key, section))
 
