@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +90,12 @@ class ArrayBuilder:
     def array(self, request: ArrayRequest, element_ids: Mapping[str, str]) -> Array:
         """The array of a request; ``element_ids`` maps tasks that are queued to the ids of their elements."""
         given = request.packs[0][0].resources
+        site = self.manifest.cluster.site(request.stage)
         factor = request.change.memory_factor if request.change else 1.0
         return Array(
             name=f"{self.manifest.name}-{request.group}-{request.stage}",
             elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in request.packs),
-            command=(self._python, "-m", "jobs"),
+            command=(site.python_command, "-m", "jobs"),
             folder=self.folder,
             resources=Resources(
                 cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb * factor, time_min=given.time_min
@@ -106,33 +106,33 @@ class ArrayBuilder:
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} {request.stage} {request.group}",
             exclude=(request.change.exclude,) if request.change and request.change.exclude else (),
+            site=site,
+            storage=(self.storage.root,),
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
         """The closing job, after everything of its submission, however it ended; at once where that is nothing."""
-        given = self.manifest.resources[CLOSE]
+        given, site = self.manifest.resources[CLOSE], self.manifest.cluster.site(CLOSE)
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
-            command=(self._python, "-m", "pipeline", "close"),
+            command=(site.python_command, "-m", "pipeline", "close"),
             folder=self.folder,
-            resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
+            resources=Resources(cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb, time_min=given.time_min),
             after=(Dependency(way="afterany", jobs=jobs),) if jobs else (),
             environment=self._environment(CLOSE, ()),
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} close",
+            site=site,
+            storage=(self.storage.root,),
         )
-
-    @property
-    def _python(self) -> str:
-        return self.manifest.cluster.python or sys.executable
 
     def _sidecar(self, stage: str) -> dict[str, str]:
         """The command of the process that sends epochs to a tracking server while tasks train."""
         uri = self.manifest.tracking_uri
         if uri is None or stage not in ("train", "trial"):
             return {}
-        command = (self._python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
+        command = (self.manifest.cluster.python_command, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
         return {SIDECAR: json.dumps(command)}
 
     @property

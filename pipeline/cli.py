@@ -123,7 +123,7 @@ def submit(
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
     from pipeline.scripts import dry_run as shown
     from pipeline.scripts import write_scripts
-    from pipeline.submit import print_submitted
+    from pipeline.submit_result import print_submitted
 
     experiment = _experiment(manifest, sets, cluster)
     if dry_run:
@@ -274,13 +274,13 @@ def doctor(
     cluster: Profile = None,
     json: Json = False,
 ) -> None:
-    """Check versions, Slurm, GPUs, the guarantees of the storage's file system, and free space."""
+    """Check versions, Slurm, each stage of a profile, GPUs, the storage's file system, and free space."""
     from rich.text import Text
 
-    from pipeline.doctor_gpu import examine_with_gpus
+    from pipeline.doctor_profile import examine_site
 
     findings = []
-    for finding in examine_with_gpus(storage, ask=gpu, profile=cluster):
+    for finding in examine_site(storage, ask_gpu=gpu, profile=cluster):
         findings.append(finding)
         if not json:
             verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")

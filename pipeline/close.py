@@ -88,7 +88,7 @@ def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
     except SubmitError as error:
         print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return
-    for reason, count in Counter(report.held.values()).items():
+    for reason, count in Counter([*report.held.values(), *report.refused.values()]).items():
         print(f"{count} not queued: {reason}", file=sys.stderr, flush=True)
 
 

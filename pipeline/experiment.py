@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.manifest.model import Manifest
     from pipeline.plan import Plan
     from pipeline.report.collect import Progress
-    from pipeline.submit import SubmitResult
+    from pipeline.submit_result import SubmitResult
 
 P = ParamSpec("P")
 T = TypeVar("T")

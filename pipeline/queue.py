@@ -8,6 +8,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jobs.storage import Storage
 from pipeline.decisions.closing import CLOSE
@@ -15,6 +16,7 @@ from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
 from pipeline.submission import Queued, Submission, newest, read_all
 from sharedfs.errors import DamagedFileError
+from slurm.array import Site
 from slurm.commands import warn_once
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
@@ -28,10 +30,12 @@ def make_executor(name: str, manifest: Manifest) -> Executor:
     return make(name, folder=folder, site=manifest.cluster, entry=_run_here)
 
 
-def observe(storage: Storage, name: str, sent: Mapping[str, JobIdentity], uid: int | None) -> Mapping[str, JobState]:
-    """What an executor shows of the elements that the user ``uid`` sent to it.
+def observe(
+    storage: Storage, name: str, sent: Mapping[str, JobIdentity], uid: int | None, cluster: str | None = None
+) -> Mapping[str, JobState]:
+    """What an executor shows of the elements that the user ``uid`` sent to it, on the cluster that was named to it.
 
-    None stands for a submission of an earlier version, which had one local queue for all users.
+    No user stands for a submission of an earlier version, which had one local queue for all users.
     """
     if uid is None and name == "local":
         reason = "queued by an earlier version of tanda"
@@ -39,7 +43,7 @@ def observe(storage: Storage, name: str, sent: Mapping[str, JobIdentity], uid: i
     folder = local_folder(storage, os.geteuid() if uid is None else uid)
     if name == "local" and folder.exists():
         check_own(folder, uid)
-    return make(name, folder=folder, entry=_run_here).states(sent, sent=sent)
+    return make(name, folder=folder, site=Site(clusters=cluster), entry=_run_here).states(sent, sent=sent)
 
 
 def local_folder(storage: Storage, uid: int) -> Path:
@@ -64,6 +68,18 @@ def _run_here(path: Path) -> int:
 # The element of each task, and what its executor shows of it: of each task the newest, and all of them.
 
 
+class Queue(NamedTuple):
+    """Where ids of elements are unique: an executor, and of it one user's local processes or one cluster.
+
+    ``named_cluster`` is there where the cluster has to be named; ``cluster`` is what it is called in any case.
+    """
+
+    executor: str
+    uid: int | None
+    named_cluster: str | None
+    cluster: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedAs:
     """Where a task was queued: by which submission, in which element."""
@@ -75,6 +91,7 @@ class QueuedAs:
     mem_gb: float
     packed: int
     sent: JobIdentity
+    named_cluster: str | None = None
 
     @classmethod
     def of(cls, submission: Submission, array: Queued, element: str) -> QueuedAs:
@@ -87,12 +104,13 @@ class QueuedAs:
             mem_gb=array.mem_gb,
             packed=len(array.elements[element]),
             sent=submission.sent(array),
+            named_cluster=array.named_cluster,
         )
 
     @property
-    def queue(self) -> tuple[str, int | None]:
-        """The executor, and the user whose queue of it: local processes are each user's own."""
-        return self.executor, self.sent.uid if self.executor == "local" else os.geteuid()
+    def queue(self) -> Queue:
+        uid = self.sent.uid if self.executor == "local" else os.geteuid()
+        return Queue(self.executor, uid, self.named_cluster, self.sent.cluster)
 
 
 def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = None) -> dict[str, QueueEvidence]:
@@ -107,7 +125,7 @@ def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = 
     for queue in {queued.queue for queued in last.values()}:
         tasks = {task: queued for task, queued in last.items() if queued.queue == queue}
         sent = {queued.element: queued.sent for queued in sorted(tasks.values(), key=lambda queued: queued.time)}
-        jobs = _observe_or_unknown(storage, *queue, sent)
+        jobs = _observe_or_unknown(storage, queue, sent)
         for task, queued in tasks.items():
             job = jobs[queued.element]
             if sent[queued.element] is not queued.sent and sent[queued.element] != queued.sent:
@@ -120,14 +138,12 @@ def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = 
     return evidence
 
 
-def _observe_or_unknown(
-    storage: Storage, executor: str, uid: int | None, sent: Mapping[str, JobIdentity]
-) -> Mapping[str, JobState]:
+def _observe_or_unknown(storage: Storage, queue: Queue, sent: Mapping[str, JobIdentity]) -> Mapping[str, JobState]:
     try:
-        return observe(storage, executor, sent, uid)
+        return observe(storage, queue.executor, sent, queue.uid, queue.named_cluster)
     except (OSError, SchedulerError, DamagedFileError) as error:
         # Another user's submission or queue that cannot be used must not hide the state of all the rest.
-        warn_once(f"the {executor} queue of user {uid} cannot be read: {error}")
+        warn_once(f"the {queue.executor} queue of user {queue.uid} cannot be read: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
 
 
@@ -151,6 +167,9 @@ def is_closing(storage: Storage, manifest: str) -> bool:
     made = newest(storage, manifest)
     if made is None:
         return False
-    sent = {job: made.sent(array) for array in made.arrays if array.stage == CLOSE for job in array.elements}
-    states = observe(storage, made.executor, sent, made.uid)
+    closing = next((array for array in made.arrays if array.stage == CLOSE), None)
+    if closing is None:
+        return False
+    sent = dict.fromkeys(closing.elements, made.sent(closing))
+    states = observe(storage, made.executor, sent, made.uid, closing.named_cluster)
     return any(state.state in ("waiting", "running") for state in states.values())

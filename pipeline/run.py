@@ -15,7 +15,8 @@ from pipeline.live import progress_bar, watch
 from pipeline.plan import Plan
 from pipeline.report import build
 from pipeline.status import task_states
-from pipeline.submit import print_submitted, submit_plan
+from pipeline.submit import submit_plan
+from pipeline.submit_result import print_submitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,4 +192,5 @@ class _Writer:
             self.arrays[script.name] = Queued(
                 stage=stage, group=group, job_ids=(), elements=elements, mem_gb=array.resources.mem_gb, name=array.name,
                 comment=shown_comment(array.comment) if array.comment else None,
+                named_cluster=array.site.clusters if array.site else None,
             )  # fmt: skip

@@ -50,6 +50,7 @@ class Queued:
     """One array as queued: ``elements`` maps an executor's element id to the ids of the tasks in it.
 
     ``name``, ``comment`` and ``cluster`` are what the scheduler shows of its jobs, None where it is not recorded.
+    ``named_cluster`` is the cluster that has to be named to reach them, None for that of the machine that submitted.
     """
 
     stage: str
@@ -60,6 +61,7 @@ class Queued:
     name: str | None = None
     comment: str | None = None
     cluster: str | None = None
+    named_cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,26 +175,32 @@ def read_all(storage: Storage) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.time)
 
 
-def cancel_unconfirmed(storage: Storage, executor: Executor) -> None:
+def cancel_unconfirmed(storage: Storage, executor: Executor, cluster: str | None) -> None:
     """Cancel what earlier submitters of this user's queued without a record of it: nobody would wait for it, or retry
     it. Its tasks go on from their checkpoints in what is queued now.
+
+    What went to another than this named ``cluster`` waits for a submission to that one.
 
     Raises SubmitError where Slurm does not say what is in its queue.
     """
     mine = [made for made in read_all(storage) if made.uid == os.geteuid()]
     recorded = {job for made in mine for array in made.arrays for job in array.job_ids}
     for made in mine:
-        for array in made.unconfirmed:
+        here = [array for array in made.unconfirmed if array.named_cluster == cluster]
+        for array in here:
             try:
-                jobs = [job for job in find_live(made.sent(array)) if array_id(job) not in recorded]
+                jobs = [job for job in find_live(made.sent(array), cluster) if array_id(job) not in recorded]
                 executor.cancel(jobs)
             except SlurmError as error:
                 raise SubmitError(str(error)) from error
             if jobs:
                 listed = ", ".join(sorted({array_id(job) for job in jobs}))
                 print(f"tanda: {listed} cancelled: queued by a submission that was interrupted", file=sys.stderr)
-        if made.unconfirmed:
-            replace(made, unconfirmed=()).write(storage)
+        if here:
+            elsewhere = tuple(array for array in made.unconfirmed if array.named_cluster != cluster)
+            replace(made, unconfirmed=elsewhere).write(storage)
+
+
 def newest(storage: Storage, manifest: str) -> Submission | None:
     """The newest submission of a manifest that queued anything; raises as ``read`` does."""
     # By their names, which begin with the time: of hundreds of submissions only those of this manifest are read.

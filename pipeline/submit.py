@@ -20,8 +20,12 @@ What is written when, and what a submitter that is killed on the way leaves:
    tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again, which
    ``tanda status`` says. Where a closing job failed and no task is missing, a submission is of a closing job alone.
 
-What could not be queued, for a limit of the site, is in ``held`` of submission.json with the reason: the closing job
-submits it, and so does a person who submits again.
+What could not be queued now, for a limit of the site or a controller that did not answer, is in ``held`` of
+submission.json with the reason, and with it all that needs it: the closing job submits it, and so does a person who
+submits again. Where the first array is refused for good (a wrong partition, an option that the site does not take),
+nothing is queued, and 4. is put back. Where a later one is, what is queued can run and stays; neither what was refused
+nor anything that needs it is queued, for that could never run. A person is told, with the ids of what is queued, and
+submits the rest once that is mended. The closing job may be refused in the same way.
 """
 
 from __future__ import annotations
@@ -29,13 +33,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from rich.console import Console
 
 from jobs.circuit_breaker import HELD
 from jobs.search.study import is_continued
@@ -47,6 +48,7 @@ from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
     cancellable,
+    dependents_of,
     done_tasks,
     is_queued,
     launch_held,
@@ -58,64 +60,24 @@ from pipeline.decisions.submission import (
 )
 from pipeline.decisions.task_state import TaskState
 from pipeline.interruption import deferred
+from pipeline.manifest.compose import shell_clusters
+from pipeline.manifest.model import Manifest
 from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
 from pipeline.queue import make_executor
 from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import standing, task_states
 from pipeline.submission import Queued, Submission, commit, snapshot, write_source
+from pipeline.submit_result import SubmitResult
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
-from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
-from slurm.errors import SubmitError, is_unanswered
+from slurm.commands import warn_once
+from slurm.errors import NotNowError, SubmitError, is_unanswered
 from slurm.executors import Executor
 from slurm.sbatch import shown_comment
 
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitResult:
-    """What was submitted: the arrays queued, how many tasks needed nothing, what could not be queued and why.
-
-    ``unknown`` are tasks that were left alone, as the executor does not say where they stand, and what it does say.
-    ``rerun`` says which tasks are made again although they were done, and which were left out of that.
-    """
-
-    submission: Submission | None
-    already_done: int
-    already_queued: int
-    held: Mapping[str, str] = field(default_factory=dict)
-    unknown: Mapping[str, str] = field(default_factory=dict)
-    rerun: Rerun = field(default_factory=Rerun)
-    released: int = 0  # elements that the scheduler held after a start that failed, now released
-
-    @property
-    def exit_status(self) -> int:
-        return int(bool(self.held or self.unknown))
-
-    def document(self) -> Mapping[str, Json]:
-        """As one JSON document, for ``submit --json``."""
-        arrays = self.submission.arrays if self.submission else ()
-        return {
-            "submission": self.submission.name if self.submission else None,
-            "arrays": [
-                {
-                    "stage": array.stage,
-                    "group": array.group,
-                    "job_id": ",".join(array.job_ids),
-                    "tasks": sum(map(len, array.elements.values())),
-                }
-                for array in arrays
-            ],
-            "already_done": self.already_done,
-            "already_queued": self.already_queued,
-            "not_queued": dict(self.held),
-            "unknown": dict(self.unknown),
-            "remade": sorted(self.rerun.remade),
-            "left_out": sorted(self.rerun.left_out),
-        }
 
 
 def submit_plan(
@@ -135,6 +97,7 @@ def submit_plan(
     again (see ``pipeline.rerun``), and SubmitError when the executor takes nothing at all.
     """
     name = executor or plan.manifest.cluster.executor
+    cluster = _named_cluster(plan.manifest) if name == "slurm" else None
     runner = make_executor(name, plan.manifest)
     storage = Storage(plan.manifest.storage)
     if plan.manifest.umask is not None:
@@ -144,15 +107,15 @@ def submit_plan(
         states = dict(now.states)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again.remade}
-        held_by_slurm = launch_held(states, name)
+        held_by_slurm = launch_held(states, name, cluster)
         if held_by_slurm:
             runner.release(held_by_slurm)
         tasks = to_submit(plan.tasks, states, changes)
-        stale = stale_dependents(plan.tasks, states, name, tasks) if changes is None else frozenset()
+        stale = stale_dependents(plan.tasks, states, name, tasks, cluster) if changes is None else frozenset()
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
-        unreachable = out_of_reach(plan.tasks, states, tasks)
+        unreachable = out_of_reach(plan.tasks, states, tasks, cluster)
         tasks = tuple(planned for planned in tasks if planned.id not in unreachable)
         again = again.within({planned.id for planned in tasks})
         result = SubmitResult(
@@ -167,7 +130,7 @@ def submit_plan(
         closing_only = not tasks and changes is None and now.undone is not None and name != "inline"
         if not tasks and not closing_only:
             return replace(result, held=unreachable)
-        submission.cancel_unconfirmed(storage, runner)
+        submission.cancel_unconfirmed(storage, runner, cluster)
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         started = submission.begin(
@@ -175,16 +138,38 @@ def submit_plan(
         )
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
-            element_ids=queued_elements(states, name, stale), held=dict(unreachable), rerun=again,
+            element_ids=queued_elements(states, name, stale, cluster), held=dict(unreachable), rerun=again,
             clock=clock, closing_only=closing_only,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
-    return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
+    return replace(
+        result,
+        submission=submitter.submission,
+        held=submitter.held,
+        refused=submitter.refused,
+        rerun=submitter.rerun,
+    )
+
+
+def _named_cluster(manifest: Manifest) -> str | None:
+    """The cluster that jobs go to where it is named: by the profile, or by the login shell, which is said once.
+
+    Raises InputError where the shell names none that jobs could be followed on.
+    """
+    name, (variable, shell) = manifest.cluster.clusters, shell_clusters(os.environ)
+    if name is None and shell:
+        raise InputError(f"{variable}={shell}: jobs are followed on one cluster; name it by the profile's `clusters`")
+    if name is not None and name == shell:
+        warn_once(f"{variable}: jobs go to cluster {name}")
+    return name
 
 
 @dataclass(slots=True, kw_only=True)
 class _Submitter:
-    """One submission as it is made; ``element_ids`` says where each task was queued, ``held`` what was not and why."""
+    """One submission as it is made.
+
+    ``element_ids`` says where each task was queued; ``held`` what was not and why, ``refused`` what will never be.
+    """
 
     plan: Plan
     storage: Storage
@@ -195,6 +180,7 @@ class _Submitter:
     rerun: Rerun
     clock: Clock
     closing_only: bool = False  # nothing is missing but what an earlier closing job left undone
+    refused: dict[str, str] = field(default_factory=dict)
     undo: ExitStack = field(default_factory=ExitStack)  # what puts the former results back
 
     @property
@@ -247,7 +233,10 @@ class _Submitter:
 
     def _queue(self, requests: Sequence[ArrayRequest]) -> None:
         """Hand over one array after the other, then the closing job; raises what the first array is refused with."""
-        for request in requests:
+        for whole in requests:
+            request = self._that_can_run(whole)
+            if not request.packs:
+                continue
             array = self.builder.array(request, self.element_ids)
             with self._recorded(request.stage, request.group, array):
                 self._queue_array(request, array)
@@ -264,12 +253,12 @@ class _Submitter:
             if not self.submission.arrays:
                 self._confirm(str(error))
                 raise
-            submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
+            submitted = _nothing_queued(array, error)
         elements: dict[str, tuple[str, ...]] = {}
         for pack, element in zip(request.packs, submitted.ids, strict=True):
             ids = tuple(planned.id for planned in pack)
             if element is None:
-                self.held.update(dict.fromkeys(ids, submitted.refused or "refused"))
+                self._note_refused(submitted, ids)
             else:
                 self.element_ids.update(dict.fromkeys(ids, element))
                 elements[element] = ids
@@ -286,6 +275,7 @@ class _Submitter:
                 announced = Queued(
                     stage=stage, group=group, job_ids=(), elements={}, mem_gb=array.resources.mem_gb,
                     name=array.name, comment=shown_comment(array.comment or ""),
+                    named_cluster=array.site.clusters if array.site else None,
                 )  # fmt: skip
                 unconfirmed = (*self.submission.unconfirmed, announced)
                 self.submission = replace(self.submission, unconfirmed=unconfirmed)
@@ -297,21 +287,36 @@ class _Submitter:
         if self.submission.unconfirmed and not (refused and is_unanswered(refused)):
             self.submission = replace(self.submission, unconfirmed=self.submission.unconfirmed[:-1])
 
+    def _that_can_run(self, request: ArrayRequest) -> ArrayRequest:
+        """The request without what needs a task that was not queued, which is noted with that one's reason."""
+        tasks = [planned for pack in request.packs for planned in pack]
+        among = {planned.id for planned in tasks}
+        never = dependents_of(self.refused, tasks, among)
+        later = dependents_of(self.held, tasks, among - never.keys())
+        self.refused.update(never)
+        self.held.update(later)
+        packs = (tuple(task for task in pack if task.id not in (never | later)) for pack in request.packs)
+        return replace(request, packs=tuple(filter(None, packs)))
+
+    def _note_refused(self, submitted: Submitted, tasks: Iterable[str]) -> None:
+        reasons = self.refused if submitted.for_good else self.held
+        reasons.update(dict.fromkeys(tasks, submitted.refused or "refused"))
+
     def _queue_closing(self, array: Array) -> None:
         try:
             array, submitted = self._submit_closing(array)
         except SubmitError as error:
-            # Refused for good: the tasks are queued all the same, and must not be forgotten for it.
-            submitted = Submitted(ids=(None,), refused=str(error))
+            # The tasks are queued all the same, and must not be forgotten for it.
+            submitted = _nothing_queued(array, error)
         if not submitted.queued:
-            self.held[CLOSE] = submitted.refused or "refused"
+            self._note_refused(submitted, (CLOSE,))
         self._write(CLOSE, CLOSE, array, submitted, dict.fromkeys(submitted.queued, ()))
 
     def _submit_closing(self, array: Array) -> tuple[Array, Submitted]:
         """Submit the closing job: where the site's limit is reached, in the place of the element queued last."""
         submitted = self.executor.submit(array)
         for delay_s in RETRY_DELAYS_S:
-            if submitted.queued or len(self.element_names) <= 1:
+            if submitted.queued or submitted.for_good or len(self.element_names) <= 1:
                 break
             self._unqueue_last(submitted.refused or "refused")
             self.clock.sleep(delay_s)
@@ -340,10 +345,16 @@ class _Submitter:
             name=array.name,
             comment=submitted.comment,
             cluster=submitted.cluster,
+            named_cluster=submitted.named_cluster,
         )
         self._confirm(submitted.refused)
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
         self.submission.write(self.storage)
+
+
+def _nothing_queued(array: Array, error: SubmitError) -> Submitted:
+    for_good = not isinstance(error, NotNowError)
+    return Submitted(ids=(None,) * len(array.elements), refused=str(error), for_good=for_good)
 
 
 def archive_record(folder: Path, undo: ExitStack) -> None:
@@ -355,32 +366,6 @@ def archive_record(folder: Path, undo: ExitStack) -> None:
     if record.exists() and not is_continued(folder):
         move(record, folder / "record.superseded.json", undo)
     (folder / HELD).unlink(missing_ok=True)
-
-
-def print_submitted(result: SubmitResult, console: Console) -> None:
-    """For people: what is made again and what is left out of it, job ids, what could not be queued and why."""
-    if result.released:
-        console.print(f"{result.released} held since a start failed on their node: released")
-    if result.rerun.remade:
-        console.print(f"{len(result.rerun.remade)} made again, the former results are kept")
-    if result.rerun.left_out:
-        console.print(f"{len(result.rerun.left_out)} trials stay as they are: they were compared with each other")
-    if result.submission is None:
-        console.print(f"nothing to submit: {result.already_done} done, {result.already_queued} queued or running")
-    else:
-        for array in result.submission.arrays:
-            tasks = sum(map(len, array.elements.values()))
-            content = "retries and report" if array.stage == CLOSE else f"{tasks} task{'s' * (tasks != 1)}"
-            job_ids = ",".join(array.job_ids) or "not queued"
-            console.print(f"{job_ids:<12} {array.stage:<10} {array.group:<16} {content}")
-        if result.already_done or result.already_queued:
-            console.print(f"{result.already_done} done already, {result.already_queued} queued already")
-    for reason, count in Counter(result.held.values()).items():
-        line = f"{count} not queued: {reason}; submit again later to queue the rest"
-        console.print(line, style="yellow", soft_wrap=True)
-    for reason, count in Counter(result.unknown.values()).items():
-        line = f"{count} left alone, as their state is unknown: {reason}; submit again once it is known"
-        console.print(line, style="yellow", soft_wrap=True)
 
 
 # Cancels what of a plan is queued or running.
@@ -396,8 +381,9 @@ def cancel_plan(plan: Plan) -> tuple[int, int]:
     another user's.
     """
     cancellation = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
-    for name, elements in cancellation.elements.items():
-        make_executor(name, plan.manifest).cancel(elements)
+    for (name, cluster), elements in cancellation.elements.items():
+        site = replace(plan.manifest.cluster, clusters=cluster)
+        make_executor(name, replace(plan.manifest, cluster=site)).cancel(elements)
     if cancellation.theirs:
         tasks = f"{cancellation.theirs} task{'s' * (cancellation.theirs != 1)}"
         ours = f"; {cancellation.ending} of yours cancelled" if cancellation.ending else ""

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,20 +68,6 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     return clean
 
 
-@contextmanager
-def scrubbed_process() -> Iterator[None]:
-    """This process's own environment scrubbed for the length of the block, for libraries that call sbatch."""
-    kept = dict(os.environ)
-    clean = scrubbed(kept)
-    for name in kept.keys() - clean.keys():
-        del os.environ[name]
-    os.environ.update(clean)
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
-
-
 def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> str:
     """The standard output of a Slurm program; raises SlurmError or the kind of it that fits.
 
@@ -110,6 +95,11 @@ def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None
     if done.returncode != 0 or silent:
         raise classify_error(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
     return done.stdout
+
+
+def on_cluster(program: str, cluster: str | None) -> list[str]:
+    """The beginning of a call that asks the controller of that cluster; None for this machine's."""
+    return [program] if cluster is None else [program, "-M", cluster]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,10 @@ class SubmitError(SchedulerError):
     """Nothing of an array was queued: permanently refused; the text is the scheduler's."""
 
 
+class NotNowError(SubmitError):
+    """Nothing of an array was queued, and the same may be taken later: a limit is reached, or nobody answered."""
+
+
 class SlurmError(SchedulerError):
     """A Slurm program failed; the text is what it printed."""
 

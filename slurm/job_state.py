@@ -54,7 +54,8 @@ class JobState:
 
     ``reason`` is why it waits or why nothing is known. ``exit_code`` or ``signal`` is how the element ended. Times are
     seconds since the epoch. ``elapsed_s``, ``waited_s`` and ``gpu_hours`` are sums over all its starts, ``max_rss_mb``
-    the most any of them used.
+    the most any of them used. ``named_cluster`` is the cluster that has to be named to reach the element, None for that
+    of this machine.
     """
 
     id: str
@@ -73,6 +74,7 @@ class JobState:
     submitted: float | None = None
     started: float | None = None
     ended: float | None = None
+    named_cluster: str | None = None
 
     @property
     def over(self) -> bool:

@@ -9,8 +9,9 @@ import getpass
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from slurm.commands import NO_VALUE, call, read_text, warn_once
+from slurm.commands import NO_VALUE, call, on_cluster, read_text, warn_once
 from slurm.errors import SlurmError
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, for scripts that are only looked at
@@ -47,26 +48,32 @@ class Limits:
     partitions: tuple[Partition, ...]
 
 
-def read() -> Limits:
-    """Ask Slurm for everything, by five commands at most.
+def read(cluster: str | None = None) -> Limits:
+    """Ask Slurm for everything, by five commands at most, of the cluster of that name or this machine's.
 
     Raises SlurmError when the controller does not answer, or in words that cannot be read.
     """
-    config = read_config()
+    config = read_config(cluster)
     accounting = keeps_accounting(config)
     return Limits(
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
         max_array_size=max_array_size(config),
         accounting=accounting,
-        max_submit_jobs=_max_submit_jobs() if accounting else None,
-        partitions=parse_partitions(call(["sinfo", "-h", "-o", "%P|%l|%D|%G"])),
+        max_submit_jobs=_max_submit_jobs(cluster) if accounting else None,
+        partitions=parse_partitions(call([*on_cluster("sinfo", cluster), "-h", "-o", "%P|%l|%D|%G"])),
     )
 
 
-def read_config() -> dict[str, str]:
-    """Slurm's configuration by name, by one command. Raises SlurmError."""
-    return parse_config(call(["scontrol", "show", "config"]))
+def read_config(cluster: str | None = None) -> dict[str, str]:
+    """The configuration by name of the cluster of that name or this machine's, by one command. Raises SlurmError."""
+    return parse_config(call([*on_cluster("scontrol", cluster), "show", "config"]))
+
+
+@cache
+def local_cluster() -> str | None:
+    """The name of this machine's cluster, asked once in the life of this process. Raises SlurmError."""
+    return read_config().get("ClusterName")
 
 
 def parse_config(text: str) -> dict[str, str]:
@@ -154,9 +161,9 @@ def parse_minutes(limit: str) -> int | None:
     return int(match["days"] or 0) * 1440 + hours * 60 + minutes
 
 
-def _max_submit_jobs() -> int | None:
-    user = getpass.getuser()
-    own = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={user}", "format=MaxSubmitJobs,GrpSubmitJobs,QOS"]
+def _max_submit_jobs(cluster: str | None) -> int | None:
+    owner = [f"user={getpass.getuser()}", *([f"cluster={cluster}"] if cluster else [])]
+    own = ["sacctmgr", "-n", "-P", "show", "assoc", *owner, "format=MaxSubmitJobs,GrpSubmitJobs,QOS"]
     every = ["sacctmgr", "-n", "-P", "show", "qos", "format=MaxSubmitJobsPerUser,GrpSubmitJobs,Name"]
     try:
         associations = parse_submit_limits(call(own))

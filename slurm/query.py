@@ -14,6 +14,7 @@ from slurm.commands import (
     SEPARATOR,
     Unreadable,
     call,
+    on_cluster,
     read_count,
     read_exit,
     read_rows,
@@ -41,6 +42,7 @@ from slurm.job_state import (
     JobState,
     merge_sources,
 )
+from slurm.limits import local_cluster
 
 # What each program calls a field, by our name for it. A name and a comment are free text: they come last, where
 # a separator in them does no harm. Each field of squeue's has a width, which cuts it.
@@ -77,32 +79,62 @@ class Answer:
     nameless: Unreadable | None = None
 
 
-def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> dict[str, JobState]:
+def states(
+    ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None, cluster: str | None = None
+) -> dict[str, JobState]:
     """Where each of these jobs stands, by at most two Slurm commands however many they are.
 
-    ``sent`` is what we know of the jobs since they were submitted, by id: one that Slurm shows to be another's is not
-    ours, whatever its number. What cannot be read is unknown, and warned of once.
+    ``cluster`` is the one that they were sent to by name, None for that of whoever submitted. ``sent`` is what we know
+    of the jobs since they were submitted, by id: one that Slurm shows to be another's is not ours, whatever its number.
+    What cannot be read is unknown, and warned of once.
     """
-    asked = list(dict.fromkeys(ids))
-    if not asked:
+    known = {id_: (sent or {}).get(id_, JobIdentity()) for id_ in dict.fromkeys(ids)}
+    found = _states_on(cluster, known)
+    if cluster is not None:
+        return found
+    gone = [id_ for id_, state in found.items() if state.state == GONE and known[id_].cluster]
+    try:
+        elsewhere = _by_other_cluster(gone, known)
+    except SlurmError as error:
+        return found | {id_: JobState(id=id_, state=UNKNOWN, reason=str(error)) for id_ in gone}
+    for other, jobs in elsewhere.items():
+        found |= _states_on(other, jobs)
+    return found
+
+
+def _by_other_cluster(gone: Iterable[str], known: Mapping[str, JobIdentity]) -> dict[str, dict[str, JobIdentity]]:
+    """Those of these jobs that were submitted on another cluster than this machine's, by its name.
+
+    Two login nodes of one storage may be of two clusters: what the one does not know the other does.
+    """
+    jobs: dict[str, dict[str, JobIdentity]] = {}
+    for id_ in gone:
+        here, there = local_cluster(), known[id_].cluster
+        if here and there and here.casefold() != there.casefold():
+            jobs.setdefault(there, {})[id_] = known[id_]
+    return jobs
+
+
+def _states_on(cluster: str | None, sent: Mapping[str, JobIdentity]) -> dict[str, JobState]:
+    """The states of these jobs as one cluster shows them."""
+    if not sent:
         return {}
     try:
-        queue = ask_queue(asked)
+        queue = ask_queue(sent, cluster)
     except SlurmError as error:
-        return {id_: JobState(id=id_, state=UNKNOWN, reason=str(error)) for id_ in asked}
+        return {id_: JobState(id=id_, state=UNKNOWN, reason=str(error), named_cluster=cluster) for id_ in sent}
     history = Answer()
     outage = None
     try:
-        history = ask_accounting(asked)
+        history = ask_accounting(sent, cluster)
     except AccountingRefusedError as error:
         warn_once(f"{error}; a job that is gone from the queue and left no record counts as lost")
     except NoAccountingError:  # no outage: what the queue does not know is gone
         pass
     except SlurmError as error:
         outage = str(error)
-    by_id = {id_: (sent or {}).get(id_, JobIdentity()) for id_ in asked}
-    ours = {array_id(id_): identity for id_, identity in by_id.items()}
-    named = {*asked, *ours}
+    ours = {array_id(id_): identity for id_, identity in sent.items()}
+    named = {*sent, *ours}
     queue, history = _with_nameless(queue, named), _with_nameless(history, named)
     for row in (*queue.unreadable.values(), *history.unreadable.values(), queue.nameless, history.nameless):
         if row is not None:
@@ -112,7 +144,10 @@ def states(ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None)
         for id_, rows in history.rows.items()
         if any(row.identity.difference(ours.get(array_id(id_), JobIdentity())) is None for row in rows)
     }
-    return {id_: _state_of(id_, queue, history, arrays, by_id[id_], outage) for id_ in asked}
+    return {
+        id_: replace(_state_of(id_, queue, history, arrays, identity, outage), named_cluster=cluster)
+        for id_, identity in sent.items()
+    }
 
 
 def _with_nameless(answer: Answer, asked: Container[str]) -> Answer:
@@ -162,21 +197,21 @@ def _arrays_of(ids: Iterable[str]) -> str:
 _COLUMNS = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.values())
 
 
-def ask_queue(ids: Iterable[str]) -> Answer:
+def ask_queue(ids: Iterable[str], cluster: str | None = None) -> Answer:
     """What the controller knows of these jobs, live or ended in the last minutes (MinJobAge), by one call of squeue.
 
     Raises SlurmError.
     """
-    command = ["squeue", "-h", "-r", "-t", "all", "-O", _COLUMNS, "-j", _arrays_of(ids)]
+    command = [*on_cluster("squeue", cluster), "-h", "-r", "-t", "all", "-O", _COLUMNS, "-j", _arrays_of(ids)]
     try:
         return parse_queue(_whole("squeue", call(command, environment=PRINT_WHOLE)))
     except UnknownJobError:
         return Answer()
 
 
-def find_live(sent: JobIdentity) -> list[str]:
+def find_live(sent: JobIdentity, cluster: str | None = None) -> list[str]:
     """The ids of the jobs in the queue that were sent so, by name and comment, and are not over. Raises SlurmError."""
-    command = ["squeue", "-h", "-r", "-t", "all", "-O", _COLUMNS, "-u", str(sent.uid)]
+    command = [*on_cluster("squeue", cluster), "-h", "-r", "-t", "all", "-O", _COLUMNS, "-u", str(sent.uid)]
     rows = parse_queue(_whole("squeue", call(command, environment=PRINT_WHOLE))).rows
     return [
         id_
@@ -207,13 +242,14 @@ def parse_queue(text: str) -> Answer:
     return Answer(rows=rows, unreadable=unreadable, nameless=nameless)
 
 
-def ask_accounting(ids: Iterable[str]) -> Answer:
+def ask_accounting(ids: Iterable[str], cluster: str | None = None) -> Answer:
     """Every start of these jobs, by one call of sacct; a job that it does not know is left out.
 
     Raises AccountingRefusedError where it may not be asked, or cannot be, NoAccountingError where there is none, and
     UnreachableError or SlurmError where it does not answer for the moment.
     """
-    command = ["sacct", "-P", "-D", "-n", "--noconvert", "-o", ",".join(SACCT_FIELDS.values()), "-j", _arrays_of(ids)]
+    fields = ",".join(SACCT_FIELDS.values())
+    command = [*on_cluster("sacct", cluster), "-P", "-D", "-n", "--noconvert", "-o", fields, "-j", _arrays_of(ids)]
     try:
         text = call(command, environment=PRINT_WHOLE)
     except (DeniedError, UnusableError) as error:

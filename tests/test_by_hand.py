@@ -60,7 +60,7 @@ class Desk:
         monkeypatch.setenv("PATH", "/usr/bin:/bin")
         monkeypatch.setattr(queue, "observe", self.observe)
 
-    def observe(self, _storage: object, _name: str, sent: Mapping[str, object], _uid: int | None) -> Any:
+    def observe(self, _storage: object, _name: str, sent: Mapping[str, object], *_: object) -> Any:
         return {job: JobState(id=job, state="waiting", reason="Priority") for job in sent}
 
     @property

@@ -22,7 +22,8 @@ from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Resources
 from pipeline.status import standing, states_document
 from pipeline.submission import Queued, Submission
-from pipeline.submit import print_submitted, submit_plan
+from pipeline.submit import submit_plan
+from pipeline.submit_result import print_submitted
 from slurm.job_state import JobState
 
 NAME = "20260101-000000-demo"
@@ -89,7 +90,7 @@ class Closing:
         submission().write(self.storage)
         self.asked = 0
 
-    def observe(self, _storage: object, _name: str, sent: Mapping[str, object], _uid: int | None) -> Any:
+    def observe(self, _storage: object, _name: str, sent: Mapping[str, object], *_: object) -> Any:
         self.asked += 1
         return {job: self.job if job == "8" else JobState(id=job, state="unknown", reason="silent") for job in sent}
 

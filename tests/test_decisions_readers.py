@@ -26,7 +26,7 @@ from pipeline.manifest import load
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
-from pipeline.submit import SubmitResult
+from pipeline.submit_result import SubmitResult
 from sharedfs.documents import write_json
 from slurm.job_state import JobState
 

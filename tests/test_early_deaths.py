@@ -69,7 +69,7 @@ class Queue:
         with (self.storage.log(self.train)).open("a") as log:
             log.write("\n".join([f"== 2026-01-01T00:00:00+0000 n1 job 7_0 start {start} ==", *lines, ""]))
 
-    def observe(self, _storage: object, _name: str, sent: Mapping[str, JobIdentity], _uid: int | None) -> Any:
+    def observe(self, _storage: object, _name: str, sent: Mapping[str, JobIdentity], *_: object) -> Any:
         assert list(sent) == ["7_0"]
         return {"7_0": self.job}
 

@@ -135,7 +135,7 @@ def test_what_sbatch_got_no_answer_for_may_be_queued_and_is_cancelled_by_the_nex
     timed_out = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
     programs = _programs(tmp_path / "bin", f"echo '{timed_out}' >&2; exit 1")
     status, told = _submit(manifest, programs)
-    assert status == 1 and told == f"tanda: {timed_out}\n"
+    assert status == 1 and told == f"tanda: {timed_out}; nothing of it is in the queue\n"
     (made,) = _recorded(manifest)
     _queue(programs, 41, made["unconfirmed"][0], made["time"], state="RUNNING")
     _programs(programs, "")

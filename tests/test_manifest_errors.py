@@ -231,7 +231,7 @@ WRONG = {
     ),
     "no memory": (
         "resources: {train: {mem_gb: 0}}\n" + RUN % "",
-        "4:29: resources.train.mem_gb: must be above 0, not 0",
+        "4:29: resources.train.mem_gb: must be at least 0.001, not 0",
     ),
     "an umask that is no octal": (
         "umask: 22\n" + RUN % "",

@@ -36,7 +36,8 @@ from pipeline.queue import queue_history
 from pipeline.scripts import dry_run
 from pipeline.show import changed_lines
 from pipeline.status import Standing, done_on_storage, task_states
-from pipeline.submit import SubmitResult, print_submitted, submit_plan
+from pipeline.submit import submit_plan
+from pipeline.submit_result import SubmitResult, print_submitted
 from pipeline.why import explain
 from sharedfs.errors import InputError
 from slurm.array import Array, Submitted
@@ -170,12 +171,13 @@ def test_results_are_put_back_where_preparing_fails(
     assert list(made.storage.submissions.iterdir()) == []
 
 
-def test_a_closing_job_refused_for_good_is_held_and_the_tasks_are_not_forgotten(
+def test_a_closing_job_refused_for_good_is_told_and_the_tasks_are_not_forgotten(
     made: Made, use: Callable[[Recording], Recording]
 ) -> None:
     use(_Refusing(after=2))
     result = submit_plan(made.plan, executor="slurm", rerun="g/a")
-    assert result.held == {submit.CLOSE: "sbatch: error: invalid partition specified: gone"}
+    assert result.refused == {submit.CLOSE: "sbatch: error: invalid partition specified: gone"}
+    assert result.held == {} and result.exit_status == 2
     (kept,) = submission.read_all(made.storage)
     assert [array.stage for array in kept.arrays] == ["train", "evaluate", "close"]
     assert kept.held == result.held and kept.remade == tuple(sorted(result.rerun.remade))

@@ -118,9 +118,9 @@ def test_the_qos_of_others_limit_nobody_here(fake_slurm: Path) -> None:
         '#!/bin/sh\ncase "$*" in *assoc*) echo "|500|normal,long";; *) printf "9||tiny\\n300||long\\n";; esac\n'
     )
     program.chmod(0o755)
-    assert limits._max_submit_jobs() == 300
+    assert limits._max_submit_jobs(None) == 300
     program.write_text("#!/bin/sh\necho 'sacctmgr: error: Problem talking to the database' >&2; exit 1\n")
-    assert limits._max_submit_jobs() is None
+    assert limits._max_submit_jobs(None) is None
 
 
 REFUSALS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slurm.array import Array, Dependency, Resources, Site
-from slurm.commands import scrubbed, scrubbed_process
+from slurm.commands import scrubbed
 from slurm.element import Element, read_element
 from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays, SubmittedElement
@@ -45,6 +45,7 @@ done
 export PYTHONSAFEPATH=1
 
 # command
+unset SLURM_CLUSTERS  # who asks for another start means the cluster that the job is on
 export SUBMITIT_EXECUTOR=slurm
 srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 \
 python3.11 -u -m submitit.core._submit /s/tanda-train.0
@@ -102,6 +103,7 @@ export PYTHONSAFEPATH=1
 export PYTHONPATH=/s/code"${PYTHONPATH:+:$PYTHONPATH}"
 
 # command
+unset SLURM_CLUSTERS  # who asks for another start means the cluster that the job is on
 export SUBMITIT_EXECUTOR=slurm
 srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=4 \
 python3.11 -u -m submitit.core._submit /s/tanda-train.0
@@ -123,9 +125,8 @@ def no_slurm_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_array(**facts: object) -> Array:
-    return Array(
-        name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), folder=Path("/s"), **facts
-    )  # type: ignore[arg-type]
+    facts = {"folder": Path("/s"), **facts}
+    return Array(name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), **facts)  # type: ignore[arg-type]
 
 
 def test_a_plain_array() -> None:
@@ -193,18 +194,13 @@ def test_submitting_without_slurm_says_what_is_missing(tmp_path: Path) -> None:
         SlurmArrays().submit(make_array())
 
 
-def test_a_job_inside_a_job_inherits_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_inside_a_job_inherits_nothing_of_it() -> None:
     inherited = {"SLURM_JOB_ID": "1", "SBATCH_ACCOUNT": "x", "SUBMITIT_FOLDER": "y", "TANDA_CPUS": "4"}
     inherited |= {"SLURM_EXPORT_ENV": "NONE", "SLURM_HINT": "multithread", "SRUN_EXPORT_ENV": "NONE"}
     kept = {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me", "TANDA_STORAGE": "/storage"}
     # Where its cluster is and who it is, on sites without a file of their own or without munge.
     kept |= {"SLURM_CONF_SERVER": "ctl:6817", "SLURM_JWT": "token", "SLURM_SACK_SOCKET": "/run/slurm/sack.socket"}
     assert scrubbed({**inherited, **kept}) == kept
-    for name, value in {**inherited, **kept}.items():
-        monkeypatch.setenv(name, value)
-    with scrubbed_process():
-        assert not inherited.keys() & os.environ.keys() and kept.keys() <= os.environ.keys()
-    assert inherited.keys() <= os.environ.keys()
 
 
 @pytest.mark.parametrize(
@@ -216,10 +212,6 @@ def test_the_code_of_a_surrounding_job_leaves_the_path_and_the_rest_stays(
 ) -> None:
     environment = {} if inherited is None else {"PYTHONPATH": inherited}
     assert scrubbed(environment).get("PYTHONPATH") == left
-    monkeypatch.setenv("PYTHONPATH", inherited or "")
-    with scrubbed_process():
-        assert os.environ.get("PYTHONPATH") == (left if inherited else "")
-    assert os.environ["PYTHONPATH"] == (inherited or "")
 
 
 def test_the_script_for_a_bare_login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel by executor; how many tasks that ends, are another user's and live, and are unknown."""
+    """Elements to cancel, by executor and named cluster; how many tasks that ends, are another user's and live, and are
+    unknown."""
 
-    elements: Mapping[str, tuple[str, ...]]
+    elements: Mapping[tuple[str, str | None], tuple[str, ...]]
     ending: int
     theirs: int
     unknown: int
@@ -81,7 +82,11 @@ def to_remake(tasks: Sequence[Planned], done: Collection[str], chosen: Collectio
 
 
 def stale_dependents(
-    tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, submitted: Iterable[Planned]
+    tasks: Sequence[Planned],
+    states: Mapping[str, TaskState],
+    executor: str,
+    submitted: Iterable[Planned],
+    cluster: str | None = None,
 ) -> frozenset[str]:
     """Queued tasks whose dependency can no longer be met, or was: on what is submitted again, or done.
 
@@ -92,7 +97,8 @@ def stale_dependents(
     stale: set[str] = set()
     for planned in tasks:
         state = states[planned.id]
-        waits = state.state == "waiting" and state.queued and _is_ours(state, executor) and state.job is not None
+        ours = _is_ours(state, executor, cluster)
+        waits = state.state == "waiting" and state.queued and ours and state.job is not None
         upstream = (*planned.task.needs, *planned.after)
         met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
         if waits and (met or not (renewed | stale).isdisjoint(upstream)):
@@ -102,46 +108,68 @@ def stale_dependents(
     return frozenset(task for task in stale if states[task].job not in shared)
 
 
-def launch_held(states: Mapping[str, TaskState], executor: str) -> tuple[str, ...]:
+def launch_held(states: Mapping[str, TaskState], executor: str, cluster: str | None = None) -> tuple[str, ...]:
     """Elements that the scheduler holds since a start failed on their node: they go on when released."""
-    held = _queued(states, executor)
-    return tuple(sorted({job for _, job, state in held if _is_ours(state, executor) and is_launch_held(state.reason)}))
+    held = _queued(states, executor, cluster)
+    return tuple(sorted({job for _, job, state in held if state.mine and is_launch_held(state.reason)}))
 
 
-def queued_elements(states: Mapping[str, TaskState], executor: str, stale: Collection[str]) -> dict[str, str]:
-    """Element ids of the tasks that this executor has already: what needs those tasks can wait for them."""
-    return {task: job for task, job, _ in _queued(states, executor) if task not in stale}
+def queued_elements(
+    states: Mapping[str, TaskState], executor: str, stale: Collection[str], cluster: str | None = None
+) -> dict[str, str]:
+    """Element ids of the tasks that this executor has already: what needs those tasks can wait for them.
+
+    ``cluster`` is the one that is named to it, None this machine's: jobs of another can't be waited for.
+    """
+    return {task: job for task, job, _ in _queued(states, executor, cluster) if task not in stale}
 
 
-def _queued(states: Mapping[str, TaskState], executor: str) -> list[tuple[str, str, TaskState]]:
+def _queued(states: Mapping[str, TaskState], executor: str, cluster: str | None) -> list[tuple[str, str, TaskState]]:
     return [
         (task, state.job, state)
         for task, state in states.items()
         if state.job is not None
         and is_queued(state)
-        and state.executor == executor
+        and (state.executor, state.cluster) == (executor, cluster)
         # Local processes are each user's own: ids of another's mean nothing in ours.
         and (state.mine or executor != "local")
     ]
 
 
-def _is_ours(state: TaskState, executor: str) -> bool:
-    return state.executor == executor and state.mine
+def _is_ours(state: TaskState, executor: str, cluster: str | None) -> bool:
+    return (state.executor, state.cluster) == (executor, cluster) and state.mine
 
 
 def out_of_reach(
-    tasks: Sequence[Planned], states: Mapping[str, TaskState], submitted: Sequence[Planned]
+    tasks: Sequence[Planned],
+    states: Mapping[str, TaskState],
+    submitted: Sequence[Planned],
+    cluster: str | None = None,
 ) -> dict[str, str]:
-    """Those submitted that need what another user's local processes have still to do, and so can't wait for it: why."""
-    theirs = {
-        task for task, state in states.items() if is_queued(state) and state.executor == "local" and not state.mine
-    }
-    held: dict[str, str] = {}
+    """Those submitted that need what others have still to do, and so can't wait for it: why.
+
+    Others are another user's local processes, and another of Slurm's clusters than the one that is submitted to.
+    """
+    elsewhere: dict[str, str] = {}
+    for task, state in states.items():
+        if is_queued(state) and state.executor == "local" and not state.mine:
+            elsewhere[task] = "another user's local processes are at what it needs"
+        elif is_queued(state) and state.executor == "slurm" and state.cluster != cluster:
+            elsewhere[task] = (
+                f"{f'cluster {state.cluster}' if state.cluster else 'another cluster'} is at what it needs"
+            )
+    return dependents_of(elsewhere, tasks, {planned.id for planned in submitted})
+
+
+def dependents_of(reasons: Mapping[str, str], tasks: Sequence[Planned], among: Collection[str]) -> dict[str, str]:
+    """Those of some tasks that need, directly or not, one that will not come: its reason, by task."""
+    found: dict[str, str] = {}
     for planned in tasks:
         needs = (*planned.task.needs, *planned.after)
-        if planned in submitted and not (theirs | held.keys()).isdisjoint(needs):
-            held[planned.id] = "another user's local processes are at what it needs"
-    return held
+        reason = next((found.get(need) or reasons[need] for need in needs if need in found or need in reasons), None)
+        if planned.id in among and planned.id not in reasons and reason is not None:
+            found[planned.id] = reason
+    return found
 
 
 def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellation:
@@ -151,11 +179,11 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     shows as ours and live is left alone.
     """
     live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
-    elements: dict[str, set[str]] = {}
+    elements: dict[tuple[str, str | None], set[str]] = {}
     for state in live:
-        elements.setdefault(state.executor or executor, set()).add(str(state.job))
+        elements.setdefault((state.executor or executor, state.cluster), set()).add(str(state.job))
     return Cancellation(
-        elements={name: tuple(sorted(jobs)) for name, jobs in elements.items()},
+        elements={queue: tuple(sorted(jobs)) for queue, jobs in elements.items()},
         ending=len(live),
         theirs=sum(is_queued(state) and not state.mine and state.state != "unknown" for state in states.values()),
         unknown=sum(state.state == "unknown" for state in states.values()),

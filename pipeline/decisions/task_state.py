@@ -34,6 +34,7 @@ class TaskState:
     peak_mem_gb: float | None = None
     waited_s: float | None = None
     executor: str | None = None
+    cluster: str | None = None  # that has to be named to reach its element; None: this machine's
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
@@ -182,6 +183,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         job=job.id if job else None,
         executor=queue.executor if queue else None,
         submission=queue.submission if queue else None,
+        cluster=job.named_cluster if job else None,
         mine=queue.mine if queue else True,
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),

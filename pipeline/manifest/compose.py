@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sharedfs.errors import KeyPath, did_you_mean
 
 SET = "--set"
 STORAGE_VARIABLE = "TANDA_STORAGE"
+CLUSTERS_VARIABLES = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")  # as sbatch looks for them
+_CLUSTER_NAME = re.compile(r"(?!all\Z)[\w.-]+\Z")
 
 
 def compose(
@@ -28,7 +31,7 @@ def compose(
     for path, node in changes:
         if path == ("cluster",):
             root = _set(root, path, node, ())
-    root = _with_storage(_with_cluster(root, cluster), environment)
+    root = _with_storage(_with_clusters(_with_cluster(root, cluster), environment), environment)
     for path, node in changes:
         if path != ("cluster",):
             root = _set(root, path, node, ())
@@ -42,9 +45,9 @@ def _with_composed_name(root: Node) -> Node:
     return root.replaced("name", Entry(entry.key, Node(yaml_nodes.composed(entry.node.value), entry.node.mark)))
 
 
-def compose_profile(file: Path) -> Node:
+def compose_profile(file: Path, environment: Mapping[str, str] = os.environ) -> Node:
     """A document that holds a cluster profile alone; raises ManifestError for one that can't be read."""
-    return _with_cluster(Node({}, Mark("--cluster")), file)
+    return _with_clusters(_with_cluster(Node({}, Mark("--cluster")), file), environment)
 
 
 def _error(mark: Mark, path: KeyPath, message: str) -> ManifestError:
@@ -120,6 +123,32 @@ def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
     check_text(storage)
     mark = Mark(STORAGE_VARIABLE)
     return root.replaced("storage", Entry(mark, Node(str(Path(storage).absolute()), mark)))
+
+
+def is_cluster_name(text: str) -> bool:
+    """Whether a text names one cluster of Slurm's."""
+    return bool(_CLUSTER_NAME.match(text))
+
+
+def shell_clusters(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The variable by which a login shell names clusters for sbatch, and what it names; empty where there is none."""
+    found = ((variable, environment[variable]) for variable in CLUSTERS_VARIABLES if environment.get(variable))
+    return next(found, ("", ""))
+
+
+def _with_clusters(root: Node, environment: Mapping[str, str]) -> Node:
+    """The document with the cluster that the login shell names for all of Slurm's commands, where it names none itself.
+
+    Kept in the document, for jobs go to the same one that are submitted later, from a node of it.
+    """
+    variable, name = shell_clusters(environment)
+    entry = root.value.get("cluster")
+    profile = {} if entry is None or entry.node.value is None else entry.node.value
+    if not is_cluster_name(name) or not isinstance(profile, dict) or "clusters" in profile:
+        return root
+    mark = Mark(variable)
+    section = Node({**profile, "clusters": Entry(mark, Node(name, mark))}, mark if entry is None else entry.node.mark)
+    return root.replaced("cluster", Entry(mark if entry is None else entry.key, section))
 
 
 def _parse_set(text: str, file: Path) -> tuple[KeyPath, Node]:
