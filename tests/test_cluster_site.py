@@ -120,6 +120,17 @@ def test_an_element_that_wants_another_start_asks_its_own_cluster(warned: str) -
     assert executor.states([warned])[warned].restarts == 1
 
 
+def test_logs_of_a_storage_with_a_percent_in_its_path_are_in_its_own_folder(cluster: Rig, tmp_path: Path) -> None:
+    array = make_array(tmp_path / "100%done 50%", "exit 0", "exit 0")
+    submitted = SlurmArrays().submit(array)
+    wait_for(lambda: {state.state for state in SlurmArrays().states(submitted.queued).values()} == {"done"})
+    (job,) = submitted.jobs
+    logs = [path.name for path in array.folder.glob(f"{array.name}.0/*_log.out")]
+    assert sorted(logs) == [f"{job}_0_0_log.out", f"{job}_1_0_log.out"] and [*tmp_path.iterdir()] == [
+        array.folder.parent
+    ]
+
+
 # A site whose GPU partition takes no job without GPUs, and whose CPU partition none with.
 
 POLICY = """\
