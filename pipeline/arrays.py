@@ -21,6 +21,7 @@ from slurm.element import SIDECAR
 if TYPE_CHECKING:
     pass
 
+ARRAY_NAME_BYTES = 230  # of a file system's 255, with a number and an ending behind it
 Packs = tuple[tuple[Planned, ...], ...]
 
 
@@ -93,7 +94,7 @@ class ArrayBuilder:
         site = self.manifest.cluster.site(request.stage)
         factor = request.change.memory_factor if request.change else 1.0
         return Array(
-            name=f"{self.manifest.name}-{request.group}-{request.stage}",
+            name=_array_name(self.manifest.name, request),
             elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in request.packs),
             command=(site.python_command, "-m", "jobs"),
             folder=self.folder,
@@ -153,6 +154,12 @@ class ArrayBuilder:
             **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
             UMASK: f"{self._umask:03o}",
         }
+
+
+def _array_name(manifest: str, request: ArrayRequest) -> str:
+    """What its jobs and their folders are called: of two long names, in letters of several bytes, one is cut."""
+    tail = f"-{request.group}-{request.stage}"
+    return manifest.encode()[: ARRAY_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
 
 
 def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:

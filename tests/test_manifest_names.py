@@ -64,6 +64,16 @@ def test_a_first_manifest_has_the_name_of_its_file(tmp_path: Path) -> None:
     assert load(tmp_path / "m.yaml").name == ACCENTED
 
 
+def test_the_longest_names_still_make_files(tmp_path: Path) -> None:
+    longest, group = "語" * 66, "ж" * 100
+    text = with_only("linear").replace("name: small", f"name: {longest}").replace("architectures:", f"{group}:")
+    folder = tmp_path / "scripts"
+    tanda("submit", write_manifest(tmp_path, text), "--sbatch-only", folder)
+    names = [path.stem for path in folder.glob("*.sbatch")]
+    assert len(names) == 4 and sum(f"-{group}-" in name for name in names) == 2
+    assert all(name.startswith(longest[:6]) for name in names)
+
+
 NO_TEXT = os.fsdecode(b"d\xffta")
 
 

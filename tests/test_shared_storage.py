@@ -99,7 +99,7 @@ def test_a_colleague_sees_how_it_stands_and_runs_his_own_beside_it(lab: Lab, at_
     (trained,) = (path for path in (storage / "runs").glob("*/model.pt") if path.stat().st_uid == lab.uid(BOB))
     assert stat.S_IMODE(trained.stat().st_mode) == 0o660
     before = lab.status(ALICE, manifest)["summary"]
-    lab.tanda(BOB, "cancel", manifest)
+    assert "by another user, who alone can" in lab.tanda(BOB, "cancel", manifest, status=2)
     assert lab.status(ALICE, manifest)["summary"] == before
     # What needs her local processes' results has nothing of his to wait for.
     same = lab.manifest(storage, name="same", epochs=100_000)

@@ -289,7 +289,7 @@ def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:
 
 def test_jobs_that_nobody_has_the_number_of_are_found_by_what_they_were_sent_with(cluster: Rig, tmp_path: Path) -> None:
     """In a script of letters that take three bytes each, longer than the queue shows."""
-    name = "語" * 66 + "-" + "हिन्दी" * 8
+    name = "語" * 66 + "-" + "हिन्दी"
     comment = f"tanda 20261126-120000-{name} train {name}"
     array = make_array(tmp_path, "exit 0", "exit 0", name=name, comment=comment, held=True)
     sent = JobIdentity(
