@@ -21,6 +21,7 @@ from pipeline import doctor_gpu
 from pipeline.doctor_gpu import check_build, examine_gpu, has_kernels, judge, read_facts
 from slurm.array import Site
 from slurm.errors import SlurmError
+from slurm.sbatch import setup_lines
 from slurm.srun import srun_command
 
 CU130 = "__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\n"
@@ -139,7 +140,7 @@ def test_a_node_is_asked_by_the_sites_options() -> None:
     assert command == [
         "srun", "--ntasks=1", "--gpus=a100:1", "--time=5", "--immediate=60", "--job-name=tanda-doctor",
         "--partition=gpu", "--account=lab", "--exclude=n9", "bash", "-c",
-        "module load py\n. env\nexec python -m jobs.gpu_facts",
+        "\n".join([*setup_lines(site), "exec python -m jobs.gpu_facts"]),
     ]  # fmt: skip
 
 
