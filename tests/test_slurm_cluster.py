@@ -23,7 +23,7 @@ from slurm.executors.slurm import SlurmArrays
 from slurm.job_state import JobState
 from slurm.query import states
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.both_slurms]
 
 
 def state_of(id_: str) -> JobState:
@@ -268,7 +268,7 @@ def test_slurmctld_restarted_in_the_middle(cluster: Rig, tmp_path: Path) -> None
 
 
 def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:
-    with running(Shape(nodes=1, accounting=False)):
+    with running(Shape(nodes=1, accounting=False, prefix="m"), cluster.slurm):
         assert not limits.read().accounting
         submitted = SlurmArrays().submit(make_array(tmp_path, "exit 0", "exit 1", "kill-element", "sleep 30"))
         wait_for(lambda: sum(state.over for state in states(submitted.queued).values()) == 3)
