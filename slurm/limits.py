@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from slurm.commands import call, warn_once
+from slurm.commands import call, read_text, warn_once
 from slurm.errors import SlurmError
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own, where nothing says another
@@ -38,7 +38,7 @@ class Limits:
 def read() -> Limits:
     """Ask Slurm for everything, by four commands. Raises SlurmError when the controller does not answer."""
     config = read_config()
-    accounting = "none" not in config.get("AccountingStorageType", "none")
+    accounting = keeps_accounting(config)
     return Limits(
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
@@ -58,6 +58,12 @@ def parse_config(text: str) -> dict[str, str]:
     """Names and values of ``scontrol show config``."""
     pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, value in pairs}
+
+
+def keeps_accounting(config: Mapping[str, str]) -> bool:
+    """Whether the site keeps accounting: 22.05 calls none ``accounting_storage/none``, 24.11 prints ``(null)``."""
+    kind = read_text(config.get("AccountingStorageType", ""))
+    return bool(kind) and not kind.endswith("/none")
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:

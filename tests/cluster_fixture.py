@@ -19,6 +19,8 @@ from rig import DEBIAN13, INSTALLED, Rig, Shape, has_cgroups, missing
 # One cluster at a time on a machine, whoever runs tests there.
 LOCK = Path(tempfile.gettempdir()) / f"tanda-test-cluster.{os.getuid()}.lock"
 REQUIRED = "TANDA_REQUIRE_SLURM"
+# Which Slurm all tests of the cluster run on, where it is to be one alone: ``installed`` or ``24.11``.
+ONLY = "TANDA_TEST_SLURM"
 # They differ in what sites differ in, too: how memory is enforced.
 SHAPES = {INSTALLED: Shape(), DEBIAN13: Shape(cgroups=has_cgroups())}
 _accounts = itertools.count()
@@ -110,13 +112,14 @@ def clusters() -> Iterator[Clusters]:
 @pytest.fixture(scope="session")
 def cluster(clusters: Clusters, request: pytest.FixtureRequest) -> Rig:
     """The test's cluster: of the Slurm installed here, or, in tests marked ``both_slurms``, of each of the two."""
-    return clusters.get(getattr(request, "param", INSTALLED))
+    return clusters.get(getattr(request, "param", os.environ.get(ONLY) or INSTALLED))
 
 
 def on_both_slurms(metafunc: pytest.Metafunc) -> None:
     """Have the tests marked ``both_slurms`` run on the cluster of each."""
     if metafunc.definition.get_closest_marker("both_slurms") and "cluster" in metafunc.fixturenames:
-        metafunc.parametrize("cluster", [INSTALLED, DEBIAN13], indirect=True, scope="session")
+        only = os.environ.get(ONLY)
+        metafunc.parametrize("cluster", [only] if only else [INSTALLED, DEBIAN13], indirect=True, scope="session")
 
 
 def is_on_debian13(item: pytest.Item) -> bool:

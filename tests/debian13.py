@@ -2,7 +2,8 @@
 
 It has its own root folder and its own mount namespace, and shares everything else with this machine: processes, ports,
 the temporary folder, this checkout and its Python. Whatever is mounted for it is mounted in that namespace alone, which
-is gone with its last process.
+is gone with its last process. What is mounted outside later is seen inside if mounts are shared there (``has_shared_mounts``):
+in a process that ``SHARING_MOUNTS`` starts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["Debian13", "absent"]
+__all__ = ["SHARING_MOUNTS", "Debian13", "absent", "has_shared_mounts"]
+
+# The beginning of a command line, for a program whose own mounts are to be seen inside, and nowhere else.
+SHARING_MOUNTS = ("unshare", "--mount", "--propagation=shared")
 
 DEBIAN13 = Path(os.environ.get("TANDA_DEBIAN13") or "/var/cache/tanda-tests/debian13")
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -45,9 +49,8 @@ def absent() -> tuple[str, bool] | None:
     """Why there is no such machine here, and whether that is the fault of nobody; None where there is one."""
     if os.geteuid() != 0:
         return "only root can enter a Debian 13", True
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-    )
+    mount = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    tried = subprocess.run(mount, capture_output=True, check=False)
     if tried.returncode != 0:
         return f"nothing may be mounted here: {tried.stderr.decode().strip()}", True
     if not (DEBIAN13 / "etc/tanda-made-by").exists():
@@ -55,6 +58,12 @@ def absent() -> tuple[str, bool] | None:
     if Path(sys.base_prefix) == Path("/usr"):
         return f"{sys.base_prefix} cannot be shared with another Debian: its Python is no folder of its own", False
     return None
+
+
+def has_shared_mounts() -> bool:
+    """Whether what this process mounts in its temporary folder is seen inside a machine that it started."""
+    words = ["findmnt", "--noheadings", "--output=PROPAGATION", f"--target={tempfile.gettempdir()}"]
+    return "shared" in subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
 class Debian13:
@@ -76,7 +85,7 @@ class Debian13:
         shared |= {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
         words = ["bash", "-c", ENTER, "enter", DEBIAN13, self._clients, *sorted({str(path) for path in shared})]
         self._holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", *map(str, words)],
+            ["unshare", "--mount", "--propagation=slave", *map(str, words)],
             # It ends when the pipe does, and so with this process, whatever ends that.
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from debian13 import Debian13
+from debian13 import Debian13, has_shared_mounts
 from rig_conf import Place, Shape, cgroup_conf, slurm_conf, slurmdbd_conf
 
 __all__ = ["DEBIAN13", "INSTALLED", "Rig", "RigError", "Shape", "has_cgroups", "missing"]
@@ -55,10 +55,8 @@ def missing(*, accounting: bool = True) -> list[str]:
 
 def has_cgroups() -> bool:
     """Whether slurmd can enforce memory here by cgroups of version 1, as ``Shape.cgroups`` asks."""
-    hierarchies = [Path("/sys/fs/cgroup", name) for name in ("memory", "freezer")]
-    return os.geteuid() == 0 and all(
-        (path / "cgroup.procs").exists() and os.access(path, os.W_OK) for path in hierarchies
-    )
+    files = [Path("/sys/fs/cgroup", name, "cgroup.procs") for name in ("memory", "freezer")]
+    return os.geteuid() == 0 and all(file.exists() and os.access(file, os.W_OK) for file in files)
 
 
 class Rig:
@@ -84,6 +82,11 @@ class Rig:
     def environment(self) -> dict[str, str]:
         own = {} if self.machine is None else self.machine.environment
         return {**own, "SLURM_CONF": str(self.conf)}
+
+    @property
+    def sees_mounts(self) -> bool:
+        """Whether its nodes see what this process mounts from now on."""
+        return self.machine is None or has_shared_mounts()
 
     def start(self) -> None:
         """From nothing to every node idle, in 3-8 s; raises RigError with the logs and leaves nothing running."""

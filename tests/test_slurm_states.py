@@ -10,7 +10,7 @@ from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_st
 from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
 from slurm.executors.slurm import _classify_refusal
 from slurm.job_state import CAUSES, STATES, JobIdentity
-from slurm.limits import parse_config, parse_minutes, parse_partitions
+from slurm.limits import keeps_accounting, parse_config, parse_minutes, parse_partitions
 from slurm.query import parse_accounting, states
 from slurm.reasons import explain, is_launch_held
 
@@ -163,6 +163,9 @@ def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
 def test_limits_as_slurm_prints_them() -> None:
     config = parse_config("Configuration data as of x\nMaxArraySize            = 1001\nSLURM_VERSION = 22.05.8\n")
     assert (config["MaxArraySize"], config["SLURM_VERSION"]) == ("1001", "22.05.8")
+    kinds = ("accounting_storage/slurmdbd", "accounting_storage/none", "(null)", "")  # 24.11 says of none: (null)
+    assert [keeps_accounting({"AccountingStorageType": kind}) for kind in kinds] == [True, False, False, False]
+    assert not keeps_accounting(config)
     assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
         None, 2880, 270, 30, None,
     ]  # fmt: skip
@@ -171,6 +174,16 @@ def test_limits_as_slurm_prints_them() -> None:
     assert (gpu.name, gpu.gpus, gpu.time_limit_min) == ("gpu", {"a100": 8, "v100": 2}, 1440)
     assert (cpu.name, cpu.gpus, cpu.time_limit_min) == ("cpu", {}, None)
     assert (old.name, old.gpus, old.time_limit_min) == ("old", {"gpu": 2}, 30)
+
+
+@pytest.mark.parametrize(
+    ("word", "printed", "cause", "signal"),
+    [("NODE_FAIL", "1", "node failure", None), ("NODE_FAIL", "0:1", "node failure", None),
+     ("DEADLINE", "0:1", "time limit", None), ("CANCELLED", "0:15", "cancelled", 15)],
+)  # fmt: skip
+def test_a_signal_that_nobody_sent_is_none(word: str, printed: str, cause: str, signal: int | None) -> None:
+    found = merged_state("7", queue_of(word, printed, "7"))
+    assert (found.cause, found.signal) == (cause, signal)
 
 
 @pytest.mark.parametrize(
