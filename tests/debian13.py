@@ -2,8 +2,8 @@
 
 It has its own root folder and its own mount namespace, and shares everything else with this machine: processes, ports,
 the temporary folder, this checkout and its Python. Whatever is mounted for it is mounted in that namespace alone, which
-is gone with its last process. What is mounted outside later is seen inside if mounts are shared there (``has_shared_mounts``):
-in a process that ``SHARING_MOUNTS`` starts.
+is gone with its last process. What is mounted outside later is seen inside if mounts are shared there
+(``has_shared_mounts``), as they are in a process that ``SHARING_MOUNTS`` starts.
 """
 
 from __future__ import annotations

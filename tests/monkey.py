@@ -220,7 +220,7 @@ def _mount(*words: str) -> bool:
 
 @contextlib.contextmanager
 def small_disk(rig: Rig, folder: Path, size_mb: int) -> Iterator[bool]:
-    """A file system of its own at a folder, so that it can be filled up; False where none may be mounted, or be seen."""
+    """A file system of its own at a folder, so that it can be filled up; False where nodes would not see one."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = rig.sees_mounts and _mount("-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder))
     try:

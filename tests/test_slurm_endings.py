@@ -36,9 +36,7 @@ def _check_documented(found: Mapping[str, Ending]) -> set[str]:
     if not documented:
         pytest.skip(f"docs/states.md says nothing of Slurm {version}")
     cells = {way: ending.cells for way, ending in found.items()}
-    text = "\n".join(
-        f"| {way} | {version} | `{row[0]}` | `{row[1]}` | {row[2]} | {row[3]} |" for way, row in cells.items()
-    )
+    text = "\n".join(f"| {way} | {version} | `{a}` | `{b}` | {c} | {d} |" for way, (a, b, c, d) in cells.items())
     assert {way: documented.get(way) for way in cells} == cells, f"docs/states.md has to say:\n{text}"
     return documented.keys() - cells.keys()
 
