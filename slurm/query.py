@@ -204,7 +204,9 @@ def _queue_exit(text: str) -> tuple[int, int]:
     """Exit code and signal: 24.11 prints ``3:0``, 22.05 the raw wait status; srun turns a signal into 128 + it."""
     status = 0 if ":" in text else int(text or 0)
     code, signal = read_exit(text) if ":" in text else (status >> 8, status & 0x7F)
-    return (0, code - 128) if code > 128 else (code, signal)
+    if signal:
+        return 0, signal
+    return (0, code - 128) if code > 128 else (code, 0)
 
 
 def _accounting_row(values: Mapping[str, str]) -> JobRow:

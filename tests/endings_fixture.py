@@ -154,15 +154,15 @@ def _none(ids: object) -> query.Answer:
 
 
 def _rows(cluster: Rig, id_: str) -> list[str]:
-    """The rows of a job in the accounting, oldest first, each with the words of its step where those differ."""
+    """The rows of a job in the accounting, oldest first, and of a failed one what its step adds."""
     fields = "JobID,State,ExitCode,DerivedExitCode"
     lines = cluster.call("sacct", "-n", "-P", "-D", "-o", fields, "-j", array_id(id_)).splitlines()
     rows: list[str] = []
     for line in lines:
         job, state, code, worst = line.split("|")
         if job == id_:
-            rows.append(f"{state.split(' ')[0]} {code} {worst}")
-        elif job == f"{id_}.0" and state.split(" ")[0] != rows[-1].split(" ")[0]:
+            rows.append(f"{state.split(' ')[0]} {code}" + (f" {worst}" if state == "FAILED" else ""))
+        elif job == f"{id_}.0" and rows[-1].startswith("FAILED") and state != "FAILED":
             rows[-1] += f" (step {state.split(' ')[0]})"
     return rows
 

@@ -176,6 +176,11 @@ def test_limits_as_slurm_prints_them() -> None:
     assert (old.name, old.gpus, old.time_limit_min) == ("old", {"gpu": 2}, 30)
 
 
+def test_a_log_that_could_not_be_written_has_no_status() -> None:
+    found = [merged_state("7", queue_of("FAILED", printed, "7")) for printed in ("4021", "0:53")]
+    assert {(state.cause, state.exit_code, state.signal) for state in found} == {("error", 0, None)}
+
+
 @pytest.mark.parametrize(
     ("word", "printed", "cause", "signal"),
     [("NODE_FAIL", "1", "node failure", None), ("NODE_FAIL", "0:1", "node failure", None),
