@@ -237,6 +237,8 @@ def _summed(id_: str, history: list[JobRow], **facts: object) -> JobState:
 
 
 def _signal(row: JobRow) -> int | None:
+    if row.state in ("NODE_FAIL", "BOOT_FAIL", "DEADLINE"):  # the queue prints a signal 1 that nobody sent
+        return None
     if row.signal in (53, 125):  # Slurm's own marks: a log path that can't be written, out of memory
         return None
     if row.signal:

@@ -310,7 +310,9 @@ def _queue_exit(text: str) -> tuple[int, int]:
     code, signal = read_exit(text) if ":" in text else (status >> 8, status & 0x7F)
     if code > 255:
         raise ValueError(f"{text!r}: no exit code")
-    return (0, code - 128) if code > 128 else (code, signal)
+    if signal:
+        return 0, signal
+    return (0, code - 128) if code > 128 else (code, 0)
 
 
 def _accounting_row(values: Mapping[str, str]) -> JobRow:

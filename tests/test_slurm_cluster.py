@@ -26,7 +26,7 @@ from slurm.job_state import JobIdentity, JobState
 from slurm.query import find_live, states
 from slurm.sbatch import shown_comment
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.both_slurms]
 
 
 def state_of(id_: str) -> JobState:
@@ -95,10 +95,11 @@ def scenarios(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return started
 
 
-def test_memory_over_the_limit(scenarios: dict[str, Scenario]) -> None:
+def test_memory_over_the_limit(cluster: Rig, scenarios: dict[str, Scenario]) -> None:
     (state,) = ended(scenarios["memory"].submitted)
     assert (state.state, state.cause) == ("failed", "out of memory")
-    assert state.max_rss_mb is not None and state.max_rss_mb > 256
+    # A cgroup lets nobody have more; without one slurmd looks from time to time, and has seen it.
+    assert cluster.shape.cgroups or (state.max_rss_mb is not None and state.max_rss_mb > 256)
 
 
 def test_gpu_hours_are_counted(scenarios: dict[str, Scenario]) -> None:
@@ -130,8 +131,10 @@ def test_requeued_by_hand(scenarios: dict[str, Scenario]) -> None:
 def test_preempted_by_a_higher_partition(scenarios: dict[str, Scenario]) -> None:
     assert ended(scenarios["urgent"].submitted, 60)[0].state == "done"
     (state,) = ended(scenarios["preempted"].submitted, 90)
-    assert (state.state, state.restarts) == ("done", 1)
-    assert notes(scenarios["preempted"].path) == ["start", "saved", "start", "end"]
+    first, *rest = notes(scenarios["preempted"].path)[1:]
+    # 24.11 does not forget the preemption when an element requeues itself, and starts it again after its good end.
+    assert (state.state, state.restarts) == ("done", len(rest) // 2)
+    assert first == "saved" and rest in (["start", "end"], ["start", "end"] * 2)
 
 
 def test_a_node_that_went_down(scenarios: dict[str, Scenario]) -> None:
@@ -212,7 +215,9 @@ def test_a_log_folder_that_can_not_be_written(cluster: Rig, tmp_path: Path) -> N
     executor = SlurmArrays()
     array = make_array(tmp_path, "exit 0", held=True)
     submitted = executor.submit(array)
+    # A folder that is missing 24.11 makes again.
     array.folder.rename(tmp_path / "away")
+    array.folder.write_text("")
     executor.release(submitted.queued)
     (state,) = ended(submitted)
     assert (state.state, state.cause, state.reason) == ("failed", "error", "its log file could not be written")
@@ -274,7 +279,7 @@ def test_slurmctld_restarted_in_the_middle(cluster: Rig, tmp_path: Path) -> None
 
 
 def test_without_accounting(cluster: Rig, tmp_path: Path) -> None:
-    with running(Shape(nodes=1, accounting=False)):
+    with running(Shape(nodes=1, accounting=False, prefix="m"), cluster.slurm):
         assert not limits.read().accounting
         submitted = SlurmArrays().submit(make_array(tmp_path, "exit 0", "exit 1", "kill-element", "sleep 30"))
         wait_for(lambda: sum(state.over for state in states(submitted.queued).values()) == 3)

@@ -149,6 +149,21 @@ def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
     assert not (fake_slurm / "calls").exists()
 
 
+def test_a_log_that_could_not_be_written_has_no_status() -> None:
+    found = [merged_state("7", queue_of("FAILED", printed, "7")) for printed in ("4021", "0:53")]
+    assert {(state.cause, state.exit_code, state.signal) for state in found} == {("error", 0, None)}
+
+
+@pytest.mark.parametrize(
+    ("word", "printed", "cause", "signal"),
+    [("NODE_FAIL", "1", "node failure", None), ("NODE_FAIL", "0:1", "node failure", None),
+     ("DEADLINE", "0:1", "time limit", None), ("CANCELLED", "0:15", "cancelled", 15)],
+)  # fmt: skip
+def test_a_signal_that_nobody_sent_is_none(word: str, printed: str, cause: str, signal: int | None) -> None:
+    found = merged_state("7", queue_of(word, printed, "7"))
+    assert (found.cause, found.signal) == (cause, signal)
+
+
 @pytest.mark.parametrize(
     ("reason", "meaning"),
     [
