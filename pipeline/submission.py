@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
-from sharedfs.files import OWNER_WRITES, claim, write_whole
+from sharedfs.files import OWNER_WRITES, claim, refresh_listing, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
@@ -154,14 +154,18 @@ def read_all(storage: Storage) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.time)
 
 
-def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:
+@contextmanager
+def exclusively(storage: Storage, clock: Clock = SYSTEM) -> Iterator[None]:
     """Hold the storage's submission lock; waits for others, and says for whom.
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    return hold(
+    with hold(
         storage.locks / "submit", report=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock
-    )
+    ):
+        # What the one before has submitted this moment, on another machine, is to be seen.
+        refresh_listing(storage.submissions)
+        yield
 
 
 # The manifest and the code as submitted: editing the checkout cannot change a queued job.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
+# How a process ends that the storage did not let begin, or record its end, or read a mapped file (SIGBUS).
+STORAGE_EXITS = (73, -7)
 TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too often"}
 
 
@@ -219,6 +221,8 @@ def _cause(job: JobState, exit_code: int | None) -> str | None:
     if cause not in (None, "error"):
         return cause
     # One of several packed side by side: the element's status is not this task's.
+    if exit_code in STORAGE_EXITS:
+        return "storage"
     if exit_code is not None and exit_code < 0:
         return "killed"
     return cause if exit_code is None else "error"
