@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 from collections.abc import Collection, Iterable, Mapping
@@ -94,8 +95,9 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
             if sent[queued.element] is not queued.sent and sent[queued.element] != queued.sent:
                 # Slurm used the number again, for a later submission of ours: the job is that one's.
                 job = JobState(id=queued.element, state=GONE, reason="its number was used again")
-            mine = queued.sent.uid in (None, os.geteuid())
-            evidence[task] = QueueEvidence(executor=queued.executor, job=job, packed=queued.packed, mine=mine)
+            evidence[task] = QueueEvidence(
+                executor=queued.executor, job=job, packed=queued.packed, user=_other_user(queued.sent.uid)
+            )
     return evidence
 
 
@@ -108,6 +110,16 @@ def _observe_or_unknown(
         # Another user's submission or queue that cannot be used must not hide the state of all the rest.
         warn_once(f"the {executor} queue of user {uid} cannot be read: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
+
+
+def _other_user(uid: int | None) -> str | None:
+    """The name of another user; None for this one, and where a submission of an earlier version does not say."""
+    if uid is None or uid == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:

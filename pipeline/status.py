@@ -196,7 +196,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             planned.group,
             name,
             Text(state.state, style=COLOURS[state.state]),
-            state.job or "-",
+            f"{state.job or '-'} ({state.user})" if state.user else state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
             describe(state),
         )

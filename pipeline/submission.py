@@ -28,7 +28,7 @@ from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
-from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
+from slurm.owned import check_own, make_sticky, own_folder, pass_no_rights_on, seal
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
 UNGUARDED = "others can rename or replace your files in it; ask its owner to run `chmod +t {}` once"
@@ -126,17 +126,32 @@ def begin(
 
 
 def read(folder: Path) -> Submission:
-    """Read a submission; raises FileNotFoundError, or ValueError naming a broken file."""
+    """Read a submission; raises FileNotFoundError, or ValueError naming a file that is broken, or that somebody may
+    have written in its owner's name."""
     path = folder / NAME
     try:
-        submission = decode(Submission, read_json(path))
+        document = read_json(path)
+        uid = _owner(folder, path)
+        submission = decode(Submission, document)
     except Undecodable as error:
         raise DamagedFileError(f"{path}: not a submission: {error}") from error
     for element in (element for array in submission.arrays for element in array.elements):
         if not _ELEMENT.fullmatch(element):
             raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
-    # Not what it says: anybody can write a submission, and only their own.
-    return submission if submission.uid is None else replace(submission, uid=path.lstat().st_uid)
+    # Not what it says: anybody can write a submission, and only their own. Those of earlier versions say nothing.
+    return submission if submission.uid is None and uid == os.geteuid() else replace(submission, uid=uid)
+
+
+def _owner(folder: Path, path: Path) -> int:
+    """Whose a submission is; raises DamagedFileError where another could have put it there, to have them cancel a job
+    of theirs: a file of theirs that the group may write, moved from a run's folder and filled anew."""
+    uid = folder.lstat().st_uid
+    for checked in (folder, path):
+        try:
+            check_own(checked, uid)
+        except PermissionError as error:
+            raise DamagedFileError(f"{checked}: {error.strerror}") from error
+    return uid
 
 
 def read_all(storage: Storage) -> list[Submission]:

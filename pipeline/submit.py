@@ -23,7 +23,6 @@ submits it, and so does a person who submits again.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections import Counter
@@ -42,6 +41,7 @@ from pipeline import submission
 from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
+    Cancellation,
     cancellable,
     done_tasks,
     is_queued,
@@ -127,8 +127,6 @@ def submit_plan(
     name = executor or plan.manifest.cluster.executor
     runner = make_executor(name, plan.manifest)
     storage = Storage(plan.manifest.storage)
-    if plan.manifest.umask is not None:
-        os.umask(plan.manifest.umask)
     with submission.exclusively(storage, clock):
         states = task_states(plan, clock=clock)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
@@ -336,9 +334,8 @@ def print_submitted(result: SubmitResult, console: Console) -> None:
 # Cancels what of a plan is queued or running.
 
 
-def cancel_plan(plan: Plan) -> tuple[int, int]:
-    """Cancel every element of this user's that has a live task of the plan; how many tasks that ends, how many are
-    unknown.
+def cancel_plan(plan: Plan) -> Cancellation:
+    """Cancel every element of this user's that has a live task of the plan; returns what that ends, and what is left.
 
     A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
     goes on from there. What another user queued is theirs: the same id may name another element of ours. A job that
@@ -347,4 +344,4 @@ def cancel_plan(plan: Plan) -> tuple[int, int]:
     cancellation = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
     for name, elements in cancellation.elements.items():
         make_executor(name, plan.manifest).cancel(elements)
-    return cancellation.ending, cancellation.unknown
+    return cancellation

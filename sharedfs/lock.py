@@ -117,7 +117,7 @@ def _take(folder: Path, clock: Clock) -> Path | None:
     made.mkdir()
     try:
         # Whoever may take locks here may also break this one, whatever this user's umask.
-        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & 0o777)
+        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & (stat.S_ISGID | 0o777))
         write_json(made / alive, me)
         return folder / alive if publish_folder(made, folder) else None
     finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.task_state import TaskState
@@ -18,11 +19,12 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel by executor; how many tasks that ends, and how many are unknown."""
+    """Elements to cancel by executor; how many tasks that ends, how many are unknown, and how many are left to whom."""
 
     elements: Mapping[str, tuple[str, ...]]
     ending: int
     unknown: int
+    left: Mapping[str, int] = field(default_factory=dict)
 
 
 def done_tasks(states: Mapping[str, TaskState]) -> frozenset[str]:
@@ -149,12 +151,14 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     What another user queued is theirs: the same id may name another element of ours. A task that no executor
     shows as ours and live is left alone.
     """
-    live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
+    queued = [state for state in states.values() if state.job and state.state in ("waiting", "running")]
+    live = [state for state in queued if state.mine]
     elements: dict[str, set[str]] = {}
     for state in live:
         elements.setdefault(state.executor or executor, set()).add(str(state.job))
     return Cancellation(
         elements={name: tuple(sorted(jobs)) for name, jobs in elements.items()},
         ending=len(live),
-        unknown=sum(state.state == "unknown" for state in states.values()),
+        unknown=sum(state.state == "unknown" and state.mine for state in states.values()),
+        left=Counter(state.user or "another user" for state in queued if not state.mine),
     )

@@ -36,6 +36,7 @@ class TaskState:
     waited_s: float | None = None
     executor: str | None = None
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
+    user: str | None = None  # who queued it, where that was not this user
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
 
@@ -70,13 +71,13 @@ class AttemptEvidence:
 class QueueEvidence:
     """What an executor says of the element that a task was queued in last; ``packed`` tasks share it.
 
-    ``mine`` says that it was this user who queued it.
+    ``user`` is who queued it, where that was not this user.
     """
 
     executor: str
     job: JobState
     packed: int = 1
-    mine: bool = True
+    user: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -177,7 +178,8 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         gpu_hours=_gpu_hours(evidence),
         job=job.id if job else None,
         executor=queue.executor if queue else None,
-        mine=queue.mine if queue else True,
+        mine=queue is None or queue.user is None,
+        user=queue.user if queue else None,
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),
         waited_s=job.waited_s if job else None,

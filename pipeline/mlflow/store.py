@@ -62,6 +62,7 @@ def update(
     with try_hold(storage.locks / "mlflow") as held:
         if not held:
             return Updated(busy=True)
+        check_plain(artifacts(storage))
         root = str(storage.root)
         cache = Cache.read(artifacts(storage), f"store {experiment}", [_inode(database(storage)), root])
         store = Store(storage, complete=bool(cache.runs))
