@@ -392,9 +392,16 @@ def main() -> int:
 
     Without INDEX it is Slurm's index in the array. With it, the process that started this one starts it again.
     """
-    if len(sys.argv) > 2:
-        return run(read_element(Path(sys.argv[1]), int(sys.argv[2])))
-    return run_on_node(read_element(Path(sys.argv[1]), int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)))
+    by_slurm = len(sys.argv) == 2
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0) if by_slurm else int(sys.argv[2])
+    try:
+        element = read_element(Path(sys.argv[1]), index)
+    except OSError as error:
+        if fault_of(error) is None:
+            raise
+        print(f"not started: {error}", file=sys.stderr, flush=True)
+        return STORAGE
+    return run_on_node(element) if by_slurm else run(element)
 
 
 if __name__ == "__main__":

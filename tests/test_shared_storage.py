@@ -599,7 +599,7 @@ for path in sorted(old.rglob('*')):
 def test_two_people_share_a_storage_on_the_cluster(lab: Lab, members: Rig) -> None:
     storage = lab.storage("slurm-two", owner=ALICE, mode=0o2770)
     manifest = lab.manifest(storage)
-    # He is the first to write: reports/ and mlflow.db are his, made under the umask of his login but for the manifest's.
+    # He is the first to write: reports/ and mlflow.db are his, and his login has another umask.
     lab.tanda(BOB, "report", manifest)
     lab.tanda(ALICE, "submit", manifest, "--executor", "slurm")
     queued = [task for task in lab.status(BOB, manifest)["tasks"] if task["queued"]]

@@ -402,6 +402,14 @@ def test_an_element_that_cannot_reach_its_tasks_folder_ends_with_the_status_of_t
     assert element.last_exit_code(folders[0], element.element_id()) == element.STORAGE
 
 
+def test_one_that_cannot_read_what_it_is_to_do_does_so_too(broken: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    element.write_elements(broken.root / "elements.json", (element.Element(paths=(), command=("true",)),))
+    monkeypatch.setattr(sys, "argv", ["element", str(broken.root / "elements.json"), "0"])
+    assert element.main() == element.OK
+    broken.begin("open", errno.ESTALE, FOR_GOOD, "elements.json")
+    assert element.main() == element.STORAGE
+
+
 # A folder's listing that comes late: what is in it is there all the same.
 
 
