@@ -359,8 +359,9 @@ ATTEMPTS = {
         words="is no ordinary file",
     ),
     "a pipe for a submission": Attempt(
-        plant="pipe(storage / 'submissions/99991231-000000-small/submission.json')",
-        command=("status", "MANIFEST"), status=(0,),
+        plant="pipe(storage / 'submissions/99991231-000000-small/submission.json')\n"
+        "(runs['evaluate'] / 'record.json').unlink()",
+        command=("status", "MANIFEST"), status=(0, 1), words="ignored",
     ),
     "a pipe for a log": Attempt(
         plant="pipe(runs['train'] / 'log.txt')", command=("logs", "MANIFEST", "a"), status=(2,),
