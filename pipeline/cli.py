@@ -48,7 +48,9 @@ PluginFiles = Annotated[
 def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None) -> Experiment:
     from pipeline.experiment import Experiment
 
-    return Experiment(manifest, sets=sets or (), cluster=cluster)
+    experiment = Experiment(manifest, sets=sets or (), cluster=cluster)
+    experiment.keeps_umask = False
+    return experiment
 
 
 def _print_json(document: object) -> None:
@@ -198,11 +200,16 @@ def logs(
 @app.command()
 def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
     """Cancel what of a manifest is queued or running."""
-    count, unknown = _experiment(manifest, sets).cancel(only)
+    from pipeline.submit import cancel_plan
+
+    cancelled = cancel_plan(_experiment(manifest, sets).make_plan(only))
+    count, unknown = cancelled.ending, cancelled.unknown
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
+    for user, left in cancelled.left.items():
+        print(f"{left} left to {user}, who queued {'them' if left > 1 else 'it'}", file=sys.stderr)
     if unknown:
         print(f"{unknown} not cancelled: their state is unknown (`tanda status`); try again", file=sys.stderr)
-        raise typer.Exit(1)
+    raise typer.Exit(2 if cancelled.left else int(unknown > 0))
 
 
 @app.command()

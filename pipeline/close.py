@@ -35,7 +35,9 @@ def close_submission(folder: Path) -> int:
     for path in (folder, folder / SOURCE):
         check_own(path)
     own = submission.read(folder)
-    plan = make_plan(load(folder / SOURCE))
+    manifest = load(folder / SOURCE)
+    manifest.take_umask()
+    plan = make_plan(manifest)
     storage = Storage(plan.manifest.storage)
     states = task_states(plan)
     print(f"{own.name}: {summary_line(states)}", file=sys.stderr, flush=True)

@@ -25,21 +25,19 @@ _OF_PATHS = frozenset(
         errno.ENAMETOOLONG, errno.ELOOP, errno.EXDEV, errno.ETXTBSY,
     }
 )  # fmt: skip
-# What a storage does by itself; a failed write names no file.
-_OF_STORAGE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-)
 
 
 def one_line(error: Exception) -> str | None:
     """The line for an error that a person can fix; None for one of the program's own."""
     from sharedfs.errors import TandaError  # here: a start without an error needs none
+    from sharedfs.faults import fault_of
 
     if isinstance(error, TandaError):
         return str(error)
     if not isinstance(error, OSError) or not error.strerror:
         return None
-    if error.errno in _OF_STORAGE or (error.errno in _OF_PATHS and error.filename):
+    # What a storage does by itself may name no file.
+    if fault_of(error) is not None or error.errno == errno.EFBIG or (error.errno in _OF_PATHS and error.filename):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import signal
 import socket
 from collections.abc import Collection, Iterable, Mapping
@@ -16,8 +18,11 @@ from pipeline.decisions.task_state import QueueEvidence
 from pipeline.manifest.model import Manifest
 from pipeline.submission import Queued, Submission, newest, read_all
 from sharedfs.errors import DamagedFileError
+from sharedfs.files import read_plain
+from sharedfs.typed_json import decode
 from slurm.array import Site
 from slurm.commands import warn_once
+from slurm.element import EXITS, Exit
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
 from slurm.job_state import GONE, UNKNOWN, JobIdentity, JobState
@@ -131,9 +136,12 @@ def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = 
             if sent[queued.element] is not queued.sent and sent[queued.element] != queued.sent:
                 # Slurm used the number again, for a later submission of ours: the job is that one's.
                 job = JobState(id=queued.element, state=GONE, reason="its number was used again")
-            mine = queued.sent.uid in (None, os.geteuid())
             evidence[task] = QueueEvidence(
-                executor=queued.executor, job=job, packed=queued.packed, mine=mine, submission=queued.submission
+                executor=queued.executor,
+                job=job,
+                packed=queued.packed,
+                user=_other_user(queued.sent.uid),
+                submission=queued.submission,
             )
     return evidence
 
@@ -145,6 +153,16 @@ def _observe_or_unknown(storage: Storage, queue: Queue, sent: Mapping[str, JobId
         # Another user's submission or queue that cannot be used must not hide the state of all the rest.
         warn_once(f"the {queue.executor} queue of user {queue.uid} cannot be read: {error}")
         return {element: JobState(id=element, state=UNKNOWN, reason=str(error)) for element in sent}
+
+
+def _other_user(uid: int | None) -> str | None:
+    """The name of another user; None for this one, and where a submission of an earlier version does not say."""
+    if uid is None or uid == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) -> dict[str, list[QueuedAs]]:
@@ -173,3 +191,18 @@ def is_closing(storage: Storage, manifest: str) -> bool:
     sent = dict.fromkeys(closing.elements, made.sent(closing))
     states = observe(storage, made.executor, sent, made.uid, closing.named_cluster)
     return any(state.state in ("waiting", "running") for state in states.values())
+
+
+def last_exit_code(path: Path, element: str) -> int | None:
+    """The status with which a path's newest child of that element ended, if the child could not record it itself."""
+    files = [(file.stem.rpartition("-")[2], file) for file in (path / EXITS).glob(f"{element}-*.json")]
+    starts = {int(start): file for start, file in files if start.isdigit()}
+    codes = (_exit_code(starts[start]) for start in sorted(starts, reverse=True))
+    return next((code for code in codes if code is not None), None)
+
+
+def _exit_code(file: Path) -> int | None:
+    try:
+        return decode(Exit, json.loads(read_plain(file))).exit_code
+    except (OSError, ValueError):
+        return None

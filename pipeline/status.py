@@ -35,10 +35,9 @@ from pipeline.decisions.task_state import (
 from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
-from pipeline.queue import QueuedAs, query
+from pipeline.queue import QueuedAs, last_exit_code, query
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
-from slurm.element import last_exit_code
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
@@ -244,7 +243,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             planned.group,
             name,
             Text(state.state, style=COLOURS[state.state]),
-            state.job or "-",
+            f"{state.job or '-'} ({state.user})" if state.user else state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
             describe(state),
         )

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
-from sharedfs.files import OWNER_WRITES, claim, write_whole
+from sharedfs.files import OWNER_WRITES, claim, refresh_listing, write_whole
 from sharedfs.lock import hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.array import array_id
@@ -32,7 +32,7 @@ from slurm.commands import warn_once
 from slurm.errors import SlurmError, SubmitError
 from slurm.executors import Executor
 from slurm.job_state import JobIdentity
-from slurm.owned import make_sticky, own_folder, pass_no_rights_on, seal
+from slurm.owned import check_own, make_sticky, own_folder, pass_no_rights_on, seal
 from slurm.query import find_live
 
 _ELEMENT = re.compile(r"\d+(_\d+)?")
@@ -140,17 +140,21 @@ def begin(
 
 
 def read(folder: Path) -> Submission:
-    """Read a submission; raises FileNotFoundError, or ValueError naming a broken file."""
+    """Read a submission; raises FileNotFoundError, or ValueError naming a file that is broken, or that somebody may
+    have written in its owner's name."""
     path = folder / NAME
     try:
-        submission = decode(Submission, read_json(path))
+        document = read_json(path)
+        uid = _owner(folder, path)
+        submission = decode(Submission, document)
     except Undecodable as error:
         raise DamagedFileError(f"{path}: not a submission: {error}") from error
     for element in (element for array in submission.arrays for element in array.elements):
         if not _ELEMENT.fullmatch(element):
             raise DamagedFileError(f"{path}: not a submission: {element!r}: not an element's id")
-    # Not what it says: anybody can write a submission, and only their own, under its own name.
-    owner = None if submission.uid is None else path.lstat().st_uid
+    # Not what it says: anybody can write a submission, and only their own, under its own name. Those of earlier
+    # versions say nothing.
+    owner = None if submission.uid is None and uid == os.geteuid() else uid
     noted = (_as_job(array, job) for name, array in submission.by_hand.items() for job in noted_jobs(folder, name))
     return replace(submission, name=folder.name, uid=owner, arrays=(*submission.arrays, *noted))
 
@@ -158,6 +162,18 @@ def read(folder: Path) -> Submission:
 def _as_job(script: Queued, job: str) -> Queued:
     elements = {f"{job}_{index}": tasks for index, tasks in script.elements.items()}
     return replace(script, job_ids=(job,), elements=elements)
+
+
+def _owner(folder: Path, path: Path) -> int:
+    """Whose a submission is; raises DamagedFileError where another could have put it there, to have them cancel a job
+    of theirs: a file of theirs that the group may write, moved from a run's folder and filled again."""
+    uid = folder.lstat().st_uid
+    for checked in (folder, path):
+        try:
+            check_own(checked, uid)
+        except PermissionError as error:
+            raise DamagedFileError(f"{checked}: {error.strerror}") from error
+    return uid
 
 
 def read_all(storage: Storage) -> list[Submission]:
@@ -215,14 +231,18 @@ def newest(storage: Storage, manifest: str) -> Submission | None:
     return None
 
 
-def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:
+@contextmanager
+def exclusively(storage: Storage, clock: Clock = SYSTEM) -> Iterator[None]:
     """Hold the storage's submission lock; waits for others, and says for whom.
 
     Two people who submit at once would otherwise both queue what they share.
     """
-    return hold(
+    with hold(
         storage.locks / "submit", report=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock
-    )
+    ):
+        # What the one before has submitted this moment, on another machine, is to be seen.
+        refresh_listing(storage.submissions)
+        yield
 
 
 # The manifest and the code as submitted: editing the checkout cannot change a queued job.

@@ -47,6 +47,7 @@ from pipeline.arrays import ArrayBuilder, ArrayRequest, make_requests
 from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.decisions.submission import (
+    Cancellation,
     cancellable,
     dependents_of,
     done_tasks,
@@ -100,8 +101,6 @@ def submit_plan(
     cluster = _named_cluster(plan.manifest) if name == "slurm" else None
     runner = make_executor(name, plan.manifest)
     storage = Storage(plan.manifest.storage)
-    if plan.manifest.umask is not None:
-        os.umask(plan.manifest.umask)
     with submission.exclusively(storage, clock):
         now = standing(plan, clock=clock)
         states = dict(now.states)
@@ -371,21 +370,15 @@ def archive_record(folder: Path, undo: ExitStack) -> None:
 # Cancels what of a plan is queued or running.
 
 
-def cancel_plan(plan: Plan) -> tuple[int, int]:
-    """Cancel every element of this user's that has a live task of the plan; how many tasks that ends, how many are
-    unknown.
+def cancel_plan(plan: Plan) -> Cancellation:
+    """Cancel every element of this user's that has a live task of the plan; returns what that ends, and what is left.
 
     A packed element is cancelled whole. Tasks stay in their folders with their checkpoints: submitting again
     goes on from there. What another user queued is theirs: the same id may name another element of ours. A job that
-    Slurm does not show as ours and live is left alone. Raises InputError, once ours are cancelled, where there are
-    another user's.
+    Slurm does not show as ours and live is left alone.
     """
     cancellation = cancellable(task_states(plan), executor=plan.manifest.cluster.executor)
     for (name, cluster), elements in cancellation.elements.items():
         site = replace(plan.manifest.cluster, clusters=cluster)
         make_executor(name, replace(plan.manifest, cluster=site)).cancel(elements)
-    if cancellation.theirs:
-        tasks = f"{cancellation.theirs} task{'s' * (cancellation.theirs != 1)}"
-        ours = f"; {cancellation.ending} of yours cancelled" if cancellation.ending else ""
-        raise InputError(f"{tasks} queued by another user, who alone can cancel that{ours}")
-    return cancellation.ending, cancellation.unknown
+    return cancellation

@@ -35,6 +35,8 @@ REMEDIES = {
     "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
     "GPU failure": "look at that node's GPU (nvidia-smi -q, dmesg for Xid) and its compute mode; "
     "an exclusive GPU carries no `pack`; submit again to resume from the checkpoint",
+    "storage": "the storage was full, or away for that node: look at it there (df, dmesg), free some room; submit "
+    "again to resume from the checkpoint",
     "cancelled": "it was cancelled; submit again to resume from the checkpoint",
     "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
     "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",

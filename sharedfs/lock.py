@@ -28,6 +28,7 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
+from sharedfs.faults import patient
 from sharedfs.files import check_plain, plain_folder, publish_folder
 from sharedfs.typed_json import decode
 
@@ -106,6 +107,7 @@ def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+@patient
 def _take(folder: Path, clock: Clock) -> Path | None:
     """Take a lock that is free or whose holder is dead: the file that keeps it alive; None while another holds it."""
     plain_folder(folder.parent)
@@ -117,7 +119,7 @@ def _take(folder: Path, clock: Clock) -> Path | None:
     made.mkdir()
     try:
         # Whoever may take locks here may also break this one, whatever this user's umask.
-        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & 0o777)
+        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & (stat.S_ISGID | 0o777))
         write_json(made / alive, me)
         return folder / alive if publish_folder(made, folder) else None
     finally:

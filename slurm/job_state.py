@@ -15,9 +15,10 @@ from slurm.reasons import is_waiting_reason
 
 WAITING, RUNNING, DONE, FAILED, GONE, UNKNOWN = STATES = ("waiting", "running", "done", "failed", "gone", "unknown")
 CAUSES = (
-    "error", "out of memory", "time limit", "node failure", "cancelled", "preempted", "killed", "paused",
+    "error", "out of memory", "time limit", "node failure", "cancelled", "preempted", "killed", "paused", "storage",
 )  # fmt: skip
 PAUSED_CODE = 75  # the element saved, wants to be started again, and could not see to it itself
+STORAGE_CODE = 73  # the storage was away: a task could not be begun, or its end not be recorded
 IDLE_CODE = 74  # the element was cut short again and again and got no further
 
 # The words for a job's state that a state here follows from; a row with any other cannot be read. So with REVOKED (it
@@ -259,4 +260,4 @@ def _cause(row: JobRow) -> str:
         return "out of memory" if full else "killed"
     if _signal(row):
         return "killed"
-    return {PAUSED_CODE: "paused", IDLE_CODE: "time limit"}.get(row.exit_code, "error")
+    return {PAUSED_CODE: "paused", IDLE_CODE: "time limit", STORAGE_CODE: "storage"}.get(row.exit_code, "error")

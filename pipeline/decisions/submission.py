@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.task_state import TaskState
@@ -18,13 +19,13 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel, by executor and named cluster; how many tasks that ends, are another user's and live, and are
-    unknown."""
+    """Elements to cancel, by executor and named cluster; how many tasks that ends, how many are unknown, and how many
+    are left to whom."""
 
     elements: Mapping[tuple[str, str | None], tuple[str, ...]]
     ending: int
-    theirs: int
     unknown: int
+    left: Mapping[str, int] = field(default_factory=dict)
 
 
 def done_tasks(states: Mapping[str, TaskState]) -> frozenset[str]:
@@ -178,13 +179,14 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     What another user queued is theirs: the same id may name another element of ours. A task that no executor
     shows as ours and live is left alone.
     """
-    live = [state for state in states.values() if state.job and state.mine and state.state in ("waiting", "running")]
+    queued = [state for state in states.values() if state.job and state.state in ("waiting", "running")]
+    live = [state for state in queued if state.mine]
     elements: dict[tuple[str, str | None], set[str]] = {}
     for state in live:
         elements.setdefault((state.executor or executor, state.cluster), set()).add(str(state.job))
     return Cancellation(
         elements={queue: tuple(sorted(jobs)) for queue, jobs in elements.items()},
         ending=len(live),
-        theirs=sum(is_queued(state) and not state.mine and state.state != "unknown" for state in states.values()),
-        unknown=sum(state.state == "unknown" for state in states.values()),
+        unknown=sum(state.state == "unknown" and state.mine for state in states.values()),
+        left=Counter(state.user or "another user" for state in queued if not state.mine),
     )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
+# How a process ends that the storage did not let begin, or record its end, or read a mapped file (SIGBUS).
+STORAGE_EXITS = (73, -7)
 TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too often"}
 
 
@@ -36,6 +38,7 @@ class TaskState:
     executor: str | None = None
     cluster: str | None = None  # that has to be named to reach its element; None: this machine's
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
+    user: str | None = None  # who queued it, where that was not this user
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
     submission: str | None = None  # by which it was queued last
@@ -72,13 +75,13 @@ class AttemptEvidence:
 class QueueEvidence:
     """What an executor says of the element that a task was queued in last; ``packed`` tasks share it.
 
-    ``mine`` says that it was this user who queued it, ``submission`` by which submission.
+    ``user`` is who queued it, where that was not this user, ``submission`` by which submission.
     """
 
     executor: str
     job: JobState
     packed: int = 1
-    mine: bool = True
+    user: str | None = None
     submission: str | None = None
 
     @property
@@ -184,7 +187,8 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         executor=queue.executor if queue else None,
         submission=queue.submission if queue else None,
         cluster=job.named_cluster if job else None,
-        mine=queue.mine if queue else True,
+        mine=queue is None or queue.user is None,
+        user=queue.user if queue else None,
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),
         waited_s=job.waited_s if job else None,
@@ -232,6 +236,8 @@ def _cause(job: JobState, exit_code: int | None) -> str | None:
     if cause not in (None, "error"):
         return cause
     # One of several packed side by side: the element's status is not this task's.
+    if exit_code in STORAGE_EXITS:
+        return "storage"
     if exit_code is not None and exit_code < 0:
         return "killed"
     return cause if exit_code is None else "error"

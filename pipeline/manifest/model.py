@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -130,4 +131,9 @@ class Manifest:
     retries: int = 2
     canary: bool = False
     brake_after: int = 3
-    umask: int | None = None
+    umask: int | None = None  # of what is written to the storage
+
+    def take_umask(self) -> None:
+        """Give this process the umask that the manifest has, if any: for all that is written of it from here on."""
+        if self.umask is not None:
+            os.umask(self.umask)
