@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import os
@@ -14,7 +15,7 @@ import jinja2
 import polars as pl
 import yaml
 
-from jobs.data import Quotes, csv_text, files, formats
+from jobs.data import Quotes, csv_text, encodings, files, formats
 from jobs.data.settings import SPLITS, Columns
 from pipeline.manifest.validation import name_problem
 from sharedfs.errors import InputError
@@ -38,6 +39,7 @@ class DataProfile:
     complete: bool  # all of the file was looked at
     header: bool  # csv and tsv: whether the first line names the columns; if not, they are called 1, 2, ...
     quotes: Quotes
+    encoding: str
     categories: int
     rare_categories: int  # with a single row: they can't be split
     languages: dict[str, int]  # rows by language, the most frequent first
@@ -49,7 +51,8 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
 
     Raises ValueError when no text or label column can be made out, and where reading it would.
     """
-    table, complete, header = _read_start(path, quotes)
+    encoding = _encoding(path)
+    table, complete, header = _read_start(path, quotes, encoding)
     if table.height == 0:
         raise InputError(f"{path}: has no rows")
     columns = _columns(path, table)
@@ -65,6 +68,7 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
         complete=complete,
         header=header,
         quotes=quotes,
+        encoding=encoding,
         categories=counts.len(),
         rare_categories=int((counts == 1).sum()),
         languages=languages,
@@ -72,22 +76,35 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
     )
 
 
-def _read_start(path: Path, quotes: Quotes) -> tuple[pl.DataFrame, bool, bool]:
+def _encoding(path: Path) -> str:
+    """The encoding of a file's text: ``auto`` where that reads it, else the one that it is likely in."""
+    start = files.head(path, LOOK_BYTES)
+    if encodings.marked_encoding(start) is not None or start.startswith(files.PARQUET):
+        return encodings.AUTO
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return encodings.likely_encoding(start) or encodings.AUTO
+    return encodings.AUTO
+
+
+def _read_start(path: Path, quotes: Quotes, encoding: str) -> tuple[pl.DataFrame, bool, bool]:
     """The first rows, whether they are all, and whether their columns have names of their own."""
     kind = files.file_format(path)
     if kind == "parquet":
         table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
         return table.head(LOOK_ROWS), table.height <= LOOK_ROWS, True
     if kind == "jsonl":
-        return *_read_jsonl(path), True
-    table, complete = _read_csv(path, kind, quotes, header=True)
+        return *_read_jsonl(path, encoding), True
+    table, complete = _read_csv(path, kind, quotes, encoding, header=True)
     if _header_is_a_row(table):
-        return *_read_csv(path, kind, quotes, header=False), False
+        return *_read_csv(path, kind, quotes, encoding, header=False), False
     return table, complete, True
 
 
-def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
-    content = files.head(path, LOOK_BYTES)
+def _read_jsonl(path: Path, encoding: str) -> tuple[pl.DataFrame, bool]:
+    source = files.Source(path=path, format="jsonl", columns={}, required=frozenset(), encoding=encoding)
+    content = files.start_of(source.blocks(), LOOK_BYTES)
     cut = len(content) == LOOK_BYTES
     content = content[: content.rfind(b"\n") + 1] if cut else content
     try:
@@ -97,13 +114,15 @@ def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
     return table.head(LOOK_ROWS), not cut and table.height <= LOOK_ROWS
 
 
-def _read_csv(path: Path, kind: str, quotes: Quotes, *, header: bool) -> tuple[pl.DataFrame, bool]:
+def _read_csv(path: Path, kind: str, quotes: Quotes, encoding: str, *, header: bool) -> tuple[pl.DataFrame, bool]:
     """The first rows as preprocess reads them, with its errors."""
-    source = files.Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
-    names = csv_text.column_names(source, files.blocks(path))
+    source = files.Source(
+        path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes, encoding=encoding
+    )
+    names = csv_text.column_names(source, source.blocks())
     source = replace(source, columns={name: name for name in names})
     chunks: list[pl.DataFrame] = []
-    pieces = csv_text.parse_jobs(source, files.blocks(path), formats.CHUNK_BYTES)
+    pieces = csv_text.parse_jobs(source, source.blocks(), formats.CHUNK_BYTES)
     for piece in itertools.islice(pieces, LOOK_BYTES // formats.CHUNK_BYTES):
         chunks.append(piece().table)
         if sum(chunk.height for chunk in chunks) > LOOK_ROWS:

@@ -99,7 +99,7 @@ def test_a_newline_inside_quotes_is_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending: str) -> None:
+def test_bytes_that_are_not_utf8_are_an_error_or_replaced_and_counted(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     if ending == "csv":
         path.write_bytes(b"title,category\n" + _plain().encode() + b"c\xe1mara azul,FUNDAS\n")
@@ -107,9 +107,71 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending
         path.write_bytes(
             b'{"title": "funda azul", "category": "F"}\n' * 10 + b'{"title": "c\xe1mara", "category": "F"}\n'
         )
-    account = _accounts(tmp_path, path)
+    with pytest.raises(ValueError, match=r"a\.(csv:12|jsonl:11): not UTF-8 \(byte 0xe1\); it looks like cp1252"):
+        _accounts(tmp_path, path)
+    account = _accounts(tmp_path, path, replace_bytes=True)
     assert account.with_replaced_bytes == 1
     assert account.read == 11
+
+
+SPANISH = "title,category\n" + "niño año jamón,cañas\n" * 20 + "piñón güero,piñas\n" * 20
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "cp850"])
+def test_a_file_of_another_encoding_is_an_error_that_names_it_and_then_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode(encoding))
+    with pytest.raises(ValueError, match=rf"a\.csv:2: not UTF-8 .*it looks like {encoding}: set data\.encoding"):
+        _accounts(tmp_path, path)
+    dataset = preprocess_into(tmp_path, source=str(path), encoding=encoding, vocabulary={"min_count": 1})
+    assert dataset.classes == ["cañas", "piñas"]
+    assert {"niño", "año", "jamón", "piñón", "güero"} <= set(dataset.vocabulary)
+    assert dataset.meta.parts["source"].with_replaced_bytes == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("ending", ["csv", "txt", "jsonl"])
+def test_utf16_is_known_by_its_mark(tmp_path: Path, encoding: str, ending: str) -> None:
+    text = SPANISH.replace(",", "\t") if ending == "txt" else SPANISH
+    if ending == "jsonl":
+        text = '{"title": "niño año jamón", "category": "cañas"}\n{"title": "piñón", "category": "piñas"}\n' * 20
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(("\ufeff" * (encoding == "utf-16-be") + text).encode(encoding))
+    dataset = preprocess_into(tmp_path, source=str(path))
+    assert dataset.classes == ["cañas", "piñas"]
+    assert "jamón" in dataset.vocabulary
+
+
+def test_labels_alone_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"title,category\n" + b"uno dos,ca\xf1a\n" * 20)
+    account = _accounts(tmp_path, path, replace_bytes=True)
+    assert account.with_replaced_bytes == 20
+
+
+def test_a_mostly_utf8_file_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode() + b"ni\xf1o,ca\xf1as\n" + SPANISH.encode())
+    with pytest.raises(ValueError, match=r"a\.csv:42: not UTF-8 \(byte 0xf1\); the rest looks like it, or data\.repl"):
+        _accounts(tmp_path, path)
+
+
+def test_what_is_not_in_the_encoding_asked_for_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode("cp1252") + b"uno \x81,B\n")
+    with pytest.raises(ValueError, match=r"a\.csv:42: not cp1252: .*set data\.encoding to the right one"):
+        _accounts(tmp_path, path, encoding="cp1252")
+    assert _accounts(tmp_path, path, encoding="cp1252", replace_bytes=True).with_replaced_bytes == 1
+    with pytest.raises(ValueError, match=r"encoding: 'klingon' is none of Python's"):
+        _accounts(tmp_path, path, encoding="klingon")
+
+
+def test_replaced_bytes_are_told_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"title,category\n" + b"ni\xf1o dos,caja\n" * 20)
+    _accounts(tmp_path, path, replace_bytes=True)
+    assert "source: 20 rows read" in (logged := capsys.readouterr().err)
+    assert "20 with U+FFFD in title or label" in logged
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -126,7 +188,7 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path, ending: str, damage: 
         del packed[len(packed) - 9 if damage == "cut" else 5 :]
     path = tmp_path / f"a.csv.{ending}"
     path.write_bytes(packed)
-    with pytest.raises(ValueError, match=rf"a\.csv\.{ending}: .*(truncated|broken|not utf|not JSON|empty|no column)"):
+    with pytest.raises(ValueError, match=rf"a\.csv\.{ending}: .*(truncated|broken|not UTF-8|not JSON|empty|no column)"):
         preprocess_into(tmp_path, source=str(path))
     assert not list((tmp_path / "datasets").glob("*"))
 

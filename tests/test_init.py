@@ -73,6 +73,16 @@ def test_names_that_are_no_plain_yaml_are_quoted(tmp_path: Path) -> None:
     assert (data.columns.text, data.columns.label, data.language) == ("uno, dos: tres", "clase", "es # 0")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_the_encoding_is_written_down_where_it_has_to_be(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(csv_text("nombre,categoria,precio").replace("zapatilla", "muñeca niño").encode(encoding))
+    data = load(write_starting_manifest(path, tmp_path / "m.yaml")).runs[0].data
+    assert data.encoding == ("cp1252" if encoding == "cp1252" else "auto")
+    assert data.columns.text == "nombre"
+    assert make_plan(load(tmp_path / "m.yaml")).tasks
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NoReturn
 import polars as pl
 
 from jobs.data import csv_quotes
-from jobs.data.files import BOM, Chunk, Parse, Source, present_columns, valid_utf8
+from jobs.data.encodings import BOM
+from jobs.data.files import Chunk, Parse, Source, present_columns
 from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Ite
     """See ``jobs.data.formats.parse_jobs``.
 
     A row with more fields than the header is dropped and counted; in one with fewer the missing ones are empty.
-    Bytes that are not UTF-8 become U+FFFD. Raises ValueError naming the line, whatever the chunks, for a quote that is
-    never closed, for text after a closing quote, and (``quotes: checked``) for a quoted field that swallowed rows.
+    Raises ValueError naming the line, whatever the chunks, for a quote that is never closed, for text after a closing
+    quote, for bytes that are not UTF-8, and (``quotes: checked``) for a quoted field that swallowed rows.
     """
     first, pending = _first_row(source, stream)
     reader = _Reader(source=source, names=_names(source, first))
@@ -108,7 +109,7 @@ def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
 
 
 def _names(source: Source, first: bytes) -> list[str]:
-    lines = io.StringIO(first.decode("utf-8", "replace"), newline="\n")
+    lines = io.StringIO(source.valid_utf8(first, 1).decode(), newline="\n")
     try:
         fields = next(_python_reader(source, lines), [])
     except csv.Error as error:
@@ -157,7 +158,7 @@ class _Reader:
         if self._source.quotes == "checked":
             for number, row in csv_quotes.rows_in_doubt(chunk, self._separator, self._width):
                 self._check_lines(line + number, row)
-        chunk = valid_utf8(chunk)
+        chunk = self._source.valid_utf8(chunk, line)
         try:
             table = pl.read_csv(
                 chunk,
@@ -175,7 +176,7 @@ class _Reader:
 
     def _rows_by_python(self, text: bytes, line: int, *, more: bool) -> tuple[list[list[str]], int]:
         """The whole rows by Python's csv module, which keeps a stray quote as a character, and where they end."""
-        whole = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
+        whole = self._source.valid_utf8(text[: text.rfind(b"\n") + 1], line).decode()
         if "\r" in whole:
             whole = _LONE_RETURN.sub(_STAND_IN, whole)
         reader = _python_reader(self._source, io.StringIO(whole, newline="\n"))

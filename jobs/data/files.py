@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from jobs.data import Format, Quotes
+from jobs.data import Format, Quotes, encodings
 from sharedfs.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:  # `tanda plan` imports this module, and polars would make it slow
@@ -26,8 +26,7 @@ _SUFFIXES = {
 _COMPRESSED = (".gz", ".zst")
 _READ = 1 << 20
 _GZIP_WINDOW = 31  # zlib's number for: a gzip header, the largest window
-BOM = b"\xef\xbb\xbf"
-_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_GZIP, _ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
 # The data files a manifest names: which they are, what format they are in, how they are compressed.
@@ -85,7 +84,9 @@ def file_format(path: Path, format_: str = "auto") -> str:
 
 def _by_content(path: Path) -> str:
     start = head(path, 1 << 16)
-    if start.startswith(_PARQUET):
+    if (marked := encodings.marked_encoding(start)) is not None:
+        start = start[marked[1] :].decode(marked[0], "replace").encode()
+    if start.startswith(PARQUET):
         return "parquet"
     line = start.split(b"\n", 1)[0].lstrip()
     if line.startswith(b"{"):
@@ -102,8 +103,13 @@ def _by_content(path: Path) -> str:
 
 def head(path: Path, size: int) -> bytes:
     """The first bytes of a file's content, decompressed; raises ValueError if it is broken before that."""
+    return start_of(blocks(path), size)
+
+
+def start_of(stream: Iterator[bytes], size: int) -> bytes:
+    """The first bytes of a stream."""
     collected = bytearray()
-    for block in blocks(path):
+    for block in stream:
         collected += block
         if len(collected) >= size:
             break
@@ -139,17 +145,6 @@ def whole_lines(stream: Iterable[bytes], chunk_bytes: int) -> Iterator[tuple[byt
             pending = pending[cut:]
     if pending:
         yield pending, line
-
-
-def valid_utf8(text: bytes) -> bytes:
-    """The same text with U+FFFD for what is not UTF-8."""
-    if text.isascii():  # several times faster than decoding, and most chunks are
-        return text
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return text.decode("utf-8", "replace").encode()
-    return text
 
 
 def _plain(path: Path, read: Callable[[int], None]) -> Iterator[bytes]:
@@ -221,6 +216,16 @@ class Source:
     required: frozenset[str]
     header: bool = True
     quotes: Quotes = "checked"
+    encoding: str = encodings.AUTO
+    replace_bytes: bool = False
+
+    def blocks(self, read: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+        """The content as ``blocks`` gives it, in UTF-8 or unchecked; raises InputError as ``encodings.to_utf8``."""
+        return encodings.to_utf8(self.path, blocks(self.path, read), self.encoding, replace=self.replace_bytes)
+
+    def valid_utf8(self, text: bytes, line: int) -> bytes:
+        """A part of the content, checked; ``line`` is its first. Raises InputError as ``encodings.valid_utf8``."""
+        return encodings.valid_utf8(self.path, text, line, replace=self.replace_bytes)
 
 
 @dataclass(slots=True, kw_only=True)

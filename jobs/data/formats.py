@@ -10,7 +10,8 @@ import orjson
 import polars as pl
 
 from jobs.data import csv_text
-from jobs.data.files import BOM, Chunk, Parse, Source, blocks, present_columns, valid_utf8, whole_lines
+from jobs.data.encodings import BOM
+from jobs.data.files import Chunk, Parse, Source, present_columns, whole_lines
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 
@@ -29,7 +30,7 @@ def parse_jobs(source: Source, read: Callable[[int], None]) -> Iterator[Parse]:
     if source.format == "parquet":
         yield from _parquet(source, read)
         return
-    stream = blocks(source.path, read)
+    stream = source.blocks(read)
     if source.format == "jsonl":
         yield from jsonl_parse_jobs(source, stream, CHUNK_BYTES)
     else:
@@ -63,7 +64,7 @@ def _keys(source: Source, chunk: bytes, first_line: int) -> list[str]:
 
 def _object(source: Source, line: bytes, number: int) -> dict[str, Json]:
     try:
-        value = orjson.loads(line.decode("utf-8", "replace"))
+        value = orjson.loads(source.valid_utf8(line, number))
     except orjson.JSONDecodeError as error:
         raise InputError(f"{source.path}:{number}: not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -74,7 +75,7 @@ def _object(source: Source, line: bytes, number: int) -> dict[str, Json]:
 def _read_jsonl(source: Source, names: Mapping[str, str], chunk: bytes, first_line: int) -> Chunk:
     schema = {theirs: pl.List(pl.String) if ours == "tokens" else pl.String for ours, theirs in names.items()}
     try:
-        table = pl.read_ndjson(valid_utf8(chunk), schema=schema)
+        table = pl.read_ndjson(source.valid_utf8(chunk, first_line), schema=schema)
     except pl.exceptions.PolarsError as error:
         for number, line in enumerate(chunk.split(b"\n"), start=first_line):
             if line.strip():

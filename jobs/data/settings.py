@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, Lt
 
 from jobs.data import Format, Language, Quotes
+from jobs.data.encodings import check_encoding
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, settings
 
 SPLITS = ("train", "validation", "test")
@@ -116,6 +117,16 @@ class Preprocessing:
             "lines that would each be a row is an error; none: a quote is a character"
         ),
     ] = "checked"
+    # Both have had no other value: what is read with them gives what it gave, and where bytes were replaced in silence
+    # nothing is made now.
+    encoding: Annotated[
+        str,
+        Baseline("auto"),
+        Doc("csv, tsv, jsonl: any of Python's; auto: UTF-8, or UTF-16 or UTF-32 where the file begins with its mark"),
+    ] = "auto"
+    replace_bytes: Annotated[
+        bool, Baseline(False), Doc("true: what is not in the encoding becomes U+FFFD; false: it is an error")
+    ] = False
     columns: Annotated[Columns, ORIGINAL, Doc("their names in the files")] = Columns()
     language: Annotated[str | None, ORIGINAL, Doc("keep these rows; left out: keep all")] = None
     quality: Annotated[Literal["all", "reliable"], ORIGINAL, Doc("reliable: training rows only")] = "all"
@@ -126,6 +137,7 @@ class Preprocessing:
     max_length: Annotated[int, Ge(1), Le(65_535), ORIGINAL, Doc("tokens of a title that are kept")] = 32
 
     def __post_init__(self) -> None:
+        check_encoding(self.encoding)
         if self.text.stop_words == "auto" and self.language not in LANGUAGES:
             raise ValueError(f"text.stop_words: auto needs language to be one of {', '.join(LANGUAGES)}")
 

@@ -48,8 +48,8 @@ _REPLACEMENT = "\ufffd"
 class FileColumns:
     """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` its position in the part.
 
-    ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows had bytes that
-    are not UTF-8.
+    ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows have U+FFFD
+    in text or label, for what could not be read.
     """
 
     part: str
@@ -220,8 +220,12 @@ def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
 
 
 def _replaced(table: pl.DataFrame) -> int:
-    column = "text" if "text" in table.columns else "label"
-    return int(table[column].str.contains(_REPLACEMENT, literal=True).sum())
+    """Rows with a character in text or label that stands for what could not be read."""
+    text = pl.col("text") if "text" in table.columns else pl.col("tokens").cast(pl.List(pl.String)).list.join(" ")
+    columns = (
+        column.str.contains(_REPLACEMENT, literal=True).fill_null(value=False) for column in (text, pl.col("label"))
+    )
+    return int(table.select(pl.any_horizontal(*columns).sum()).item())
 
 
 # Reading a preprocess task's files into a spool.
@@ -264,4 +268,6 @@ def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -
         required=frozenset(required),
         header=definition.header,
         quotes=definition.quotes,
+        encoding=definition.encoding,
+        replace_bytes=definition.replace_bytes,
     )

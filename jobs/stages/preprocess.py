@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
-from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
+from jobs.data.dataset import VECTORS, Account, Coverage, Dataset, Meta
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
@@ -128,8 +128,20 @@ def _make(context: Context, home: Path) -> None:
 
     work = assembly.Assembly(spools, definition, threads=context.cpus, advance=advance)
     vocabulary, counts, contents = work.write(folder)
+    for part, account in contents.parts.items():
+        context.log(f"{part}: {_in_words(account)}")
     coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
     assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
+
+
+def _in_words(account: Account) -> str:
+    """Where the rows of a part went, and how many have characters that could not be read."""
+    parts = [f"{account.read:,} rows read"]
+    parts += [f"{count:,} for {split}" for split, count in account.kept.items()]
+    parts += [f"{count:,} dropped ({cause})" for cause, count in account.dropped.items()]
+    if account.with_replaced_bytes:
+        parts.append(f"{account.with_replaced_bytes:,} with U+FFFD in title or label for what could not be read")
+    return ", ".join(parts)
 
 
 def _write_vectors(
