@@ -27,6 +27,8 @@ TEXTS = ("title", "titulo", "título", "text", "texto", "nombre", "name", "produ
 LABELS = ("category", "categoria", "categoría", "label", "class", "clase", "aisle", "department", "target")
 LANGUAGES = ("language", "lang", "idioma")
 QUALITIES = ("label_quality", "quality")
+_WHOLE_NUMBER = r"^[+-]?[0-9]+(\.0*)?$"
+_ROWS_PER_NUMBER = 4  # at least, on average: a column with fewer holds keys or amounts
 _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
@@ -141,7 +143,8 @@ def _header_is_a_row(table: pl.DataFrame) -> bool:
 def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
     """Which column is what: by its name, else by what it holds."""
     texts = [name for name, dtype in table.schema.items() if dtype == pl.String]
-    chosen = {"text": _find_column(texts, TEXTS), "label": _find_column(texts, LABELS)}
+    flat = [name for name, dtype in table.schema.items() if not dtype.is_nested()]
+    chosen = {"text": _find_column(texts, TEXTS), "label": _find_column(flat, LABELS)}
     language, quality = _find_column(texts, LANGUAGES), _find_column(texts, QUALITIES)
     remaining = [name for name in texts if name not in (*chosen.values(), language, quality)]
     if chosen["text"] is None and remaining:
@@ -158,12 +161,23 @@ def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
         several = [name for name in textual if 2 <= distinct[name] < table.height]
         chosen["label"] = max(
             several, key=lambda name: (2 * distinct[name] <= table.height, distinct[name]), default=None
-        )
+        ) or _numbered_categories(table, [name for name in flat if name not in (chosen["text"], language, quality)])
     columns = {ours: theirs for ours, theirs in chosen.items() if theirs is not None}
     if len(columns) < len(chosen):
         missing = " or ".join(name for name in chosen if name not in columns)
         raise InputError(f"{path}: no column looks like the {missing}; its columns are {', '.join(table.columns)}")
     return columns | {key: name for key, name in (("language", language), ("quality", quality)) if name is not None}
+
+
+def _numbered_categories(table: pl.DataFrame, names: Sequence[str]) -> str | None:
+    """The column of whole numbers that each stand for many rows: categories by number, as many data sets have them."""
+    counts = {}
+    for name in names:
+        numbers = table[name].cast(pl.String).drop_nulls()
+        distinct = numbers.n_unique()
+        if 2 <= distinct <= table.height // _ROWS_PER_NUMBER and numbers.str.contains(_WHOLE_NUMBER).all():
+            counts[name] = distinct
+    return max(counts, key=lambda name: counts[name], default=None)
 
 
 def _find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

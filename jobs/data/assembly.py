@@ -140,7 +140,12 @@ class Assembly:
             character_ngrams=len(vocabulary.tokens) - vocabulary.first_character_ngram,
         )
         contents = Contents(
-            dtypes=dtypes, splits=splits, parts=self._accounts, classes=len(self.classes), vocabulary=size
+            dtypes=dtypes,
+            splits=splits,
+            parts=self._accounts,
+            classes=len(self.classes),
+            alike=text.alike(self.classes),
+            vocabulary=size,
         )
         return vocabulary, counts, contents
 
@@ -277,9 +282,11 @@ def _assign_rows(
         ((number, spool, columns) for number, spool in enumerate(spools) for columns in spool.file_columns),
         key=lambda file: (file[2].part, file[2].number),
     )
-    names = sorted({label for spool in spools for label in spool.labels()})
+    written = sorted({label for spool in spools for label in spool.labels()})
+    name_of = dict(zip(written, text.whole_number_labels(written), strict=True))
+    names = sorted(set(name_of.values()))
     number_of = {name: number for number, name in enumerate(names)}
-    label_maps = [np.array([number_of[label] for label in spool.labels()], np.int32) for spool in spools]
+    label_maps = [np.array([number_of[name_of[label]] for label in spool.labels()], np.int32) for spool in spools]
     labels = [label_maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in files]
     parts = []
     for part in (name for name in (*SPLITS, "source") if name in settings.sources):

@@ -199,13 +199,18 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What came of the rows: sizes of the splits, accounts of the parts, the number of categories, tokens."""
+    """What came of the rows: sizes of the splits, accounts of the parts, the number of categories, tokens.
+
+    ``alike`` are categories whose names differ in case, accents, spaces or punctuation alone; data sets of earlier
+    versions do not say.
+    """
 
     dtypes: Dtypes
     splits: Mapping[str, SplitSize]
     parts: Mapping[str, Account]
     classes: int
     vocabulary: VocabularySize
+    alike: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

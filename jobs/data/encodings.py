@@ -1,4 +1,4 @@
-"""The characters of a text file: as UTF-8, whatever its encoding is; what cannot be read is an error that names the line.
+"""The characters of a text file, in UTF-8 whatever its encoding is; what can't be read is an error naming the line.
 
 ``auto`` is UTF-8, or UTF-16 or UTF-32 where the file begins with its mark. UTF-8 passes as it is and is checked by
 chunks, on any thread (``valid_utf8``); another encoding is decoded while the file is read.
@@ -21,10 +21,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_LONGEST_MARK = 4
+_LONGEST_MARK, _START = 4, 1024
 # What Spanish, Portuguese and English spreadsheets are saved in; the first of two that are equally good is taken.
 _CANDIDATES = ("cp1252", "mac_roman", "cp850")
 _LETTERS = frozenset("áéíóúñüçãõâêôàèºª¿¡°´’‘“”–€®ÁÉÍÓÚÑÜÇÃÕÂÊÔÀÈ")
+_OR_REPLACE = ", or data.replace_bytes: true, which puts U+FFFD in the place of what can't be read"
 _LOOK = 1 << 20  # bytes that an encoding is guessed from
 
 
@@ -35,9 +36,8 @@ def check_encoding(name: str) -> None:
     try:
         "a".encode(name)
     except (LookupError, UnicodeError, ValueError) as error:
-        raise ValueError(
-            f"encoding: {name!r} is none of Python's: utf-8, utf-16, cp1252, latin-1, mac_roman, ..."
-        ) from error
+        some = "utf-8, utf-16, cp1252, latin-1, mac_roman, ..."
+        raise ValueError(f"encoding: {name!r} is none of Python's: {some}") from error
 
 
 def marked_encoding(start: bytes) -> tuple[str, int] | None:
@@ -59,6 +59,8 @@ def to_utf8(path: Path, stream: Iterator[bytes], encoding: str, *, replace: bool
     if encoding == AUTO or codecs.lookup(encoding).name in ("utf-16", "utf-32"):
         name, skip = marked_encoding(start) or (encoding, 0)
     if name == AUTO or codecs.lookup(name).name == "utf-8":
+        if (unmarked := _unmarked_utf16(start[:_START])) is not None:
+            raise InputError(f"{path}:1: not UTF-8; it looks like {unmarked}: set data.encoding: {unmarked}")
         if start:
             yield start
         yield from stream
@@ -77,8 +79,8 @@ def _decoded(path: Path, start: bytes, stream: Iterator[bytes], encoding: str, *
             if isinstance(error, UnicodeDecodeError):  # its object begins with what an earlier block left over
                 line += error.object[: error.start].decode(encoding, "replace").count("\n")
             raise InputError(
-                f"{path}:{line}: not {encoding}: {getattr(error, 'reason', error)}: set data.encoding to the right one, "
-                "or data.replace_bytes: true, which puts U+FFFD in the place of what can't be read"
+                f"{path}:{line}: not {encoding}: {getattr(error, 'reason', error)}: set data.encoding to the right one"
+                + _OR_REPLACE
             ) from error
         if text:
             line += text.count("\n")
@@ -105,21 +107,22 @@ def _problem(path: Path, text: bytes, line: int, error: UnicodeDecodeError) -> s
     line += text.count(b"\n", 0, error.start)
     begin = max(0, error.start - _LOOK // 2)
     guess = likely_encoding(text[begin : begin + _LOOK])
-    if guess is None:
-        advice = "the rest looks like it"
-    else:
-        advice = f"it looks like {guess}: set data.encoding: {guess}"
-    return (
-        f"{path}:{line}: not UTF-8 (byte 0x{text[error.start]:02x}); {advice}, or data.replace_bytes: true, "
-        "which puts U+FFFD in the place of what can't be read"
-    )
+    advice = "the rest looks like it" if guess is None else f"it looks like {guess}: set data.encoding: {guess}"
+    return f"{path}:{line}: not UTF-8 (byte 0x{text[error.start]:02x}); {advice}{_OR_REPLACE}"
+
+
+def _unmarked_utf16(text: bytes) -> str | None:
+    # Letters of the western alphabets are every second byte of UTF-16, the others are zero; UTF-8 has no zeros.
+    zeros = text.count(b"\0")
+    if not zeros or zeros <= len(text) // 4:
+        return None
+    return "utf-16-le" if text[1::2].count(b"\0") > zeros // 2 else "utf-16-be"
 
 
 def likely_encoding(text: bytes) -> str | None:
     """The encoding that bytes which are not UTF-8 are likely in; None where most of them are UTF-8 all the same."""
-    zeros = text.count(b"\0")
-    if zeros > len(text) // 4:  # letters of the western alphabets are every second byte of UTF-16
-        return "utf-16-le" if text[1::2].count(b"\0") > zeros // 2 else "utf-16-be"
+    if (unmarked := _unmarked_utf16(text)) is not None:
+        return unmarked
     read = text.decode("utf-8", "replace")
     broken = read.count("\ufffd")
     if sum(not letter.isascii() for letter in read) - broken > broken:

@@ -17,6 +17,7 @@ from sharedfs.typed_json import Json
 
 CHUNK_BYTES = 8 << 20
 _PARQUET_ROWS = 100_000
+_EXACT = 2.0**53  # from here on not every whole number is a float
 _KEY_LINES = 100  # lines looked at for the keys there are
 
 
@@ -112,7 +113,21 @@ def _from_arrow(source: Source, names: Mapping[str, str], batch: Any) -> Chunk:
                 f"{source.path}: column {theirs!r} is {table.schema[theirs]}, not text (data.columns.{ours})"
             )
     try:
-        table = table.select(pl.col(theirs).cast(kinds[ours]).alias(ours) for ours, theirs in names.items())
+        table = table.select(
+            _as_text(table.schema[theirs], theirs).cast(kinds[ours]).alias(ours) for ours, theirs in names.items()
+        )
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{source.path}: a column that can't be read as text: {error}") from error
     return Chunk(table=table)
+
+
+def _as_text(kind: pl.DataType, name: str) -> pl.Expr:
+    """A column as text: what is no number is missing, and a whole number is written without ``.0``, as JSON's are."""
+    column = pl.col(name)
+    if kind.is_decimal():
+        return column.cast(pl.String).str.replace(r"\.0*$", "")
+    if not kind.is_float():
+        return column
+    whole = (column == column.round()) & (column.abs() < _EXACT)
+    text = pl.when(whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
+    return pl.when(column.is_nan()).then(None).otherwise(text)

@@ -188,7 +188,7 @@ class _ParsedChunk:
 def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:
     """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
     dropped = {}
-    table = chunk.table.with_columns(pl.col("label").str.strip_chars())
+    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]))
     has_tokens = "tokens" in table.columns
     if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
@@ -221,11 +221,12 @@ def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
 
 def _replaced(table: pl.DataFrame) -> int:
     """Rows with a character in text or label that stands for what could not be read."""
-    text = pl.col("text") if "text" in table.columns else pl.col("tokens").cast(pl.List(pl.String)).list.join(" ")
-    columns = (
-        column.str.contains(_REPLACEMENT, literal=True).fill_null(value=False) for column in (text, pl.col("label"))
-    )
-    return int(table.select(pl.any_horizontal(*columns).sum()).item())
+    name = "text" if "text" in table.columns else "tokens"
+    title = pl.col(name) if table.schema[name] == pl.String else pl.col(name).list.join(" ")
+    broken = [
+        column.str.contains(_REPLACEMENT, literal=True).fill_null(value=False) for column in (title, pl.col("label"))
+    ]
+    return int(table.select(pl.any_horizontal(broken).sum()).item())
 
 
 # Reading a preprocess task's files into a spool.

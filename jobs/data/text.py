@@ -6,8 +6,10 @@ words at whatever is neither letter nor digit. ``Bolsa-mala 40L`` gives ``bolsa`
 
 from __future__ import annotations
 
+import re
 import tomllib
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ TAG = r"</?[A-Za-z][^<>]*>"
 _DIGITS = r"\p{N}"
 _BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
 _MARKS = r"\p{Mn}"
+_INVISIBLE, _SPACES = r"\p{Cf}+", r"[\s\p{Z}\p{Cc}]+"
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 
 
 def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
@@ -52,6 +56,36 @@ def _stop_words(chosen: str, language: str | None, *, accents: str) -> frozenset
     if accents == "strip":
         words += [strip_accents(word) for word in words]
     return frozenset(words)
+
+
+def normalised_labels(labels: pl.Series) -> pl.Series:
+    """Labels as people mean them: without invisible characters, any run of spaces and line breaks one space, in NFC.
+
+    A chunk has few distinct labels, and most are as they should be: the others are replaced.
+    """
+    distinct = labels.unique()
+    normal = distinct.str.normalize("NFC").str.replace_all(_INVISIBLE, "").str.replace_all(_SPACES, " ")
+    normal = normal.str.strip_chars(" ")
+    changed = distinct.ne_missing(normal)
+    if not changed.any():
+        return labels
+    return labels.replace(distinct.filter(changed), normal.filter(changed))
+
+
+def whole_number_labels(names: Sequence[str]) -> list[str]:
+    """The names without ``.0`` where every one is a whole number, as spreadsheets and pandas write them."""
+    if not all(_WHOLE_NUMBER.fullmatch(name) for name in names):
+        return list(names)
+    return [name.partition(".")[0] for name in names]
+
+
+def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Names that differ in case, accents, spaces or punctuation alone: likely one category written in several ways."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        letters = "".join(filter(str.isalnum, strip_accents(unicodedata.normalize("NFKC", name).casefold())))
+        groups.setdefault(letters, []).append(name)
+    return tuple(tuple(group) for letters, group in groups.items() if letters and len(group) > 1)
 
 
 def strip_accents(word: str) -> str:

@@ -130,6 +130,8 @@ def _make(context: Context, home: Path) -> None:
     vocabulary, counts, contents = work.write(folder)
     for part, account in contents.parts.items():
         context.log(f"{part}: {_in_words(account)}")
+    for names in contents.alike:
+        context.log(f"categories that look alike: {', '.join(map(repr, names))}")
     coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
     assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
 
