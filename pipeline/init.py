@@ -15,7 +15,7 @@ import jinja2
 import polars as pl
 import yaml
 
-from jobs.data import Quotes, csv_text, encodings, files, formats
+from jobs.data import Quotes, csv_text, encodings, files, formats, json_lines
 from jobs.data.settings import SPLITS, Columns
 from pipeline.manifest.validation import name_problem
 from sharedfs.errors import InputError
@@ -94,7 +94,10 @@ def _read_start(path: Path, quotes: Quotes, encoding: str) -> tuple[pl.DataFrame
     """The first rows, whether they are all, and whether their columns have names of their own."""
     kind = files.file_format(path)
     if kind == "parquet":
-        table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
+        try:
+            table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"{path}: can't be read as parquet: {str(error).splitlines()[0]}") from error
         return table.head(LOOK_ROWS), table.height <= LOOK_ROWS, True
     if kind == "jsonl":
         return *_read_jsonl(path, encoding), True
@@ -106,7 +109,7 @@ def _read_start(path: Path, quotes: Quotes, encoding: str) -> tuple[pl.DataFrame
 
 def _read_jsonl(path: Path, encoding: str) -> tuple[pl.DataFrame, bool]:
     source = files.Source(path=path, format="jsonl", columns={}, required=frozenset(), encoding=encoding)
-    content = files.start_of(source.blocks(), LOOK_BYTES)
+    content = files.start_of(json_lines.as_lines(source, source.blocks())[1], LOOK_BYTES)
     cut = len(content) == LOOK_BYTES
     content = content[: content.rfind(b"\n") + 1] if cut else content
     try:
@@ -122,7 +125,7 @@ def _read_csv(path: Path, kind: str, quotes: Quotes, encoding: str, *, header: b
         path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes, encoding=encoding
     )
     names = csv_text.column_names(source, source.blocks())
-    source = replace(source, columns={name: name for name in names})
+    source = replace(source, columns={name: name for name in names if names.count(name) == 1})
     chunks: list[pl.DataFrame] = []
     pieces = csv_text.parse_jobs(source, source.blocks(), formats.CHUNK_BYTES)
     for piece in itertools.islice(pieces, LOOK_BYTES // formats.CHUNK_BYTES):

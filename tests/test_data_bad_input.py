@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -276,22 +279,43 @@ def test_settings_that_contradict_each_other(data: dict[str, Any], message: str)
 
 _EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "80"))
 _FUZZ = settings(deadline=None, max_examples=_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
-_BITS = b'title category , \n " \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null'.split(b" ")
-_LINES = [b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" "]
+_BITS = b'title category , \n " ; \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null NaN -0.0 &amp; &#0; &#x110000;'.split(
+    b" "
+)
+_LINES = [
+    b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" ", b"sep=;\n", b"# a,b\n", b"\xef\xbb\xbf", b"\xff\xfe",
+    b'{"title":"\\ud83d","category":NaN}\n', b'{"title":"a\1","category":1.0}\n', b'[{"title":"a","category":1},',
+    b"\xe2\x80\xa8", b"\xe2\x80\x8b", b"\\udc00", b"\\",
+]  # fmt: skip
 _BODIES = st.lists(st.sampled_from([*_BITS, *_LINES]), max_size=40).map(b"".join)
 
 
 @_FUZZ
-@given(body=_BODIES, ending=st.sampled_from(FORMATS), head=st.booleans(), packed=st.booleans())
+@given(
+    body=_BODIES,
+    ending=st.sampled_from([*FORMATS, "json", "txt"]),
+    head=st.booleans(),
+    pack=st.sampled_from([bytes, bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress]),
+    encoding=st.sampled_from(["auto", "auto", "cp1252", "utf-16", "utf-16-be", "utf-8-sig", "utf-7", "shift_jis"]),
+    replace=st.booleans(),
+    share=st.sampled_from([1e-4, 0.5]),
+)
 def test_any_bytes_end_well_or_in_a_value_error(
-    tmp_path_factory: pytest.TempPathFactory, body: bytes, ending: str, head: bool, packed: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    body: bytes,
+    ending: str,
+    head: bool,
+    pack: Callable[[bytes], bytes],
+    encoding: str,
+    replace: bool,
+    share: float,
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     start = {"csv": b"title,category\n", "tsv": b"title\tcategory\n"}.get(ending, b'{"title":"a","category":"b"}\n')
     content = (start if head else b"") + body
     path = folder / f"a.{ending}"
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(pack(content))
     try:
-        _accounts(folder, path)
+        _accounts(folder, path, encoding=encoding, replace_bytes=replace, bad_lines=share)
     except ValueError as error:
         assert str(path) in str(error) or "rows are left" in str(error)

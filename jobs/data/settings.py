@@ -127,6 +127,13 @@ class Preprocessing:
     replace_bytes: Annotated[
         bool, Baseline(False), Doc("true: what is not in the encoding becomes U+FFFD; false: it is an error")
     ] = False
+    bad_lines: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        Baseline(1e-4),  # what was made before had none
+        Doc("jsonl: the share of lines that may be no JSON object: dropped and counted; more are an error"),
+    ] = 1e-4
     columns: Annotated[Columns, ORIGINAL, Doc("their names in the files")] = Columns()
     language: Annotated[str | None, ORIGINAL, Doc("keep these rows; left out: keep all")] = None
     quality: Annotated[Literal["all", "reliable"], ORIGINAL, Doc("reliable: training rows only")] = "all"

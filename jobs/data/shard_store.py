@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from jobs.context import Context
 from jobs.data import text
-from jobs.data.files import Chunk, Source
+from jobs.data.files import Chunk, EmptyFileError, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, fingerprint
+from jobs.data.json_lines import NO_JSON, NO_OBJECT
 from jobs.data.progress import Meter, in_order
 from sharedfs.documents import read_as, write_json
 from sharedfs.errors import InputError
@@ -122,6 +123,7 @@ class ShardWriter:
         source = _source(self._definition, path, part, number)
         counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
+        problem: str | None = None
         names = [name for name in _ARRAYS if name != "pairs" or self._definition.deduplicate]
         files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
         try:
@@ -131,10 +133,18 @@ class ShardWriter:
                     file.write(np.ascontiguousarray(parsed.arrays[name], _ARRAYS[name]).data)
                 dropped.update(parsed.dropped)
                 counts.update(parsed.counts)
+                problem = problem or parsed.problem
                 meter.add_rows(parsed.counts["rows"])
+        except EmptyFileError:
+            if len(self._definition.sources[part]) == 1:
+                raise
         finally:
             for file in files.values():
                 file.close()
+        bad = dropped[NO_JSON] + dropped[NO_OBJECT]
+        if problem is not None and bad > self._definition.bad_lines * counts["rows"]:
+            share = f"{bad:,} of {counts['rows']:,} lines, more than data.bad_lines ({self._definition.bad_lines:g})"
+            raise InputError(f"{problem} ({share})")
         self._file_columns.append(
             FileColumns(
                 part=part,
@@ -175,7 +185,7 @@ class ShardWriter:
             "pieces": len(flat),
             "replaced": _replaced(chunk.table),
         }
-        return _ParsedChunk(counts=counts, dropped={**chunk.dropped, **dropped}, arrays=arrays)
+        return _ParsedChunk(counts=counts, dropped={**chunk.dropped, **dropped}, arrays=arrays, problem=chunk.problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +193,7 @@ class _ParsedChunk:
     counts: Mapping[str, int]  # as in FileColumns
     dropped: Mapping[str, int]
     arrays: Mapping[str, NDArray[Any]]
+    problem: str | None  # the first row that could not be read, and why
 
 
 def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:

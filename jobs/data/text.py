@@ -6,6 +6,7 @@ words at whatever is neither letter nor digit. ``Bolsa-mala 40L`` gives ``bolsa`
 
 from __future__ import annotations
 
+import html
 import re
 import tomllib
 import unicodedata
@@ -23,6 +24,7 @@ from jobs.data.settings import Text
 TAG = r"</?[A-Za-z][^<>]*>"
 _DIGITS = r"\p{N}"
 _BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _MARKS = r"\p{Mn}"
 _INVISIBLE, _SPACES = r"\p{Cf}+", r"[\s\p{Z}\p{Cc}]+"
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")
@@ -36,7 +38,7 @@ def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
 
 def split_words(distinct: pl.Series, settings: Text, language: str | None) -> tuple[pl.Series, Ragged]:
     """The distinct words in these pieces of text, and each piece's words as positions among them."""
-    lists = _normalised(distinct, settings).str.split(" ")
+    lists = _normalised(_without_entities(distinct), settings).str.split(" ")
     flat = lists.explode()
     dropped = _stop_words(settings.stop_words, language, accents=settings.accents)
     kept = (flat.str.len_chars() >= settings.min_letters).to_numpy()
@@ -115,6 +117,20 @@ def number_distinct(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, 
     numbering = Numbering()
     numbers = numbering.number(flat).astype(np.int64)
     return numbering.distinct(), Ragged(numbers, lengths)
+
+
+def _without_entities(pieces: pl.Series) -> pl.Series:
+    """The pieces with the characters that HTML's entities stand for; ``&amp;eacute;`` was escaped twice."""
+    at = pieces.str.contains(_ENTITY.pattern).arg_true()
+    if not len(at):
+        return pieces
+    decoded = [_decoded(_decoded(piece)) for piece in pieces.gather(at)]
+    return pieces.scatter(at, decoded)
+
+
+def _decoded(piece: str) -> str:
+    # With its semicolon alone: without one, html.unescape takes `&notebook` for `¬ebook`.
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), piece)
 
 
 def _normalised(text: pl.Series, settings: Text) -> pl.Series:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data.dataset import PAD, SPECIAL, Coverage
+from jobs.data.encodings import BOM
 from jobs.data.files import blocks, head, whole_lines
 from jobs.data.progress import in_order
 from sharedfs.documents import digest
@@ -45,13 +46,15 @@ def read(
     where there is one, for another number of values than ``size`` or a value that is no number.
     """
     start = head(path, 1 << 16)
+    mark = len(BOM) if start.startswith(BOM) else 0
+    start = start[mark:]
     first = start.partition(b"\n")[0]
     header = _HEADER.match(first)
     if header is not None and int(header[2]) != size:
         raise InputError(f"{path}: vectors of {int(header[2])} values: set data.embeddings.size to that, not {size}")
     stream = blocks(path, advance)
     if header is not None and _is_binary(start[len(first) + 1 :]):
-        yield from _binary(path, stream, wanted, size, len(first) + 1, int(header[1]))
+        yield from _binary(path, stream, wanted, size, mark + len(first) + 1, int(header[1]))
         return
     work = (
         (lambda text=text, line=line: _parse(path, text, line, wanted, size))
@@ -67,6 +70,7 @@ def _is_binary(record: bytes) -> bool:
 def _lines(stream: Iterator[bytes], *, header: bool) -> Iterator[tuple[bytes, int]]:
     """Whole lines after the header in chunks, each with the number of its first line."""
     for text, line in whole_lines(stream, CHUNK_BYTES):
+        text = text.removeprefix(BOM) if line == 1 else text
         if header and line == 1:
             text, line = text.partition(b"\n")[2], 2
         if text.strip():
