@@ -249,22 +249,18 @@ def compare(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="a title a line; standard input if none")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="a title a line, or csv, parquet, ...; standard input if none")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="this many categories of each, the most probable first")] = 1,
+    column: Annotated[str | None, typer.Option("--column", help="of the titles, where not that of training")] = None,
+    json: Annotated[bool, typer.Option("--json", help="a JSON document a title")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Classify titles, a line each, with a trained run: prints category, probability and title."""
-    from jobs.predict import predict as classify
-    from jobs.storage import Storage
-    from pipeline.manifest.plugins import with_plugins
+    """Classify titles with a trained run: a line each of category, probability and title, in their order."""
+    from pipeline.predict import print_answers
 
-    try:
-        titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file or 'standard input'}: not UTF-8 text: {error}") from error
-    storage = run.resolve().parent.parent
-    answers = with_plugins(Storage(storage), plugin or (), lambda: classify(storage, run, titles))
-    for title, (category, probability) in zip(titles, answers, strict=True):
-        print(f"{category}\t{probability:.3f}\t{title}")
+    print_answers(run, file, plugins=plugin or (), top=top, json=json, column=column)
 
 
 @app.command()

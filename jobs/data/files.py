@@ -21,6 +21,7 @@ _SUFFIXES = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
@@ -94,12 +95,15 @@ def file_format(path: Path, format_: str = "auto") -> str:
     """
     if format_ != "auto":
         return format_
+    return format_by_name(path) or _by_content(path)
+
+
+def format_by_name(path: Path) -> str | None:
+    """The format that a file's name says; None where it says none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
-    if suffixes and suffixes[-1] in _SUFFIXES:
-        return _SUFFIXES[suffixes[-1]]
-    return _by_content(path)
+    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
 
 
 def _by_content(path: Path) -> str:

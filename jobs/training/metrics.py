@@ -86,3 +86,12 @@ def _losses(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDA
     own: NDArray[np.float64] = (logits[np.arange(len(labels)), labels] - highest[:, 0]).astype(np.float64)
     losses: NDArray[np.float64] = np.log(total) - own
     return losses
+
+
+def most_probable(logits: NDArray[np.floating[Any]], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Each title's most probable categories (B, count), the first of equals first, and their softmax probabilities."""
+    best = logits.argmax(1)[:, None] if count == 1 else np.argsort(-logits, axis=1, kind="stable")[:, :count]
+    highest = logits.max(1, keepdims=True)
+    total = np.exp(logits - highest).sum(1, keepdims=True, dtype=np.float64)
+    chosen = np.take_along_axis(logits, best, axis=1).astype(np.float64) - highest
+    return best, np.exp(chosen) / total
