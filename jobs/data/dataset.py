@@ -20,10 +20,13 @@ from sharedfs.typed_json import Json, decode
 Ints = NDArray[Any]
 PAD, UNK = 0, 1
 # A data set's files beside the arrays of its splits; META is written last.
-META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS = (
-    "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin"
+META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS, IN_FILE = (
+    "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin", "vectors_in_file.bin"
 )  # fmt: skip
+# Files that came later and say more of the same titles and vectors: what a model takes in is all in the others.
+ASIDE = (IN_FILE,)
 SPECIAL = ("<PAD>", "<UNK>")
+LOW_COVERAGE = 0.05  # of training tokens: below it a file of word vectors is worth a warning
 
 
 # Rows of unequal length as one flat array and the rows' lengths, and what is done to them without a loop.
@@ -183,6 +186,19 @@ class Coverage:
     tokens_share: float | None = None
 
     @property
+    def low(self) -> bool:
+        """Whether so few of the training titles' words have a vector of the file that it hardly matters which it is."""
+        return self.tokens_share is not None and self.tokens_share < LOW_COVERAGE
+
+    @property
+    def text(self) -> str | None:
+        """How many words have a vector of the file, in words; None without one."""
+        if self.types_share is None or self.tokens_share is None:
+            return None
+        found = f"{self.types_share:.1%} of the words and {self.tokens_share:.1%} of the training titles' tokens"
+        return f"{found} have a vector in the file"
+
+    @property
     def document(self) -> dict[str, Json]:
         """As it is stored."""
         stated = asdict(self)
@@ -259,7 +275,7 @@ class Dataset:
     @cached_property
     def content_digest(self) -> str:
         """Of what its files hold, by their digests: made again with the same bytes it is the same."""
-        return digest({name: file.sha256 for name, file in self.meta.files.items()})
+        return digest({name: file.sha256 for name, file in self.meta.files.items() if name not in ASIDE})
 
     @property
     def vocabulary_size(self) -> int:
@@ -290,8 +306,16 @@ class Dataset:
         return Split(name=name, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros."""
+        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0."""
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
+
+    def drawn_vectors(self) -> NDArray[np.bool_] | None:
+        """Which word vectors are no file's but drawn, (V,); None where an earlier version made it and did not say."""
+        if self.meta.vectors.fingerprint is None:
+            return np.ones(self.vocabulary_size, bool)
+        if IN_FILE not in self.meta.files:
+            return None
+        return np.asarray(self._map(IN_FILE, "|u1", (self.vocabulary_size,)) == 0)
 
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         path = self.folder / name

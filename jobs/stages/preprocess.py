@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
-from jobs.data.dataset import VECTORS, Account, Coverage, Dataset, Meta
+from jobs.data.dataset import IN_FILE, VECTORS, Account, Coverage, Dataset, Meta
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
@@ -171,7 +171,13 @@ def _write_vectors(
     except OSError:  # a file system without hard links
         with target.open("xb") as file:
             table.vectors.astype("<f4").tofile(file)
-    return vectors.coverage(table, counts, fingerprint)
+    with (folder / IN_FILE).open("xb") as file:
+        table.in_file.astype(np.uint8).tofile(file)
+    coverage = vectors.coverage(table, counts, fingerprint)
+    context.log(f"word vectors: {coverage.text}")
+    if coverage.low:
+        context.log(f"WARNING: {path} has vectors for few of the words: is it of this language, and spelt alike?")
+    return coverage
 
 
 def _result(meta: Meta) -> dict[str, Json]:
