@@ -245,7 +245,7 @@ def test_a_split_that_ends_up_empty_says_where_its_rows_went(tmp_path: Path) -> 
     train = csv_file(tmp_path / "a.csv", [{"title": "funda", "category": "A"}] * 3)
     other = csv_file(tmp_path / "b.csv", [{"title": "funda", "category": "B"}] * 2)
     with pytest.raises(ValueError, match=r"no test rows are left: .*test: 2 read, label unseen in training 2"):
-        preprocess_into(tmp_path, train=train, validation=train, test=other)
+        preprocess_into(tmp_path, train=train, validation=train, test=other, same_file=True)
 
 
 def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:

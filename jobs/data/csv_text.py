@@ -256,13 +256,16 @@ class _Reader:
             raise InputError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
 
     def _chunk(self, rows: list[list[str]]) -> Chunk:
-        good = [row for row in rows if len(row) <= self._width]
+        positions = [at for at, row in enumerate(rows) if len(row) <= self._width]
+        good = [rows[at] for at in positions]
         values: Mapping[str, list[str | None]] = {
             ours: [row[at].replace(_STAND_IN, "\r") if at < len(row) else None for row in good]
             for ours, at in self._columns.items()
         }
         table = pl.DataFrame(values, schema=dict.fromkeys(self._columns, pl.String))
-        return Chunk(table=table, dropped={TOO_MANY: len(rows) - len(good)} if len(good) < len(rows) else {})
+        if len(good) == len(rows):
+            return Chunk(table=table)
+        return Chunk(table=table, positions=positions, dropped={TOO_MANY: len(rows) - len(good)})
 
 
 def _raise(error: ValueError) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,12 @@ PAD, UNK = 0, 1
 META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS, IN_FILE = (
     "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin", "vectors_in_file.bin"
 )  # fmt: skip
+LANGUAGES = "languages.json"
+EVALUATED = ("validation", "test")
+# Of each title that is evaluated: its row and its file in the part it is from, its language, whether training has it.
+FACTS = {"row": "<u4", "file": "<u4", "language": "<u4", "seen": "|u1"}
 # Files that came later and say more of the same titles and vectors: what a model takes in is all in the others.
-ASIDE = (IN_FILE,)
+ASIDE = (IN_FILE, LANGUAGES, *(f"{split}.{name}.bin" for split in EVALUATED for name in FACTS))
 SPECIAL = ("<PAD>", "<UNK>")
 LOW_COVERAGE = 0.05  # of training tokens: below it a file of word vectors is worth a warning
 
@@ -206,11 +210,53 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """How many of a split's titles are also in training, compared by their words after normalisation.
+
+    ``exact``: the same words in order; ``same_words``: in any order (the exact ones, too). Of the exact ones
+    ``other_label`` have a twin in training under another label, and ``no_same_label`` have only such twins.
+    """
+
+    titles: int
+    exact: int
+    same_words: int
+    other_label: int
+    no_same_label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
     """One of a data set's files."""
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What the titles of a split are: ``supports`` by category, ``languages`` with how many titles each ("" is none).
+
+    ``unreliable`` labels; ``lengths`` in tokens at the quartiles; ``fingerprint`` is the same for the same raw texts
+    and labels, in whatever order and however they are normalised.
+    """
+
+    supports: tuple[int, ...]
+    languages: Mapping[str, int]
+    unreliable: int
+    lengths: tuple[int, ...]
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TitleFacts:
+    """Of each title of a split, (N,): its row, from 0, and its file in the part it is from; its language, a position in
+    ``names``; and what of it is in training, a sum of the flags of ``jobs.data.overlap``."""
+
+    rows: NDArray[np.uint32]
+    files: NDArray[np.uint32]
+    languages: NDArray[np.uint32]
+    seen: NDArray[np.uint8]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +273,8 @@ class Contents:
     classes: int
     vocabulary: VocabularySize
     alike: tuple[tuple[str, ...], ...] = ()
+    overlap: Mapping[str, Overlap] = field(default_factory=dict)
+    statement: Mapping[str, Statement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +339,20 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         """The splits by name, mapped into memory; raises DamagedFileError for a file of another size."""
         return {name: self._split(name) for name in self.meta.splits}
+
+    def facts(self, split: str) -> TitleFacts | None:
+        """What is known of each title of validation or test; None where an earlier version made the data set."""
+        if f"{split}.seen.bin" not in self.meta.files:
+            return None
+        rows = self.meta.splits[split].rows
+        arrays = {name: self._map(f"{split}.{name}.bin", dtype, (rows,)) for name, dtype in FACTS.items()}
+        return TitleFacts(
+            rows=arrays["row"],
+            files=arrays["file"],
+            languages=arrays["language"],
+            seen=arrays["seen"],
+            names=tuple(_names(self.folder / LANGUAGES)),
+        )
 
     def _split(self, name: str) -> Split:
         counts, dtypes = self.meta.splits[name], self.meta.dtypes

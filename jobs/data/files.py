@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -268,9 +268,13 @@ class Source:
 
 @dataclass(slots=True, kw_only=True)
 class Chunk:
-    """Consecutive rows of a file, and how many could not be read, by cause; ``problem`` is the first of these."""
+    """Consecutive rows of a file, and how many could not be read, by cause; ``problem`` is the first of these.
+
+    ``positions`` are the rows' among all of the chunk, where some could not be read.
+    """
 
     table: pl.DataFrame
+    positions: Sequence[int] | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -290,11 +294,15 @@ def present_columns(source: Source, names: list[str]) -> dict[str, str]:
             raise InputError(f"{source.path}: column {theirs!r} is there {len(at)} times, as {at}: rename all but one")
     for ours in sorted(source.required):
         if ours not in present:
+            setting = _SPLIT_SETTINGS.get(ours, f"data.columns.{ours}")
             raise InputError(
                 f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {', '.join(names)}; "
-                f"set data.columns.{ours} to the right one{_column_advice(source, ours)}"
+                f"set {setting} to the right one{_column_advice(source, ours)}"
             )
     return present
+
+
+_SPLIT_SETTINGS = {"group": "data.split.by", "time": "data.split.time"}
 
 
 def _column_advice(source: Source, ours: str) -> str:

@@ -146,6 +146,7 @@ def _read(source: Source, names: Mapping[str, str], chunk: bytes, first_line: in
 def _read_lines(source: Source, names: Mapping[str, str], text: bytes, first_line: int) -> Chunk:
     """Line by line; raises InputError where most lines cannot be read: then it is no such file."""
     rows: list[dict[str, Json]] = []
+    positions: list[int] = []
     dropped: Counter[str] = Counter()
     problem = None
     for number, line in enumerate(text.split(b"\n"), start=first_line):
@@ -156,6 +157,7 @@ def _read_lines(source: Source, names: Mapping[str, str], text: bytes, first_lin
             dropped[value.cause] += 1
             problem = problem or f"{_where(source, number)}: {value.text}"
         else:
+            positions.append(len(rows) + dropped.total())
             rows.append(value)
     if problem is not None and dropped.total() > len(rows):
         raise InputError(problem)
@@ -166,7 +168,7 @@ def _read_lines(source: Source, names: Mapping[str, str], text: bytes, first_lin
         },
         schema={ours: pl.List(pl.String) if ours == "tokens" else pl.String for ours in names},
     )
-    return Chunk(table=table, dropped=dict(dropped), problem=problem)
+    return Chunk(table=table, positions=positions, dropped=dict(dropped), problem=problem)
 
 
 class _Problem:

@@ -7,8 +7,10 @@ spool of one shard:
 - ``<part>.<number>.pieces``: for each file (``train.00000``) the numbers of all its rows' pieces, end to end (32 bits);
 - ``....lengths``: how many of them each row has (32 bits);
 - ``....labels``, ``....reliable``: the number of each row's label (32 bits), and 0 where it is marked unreliable (8);
-- ``....pairs``: two 64-bit hashes of each row's text and label, only where duplicates are dropped;
-- ``spool.json``: counts for each file (``FileColumns``). It is written last: without it a folder is no spool.
+- ``....rows``: each row's position in its file, from 0 (32 bits);
+- ``....languages``: the number of each row's language in ``languages.json``, where the file has them (32 bits);
+- ``....groups``, ``....times``: a 64-bit hash of the column that ``split.by`` names; that of ``split.time`` as numbers;
+- ``shard.json``: counts for each file (``FileColumns``). It is written last: without it a folder is no spool.
 
 Only rows that can be used are in the arrays. A row of ten words takes about 50 bytes, and nothing here grows with rows
 in memory: numbers are appended chunk by chunk, and ``FileColumns.array`` maps a file instead of reading it. Numbers
@@ -21,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -35,13 +37,17 @@ from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, fingerprint
 from jobs.data.json_lines import NO_JSON, NO_OBJECT
 from jobs.data.progress import Meter, in_order
+from jobs.data.title_keys import WORDLESS
 from sharedfs.documents import read_as, write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
-SPOOL = "spool.json"
-_ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}
+SPOOL = "shard.json"  # that of earlier versions, spool.json, stood for other arrays
+_ARRAYS = {
+    "pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "rows": "<u4", "languages": "<u4",
+    "groups": "<u8", "times": "<f8",
+}  # fmt: skip
 _REPLACEMENT = "\ufffd"
 
 
@@ -50,7 +56,7 @@ class FileColumns:
     """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` its position in the part.
 
     ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows have U+FFFD
-    in text or label, for what could not be read.
+    in text or label, for what could not be read. ``languages``: the file has a column of them.
     """
 
     part: str
@@ -60,14 +66,15 @@ class FileColumns:
     pieces: int
     replaced: int
     dropped: Mapping[str, int]
+    languages: bool
 
     def array(self, folder: Path, name: str) -> NDArray[Any]:
-        """One of ``pieces``, ``lengths``, ``labels``, ``reliable``, ``pairs`` (kept, 2), mapped into memory."""
+        """One of the arrays, mapped into memory; all 0 where the file has no languages."""
         path = folder / f"{self.part}.{self.number:05d}.{name}"
-        if not path.stat().st_size:
-            return np.zeros((0, 2) if name == "pairs" else 0, _ARRAYS[name])
+        if not self.kept or (name == "languages" and not self.languages):
+            return np.zeros(self.kept, _ARRAYS[name])
         array: NDArray[Any] = np.memmap(path, dtype=_ARRAYS[name], mode="r")
-        return array.reshape(-1, 2) if name == "pairs" else array
+        return array
 
     def blocks(self, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
         """Runs of this many consecutive rows, and the pieces of text that are theirs."""
@@ -105,6 +112,10 @@ class ShardStore:
         """The distinct labels by their number."""
         return read_as(list[str], self.folder / "labels.json", "labels")
 
+    def languages(self) -> list[str]:
+        """The distinct languages by their number; the first is that of a row without one."""
+        return read_as(list[str], self.folder / "languages.json", "languages")
+
 
 class ShardWriter:
     """Writes the spool of some of a data set's files into a folder."""
@@ -116,6 +127,8 @@ class ShardWriter:
         self._threads = threads
         self._pieces = text.Numbering()
         self._labels = text.Numbering()
+        self._languages = text.Numbering()
+        self._languages.number(pl.Series([""]))
         self._file_columns: list[FileColumns] = []
 
     def add_file(self, path: Path, part: str, number: int, meter: Meter) -> None:
@@ -124,13 +137,15 @@ class ShardWriter:
         counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
         problem: str | None = None
-        names = [name for name in _ARRAYS if name != "pairs" or self._definition.deduplicate]
-        files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
+        files: dict[str, BinaryIO] = {}
         try:
             work = ((lambda parse=parse: self._to_numbers(parse())) for parse in parse_jobs(source, meter.add_bytes))
             for parsed in in_order(work, self._threads):
-                for name, file in files.items():
-                    file.write(np.ascontiguousarray(parsed.arrays[name], _ARRAYS[name]).data)
+                for name, array in parsed.arrays.items():
+                    if name not in files:
+                        files[name] = (self._folder / f"{part}.{number:05d}.{name}").open("xb")
+                    shifted = array + counts["rows"] if name == "rows" else array
+                    files[name].write(np.ascontiguousarray(shifted, _ARRAYS[name]).data)
                 dropped.update(parsed.dropped)
                 counts.update(parsed.counts)
                 problem = problem or parsed.problem
@@ -154,12 +169,14 @@ class ShardWriter:
                 pieces=counts["pieces"],
                 replaced=counts["replaced"],
                 dropped=dict(sorted(dropped.items())),
+                languages="languages" in files,
             )
         )
 
     def finish(self) -> ShardStore:
         """Write the distinct pieces and labels, and spool.json last."""
-        for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
+        distinct = {"pieces": self._pieces, "labels": self._labels, "languages": self._languages}
+        for name, numbering in distinct.items():
             write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
         write_json(self._folder / SPOOL, [asdict(columns) for columns in self._file_columns])
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
@@ -176,9 +193,14 @@ class ShardWriter:
             "lengths": lengths,
             "labels": self._labels.number(table["label"]),
             "reliable": _reliable(table),
+            "rows": table["row"].to_numpy(),
         }
-        if self._definition.deduplicate:
-            arrays["pairs"] = _pairs(table)
+        if "language" in table.columns:
+            arrays["languages"] = self._languages.number(table["language"].fill_null("").str.strip_chars())
+        if "group" in table.columns:
+            arrays["groups"] = _group_keys(table["group"])
+        if "time" in table.columns:
+            arrays["times"] = _times(table["time"])
         counts = {
             "rows": len(chunk.table) + sum(chunk.dropped.values()),
             "kept": len(table),
@@ -199,7 +221,9 @@ class _ParsedChunk:
 def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:
     """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
     dropped = {}
-    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]))
+    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]), pl.int_range(pl.len()).alias("row"))
+    if chunk.positions is not None:
+        table = table.with_columns(pl.Series("row", chunk.positions, dtype=pl.Int64))
     has_tokens = "tokens" in table.columns
     if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
@@ -223,11 +247,28 @@ def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
     return (~unreliable.fill_null(value=False)).cast(pl.UInt8).to_numpy()
 
 
-def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
-    """128 bits for each (text, label): equal for equal pairs, and for others with a chance below 1e-20."""
-    content = pl.col("tokens").list.join("\x1f") if "tokens" in table.columns else pl.col("text")
-    pair = table.select(pl.concat_str(content, pl.col("label"), separator="\x1e").alias("pair"))["pair"]
-    return np.stack([pair.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+def _group_keys(values: pl.Series) -> NDArray[np.uint64]:
+    """A hash of each value, 0 where there is none."""
+    missing = values.is_null() | (values.str.strip_chars() == "")
+    keys: NDArray[np.uint64] = values.hash(seed=1).to_numpy().copy()
+    keys[missing.fill_null(value=True).to_numpy()] = WORDLESS
+    return keys
+
+
+def _times(values: pl.Series) -> NDArray[np.float64]:
+    """Numbers as they are, dates as seconds since 1970; NaN where there is none."""
+    text = values.str.strip_chars()
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count() == text.null_count():
+        return numbers.fill_null(float("nan")).to_numpy()
+    dates = text.str.slice(0, 19).str.replace("T", " ", literal=True)
+    seconds = [
+        dates.str.to_datetime(form, strict=False).dt.epoch("s").cast(pl.Float64)
+        for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M")
+    ]
+    seconds.append(dates.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime).dt.epoch("s").cast(pl.Float64))
+    table = pl.DataFrame({str(at): series for at, series in enumerate([numbers, *seconds])})
+    return table.select(pl.coalesce(pl.all()).fill_null(float("nan"))).to_series().to_numpy()
 
 
 def _replaced(table: pl.DataFrame) -> int:
@@ -273,10 +314,15 @@ def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -
         required.add("language")
     if definition.quality == "reliable" and part in ("train", "source"):
         required.add("quality")
+    extra = {}
+    if part == "source" and definition.split is not None:
+        chosen = {"group": definition.split.column, "time": definition.split.time}
+        extra = {ours: theirs for ours, theirs in chosen.items() if theirs is not None}
+        required |= extra.keys()
     return Source(
         path=path,
         format=definition.sources[part][number].format,
-        columns={**content, "label": named.label, "language": named.language, "quality": named.quality},
+        columns={**content, "label": named.label, "language": named.language, "quality": named.quality, **extra},
         required=frozenset(required),
         header=definition.header,
         quotes=definition.quotes,

@@ -130,6 +130,12 @@ def _make(context: Context, home: Path) -> None:
     vocabulary, counts, contents = work.write(folder)
     for part, account in contents.parts.items():
         context.log(f"{part}: {_in_words(account)}")
+    for name, overlap in contents.overlap.items():
+        context.log(
+            f"{name}: of {overlap.titles:,} titles {overlap.exact:,} are in training too, "
+            f"{overlap.same_words:,} in any order of words; {overlap.other_label:,} of them under another label, "
+            f"{overlap.no_same_label:,} under other labels only"
+        )
     for names in contents.alike:
         context.log(f"categories that look alike: {', '.join(map(repr, names))}")
     coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
