@@ -217,27 +217,27 @@ class Assembly:
     def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
         kept = block.split != NONE
         titles = encoder.encode(self._titles(block, kept))
-        split = block.split[kept]
-        languages = self._language_maps[block.spool][block.column("languages")[kept]]
+        split, every = block.split[kept], np.flatnonzero(kept)
         splits = {}
         for number in np.unique(split).tolist():
             mask = split == number
-            whole = np.flatnonzero(kept)[mask]
-            columns = {"labels": block.file.labels[block.rows][whole], "reliable": block.column("reliable")[whole]}
+            rows = every[mask]
+            columns = {"labels": block.file.labels[block.rows][rows], "reliable": block.column("reliable")[rows]}
+            languages = self._language_maps[block.spool][block.column("languages")[rows]]
             texts = None
             if number != TRAIN:
                 columns |= {
-                    "row": block.column("rows")[whole],
-                    "file": np.full(len(whole), block.file.spooled.columns.number),
-                    "language": languages[mask],
-                    "seen": block.file.seen[block.rows][whole],
+                    "row": block.column("rows")[rows],
+                    "file": np.full(len(rows), block.file.spooled.columns.number),
+                    "language": languages,
+                    "seen": block.file.seen[block.rows][rows],
                 }
                 pieces = block.titles(block.split == number)
                 texts = title_keys.in_order(self._text_keys[block.spool][pieces.values], pieces.lengths)
             splits[number] = EncodedRows(
                 titles=titles if mask.all() else titles.keep_rows(mask),
                 columns=columns,
-                languages=languages[mask],
+                languages=languages,
                 texts=texts,
             )
         return EncodedBlock(rows=len(kept), splits=splits)

@@ -113,8 +113,8 @@ class ShardStore:
         return read_as(list[str], self.folder / "labels.json", "labels")
 
     def languages(self) -> list[str]:
-        """The distinct languages by their number; the first is that of a row without one."""
-        return read_as(list[str], self.folder / "languages.json", "languages")
+        """The languages by their number, as they are written but for spaces; the first is that of a row without one."""
+        return [name.strip() for name in read_as(list[str], self.folder / "languages.json", "languages")]
 
 
 class ShardWriter:
@@ -182,7 +182,7 @@ class ShardWriter:
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
     def _to_numbers(self, chunk: Chunk) -> _ParsedChunk:
-        table, dropped = _usable_rows(chunk, self._definition.language)
+        table, rows, dropped = _usable_rows(chunk, self._definition.language)
         if "tokens" in table.columns:
             lists = table["tokens"].list.drop_nulls()
             flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
@@ -193,10 +193,10 @@ class ShardWriter:
             "lengths": lengths,
             "labels": self._labels.number(table["label"]),
             "reliable": _reliable(table),
-            "rows": table["row"].to_numpy(),
+            "rows": rows,
         }
         if "language" in table.columns:
-            arrays["languages"] = self._languages.number(table["language"].fill_null("").str.strip_chars())
+            arrays["languages"] = self._languages.number(table["language"].fill_null(""))
         if "group" in table.columns:
             arrays["groups"] = _group_keys(table["group"])
         if "time" in table.columns:
@@ -218,12 +218,11 @@ class _ParsedChunk:
     problem: str | None  # the first row that could not be read, and why
 
 
-def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
+def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, NDArray[np.int64], dict[str, int]]:
+    """The rows that can be used, their positions in the chunk, and how many can't, by the first cause that holds."""
     dropped = {}
-    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]), pl.int_range(pl.len()).alias("row"))
-    if chunk.positions is not None:
-        table = table.with_columns(pl.Series("row", chunk.positions, dtype=pl.Int64))
+    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]))
+    rows = np.arange(len(table)) if chunk.positions is None else np.asarray(chunk.positions, np.int64)
     has_tokens = "tokens" in table.columns
     if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
@@ -233,11 +232,12 @@ def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict
         of_language = pl.col("language").str.strip_chars().str.to_lowercase() == language.lower()
         rules = [(WRONG_LANGUAGE, of_language), *rules]
     for cause, rule in rules:
-        kept = table.filter(rule)
-        if len(kept) < len(table):
-            dropped[cause] = len(table) - len(kept)
-        table = kept
-    return table, dropped
+        kept = table.select(rule.fill_null(value=False)).to_series()
+        if not kept.all():  # of most chunks all are kept, and copying them takes longer than looking
+            mask = kept.to_numpy()
+            dropped[cause] = len(table) - int(mask.sum())
+            table, rows = table.filter(kept), rows[mask]
+    return table, rows, dropped
 
 
 def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
@@ -274,11 +274,11 @@ def _times(values: pl.Series) -> NDArray[np.float64]:
 def _replaced(table: pl.DataFrame) -> int:
     """Rows with a character in text or label that stands for what could not be read."""
     name = "text" if "text" in table.columns else "tokens"
-    title = pl.col(name) if table.schema[name] == pl.String else pl.col(name).list.join(" ")
-    broken = [
-        column.str.contains(_REPLACEMENT, literal=True).fill_null(value=False) for column in (title, pl.col("label"))
-    ]
-    return int(table.select(pl.any_horizontal(broken).sum()).item())
+    title = table[name] if table.schema[name] == pl.String else table[name].list.join(" ")
+    broken = title.str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
+    if table["label"].unique().str.contains(_REPLACEMENT, literal=True).any():  # of few: most chunks have none
+        broken |= table["label"].str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
+    return int(broken.sum())
 
 
 # Reading a preprocess task's files into a spool.

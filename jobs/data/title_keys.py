@@ -20,6 +20,7 @@ WORDLESS = np.uint64(0)  # the key of a title without any word, which is compare
 # Odd, so that no power of it is lost modulo 2**64; 3 modulo 4, so that its powers differ in the lower bits.
 _BASE = np.uint64(0x9E3779B97F4A7C13 | 3)
 _HASH_SEED = 20_19
+_LARGEST_TABLE_BITS = 27
 
 
 def word_keys(words: pl.Series) -> Keys:
@@ -88,13 +89,13 @@ class PieceKeys:
         A title's key is the sum of its words' keys, each times the base to the power of the word's position (a
         polynomial hash, after Karp and Rabin, 1987): a piece's own sum counts times the power of the words before it.
         """
-        words = self.words[titles.values]
-        before = offsets(words)
+        before = offsets(self.words[titles.values])
         rows = offsets(titles.lengths)
-        position = before[:-1] - np.repeat(before[rows[:-1]], titles.lengths)
-        powers = _powers(int(position.max(initial=0)) + 1)
-        ordered = _sums(self.ordered[titles.values] * powers[position], titles.lengths)
-        return ordered, _sums(self.bag[titles.values], titles.lengths)
+        position = before[:-1]
+        position -= np.repeat(before[rows[:-1]], titles.lengths)
+        ordered = _powers(int(position.max(initial=0)) + 1)[position]
+        ordered *= self.ordered[titles.values]
+        return _sums(ordered, titles.lengths), _sums(self.bag[titles.values], titles.lengths)
 
 
 def in_order(items: Keys, lengths: NDArray[np.int64]) -> Keys:
@@ -102,6 +103,11 @@ def in_order(items: Keys, lengths: NDArray[np.int64]) -> Keys:
     starts = offsets(lengths)
     position = np.arange(len(items)) - np.repeat(starts[:-1], lengths)
     return _sums(items * _powers(int(position.max(initial=0)) + 1)[position], lengths)
+
+
+def table_bits(count: int, *, per_key: int) -> int:
+    """How many upper bits of so many keys number the places of a table of about ``per_key`` times their number."""
+    return min(max((count * per_key - 1).bit_length(), 1), _LARGEST_TABLE_BITS)
 
 
 def mixed(keys: Keys) -> Keys:
