@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from jobs.data import Quotes
+from pipeline import cli_titles
+from pipeline.cli_titles import PluginFiles
 from pipeline.edge import Edge, Terminal, version
 from sharedfs.errors import InputError
 
@@ -37,11 +39,6 @@ Executor = Annotated[
 ]
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN, or GROUP/RUN/STAGE")
-]
-
-
-PluginFiles = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a plugin that the run was made with; repeatable")
 ]
 
 
@@ -246,21 +243,8 @@ def compare(
     print(compare_reports(first, second).text())
 
 
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="a title a line, or csv, parquet, ...; standard input if none")
-    ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="this many categories of each, the most probable first")] = 1,
-    column: Annotated[str | None, typer.Option("--column", help="of the titles, where not that of training")] = None,
-    json: Annotated[bool, typer.Option("--json", help="a JSON document a title")] = False,
-    plugin: PluginFiles = None,
-) -> None:
-    """Classify titles with a trained run: a line each of category, probability and title, in their order."""
-    from pipeline.predict import print_answers
-
-    print_answers(run, file, plugins=plugin or (), top=top, json=json, column=column)
+app.command()(cli_titles.predict)
+app.command()(cli_titles.errors)
 
 
 @app.command()

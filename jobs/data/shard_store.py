@@ -133,7 +133,7 @@ class ShardWriter:
 
     def add_file(self, path: Path, part: str, number: int, meter: Meter) -> None:
         """Read one file, the one of this number in its part."""
-        source = _source(self._definition, path, part, number)
+        source = source_of(self._definition, path, part, number)
         counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
         problem: str | None = None
@@ -306,7 +306,8 @@ def read_files(
     return writer.finish()
 
 
-def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -> Source:
+def source_of(definition: DatasetDefinition, path: Path, part: str, number: int) -> Source:
+    """A file of a data set's part as it is read: which columns, and which of them must be there."""
     named = definition.columns
     content = {"text": named.text} if named.tokens is None else {"tokens": named.tokens}
     required = {"label", *content}
