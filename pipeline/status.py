@@ -33,6 +33,7 @@ from pipeline.decisions.task_state import (
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import query
+from pipeline.vector_coverage import coverage_lines
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
 from slurm.element import last_exit_code
@@ -229,9 +230,9 @@ def progress_words(progress: Progress) -> str:
 
 
 def print_states(plan: Plan, states: Mapping[str, TaskState], console: Console) -> None:
-    """The tasks that need eyes first, a line a search, then advice where what was asked is far from what was used."""
+    """The tasks that need eyes first, a line a search and a file of word vectors, then advice on what was asked."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
-    for line in (*search_lines(plan), *advice(plan, states)):
+    for line in (*search_lines(plan), *coverage_lines(plan), *advice(plan, states)):
         console.print(line)
 
 

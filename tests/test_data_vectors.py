@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from data_fixture import csv_file, preprocess_into, titles
+from data_fixture import context_of, csv_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.data import vectors
 from jobs.data.dataset import Dataset
+from jobs.stages import preprocess
+from jobs.storage import Storage
+from pipeline.manifest import load
+from pipeline.plan import make_plan
+from pipeline.vector_coverage import coverage_lines
 
 WORDS = {"uno": [1.0, -2.0, 0.5], "señor": [3.0, 4.0, 5.0], "dos": [0.25, 1e-05, -1.5]}
 TOKENS = ["<PAD>", "<UNK>", "dos", "nada", "señor"]
@@ -171,6 +176,23 @@ def test_coverage_is_told_and_little_of_it_is_a_warning(tmp_path: Path, capsys: 
     (tmp_path / "v.txt").write_text("seis 1 2 3\n")
     preprocess_into(tmp_path / "s", source=path, embeddings={"file": str(tmp_path / "v.txt"), "size": 3})
     assert "WARNING: " in capsys.readouterr().err
+
+
+def test_status_tells_the_coverage(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("común 1 2 3\n")
+    csv_file(tmp_path / "a.csv", titles(60))
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "name: m\nstorage: storage\n"
+        "data: {source: a.csv, embeddings: {file: v.txt, size: 3}, vocabulary: {min_count: 1}}\n"
+        "experiments: {g: {runs: {linear: {architecture: linear}}}}\n"
+    )
+    plan = make_plan(load(manifest))
+    assert coverage_lines(plan) == []
+    (task,) = (planned.task for planned in plan.tasks if planned.stage == "preprocess")
+    preprocess.run(context_of(Storage(plan.manifest.storage), task))
+    (line,) = coverage_lines(plan)
+    assert "% of the words and " in line and line.startswith("word vectors of ")
 
 
 def test_drawn_vectors_follow_the_seed_and_those_of_the_file_do_not(tmp_path: Path) -> None:
