@@ -17,8 +17,8 @@ from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.data.dataset import Account
 from jobs.data.files import FORMATS
+from jobs.data.meta import Account
 from jobs.data.settings import Data
 from pipeline.manifest.validation import read
 

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.data import json_lines
-from jobs.data.dataset import Account, Dataset
+from jobs.data.dataset import Dataset
 from jobs.data.files import Source
+from jobs.data.meta import Account
 from jobs.data.vectors import from_file
 from pipeline.init import profile_data
 

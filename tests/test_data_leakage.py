@@ -13,8 +13,9 @@ from data_fixture import csv_file, decoded, jsonl_file, preprocess_into
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data.dataset import Dataset, Overlap, Ragged
+from jobs.data.dataset import Dataset, Ragged
 from jobs.data.identity import identify
+from jobs.data.meta import Overlap
 from jobs.data.settings import Data, Split
 from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, assign_splits
 from jobs.data.title_keys import PieceKeys, word_keys

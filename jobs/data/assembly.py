@@ -16,22 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT, text, title_keys
-from jobs.data.dataset import (
-    CLASSES,
-    LANGUAGES,
-    META,
-    VOCABULARY,
-    WORD_NGRAMS,
-    Account,
-    Contents,
-    Coverage,
-    Dtypes,
-    Ragged,
-    StoredFile,
-    VocabularySize,
-    offsets,
-)
+from jobs.data.dataset import CLASSES, LANGUAGES, META, VOCABULARY, WORD_NGRAMS, Ragged, offsets
 from jobs.data.identity import DatasetDefinition
+from jobs.data.meta import Account, Contents, Coverage, Dtypes, StoredFile, VocabularySize
 from jobs.data.progress import in_order
 from jobs.data.rows import Block, assign_rows
 from jobs.data.settings import SPLITS

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data.dataset import Overlap
+from jobs.data.meta import Overlap
 from jobs.data.title_keys import WORDLESS, Keys, table_bits
 
 # What is known of a title of validation or test, as a sum: it is in training, its words are, under other labels too.

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import overlap, text
-from jobs.data.dataset import Account, Overlap, Ragged
+from jobs.data.dataset import Ragged
 from jobs.data.identity import DatasetDefinition
+from jobs.data.meta import Account, Overlap
 from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
 from jobs.data.shard_store import FileColumns, ShardStore

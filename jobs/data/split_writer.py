@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data.dataset import EVALUATED, FACTS, UNK, Dtypes, Ragged, SplitSize, Statement, offsets
+from jobs.data.dataset import EVALUATED, FACTS, UNK, Ragged, offsets
+from jobs.data.meta import Dtypes, SplitSize, Statement
 from jobs.data.title_keys import Fingerprint, Keys, stable_keys
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.dataset import PAD, SPECIAL, Coverage, Dataset
+from jobs.data.dataset import PAD, SPECIAL, Dataset
 from jobs.data.encodings import BOM
 from jobs.data.files import blocks, head, whole_lines
+from jobs.data.meta import Coverage
 from jobs.data.progress import in_order
 from sharedfs.documents import digest
 from sharedfs.errors import InputError

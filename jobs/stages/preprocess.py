@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
-from jobs.data.dataset import IN_FILE, VECTORS, Account, Coverage, Dataset, Meta
+from jobs.data.dataset import IN_FILE, VECTORS, Dataset
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
+from jobs.data.meta import Account, Coverage, Meta
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jobs.data.dataset import Account, Dataset, Meta
+from jobs.data.dataset import Dataset
 from jobs.data.identity import DataFiles
+from jobs.data.meta import Account, Meta
 from jobs.data.settings import SPLITS
 from jobs.storage import Storage
 from jobs.task import Task
