@@ -24,6 +24,7 @@ from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, SplitAssig
 from jobs.data.title_keys import Keys, PieceKeys
 
 BLOCK_ROWS = 200_000
+KEY_ROWS = 20_000  # as much as a processor's cache holds of the arrays that keys are computed with
 _OVERLAP_ROWS = 4_000_000  # of training looked through at a time: copies of their keys are in memory
 
 
@@ -174,7 +175,7 @@ def _labels(spools: Sequence[ShardStore], files: Sequence[SpooledFile]) -> tuple
 
 
 def _keys(file: SpooledFile, piece_keys: PieceKeys, threads: int) -> _FileKeys:
-    blocks = list(file.blocks())
+    blocks = list(file.columns.blocks(file.folder, KEY_ROWS))
     keys = _FileKeys(ordered=np.empty(file.columns.kept, np.uint64), bag=np.empty(file.columns.kept, np.uint64))
     work = (partial(piece_keys.of_titles, file.titles(*block)) for block in blocks)
     for (rows, _), (ordered, bag) in zip(blocks, in_order(work, threads), strict=True):
