@@ -52,7 +52,7 @@ def data_files(folder: Path, language: str = "spanish") -> Data:
     paths = {}
     for split in ("train", "validation", "test"):
         path = folder / f"{language}.{split}.csv"
-        path.write_text("title,category\nuna cosa,A\notra cosa,B\n")
+        path.write_text(f"title,category\nuna cosa,A\notra cosa,B\nde {path.name},A\n")
         paths[split] = str(path)
     return Data(**paths, language=language)
 

@@ -56,6 +56,7 @@ class Result:
     epochs: tuple[EpochMetrics, ...]
     gpu_hours: float | None
     git_commit: str | None
+    fingerprint: str | None = None  # of the test titles, where the evaluation says it
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
     about: Provenance = NOWHERE
@@ -249,6 +250,7 @@ class _Reader:
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
+            fingerprint=records.fingerprint(evaluate.result) if deciding.state == "done" else None,
             git_commit=(train.about.git_commit if train else None) or evaluate.about.git_commit,
             started=train.started if train else None,
             ended=train.ended if train else None,

@@ -24,7 +24,7 @@ from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
 from sharedfs.errors import InputError
 
 RUN_KEY = ("group", "run", "architecture", "seed")
-NO_SETTINGS = frozenset({"id", "git_commit", "state", "cause"})
+NO_SETTINGS = frozenset({"id", "git_commit", "state", "cause", *results_csv.OF_TEST})
 BALANCED = "test_balanced_accuracy"
 
 
