@@ -158,6 +158,11 @@ PROGRAMS = (
         claims=(Claim("an update with nothing new: at most 5 %", r"second: ([\d.]+) % of the first", 5, least=False),),
     ),
     Program(
+        name="coverage",
+        quick=_words("--quick"),
+        status_judges="95 % intervals hold the truth in 90 % of any cell, 93 to 98 % of a pattern's",
+    ),
+    Program(
         name="chaos",
         needs=("slurm",),
         arguments=_words("--seeds 0 1 2"),

@@ -24,6 +24,8 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
 from pipeline.report.records import RunKey, data_settings, run_key
+from pipeline.report.seeds import SeedSpread
+from pipeline.report.title_sets import TitleSet
 from sharedfs.documents import ID_LENGTH
 from sharedfs.files import read_tail
 from sharedfs.typed_json import Json
@@ -114,6 +116,8 @@ class Collected:
     results: tuple[Result, ...]
     searches: tuple[SearchResult, ...]
     tasks: Mapping[str, int]  # how many tasks are in each state
+    title_sets: dict[str, TitleSet] = field(default_factory=dict)  # by data set
+    spreads: dict[tuple[str, str, str], SeedSpread | None] = field(default_factory=dict)  # architecture, titles, metric
     _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search

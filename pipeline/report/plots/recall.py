@@ -12,7 +12,7 @@ from pipeline.report.files import file_name
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, coloured, new_figure, short
-from pipeline.report.significance import recall
+from pipeline.report.significance import mean_recall_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ class Recalls:
 def build(group: Group, collected: Collected, _messages: Messages) -> list[Recalls]:
     recalls = {}
     for entry in group.entries:
-        split = recall(collected, entry, "test")
+        split = mean_recall_of(collected, entry, "test")
         if split is not None and (split.support > 0).any():
             recalls[entry.position] = np.sort(split.recall[split.support > 0])
     if not recalls:
