@@ -154,11 +154,13 @@ def make_contest(samples: Sequence[Sample], metric: str) -> Contest:
     """Runs with the covariance that titles, which they share, and seeds, which are each one's own, give their scores.
 
     The part of the titles is that of sign flips: each title's difference keeps its size, for all pairs of runs at once.
-    Of a pair's variance only the part of the seeds is uncertain, which gives its degrees of freedom.
+    How well a pair's variance is known, its degrees of freedom, follows from the number of seeds, and from that of the
+    titles that decide (Satterthwaite).
     """
     influence = np.stack([sample.answers.influence(metric) for sample in samples])
     # Only differences between runs matter; without what all have in common, equal answers leave nothing to rounding.
     influence -= influence.mean(axis=0)
+    scores = np.array([sample.mean for sample in samples])
     seeds = np.array([_seed_variance(sample) for sample in samples])
     interaction = np.array([sample.answers.interaction(metric) for sample in samples])
     covariance = influence @ influence.T + np.diag(np.maximum(seeds - interaction, 0.0))
@@ -169,12 +171,26 @@ def make_contest(samples: Sequence[Sample], metric: str) -> Contest:
     together = seeds[:, None] ** 2 + seeds[None, :] ** 2 + np.where(shared, 2 * seeds[:, None] * seeds[None, :], 0.0)
     least = np.minimum(known[:, None], known[None, :])
     apart = seeds[:, None] ** 2 / known[:, None] + seeds[None, :] ** 2 / known[None, :]
-    uncertain = np.where(shared, together / least, apart)
     own = np.diag(covariance)
     variance = own[:, None] + own[None, :] - 2 * covariance
+    uncertain = np.where(shared, together / least, apart) + variance**2 / _deciding_titles(influence, scores)
     freedom = np.where(uncertain > 0, variance**2 / np.where(uncertain > 0, uncertain, 1.0), math.inf)
-    scores = np.array([sample.mean for sample in samples])
-    return Contest(score=scores, covariance=covariance, freedom=np.maximum(freedom, least))
+    return Contest(score=scores, covariance=covariance, freedom=np.maximum(freedom, 1.0))
+
+
+def _deciding_titles(influence: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """On how many titles each run differs from the best one, as many equal ones as decide as much, (k, 1).
+
+    Kish's effective sample size of the squares, whose sum is the variance of the difference; of the best itself the
+    fewest of any.
+    """
+    top = int(scores.argmax())
+    squares = (influence - influence[top]) ** 2
+    fourth = (squares**2).sum(axis=1)
+    titles = np.where(fourth > 0, squares.sum(axis=1) ** 2 / np.where(fourth > 0, fourth, 1.0), math.inf)
+    titles[top] = np.delete(titles, top).min()
+    found: np.ndarray = np.minimum(titles[:, None], titles[None, :])
+    return found
 
 
 def _seed_variance(sample: Sample) -> float:
