@@ -41,7 +41,7 @@ from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
 from pipeline.report.insights import Observations
 from pipeline.report.page import render
-from pipeline.report.plots import cost
+from pipeline.report.plots import cost, recall
 from pipeline.report.search_summary import search_progress
 from pipeline.report.significance import by_titles
 from pipeline.report.standings import Standing, answers_of, standings
@@ -219,6 +219,27 @@ def test_a_seed_that_failed_by_its_own_fault_counts(cause: str, wins: bool, tmp_
     assert [cell.bold for cell in _column(table, "test_balanced_accuracy")][1] == wins
     assert f"1/3, 2 {cause}" in _column(table, "seeds")[1].text
     assert any("counts as guessing" in note for note in table.notes) == (not wins)
+
+
+def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
+    made = _two_data_sets(tmp_path)
+    collected = collect(made.plan, made.states)
+    costs = cost.build(None, collected, make_messages("en"))
+    assert [[point.label for point in each.points] for each in costs] == [["g / a", "g / b"], ["g / easy"]]
+    recalls = recall.build(make_groups(collected)[0], collected, make_messages("en"))
+    assert [[run.run for run in each.runs] for each in recalls] == [["a", "b"], ["easy"]]
+    assert len({each.name for each in (*costs, *recalls)}) == 4
+
+
+def test_costs_are_means_as_scores_are_and_a_winner_bears_its_search(searched: Made, tmp_path: Path) -> None:
+    seeds = _seeds_of(tmp_path / "seeds", {"a": 0.4, "b": 0.8}, 3)
+    hours = [result.gpu_hours or 0 for result in collect(seeds.plan, seeds.states).results][:3]
+    assert make_groups(collect(seeds.plan, seeds.states))[0].entries[0].gpu_hours() == pytest.approx(np.mean(hours))
+    collected = collect(searched.plan, searched.states)
+    (group,) = make_groups(collected)
+    spent = sum(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
+    assert spent > 3 * max(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
+    assert group.entries[0].gpu_hours() == pytest.approx(spent)
 
 
 def test_test_and_validation_are_compared_over_the_categories_of_both(tmp_path: Path) -> None:

@@ -92,10 +92,13 @@ def _rejected(contest: Contest, largest: float, level: float) -> bool:
 
 def _largest_t(contest: Contest, freedom: float, draws: int, random: np.random.Generator) -> np.ndarray:
     """The largest |t| of all pairs in each of so many draws of a multivariate t among equally good runs, (draws,)."""
-    values, vectors = np.linalg.eigh(contest.covariance)
-    factor = vectors * np.sqrt(np.maximum(values, 0.0))
-    # Runs in rows: the loop below subtracts whole rows.
-    drawn = (factor @ random.standard_normal((len(values), draws))).astype(np.float32)
+    own = np.diag(contest.covariance)
+    drawn = random.standard_normal((len(own), draws), dtype=np.float32)  # runs in rows: the loop below subtracts them
+    if np.array_equal(np.diag(own), contest.covariance):
+        drawn *= np.sqrt(own).astype(np.float32)[:, None]
+    else:
+        values, vectors = np.linalg.eigh(contest.covariance)
+        drawn = (vectors * np.sqrt(np.maximum(values, 0.0))).astype(np.float32) @ drawn
     if math.isfinite(freedom):
         drawn /= np.sqrt(random.chisquare(freedom, draws) / freedom).astype(np.float32)
     variances = contest.variances()

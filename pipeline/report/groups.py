@@ -29,6 +29,7 @@ class Entry:
     architecture: str
     position: int
     results: tuple[Result, ...]
+    search_hours: float | None = None  # GPU-hours of all trials of the search whose winner it is
     chance: float | None = None  # what guessing scores, where a seed failed by its own fault
     # Figures that are asked for often, computed once.
     _values: dict[str, list[float]] = field(init=False, default_factory=dict, compare=False, repr=False)
@@ -87,8 +88,11 @@ class Entry:
         return math.fsum(values) / len(values) if values else None
 
     def gpu_hours(self) -> float | None:
+        """The mean of its seeds, as its scores are; of a search's winner what its whole search took."""
+        if self.search_hours is not None:
+            return self.search_hours
         hours = [result.gpu_hours for result in self.results if result.gpu_hours is not None]
-        return math.fsum(hours) if hours else None
+        return math.fsum(hours) / len(hours) if hours else None
 
     def reference(self, metric: str) -> float | None:
         return self.first.row.reference.get(metric)
@@ -141,12 +145,18 @@ def make_groups(collected: Collected) -> tuple[Group, ...]:
                     architecture=results[0].row.architecture,
                     position=position,
                     results=tuple(results),
+                    search_hours=_search_hours(searches.get(name)),
                     chance=_guessing(results, collected),
                 )
             )
             position += 1
         groups.append(Group(name=name, entries=tuple(entries), search=searches.get(name)))
     return tuple(groups)
+
+
+def _search_hours(search: SearchResult | None) -> float | None:
+    hours = [trial.gpu_hours for trial in search.trials if trial.gpu_hours is not None] if search is not None else []
+    return math.fsum(hours) if hours else None
 
 
 def _guessing(results: Iterable[Result], collected: Collected) -> float | None:

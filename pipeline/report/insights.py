@@ -136,7 +136,7 @@ def _answer(titles: TitleSet, facts: _Facts) -> list[str]:
     if second is not None:
         sentences.append(_ahead(winner, second, facts))
     looks = sum(len(entry.done) for entry in members)
-    sentences.append(_cost(winner, members, facts))
+    sentences += _cost(winner, members, facts)
     if looks > 1:
         sentences.append(messages("looks", count=looks))
     return [*sentences, *_next_step(winner, second, facts)]
@@ -150,20 +150,18 @@ def _ahead(first: Entry, second: Entry, facts: _Facts) -> str:
     return facts.messages("ahead", first=first.label, second=second.label, difference=score_text(gap), verdict=text)
 
 
-def _cost(winner: Entry, members: Sequence[Entry], facts: _Facts) -> str:
-    """What the winner took, its search with it, beside all that was spent."""
+def _cost(winner: Entry, members: Sequence[Entry], facts: _Facts) -> list[str]:
+    """What the winner took a seed, its search with it, beside all that the evaluated runs took."""
+    spent = [result.gpu_hours for entry in members for result in entry.results if result.gpu_hours is not None]
+    own = winner.gpu_hours()
+    if not own:
+        return []
     searches = {group.name: group.search for group in facts.groups if group.search is not None}
     search = searches.get(winner.group)
-    own = winner.gpu_hours() or 0.0
-    trained = [entry.gpu_hours() or 0.0 for entry in members]
+    found = {"run": winner.label, "hours": number_text(own, 3), "all": number_text(math.fsum(spent), 3)}
     if search is not None:
-        # Its own trial is one of the search's.
-        spent = math.fsum(trial.gpu_hours or 0.0 for trial in search.trials)
-        return facts.messages(
-            "cost of a search", run=winner.label, hours=number_text(max(spent, own), 3), trials=len(search.trials),
-            all=number_text(math.fsum(trained), 3),
-        )  # fmt: skip
-    return facts.messages("cost", run=winner.label, hours=number_text(own, 3), all=number_text(math.fsum(trained), 3))
+        return [facts.messages("cost of a search", trials=len(search.trials), **found)]
+    return [facts.messages("cost", **found)]
 
 
 def _next_step(winner: Entry, second: Entry | None, facts: _Facts) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.report.collect import Collected
 from pipeline.report.confidence_set import Contest, confidence_set
 from pipeline.report.groups import Entry, best
 from pipeline.report.intervals import Estimates, accuracies, balanced, intervals
+from pipeline.report.records import Split
 from pipeline.report.significance import (
     ALPHA,
     make_contest,
@@ -51,11 +52,18 @@ class AnswersRead:
     collected: Collected
     many: bool
     _read: dict[int, Answers | None] = field(default_factory=dict)
+    _recalls: dict[int, Split | None] = field(default_factory=dict)
 
     def of(self, entry: Entry) -> Answers | None:
         if entry.position not in self._read:
             self._read[entry.position] = read_answers(self.collected, entry, f1=not self.many)
         return self._read[entry.position]
+
+    def recall(self, entry: Entry) -> Split | None:
+        """Their mean recall, which takes no predictions."""
+        if entry.position not in self._recalls:
+            self._recalls[entry.position] = mean_recall_of(self.collected, entry, "test")
+        return self._recalls[entry.position]
 
 
 def answers_of(collected: Collected, entries: Sequence[Entry]) -> AnswersRead:
@@ -65,13 +73,13 @@ def answers_of(collected: Collected, entries: Sequence[Entry]) -> AnswersRead:
 
 def standings(entries: Sequence[Entry], titles: TitleSet, answers: AnswersRead) -> dict[str, Standing]:
     """By metric, among entries that were judged on the same titles; a metric that is not tested is not there."""
-    collected, many = answers.collected, answers.many
+    many = answers.many
     scored = {metric: [e for e in entries if e.judged_mean(f"test_{metric}") is not None] for metric in COMPARED}
     found = {}
     for metric, ranked in scored.items():
         if len(ranked) < 2 or (metric == "macro_f1" and many):
             continue
-        bounds = None if metric == "macro_f1" or titles.too_few else _bounds(collected, ranked, metric)
+        bounds = None if metric == "macro_f1" or titles.too_few else _bounds(answers, ranked, metric)
         places = range(len(ranked)) if bounds is None else _within_bounds(bounds)
         left = [ranked[place] for place in places]
         if titles.too_few:
@@ -114,7 +122,7 @@ def entry_intervals(
         read = [(entry, found) for entry in entries if entry.done and (found := answers.of(entry)) is not None]
         known, estimates = [entry for entry, _ in read], _of_f1(read)
     else:
-        pairs = [(entry, split) for entry in entries if (split := mean_recall_of(collected, entry, "test")) is not None]
+        pairs = [(entry, split) for entry in entries if (split := answers.recall(entry)) is not None]
         estimate = balanced if metric == "balanced_accuracy" else accuracies
         known, estimates = [entry for entry, _ in pairs], estimate([split for _, split in pairs])
     if not known:
@@ -154,9 +162,9 @@ class _Bounds:
     top: int
 
 
-def _bounds(collected: Collected, ranked: Sequence[Entry], metric: str) -> _Bounds | None:
+def _bounds(answers: AnswersRead, ranked: Sequence[Entry], metric: str) -> _Bounds | None:
     """None where recalls are missing or not of the same counts of titles."""
-    splits = [mean_recall_of(collected, entry, "test") for entry in ranked]
+    splits = [answers.recall(entry) for entry in ranked]
     first = splits[0]
     if first is None or any(split is None or not np.array_equal(split.support, first.support) for split in splits):
         return None
@@ -172,7 +180,7 @@ def _bounds(collected: Collected, ranked: Sequence[Entry], metric: str) -> _Boun
     score = np.array([entry.judged_mean(f"test_{metric}") for entry in ranked], dtype=np.float64)
     top = int(score.argmax())
     apart = np.minimum(wrong + wrong[top], support)
-    spreads = [seed_spread(collected, entry, metric) for entry in ranked]
+    spreads = [seed_spread(answers.collected, entry, metric) for entry in ranked]
     counts = (seeds + guessed)[:, 0]
     return _Bounds(
         score=score,

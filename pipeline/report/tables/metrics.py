@@ -70,7 +70,11 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
             add(f"{name} interval", title, _interval(entries, judged, name, messages))
     add("epochs_run", messages("epochs_run"), [_average(entry, "epochs_run", 0) for entry in entries])
     add("train_seconds", messages("train_seconds"), [_average(entry, "train_seconds", 1) for entry in entries])
-    add("gpu_hours", messages("GPU-hours"), [number(entry.gpu_hours(), 3) for entry in entries])
+    add(
+        "gpu_hours",
+        messages("GPU-hours a seed" if group.search is None else "GPU-hours"),
+        [number(entry.gpu_hours(), 3) for entry in entries],
+    )
     text = {"run", "titles", "seeds", *(key for key in cells if key.endswith("interval"))}
     table = Table(
         name="metrics",
@@ -194,6 +198,8 @@ def _notes(entries: Sequence[Entry], judged: _Judged, collected: Collected, mess
         notes.append(messages("note bold settings" if judged.of_settings else "note bold models"))
     if judged.chosen:
         notes.append(messages("note chosen"))
+    if any(entry.search_hours is not None for entry in entries):
+        notes.append(messages("note search cost"))
     if any(entry.own_failures and entry.done for entry in entries):
         notes.append(messages("note own failures"))
     return (*notes, *_made_notes(entries, messages))
