@@ -11,6 +11,7 @@ from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
 from jobs.plugins import METRICS, Part, identities, in_use
+from jobs.search.algorithms import startups
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
@@ -264,6 +265,7 @@ def _evaluation(whose: Mapping[str, Json], *needs: str) -> Task:
 def _definition(search: Search, dataset: str) -> Definition:
     plugins = identities(search.parts) if in_use() else {}
     fixed = deciding(search.settings, varied=search.decided)
+    baseline = startups(search.algorithm)
     return Definition(
         architecture=search.architecture,
         dataset=dataset,
@@ -274,6 +276,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         seed=search.seed,
         settings={name: value for name, value in fixed.items() if name not in search.searched},
         plugins=plugins or None,
+        startup=None if baseline is None or search.startup == baseline[1] else search.startup,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from jobs.data.settings import Data
 from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
+from jobs.search.algorithms import startups
 from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
 from jobs.settings import Setting, Value, deciding, describe, named
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
@@ -43,6 +44,8 @@ def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) 
         expansion.findings.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
         )
+    elif section.startup is not None and startups(section.algorithm) is None:
+        expansion.findings.add((*path, "startup"), f"is no setting of {section.algorithm}", key=True)
     figures = searchable()
     if section.metric not in figures:
         expansion.findings.add((*path, "metric"), f"must be one of {', '.join(figures)}, not {section.metric!r}")
@@ -97,7 +100,15 @@ def _search(
         evaluate_best=section.evaluate_best,
         refit_seeds=tuple(section.refit_seeds or ()),
         reference=section.reference or {},
+        startup=_startup(section),
     )
+
+
+def _startup(section: SearchSection) -> int | None:
+    known = startups(section.algorithm) if section.algorithm in ALGORITHMS.names() else None
+    if known is None:
+        return None
+    return known[0] if section.startup is None else section.startup
 
 
 def check_stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> list[Problem]:

@@ -98,6 +98,9 @@ class Search(ExtensibleSection):
 
     architecture: str = Field(description="whose settings are searched")
     algorithm: str = Field("tpe", description="how points are chosen")
+    startup: int | None = Field(
+        None, ge=1, le=100_000, description="of tpe: trials with a result, drawn at random, before it proposes (5)"
+    )
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: str = Field(METRIC, description="what is optimised; never a metric of the test rows")

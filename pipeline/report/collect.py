@@ -10,7 +10,7 @@ from functools import cached_property
 from jobs import metrics_log
 from jobs.metrics_log import EpochMetrics
 from jobs.models import deciding_names
-from jobs.search.importance import importance
+from jobs.search.importance import NOTHING, Importance, importance
 from jobs.search.space import Point
 from jobs.search.study import Study, read_point, study_of
 from jobs.settings import Value, shown
@@ -120,7 +120,7 @@ class Collected:
     spreads: dict[tuple[str, str, str], SeedSpread | None] = field(default_factory=dict)  # architecture, titles, metric
     _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search
+    _importance: dict[str, Importance] = field(default_factory=dict)  # by search
     _class_caches: dict[str, records.ClassCache] = field(default_factory=dict)  # by data set
 
     @cached_property
@@ -158,14 +158,14 @@ class Collected:
             return None
         return records.read_predictions(f"{self._runs}/{result.row.evaluate}", split, classes)
 
-    def importance(self, search: SearchResult) -> Mapping[str, float]:
-        """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
+    def importance(self, search: SearchResult) -> Importance:
+        """What share of its metric's variance each setting of a search explains; no shares with too few trials."""
         if search.planned.id not in self._importance:
             try:
                 shares = importance(self.storage, search.planned.id)
             except ValueError:
                 # A damaged file of a trial: the rest of the report stands without it.
-                shares = {}
+                shares = NOTHING
             self._importance[search.planned.id] = shares
         return self._importance[search.planned.id]
 
