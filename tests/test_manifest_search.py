@@ -96,6 +96,14 @@ def test_stopping_by_default_is_the_same_as_said(tmp_path: Path) -> None:
     assert one.stopping == two.stopping
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with the data files that a manifest's head names: a plan takes their fingerprints."""
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text("title,category\nuna cosa,A\n")
+    return tmp_path
+
+
 def test_startup_is_of_algorithms_that_have_one(tmp_path: Path) -> None:
     space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
     assert search(tmp_path, f"    algorithm: random\n{space}").startup is None
@@ -108,20 +116,20 @@ def test_startup_is_of_algorithms_that_have_one(tmp_path: Path) -> None:
     (20, 20, "from trial 21 on, those before are random: all 20 are; raise `trials` or lower `startup`"),
 ])  # fmt: skip
 def test_a_plan_says_from_which_trial_on_points_are_proposed(
-    startup: int, trials: int, words: str, tmp_path: Path
+    startup: int, trials: int, words: str, files: Path
 ) -> None:
     space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
     text = f"    startup: {startup}\n    trials: {trials}\n{space}"
-    manifest = read(tmp_path, f"searches:\n  s:\n    architecture: cnn\n{text}")
+    manifest = read(files, f"searches:\n  s:\n    architecture: cnn\n{text}")
     (line,) = startup_lines(make_plan(manifest))
     assert line.endswith(words)
 
 
-def test_startup_is_in_the_id_but_for_what_searches_had_before_it(tmp_path: Path) -> None:
+def test_startup_is_in_the_id_but_for_what_searches_had_before_it(files: Path) -> None:
     space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
 
     def planned(text: str) -> dict[str, object]:
-        manifest = read(tmp_path, f"searches:\n  s:\n    architecture: cnn\n{text}{space}")
+        manifest = read(files, f"searches:\n  s:\n    architecture: cnn\n{text}{space}")
         plan = make_plan(manifest)
         document = plan.by_id()[plan.searches[0].trials[0]].task.settings["search"]
         assert isinstance(document, dict)
