@@ -138,3 +138,18 @@ def test_startup_is_in_the_id_but_for_what_searches_had_before_it(files: Path) -
     assert planned("    startup: 5\n") == planned("") and planned("")["startup"] == 5
     assert "startup" not in planned("    startup: 10\n")
     assert "startup" not in planned("    algorithm: random\n")
+
+
+def test_metric_is_the_old_name_of_select_by(tmp_path: Path) -> None:
+    space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
+    for text in ("    metric: validation_loss\n", "    select_by: validation_loss\n"):
+        found = search(tmp_path, f"{text}{space}")
+        assert found.metric == found.settings.select_by == "validation_loss"
+    above = search(tmp_path, space, "defaults: {select_by: validation_accuracy}\n")
+    assert above.metric == above.settings.select_by == "validation_accuracy"
+    with pytest.raises(
+        InputError, match=r"searches\.s\.metric: is the old name of select_by, which is 'validation_loss'"
+    ):
+        search(tmp_path, f"    metric: validation_accuracy\n    select_by: validation_loss\n{space}")
+    with pytest.raises(InputError, match=r"select_by: must be one of validation_loss, .*, not 'test_loss'"):
+        search(tmp_path, f"    select_by: test_loss\n{space}")

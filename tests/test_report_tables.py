@@ -221,6 +221,22 @@ def test_a_seed_that_failed_by_its_own_fault_counts(cause: str, wins: bool, tmp_
     assert any("counts as guessing" in note for note in table.notes) == (not wins)
 
 
+def test_the_star_goes_by_what_selects(tmp_path: Path) -> None:
+    data = data_files(tmp_path / "data")
+    runs = tuple(make_run(data, group="g", name=name, dropout=rate, select_by="validation_loss") for name, rate in AB)
+    made = make(tmp_path, runs=runs)
+    finish_all(made, {"a": 0.3, "b": 0.6})
+    for row, loss in zip(made.plan.rows, (1.0, 2.0), strict=True):
+        for task in (row.train or "", row.evaluate):
+            path = made.storage.run(task) / "record.json"
+            record = read_json(path)
+            write_json(path, {**record, "result": {**record["result"], "validation_loss": loss}})
+    table = _metrics(made)
+    assert [cell.text for cell in _column(table, "run")] == ["a ★", "b"]
+    assert any(note.startswith("★ has the best validation loss of those") for note in table.notes)
+    assert "chosen by its validation loss of 1.000" in (build_tables(made) / "results.md").read_text()
+
+
 def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
     made = _two_data_sets(tmp_path)
     collected = collect(made.plan, made.states)

@@ -75,6 +75,7 @@ def _search(
     seed = int(getattr(architecture.settings_class(**settings), "seed", 0)) if section.seed is None else section.seed
     if "seed" in settings:
         settings["seed"] = seed
+    metric = _metric(section, architecture, fixed, settings, expansion, path)
     for point in samples(read_space(space, architecture.settings.values())):
         drawn = {key: architecture.settings[key].read(value) for key, value in point.items()}
         at_point = architecture.settings_class(**{**settings, **drawn})
@@ -88,7 +89,7 @@ def _search(
         algorithm=section.algorithm,
         trials=section.trials,
         parallel=section.parallel,
-        metric=section.metric,
+        metric=metric,
         space=space,
         stopping=_stopping(section.stopping),
         seed=seed,
@@ -102,6 +103,25 @@ def _search(
         reference=section.reference or {},
         startup=_startup(section),
     )
+
+
+def _metric(
+    section: SearchSection,
+    architecture: Architecture,
+    fixed: Layer,
+    settings: dict[str, Value],
+    expansion: Expansion,
+    path: KeyPath,
+) -> str:
+    """What a search is judged by: the setting ``select_by`` of its trials, whose old name in a search is ``metric``."""
+    if "select_by" not in architecture.settings:
+        return section.metric
+    if "metric" in section.model_fields_set:
+        if fixed.settings.get("select_by", section.metric) != section.metric:
+            message = f"is the old name of select_by, which is {fixed.settings['select_by']!r}: leave one of them out"
+            expansion.findings.add((*path, "metric"), message, key=True)
+        settings["select_by"] = section.metric
+    return str(settings.get("select_by", section.metric))
 
 
 def _startup(section: SearchSection) -> int | None:

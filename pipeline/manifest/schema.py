@@ -103,7 +103,7 @@ class Search(ExtensibleSection):
     )
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
-    metric: str = Field(METRIC, description="what is optimised; never a metric of the test rows")
+    metric: str = Field(METRIC, description="the old name of the setting `select_by`")
     space: dict[str, Json] = Field(description="what is searched: a distribution for each setting")
     stopping: dict[str, dict[str, Json] | None] | None = Field(
         None, description="how poor trials are stopped early; left out: never"

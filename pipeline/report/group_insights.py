@@ -9,7 +9,7 @@ from textwrap import shorten
 import numpy as np
 
 from pipeline.report.collect import Collected, Result
-from pipeline.report.groups import Entry, Group, best
+from pipeline.report.groups import Entry, Group, choose, selected_by
 from pipeline.report.i18n import Messages
 from pipeline.report.table import number_text
 from pipeline.report.title_sets import TitleSet
@@ -23,15 +23,16 @@ MESSAGE = 200  # characters of a failed run's own words; its page has all of the
 
 
 def best_of(group: Group, sets: Mapping[TitleSet, Sequence[Entry]], messages: Messages) -> list[str]:
-    """The best of a group, by validation, on each set of test titles."""
+    """The best of a group, by what it is selected by, on each set of test titles."""
     positions = {entry.position for entry in group.entries}
     sentences = []
     for members in sets.values():
         here = [entry for entry in members if entry.position in positions]
-        entry = best(here, VALIDATION)
+        entry, metric = choose(here), selected_by(here)
         if entry is not None and len(here) > 1:
-            validation, test = score_text(entry.mean(VALIDATION)), score_text(entry.mean(TEST))
-            sentences.append(messages("best run", group=group.name, run=entry.run, validation=validation, test=test))
+            value, test = score_text(entry.mean(metric)), score_text(entry.mean(TEST))
+            name = messages.name(metric)
+            sentences.append(messages("best run", group=group.name, run=entry.run, metric=name, value=value, test=test))
     return sentences
 
 
@@ -148,7 +149,7 @@ def validation_against_test(entries: Iterable[Entry], collected: Collected, mess
 
 def unreliable(group: Group, collected: Collected, messages: Messages) -> list[str]:
     """Where labels marked unreliable hurt the best run of a group."""
-    entry = best(group.entries, VALIDATION)
+    entry = choose(group.entries)
     predictions = collected.predictions(entry.done[0], "test") if entry else None
     if entry is None or predictions is None:
         return []

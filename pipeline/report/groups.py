@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from jobs.metrics import metric_of
+from jobs.training.settings import BALANCED
 from pipeline.report.collect import Collected, Result, SearchResult
 from pipeline.report.i18n import Messages
 
@@ -166,6 +167,18 @@ def _guessing(results: Iterable[Result], collected: Collected) -> float | None:
         return None
     classes = max(len(collected.classes(result)) for result in results)
     return 1 / classes if classes else None
+
+
+def selected_by(entries: Iterable[Entry]) -> str:
+    """What the best of some entries is chosen by: their ``select_by`` where all that have one agree."""
+    given = {value for entry in entries if isinstance(value := entry.first.settings.get("select_by"), str)}
+    return given.pop() if len(given) == 1 else BALANCED
+
+
+def choose(entries: Iterable[Entry]) -> Entry | None:
+    """The entry to choose without looking at the test titles; None when none has a validation figure."""
+    entries = tuple(entries)
+    return best(entries, selected_by(entries))
 
 
 def best(entries: Iterable[Entry], metric: str) -> Entry | None:

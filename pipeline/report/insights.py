@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from jobs.search.study import score
 from pipeline.report.collect import Collected
 from pipeline.report.group_insights import (
     TEST,
-    VALIDATION,
     best_of,
     overfitting,
     score_text,
@@ -23,7 +23,7 @@ from pipeline.report.group_insights import (
     unreliable,
     validation_against_test,
 )
-from pipeline.report.groups import Entry, Group, best, reasons_text
+from pipeline.report.groups import Entry, Group, best, reasons_text, selected_by
 from pipeline.report.i18n import Messages
 from pipeline.report.significance import ALPHA, Verdict, by_titles, compare, holm
 from pipeline.report.standings import answers_of, entry_intervals
@@ -97,10 +97,11 @@ def _winners(members: Iterable[Entry]) -> list[Entry]:
     """The best of each architecture by validation, the best first."""
     members = [entry for entry in members if entry.mean(TEST) is not None]
     names = dict.fromkeys(entry.architecture for entry in members)
-    found = [best([entry for entry in members if entry.architecture == name], VALIDATION) for name in names]
+    metric = selected_by(members)
+    found = [best([entry for entry in members if entry.architecture == name], metric) for name in names]
     return sorted(
         (winner for winner in found if winner is not None),
-        key=lambda entry: (-(entry.judged_mean(VALIDATION) or 0.0), entry.position),
+        key=lambda entry: (-score(metric, entry.judged_mean(metric)), entry.position),
     )
 
 
@@ -108,7 +109,8 @@ def _runner_up(members: Sequence[Entry], winners: Sequence[Entry]) -> Entry | No
     """What the winner has to be ahead of: the best of another architecture, else the next of its own."""
     if len(winners) > 1:
         return winners[1]
-    return best([entry for entry in members if entry is not winners[0]], VALIDATION) if winners else None
+    others = [entry for entry in members if not winners or entry is not winners[0]]
+    return best(others, selected_by(members)) if winners else None
 
 
 def _answer(titles: TitleSet, facts: _Facts) -> list[str]:
@@ -116,7 +118,7 @@ def _answer(titles: TitleSet, facts: _Facts) -> list[str]:
     winners = _winners(members)
     if not winners:
         return []
-    winner = winners[0]
+    winner, metric = winners[0], selected_by(members)
     ends = entry_intervals([winner], titles, answers_of(facts.collected, [winner]), "balanced_accuracy")
     low, high = ends.get(winner.position, (None, None))
     test = score_text(winner.mean(TEST))
@@ -126,7 +128,8 @@ def _answer(titles: TitleSet, facts: _Facts) -> list[str]:
             run=winner.label,
             architecture=winner.architecture,
             test=test if low is None else f"{test} [{score_text(low)}, {score_text(high)}]",
-            validation=score_text(winner.mean(VALIDATION)),
+            metric=messages.name(metric),
+            value=score_text(winner.mean(metric)),
             runs=len(members),
             seeds=len(winner.done),
             titles=titles.titles,
@@ -213,7 +216,7 @@ def verdict(found: Verdict | None, messages: Messages) -> str:
 
 def _linear_and_networks(members: Iterable[Entry]) -> tuple[Entry | None, list[Entry]]:
     scored = [entry for entry in members if entry.mean(TEST) is not None]
-    linear = best([entry for entry in scored if entry.architecture == "linear"], VALIDATION)
+    linear = best([entry for entry in scored if entry.architecture == "linear"], selected_by(scored))
     return linear, [entry for entry in scored if entry.architecture != "linear"]
 
 

@@ -13,7 +13,7 @@ from jobs.provenance import compared
 from jobs.units import Change
 from pipeline.report.answers import COMPARED
 from pipeline.report.collect import Collected
-from pipeline.report.groups import Entry, Group, best, runs_text
+from pipeline.report.groups import Entry, Group, choose, runs_text, selected_by
 from pipeline.report.i18n import Messages
 from pipeline.report.intervals import FEWEST
 from pipeline.report.significance import by_titles, seed_spread
@@ -113,7 +113,7 @@ def _judge(entries: Sequence[Entry], collected: Collected) -> _Judged:
     verdicts = []
     for number_, (titles, members) in enumerate(sets.items()):
         letters |= {entry.position: _letter(number_) for entry in members}
-        top = best(members, "validation_balanced_accuracy")
+        top = choose(members)
         if top is not None and len(members) > 1:
             chosen.add(top.position)
         if titles.too_few:
@@ -197,7 +197,7 @@ def _notes(entries: Sequence[Entry], judged: _Judged, collected: Collected, mess
     if any(judged.bold.values()):
         notes.append(messages("note bold settings" if judged.of_settings else "note bold models"))
     if judged.chosen:
-        notes.append(messages("note chosen"))
+        notes.append(messages("note chosen", metric=messages.name(selected_by(entries))))
     if any(entry.search_hours is not None for entry in entries):
         notes.append(messages("note search cost"))
     if any(entry.own_failures and entry.done for entry in entries):
