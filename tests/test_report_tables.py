@@ -169,7 +169,7 @@ def test_one_seed_speaks_of_trained_models_alone(seeds: int, settings: bool, tmp
     assert ("over titles and seeds" in text) == settings
     assert ("of these trained models more than chance" in text) == (not settings)
     assert ("won with one trained model" in text) == (not settings)
-    assert ("Next: five seeds for g / b and for g / a" in text) == (not settings)
+    assert ("Next: five seeds for g / b, g / a" in text) == (not settings)
     assert _standing(made).of_settings == settings
 
 

@@ -171,7 +171,9 @@ def _next_step(winner: Entry, second: Entry | None, facts: _Facts) -> list[str]:
     messages = facts.messages
     found = None if second is None else facts.verdicts.get((winner.position, second.position))
     if found is not None and second is not None and not found.of_settings:
-        return [messages("next seeds", first=winner.label, second=second.label)]
+        # What has no seed comes out the same every time.
+        able = [entry.label for entry in (winner, second) if "seed" in entry.first.settings and len(entry.done) == 1]
+        return [messages("next seeds", runs=", ".join(able))] if able else []
     if found is not None and second is not None and found.p > ALPHA:
         return [messages("next cheaper", first=winner.label, second=second.label)]
     if underfitting([winner], messages):

@@ -141,7 +141,7 @@ def entry_intervals(
 
 def _of_f1(read: Sequence[tuple[Entry, Answers]]) -> Estimates:
     counts = np.array([max(len(found.label), 2) for _, found in read], dtype=np.float64)
-    variance = np.array([float((found.influence("macro_f1") ** 2).sum()) for _, found in read])
+    variance = np.array([found.f1_variance for _, found in read])
     score = np.array([entry.mean("test_macro_f1") or 0.0 for entry, _ in read])
     return Estimates(score=score, variance=variance, freedom=counts - 1, titles=counts)
 
