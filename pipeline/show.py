@@ -14,6 +14,7 @@ from jobs.search.space import read_space, samples
 from jobs.settings import ModelSettings, values
 from pipeline.manifest.model import Search
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
+from pipeline.power import power_lines
 from sharedfs.typed_json import Json
 
 NAMED_MOST = 6  # of the tasks that a change concerns
@@ -108,7 +109,7 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
-    for line in startup_lines(plan):
+    for line in (*startup_lines(plan), *power_lines(plan, done)):
         console.print(line, soft_wrap=True)
     for line in (*changed_lines(plan.tasks, done), *cost_lines(plan)):
         console.print(line, style="yellow", soft_wrap=True)

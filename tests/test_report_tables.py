@@ -57,7 +57,7 @@ from pipeline.report.table import (
     to_latex,
     to_markdown,
 )
-from pipeline.report.tables import build_all
+from pipeline.report.tables import budget, build_all
 from sharedfs.documents import read_json, write_json
 
 
@@ -235,6 +235,29 @@ def test_the_star_goes_by_what_selects(tmp_path: Path) -> None:
     assert [cell.text for cell in _column(table, "run")] == ["a ★", "b"]
     assert any(note.startswith("★ has the best validation loss of those") for note in table.notes)
     assert "chosen by its validation loss of 1.000" in (build_tables(made) / "results.md").read_text()
+
+
+@pytest.mark.parametrize("trials", [1, 3, 20])
+def test_the_expected_best_is_the_mean_of_drawn_searches(trials: int) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=20)
+    drawn = random.choice(values, (40_000, trials)).max(axis=1)
+    assert budget.expected_best(values, trials) == pytest.approx(drawn.mean(), abs=0.02)
+    assert [budget.budgets(count) for count in (3, 10, 30)] == [[1, 2, 3], [1, 2, 5, 10], [1, 2, 5, 10, 20, 30]]
+
+
+def test_a_search_says_what_fewer_trials_would_have_reached(searched: Made) -> None:
+    folder = build_tables(searched)
+    rows = [line.split(",") for line in (folder / "tables/mlp-budget.csv").read_text().splitlines()[1:]]
+    values = [
+        trial.figures["validation_balanced_accuracy"]
+        for trial in collect(searched.plan, searched.states).searches[0].trials
+    ]
+    assert [row[0] for row in rows] == ["1", "2", "5", "6"]
+    assert float(rows[0][3]) == pytest.approx(np.mean(values), abs=6e-4)
+    assert float(rows[-1][1]) == sum(
+        len(trial.epochs) for trial in collect(searched.plan, searched.states).searches[0].trials
+    )
 
 
 def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
