@@ -287,8 +287,8 @@ class Trainer:
         self.context.log(progress.describe_line(line))
 
     def _note_best(self, line: EpochMetrics) -> None:
-        state, score = self.state, line["validation_balanced_accuracy"]
-        if state.best_epoch and score <= state.journal[state.best_epoch - 1]["validation_balanced_accuracy"]:
+        state = self.state
+        if state.best_epoch and not stops.better(line, state.journal[state.best_epoch - 1], self.settings.select_by):
             return
         state.best_epoch = line["epoch"]
         if self.settings.keep == "best":
@@ -299,7 +299,7 @@ class Trainer:
         lines = self.state.journal
         if stops.never_left_chance(lines, self.validation_support, self.settings.patience_chance):
             raise stops.at_chance_error(lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
-        if stops.has_stalled(lines, self.settings.patience):
+        if stops.has_stalled(lines, self.settings.patience, self.settings.select_by):
             return stops.EARLY
         return stops.SEARCH if self._search_says_stop() else None
 
