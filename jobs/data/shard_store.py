@@ -72,7 +72,9 @@ class FileColumns:
         """One of the arrays, mapped into memory; all 0 where the file has no languages."""
         path = folder / f"{self.part}.{self.number:05d}.{name}"
         if not self.kept or (name == "languages" and not self.languages):
-            return np.zeros(self.kept, _ARRAYS[name])
+            return np.zeros(0 if name == "pieces" else self.kept, _ARRAYS[name])
+        if not path.stat().st_size:  # rows without a single piece of text
+            return np.zeros(0, _ARRAYS[name])
         array: NDArray[Any] = np.memmap(path, dtype=_ARRAYS[name], mode="r")
         return array
 
