@@ -171,6 +171,8 @@ def test_outside_a_block_signals_raise_and_inside_they_wait() -> None:
     handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS.values()}
     done = []
     try:
+        for number in handlers:  # as in a process of its own, whatever ran before in this one
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         end_by_errors()
         with pytest.raises(StoppedError) as stopped, deferred(programs=False):
             os.kill(os.getpid(), signal.SIGTERM)
