@@ -310,3 +310,33 @@ def test_the_statement_says_what_the_titles_are(tmp_path: Path) -> None:
     assert (statement.supports, statement.unreliable, statement.fingerprint) == ((1, 2), 2, None)
     assert (statement.languages, statement.lengths) == ({"": 1, "es": 1, "pt": 1}, (1, 1, 2, 3, 3))
     assert dataset.meta.statement["test"].supports == (0, 2)
+
+
+# How many training rows.
+
+
+def test_fewer_training_rows_leave_what_is_scored(tmp_path: Path) -> None:
+    rows = [
+        {"title": f"t{at} {WORDS[at % 8]}", "category": "ABCD"[min(at % 16, 3)], "label_quality": "reliable"}
+        for at in range(600)
+    ]
+    source = jsonl_file(tmp_path / "a.jsonl", [*rows, {"title": "alone", "category": "E", "label_quality": ""}])
+    text = {"min_letters": 1, "digits": "keep"}
+
+    def made(**data: Any) -> Dataset:
+        return preprocess_into(tmp_path / "s", source=source, text=text, **SMALL, **data)
+
+    whole, larger, smaller = made(), made(train_rows=200), made(train_rows=20)
+    assert made(train_rows="all").folder == whole.folder != larger.folder
+    assert made(train_rows=10_000).meta.splits == whole.meta.splits, "no more than there are"
+    assert [len(each.splits["train"]) for each in (whole, larger, smaller)] == [419, 200, 20]
+    titles = [{*map(tuple, decoded(each, each.splits["train"]))} for each in (whole, larger, smaller)]
+    assert len(titles[1]) == 200
+    assert titles[2] <= titles[1] <= titles[0], "the smaller sample lies in the larger"
+    assert smaller.meta.parts["source"].dropped == {"beyond train_rows": 399}
+    for each in (larger, smaller):
+        assert each.classes == whole.classes == ["A", "B", "C", "D", "E"]
+        assert each.meta.statement["test"].fingerprint == whole.meta.statement["test"].fingerprint
+    for each, share in ((larger, 200 / 419), (smaller, 20 / 419)):
+        found, all_ = (np.array(of.meta.statement["train"].supports) for of in (each, whole))
+        assert (np.abs(found - share * all_) < 2).all(), "each category about as often as among all"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from data_fixture import csv_file
-from small_manifest import tanda
+from small_manifest import tanda, write_titles
 
 WORDS = ("silla", "mesa", "cama", "sofá", "cuna", "ropero", "lámpara")
 MANIFEST = """
@@ -95,3 +95,44 @@ def test_one_file_twice_is_refused_before_anything_runs(report: Path) -> None:
     manifest = report.parents[2] / "m.yaml"
     said = tanda("plan", manifest, "--set", "data.test=train.csv", status=2)
     assert "train.csv has the content of data.train's" in said
+
+
+# Scores by training rows.
+
+SIZES = """
+name: sizes
+storage: storage
+data:
+  source: titles.csv
+  split: {validation: 0.2, test: 0.2}
+  embeddings: {size: 8}
+experiments:
+  g: {architecture: linear, grid: {train_rows: [20, all, 60], ngrams: [1, 2]}}
+resources: {preprocess: &small {cpus: 1, mem_gb: 0.5, time_min: 5}, train: *small, evaluate: *small, close: *small}
+"""
+
+
+def test_scores_are_drawn_against_training_rows(tmp_path: Path) -> None:
+    write_titles(tmp_path / "titles.csv")
+    (tmp_path / "m.yaml").write_text(SIZES)
+    tanda("submit", tmp_path / "m.yaml", "--executor", "inline")
+    tanda("report", tmp_path / "m.yaml", "--no-mlflow")
+    made = tmp_path / "storage" / "reports" / "sizes"
+    rows = _table(made, "data_size")
+    names = [f"train_rows={rows},ngrams={ngrams}" for ngrams in (1, 2) for rows in (20, 60, "all")]
+    assert [row["run"] for row in rows] == names
+    whole = int(rows[2]["training rows"])
+    assert [int(row["training rows"]) for row in rows] == [20, 60, whole] * 2 and whole > 200
+    scores = {line["run"]: line for line in csv.DictReader(io.StringIO((made / "results.csv").read_text()))}
+    assert len({line["test_fingerprint"] for line in scores.values()}) == 1, "all are judged on the same titles"
+    for row in rows:
+        score = float(scores[row["run"]]["test_balanced_accuracy"])
+        assert float(row["test balanced accuracy"]) == pytest.approx(score, abs=1e-3)
+    picture = (made / "plots" / "g-rows.svg").read_text()
+    assert "ngrams=1" in picture and "training rows" in picture and "g-rows.png" in (made / "index.html").read_text()
+
+
+def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path) -> None:
+    write_titles(tmp_path / "titles.csv")
+    (tmp_path / "m.yaml").write_text(SIZES.replace("60]", "most]"))
+    assert "must be a whole number from 1, or all, not 'most'" in tanda("plan", tmp_path / "m.yaml", status=2)
