@@ -149,7 +149,7 @@ def _describe(
     places: Mapping[int, tuple[Path, int]] = {}
     texts: Mapping[int, str] = {}
     if facts is not None:
-        places = _places(storage, dataset, titles.name, facts, chosen)
+        places = places_of(storage, dataset, titles.name, facts, chosen)
         texts = _texts(dataset.meta.settings, titles.name, facts, places)
     names, classes = dataset.vocabulary, dataset.classes
     for at in chosen.tolist():
@@ -173,7 +173,7 @@ def _part(definition: DatasetDefinition, split: str) -> str:
     return "source" if "source" in definition.sources else split
 
 
-def _places(
+def places_of(
     storage: Storage, dataset: Dataset, split: str, facts: TitleFacts, chosen: NDArray[np.int64]
 ) -> dict[int, tuple[Path, int]]:
     """The file and the row of each title; none where nothing says any more where the data set's files are."""
@@ -249,12 +249,12 @@ def _slices(dataset: Dataset, titles: Split, facts: TitleFacts | None, answers: 
 def print_errors(errors: Errors, console: Console) -> None:
     """The slices and the worst titles for people."""
     console.print(f"{errors.wrong:,} of {errors.titles:,} {errors.split} titles are wrong")
-    _print_table(
+    print_table(
         console,
         ("titles by", "which", "titles", "wrong", "share wrong"),
         ((one.by, one.value, str(one.titles), str(one.wrong), f"{one.error:.3f}") for one in errors.slices),
     )
-    _print_table(
+    print_table(
         console,
         ("title", "category", "taken for", "probability", "place"),
         (
@@ -264,7 +264,8 @@ def print_errors(errors: Errors, console: Console) -> None:
     )
 
 
-def _print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of texts as they stand."""
     from rich.text import Text
 
     table = Table()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from data_fixture import csv_file
 from small_manifest import tanda, write_titles
 
 WORDS = ("silla", "mesa", "cama", "sofá", "cuna", "ropero", "lámpara")
+DESK = "escritorio pino tres cajones amplio blanco"
 MANIFEST = """
 name: leaks
 storage: storage
@@ -40,7 +42,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     parts = {
         "train": [
-            *_rows(*own["train"], "Mesa Ratona Grande"),
+            *_rows(*own["train"], "Mesa Ratona Grande", f"{DESK} mate"),
             *_rows("mesa ratona grande", "pala", category="HOGAR"),
             *_rows(""),
         ],
@@ -50,6 +52,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *_rows("cuna aaaa", category="HOGAR"),  # under another label alone
             *_rows("mesa ratona grande"),  # under both
             *_rows("pala", category="Jardín"),  # of a category that training does not have
+            *_rows(f"{DESK} brillante", category="HOGAR"),  # one word is another
         ],
     }
     for part, rows in parts.items():
@@ -67,7 +70,7 @@ def _table(report: Path, name: str) -> list[dict[str, str]]:
 def test_planted_leaks_are_read_back_from_the_report(report: Path) -> None:
     train, validation, test = _table(report, "data")
     columns = ("titles", "in training too", "same words in any order", "in training under another label")
-    assert [test[name].split(" ")[0] for name in columns] == ["12", "4", "5", "2"]
+    assert [test[name].split(" ")[0] for name in columns] == ["13", "4", "5", "2"]
     assert [validation[name].split(" ")[0] for name in columns] == ["7", "0", "0", "0"]
     assert [row["rows dropped"] for row in (train, validation, test)] == ["1", "0", "1"]
     assert [row["categories"] for row in (train, validation, test)] == ["2 / 2", "1 / 2", "2 / 2"]
@@ -84,10 +87,10 @@ def test_planted_leaks_are_read_back_from_the_report(report: Path) -> None:
 
 def test_each_score_is_also_that_of_unseen_titles(report: Path) -> None:
     (row,) = _table(report, "unseen")
-    assert (row["run"], row["unseen titles"]) == ("linear", "8")
+    assert (row["run"], row["unseen titles"]) == ("linear", "9")
     (line,) = csv.DictReader(io.StringIO((report / "results.csv").read_text()))
-    assert (line["test_titles"], line["test_unseen_titles"]) == ("12", "8")
-    assert line["test_fingerprint"].endswith("-12")
+    assert (line["test_titles"], line["test_unseen_titles"]) == ("13", "9")
+    assert line["test_fingerprint"].endswith("-13")
     assert float(line["test_unseen_balanced_accuracy"]) == pytest.approx(float(row["on unseen titles"]), abs=1e-3)
 
 
@@ -95,6 +98,21 @@ def test_one_file_twice_is_refused_before_anything_runs(report: Path) -> None:
     manifest = report.parents[2] / "m.yaml"
     said = tanda("plan", manifest, "--set", "data.test=train.csv", status=2)
     assert "train.csv has the content of data.train's" in said
+
+
+def test_the_command_counts_them_and_finds_near_ones(report: Path) -> None:
+    manifest = report.parents[2] / "m.yaml"
+    printed = tanda("overlap", manifest)
+    assert "4 (30.8%)" in printed and "5 (38.5%)" in printed and "near" not in printed
+    (found,) = json.loads(tanda("overlap", manifest, "--near", "--json"))
+    assert found["overlap"]["test"]["exact"] == 4
+    assert (found["near"]["titles"], found["near"]["near"], found["near"]["other_label"]) == (8, 1, 1)
+    (nearest,) = found["near"]["nearest"]
+    assert (nearest["title"], nearest["twin"]) == ("escritorio pino tres cajones amplio blanco <UNK>", f"{DESK} mate")
+    assert (nearest["label"], nearest["twin_label"]) == ("HOGAR", "Hogar")
+    assert nearest["similarity"] == pytest.approx(6 / 7) and nearest["place"].endswith("test.csv: row 14")
+    printed = tanda("overlap", manifest, "--near")
+    assert "1 of the 8 test titles that training does not have are near one of its titles" in printed
 
 
 # Scores by training rows.
