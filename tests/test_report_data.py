@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 from data_fixture import csv_file
 from small_manifest import tanda, write_titles
+
+from pipeline.errors import find_errors
+from sharedfs.documents import read_json
 
 WORDS = ("silla", "mesa", "cama", "sofá", "cuna", "ropero", "lámpara")
 DESK = "escritorio pino tres cajones amplio blanco"
@@ -30,7 +34,7 @@ resources: {preprocess: &small {cpus: 1, mem_gb: 0.5, time_min: 5}, train: *smal
 
 
 def _rows(*titles: str, category: str = "Hogar") -> list[dict[str, str]]:
-    return [{"title": title, "category": category} for title in titles]
+    return [{"title": title, "category": category, "language": "es"} for title in titles]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +59,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *_rows(f"{DESK} brillante", category="HOGAR"),  # one word is another
         ],
     }
+    for row in parts["test"][:3]:
+        row["language"] = "pt"
     for part, rows in parts.items():
         csv_file(folder / f"{part}.csv", rows)
     (folder / "m.yaml").write_text(MANIFEST)
     tanda("submit", folder / "m.yaml", "--executor", "inline")
-    tanda("report", folder / "m.yaml", "--no-mlflow", "--no-plots")
+    tanda("report", folder / "m.yaml", "--no-mlflow")
     return folder / "storage" / "reports" / "leaks"
 
 
@@ -92,6 +98,32 @@ def test_each_score_is_also_that_of_unseen_titles(report: Path) -> None:
     assert (line["test_titles"], line["test_unseen_titles"]) == ("13", "9")
     assert line["test_fingerprint"].endswith("-13")
     assert float(line["test_unseen_balanced_accuracy"]) == pytest.approx(float(row["on unseen titles"]), abs=1e-3)
+
+
+def test_dropped_test_rows_are_told_beside_the_scores(report: Path) -> None:
+    text = (report / "tables" / "g-metrics.md").read_text()
+    assert "Of the test rows 1 of 14 were dropped and are in no score: label unseen in training 1." in text
+
+
+def test_each_language_has_its_score(report: Path) -> None:
+    (row,) = _table(report, "languages")
+    languages = read_json(next(report.parents[1].glob("runs/*/evaluation.json")))["test"]["languages"]
+    assert [*row] == ["run", "all titles", "es (10)", "pt (3)"]
+    for column, name in (("es (10)", "es"), ("pt (3)", "pt")):
+        assert float(row[column]) == pytest.approx(languages[name]["balanced_accuracy"], abs=1e-3)
+
+
+def test_errors_by_title_are_on_the_runs_page(report: Path) -> None:
+    (evaluation,) = report.parents[1].glob("runs/*/evaluation.json")
+    errors = find_errors(evaluation.parent)
+    page = html.unescape((report / "runs" / f"{evaluation.parent.name}.html").read_text())
+    section = page.split('id="errors"')[1].split("</section>")[0]
+    worst = errors.worst[0]
+    assert worst.place is not None and errors.wrong == len(errors.worst) > 0
+    assert f"<td>{Path(worst.place).name}</td>" in section and f"<td>{worst.label}</td>" in section
+    for one in errors.slices:
+        assert f'<td>{one.value}</td><td class="number">{one.titles}</td><td class="number">{one.wrong}</td>' in section
+    assert "in another order" in section and "> 10" not in section
 
 
 def test_one_file_twice_is_refused_before_anything_runs(report: Path) -> None:

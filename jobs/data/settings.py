@@ -15,6 +15,7 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 Paths = str | tuple[str, ...] | None
 Share = Annotated[float, Gt(0), Lt(1)]
 ALL: Final = "all"  # of train_rows
+BEYOND = "beyond train_rows"  # why the other training rows were dropped
 
 
 @settings

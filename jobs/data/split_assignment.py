@@ -10,12 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.overlap import matching
-from jobs.data.settings import RANDOM, SPLITS, Preprocessing, Split
+from jobs.data.settings import BEYOND, RANDOM, SPLITS, Preprocessing, Split
 from jobs.data.title_keys import WORDLESS, Keys, mixed
 
 DUPLICATE, RARE, UNRELIABLE, UNSEEN = "duplicate", "rare category", "unreliable", "label unseen in training"
 UNDATED, ELSEWHERE = "no time", "title also in validation or test"
-BEYOND = "beyond train_rows"
 TRAIN, VALIDATION, TEST, NONE = 0, 1, 2, 3
 
 
