@@ -250,6 +250,25 @@ def compare(
     print(compare_reports(first, second).text())
 
 
+@app.command()
+def overlap(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    only: Only = None,
+    near: Annotated[bool, typer.Option("--near", help="also look for test titles with few words changed")] = False,
+    count: Annotated[int, typer.Option("--count", min=0, help="with --near: list this many, the nearest first")] = 20,
+    json: Json = False,
+) -> None:
+    """Count the titles of validation and test that training has too, in each data set that is made."""
+    from pipeline.overlap import find_overlap, print_overlap
+
+    found = find_overlap(_experiment(manifest, sets).make_plan(only), near=near, count=count)
+    if json:
+        _print_json(found)
+    else:
+        print_overlap(found, _console())
+
+
 app.command()(cli_titles.predict)
 app.command()(cli_titles.errors)
 

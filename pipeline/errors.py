@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ from jobs.storage import Storage
 from jobs.task import Task
 from jobs.training.metrics import PREDICTIONS
 from jobs.training.run import check_trained_on, read_trained_recipe
-from sharedfs.errors import InputError
+from sharedfs.errors import DamagedFileError, InputError
+from sharedfs.files import open_plain
 
 LENGTHS = (3, 6, 10)  # tokens: up to each of these, and more
 WORST_CATEGORIES = 10
@@ -91,6 +94,16 @@ def find_errors(run: Path, *, split: str = "test", count: int = 20) -> Errors:
     trained = target(storage, Task.read(evaluation))
     dataset = Dataset.open(storage.dataset(read_trained_recipe(trained).dataset))
     check_trained_on(trained, dataset)
+    return errors_of(storage, dataset, evaluation, split=split, count=count)
+
+
+def errors_of(
+    storage: Storage, dataset: Dataset, evaluation: Path, *, split: str = "test", count: int, from_files: bool = True
+) -> Errors:
+    """What an evaluation on a data set gets wrong; unless ``from_files`` titles are shown by their tokens alone.
+
+    Raises InputError for an evaluation that an earlier version made, or of another data set, and for a damaged one.
+    """
     answers, titles, facts = _answers(evaluation, split), dataset.splits[split], dataset.facts(split)
     if len(answers.label) != len(titles):
         raise InputError(
@@ -102,7 +115,7 @@ def find_errors(run: Path, *, split: str = "test", count: int = 20) -> Errors:
         split=split,
         titles=len(titles),
         wrong=int(answers.wrong.sum()),
-        worst=tuple(_describe(storage, dataset, titles, facts, answers, sure)),
+        worst=tuple(_describe(storage, dataset, titles, facts, answers, sure, from_files)),
         slices=tuple(_slices(dataset, titles, facts, answers)),
     )
 
@@ -125,17 +138,22 @@ def _evaluation_of(storage: Storage, run: Path) -> Path:
 
 
 def _answers(evaluation: Path, split: str) -> _Answers:
-    with np.load(evaluation / PREDICTIONS, allow_pickle=False) as arrays:
-        if f"{split}_top" not in arrays.files:
-            raise InputError(
-                f"{evaluation}: an earlier version evaluated it and kept no probabilities: "
-                "`tanda submit MANIFEST --rerun changed` evaluates it again, without training"
-            )
-        return _Answers(
-            label=arrays[f"{split}_label"].astype(np.int64),
-            top=arrays[f"{split}_top"].astype(np.int64),
-            probability=arrays[f"{split}_probability"].astype(np.float64),
+    try:
+        # Opened here: numpy leaves a file open that is no archive.
+        with open_plain(evaluation / PREDICTIONS) as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files if name.startswith(f"{split}_")}
+    except (ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise DamagedFileError(f"{evaluation / PREDICTIONS}: damaged, evaluate the run again: {error}") from error
+    if f"{split}_top" not in arrays:
+        raise InputError(
+            f"{evaluation}: an earlier version evaluated it and kept no probabilities: "
+            "`tanda submit MANIFEST --rerun changed` evaluates it again, without training"
         )
+    return _Answers(
+        label=arrays[f"{split}_label"].astype(np.int64),
+        top=arrays[f"{split}_top"].astype(np.int64),
+        probability=arrays[f"{split}_probability"].astype(np.float64),
+    )
 
 
 def _describe(
@@ -145,12 +163,13 @@ def _describe(
     facts: TitleFacts | None,
     answers: _Answers,
     chosen: NDArray[np.int64],
+    from_files: bool,
 ) -> Iterable[WrongTitle]:
     places: Mapping[int, tuple[Path, int]] = {}
     texts: Mapping[int, str] = {}
     if facts is not None:
-        places = _places(storage, dataset, titles.name, facts, chosen)
-        texts = _texts(dataset.meta.settings, titles.name, facts, places)
+        places = places_of(storage, dataset, titles.name, facts, chosen)
+        texts = _texts(dataset.meta.settings, titles.name, facts, places) if from_files else {}
     names, classes = dataset.vocabulary, dataset.classes
     for at in chosen.tolist():
         tokens = titles.tokens[titles.offsets[at] : titles.offsets[at + 1]]
@@ -173,7 +192,7 @@ def _part(definition: DatasetDefinition, split: str) -> str:
     return "source" if "source" in definition.sources else split
 
 
-def _places(
+def places_of(
     storage: Storage, dataset: Dataset, split: str, facts: TitleFacts, chosen: NDArray[np.int64]
 ) -> dict[int, tuple[Path, int]]:
     """The file and the row of each title; none where nothing says any more where the data set's files are."""
@@ -235,7 +254,7 @@ def _slices(dataset: Dataset, titles: Split, facts: TitleFacts | None, answers: 
     yield from slices(
         "tokens",
         {
-            f"{low + 1} to {high}" if high in LENGTHS else f"more than {low}": (lengths > low) & (lengths <= high)
+            f"{low + 1}–{high}" if high in LENGTHS else f"> {low}": (lengths > low) & (lengths <= high)
             for low, high in itertools.pairwise(bounds)
         },
     )
@@ -249,12 +268,12 @@ def _slices(dataset: Dataset, titles: Split, facts: TitleFacts | None, answers: 
 def print_errors(errors: Errors, console: Console) -> None:
     """The slices and the worst titles for people."""
     console.print(f"{errors.wrong:,} of {errors.titles:,} {errors.split} titles are wrong")
-    _print_table(
+    print_table(
         console,
         ("titles by", "which", "titles", "wrong", "share wrong"),
         ((one.by, one.value, str(one.titles), str(one.wrong), f"{one.error:.3f}") for one in errors.slices),
     )
-    _print_table(
+    print_table(
         console,
         ("title", "category", "taken for", "probability", "place"),
         (
@@ -264,7 +283,8 @@ def print_errors(errors: Errors, console: Console) -> None:
     )
 
 
-def _print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of texts as they stand."""
     from rich.text import Text
 
     table = Table()

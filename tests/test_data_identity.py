@@ -35,6 +35,7 @@ def test_paths_are_plumbing_and_contents_are_not(tmp_path: Path) -> None:
         {"max_length": 5},
         {"deduplicate": True},
         {"min_rows_per_category": 2},
+        {"train_rows": 3},
         {"split": {"seed": 1}},
         {"text": {"accents": "strip"}},
         {"text": {"digits": "keep"}},

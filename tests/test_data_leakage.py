@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from jobs.data.dataset import Dataset, Ragged
 from jobs.data.identity import identify
 from jobs.data.meta import Overlap
+from jobs.data.near import nearest_in_training
 from jobs.data.settings import Data, Split
 from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, assign_splits
 from jobs.data.title_keys import PieceKeys, word_keys
@@ -310,3 +312,72 @@ def test_the_statement_says_what_the_titles_are(tmp_path: Path) -> None:
     assert (statement.supports, statement.unreliable, statement.fingerprint) == ((1, 2), 2, None)
     assert (statement.languages, statement.lengths) == ({"": 1, "es": 1, "pt": 1}, (1, 1, 2, 3, 3))
     assert dataset.meta.statement["test"].supports == (0, 2)
+
+
+# How many training rows.
+
+
+def test_fewer_training_rows_leave_what_is_scored(tmp_path: Path) -> None:
+    rows = [
+        {"title": f"t{at} {WORDS[at % 8]}", "category": "ABCD"[min(at % 16, 3)], "label_quality": "reliable"}
+        for at in range(600)
+    ]
+    source = jsonl_file(tmp_path / "a.jsonl", [*rows, {"title": "alone", "category": "E", "label_quality": ""}])
+    text = {"min_letters": 1, "digits": "keep"}
+
+    def made(**data: Any) -> Dataset:
+        return preprocess_into(tmp_path / "s", source=source, text=text, **SMALL, **data)
+
+    whole, larger, smaller = made(), made(train_rows=200), made(train_rows=20)
+    assert made(train_rows="all").folder == whole.folder != larger.folder
+    assert made(train_rows=10_000).meta.splits == whole.meta.splits, "no more than there are"
+    assert [len(each.splits["train"]) for each in (whole, larger, smaller)] == [419, 200, 20]
+    titles = [{*map(tuple, decoded(each, each.splits["train"]))} for each in (whole, larger, smaller)]
+    assert len(titles[1]) == 200
+    assert titles[2] <= titles[1] <= titles[0], "the smaller sample lies in the larger"
+    assert smaller.meta.parts["source"].dropped == {"beyond train_rows": 399}
+    for each in (larger, smaller):
+        assert each.classes == whole.classes == ["A", "B", "C", "D", "E"]
+        assert each.meta.statement["test"].fingerprint == whole.meta.statement["test"].fingerprint
+    for each, share in ((larger, 200 / 419), (smaller, 20 / 419)):
+        found, all_ = (np.array(of.meta.statement["train"].supports) for of in (each, whole))
+        assert (np.abs(found - share * all_) < 2).all(), "each category about as often as among all"
+
+
+# Near duplicates.
+
+
+def _jaccard(one: set[int], other: set[int]) -> float:
+    return len(one & other) / max(len(one | other), 1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 1000), words=st.integers(3, 30))
+def test_near_titles_are_those_of_all_pairs(seed: int, words: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    generator = np.random.default_rng(seed)
+    names = [f"w{'abcdefghijklmnopqrstuvwxyz'[at % 26] * (2 + at // 26)}" for at in range(words)]
+
+    def rows(count: int) -> list[dict[str, str]]:
+        return _rows(*(" ".join(generator.choice(names, generator.integers(1, 12))) for _ in range(count)))
+
+    root = tmp_path_factory.mktemp("near")
+    dataset = _parts(root, {"train": rows(120), "validation": rows(3), "test": rows(40)}, text={"word_ngrams": 2})
+    found = nearest_in_training(dataset, "test", np.arange(40))
+    end = 2 + dataset.meta.vocabulary.words
+
+    def sets(split: str) -> list[set[int]]:
+        part = dataset.splits[split]
+        ends = part.offsets.tolist()
+        return [
+            {token for token in part.tokens[low:high].tolist() if 2 <= token < end}
+            for low, high in itertools.pairwise(ends)
+        ]
+
+    train = sets("train")
+    for at, asked in enumerate(sets("test")):
+        similar = [_jaccard(asked, other) for other in train]
+        if max(similar) < 0.8:
+            assert found.similarity[at] == 0
+        else:
+            assert found.similarity[at] == pytest.approx(max(similar))
+            assert found.twin[at] == similar.index(max(similar))

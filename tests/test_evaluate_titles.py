@@ -161,3 +161,19 @@ def test_a_file_that_changed_gives_tokens_instead_of_other_rows(evaluated: tuple
         assert worst.title.split()[0] in {*WORDS, "<UNK>"} and worst.place is not None
     finally:
         path.write_bytes(content)
+
+
+def test_damaged_predictions_are_named(evaluated: tuple[Path, Any, dict[str, Any]]) -> None:
+    path = evaluated[0] / "predictions.npz"
+    content = path.read_bytes()
+    try:
+        for broken in (
+            content[: len(content) // 2],
+            b"",
+            bytes(len(content) * 3 // 4) + content[len(content) * 3 // 4 :],
+        ):
+            path.write_bytes(broken)
+            with pytest.raises(ValueError, match=r"predictions\.npz: damaged, evaluate the run again"):
+                find_errors(evaluated[0])
+    finally:
+        path.write_bytes(content)

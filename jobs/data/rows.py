@@ -20,7 +20,7 @@ from jobs.data.meta import Account, Overlap
 from jobs.data.progress import in_order
 from jobs.data.settings import SPLITS
 from jobs.data.shard_store import FileColumns, ShardStore
-from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, SplitAssignment, assign_splits
+from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, SplitAssignment, assign_splits, sample_training
 from jobs.data.title_keys import Keys, PieceKeys
 
 BLOCK_ROWS = 200_000
@@ -142,6 +142,7 @@ def assign_rows(
         )
     assignments = assign_splits(parts, settings)
     classes, final_labels = _classes(names, parts, assignments)
+    assignments = sample_training(parts, assignments, settings)
     ends = dict.fromkeys(assignments, 0)  # of the files so far, in their part
     assigned = []
     for file, file_labels in zip(files, labels, strict=True):

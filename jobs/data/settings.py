@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -14,6 +14,8 @@ SPLITS = ("train", "validation", "test")
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 Paths = str | tuple[str, ...] | None
 Share = Annotated[float, Gt(0), Lt(1)]
+ALL: Final = "all"  # of train_rows
+BEYOND = "beyond train_rows"  # why the other training rows were dropped
 
 
 @settings
@@ -181,6 +183,11 @@ class Preprocessing:
             "drop: from training; error: none is made"
         ),
     ] = "keep"
+    train_rows: Annotated[
+        Annotated[int, Ge(1)] | Literal["all"],
+        Baseline(ALL),
+        Doc("as many training rows, the smaller sample within the larger; validation and test stay; an axis"),
+    ] = ALL
     min_rows_per_category: Annotated[int, Ge(1), ORIGINAL, Doc("rows of rarer categories are dropped")] = 1
     text: Annotated[Text, ORIGINAL, Doc("how a title becomes words")] = Text()
     vocabulary: Annotated[Vocabulary, ORIGINAL, Doc("which words and n-grams get a token id")] = Vocabulary()

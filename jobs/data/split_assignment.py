@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data.overlap import matching
-from jobs.data.settings import RANDOM, SPLITS, Preprocessing, Split
+from jobs.data.settings import BEYOND, RANDOM, SPLITS, Preprocessing, Split
 from jobs.data.title_keys import WORDLESS, Keys, mixed
 
 DUPLICATE, RARE, UNRELIABLE, UNSEEN = "duplicate", "rare category", "unreliable", "label unseen in training"
@@ -72,6 +72,43 @@ def assign_splits(parts: Sequence[Part], settings: Preprocessing) -> dict[str, S
     for state in states:
         state.drop(~in_training[state.part.labels], UNSEEN)
     return {state.part.name: SplitAssignment(split=state.split, dropped=state.dropped) for state in states}
+
+
+def sample_training(
+    parts: Sequence[Part], assigned: Mapping[str, SplitAssignment], settings: Preprocessing
+) -> dict[str, SplitAssignment]:
+    """Keep ``train_rows`` of the training rows, if there are as many; all of a smaller sample are in a larger one.
+
+    It comes after all other decisions: whatever is learnt from, the titles of validation and test and the categories
+    are the same, so that scores can be compared.
+    """
+    sampled = dict(assigned)
+    for part in parts:
+        assignment = assigned[part.name]
+        rows = np.flatnonzero(assignment.split == TRAIN)
+        if settings.train_rows == "all" or len(rows) <= settings.train_rows:
+            continue
+        order = _sample_order(part.labels[rows], (settings.split or Split()).seed)
+        split = assignment.split.copy()
+        split[rows[order[settings.train_rows :]]] = NONE
+        dropped = {**assignment.dropped, BEYOND: len(rows) - settings.train_rows}
+        sampled[part.name] = SplitAssignment(split=split, dropped=dropped)
+    return sampled
+
+
+def _sample_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
+    """The order in which training rows are taken: each category's are spread over it, in a seeded order of their own.
+
+    So the first rows, however many, have each category about as often as all have it.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    order = generator.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    of_row = labels[order]
+    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[of_row]
+    place = (rank + generator.random(len(order))) / counts[of_row]
+    return order[np.argsort(place, kind="stable")]
 
 
 def _repeated(part: Part) -> NDArray[np.bool_]:

@@ -41,6 +41,7 @@ Schema = TypedDict(
         "type": str | list[str],
         "enum": list[str],
         "anyOf": "list[Schema]",
+        "const": str,
         "properties": "dict[str, Schema]",
         "required": list[str],
         "additionalProperties": "bool | Schema",
@@ -298,6 +299,8 @@ def _type(schema: Schema) -> str:
     """A schema's type in a manifest's words."""
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "anyOf" in schema:
         members = [_type(member) for member in schema["anyOf"] if member.get("type") != "null"]
         if "enum" in schema["anyOf"][0]:  # a part

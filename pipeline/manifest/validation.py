@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -208,9 +208,16 @@ def _resolve(model: type[Any], location: KeyPath) -> tuple[KeyPath, str]:
         annotation = _without_none(annotation)
         if get_origin(annotation) in (Union, UnionType):
             members = get_args(annotation)
-            return location[:position], "a single value" if float in members else "a path, or a list of paths"
+            return location[:position], _words_of_union(members)
         annotation = _below(annotation, part)
     return location, ""
+
+
+def _words_of_union(members: tuple[Any, ...]) -> str:
+    words = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    if words:
+        return f"a whole number from 1, or {', '.join(words)}"
+    return "a single value" if float in members else "a path, or a list of paths"
 
 
 def _legal_keys(model: type[Any], path: KeyPath) -> list[str]:

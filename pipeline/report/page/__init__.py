@@ -18,6 +18,7 @@ from pipeline.report.collect import Collected, Progress, Result
 from pipeline.report.files import ReportData, completion_line, file_name
 from pipeline.report.i18n import Messages
 from pipeline.report.page import run_page
+from pipeline.report.page.title_errors import TitleErrors
 from pipeline.report.plots.curves import PageCurves, interactive_curves
 from pipeline.report.results_csv import CSV, PARQUET
 from pipeline.report.table import Table, to_html
@@ -106,9 +107,10 @@ def _pictures(paths: Iterable[str], title: str) -> list[tuple[str, str]]:
 def _run_pages(environment: jinja2.Environment, report: ReportData, progress: Progress | None) -> dict[str, bytes]:
     template = environment.get_template("run.html")
     files: dict[str, bytes] = {}
+    errors = TitleErrors(report.collected, report.messages)
     pages = [(entry, result) for group in report.groups for entry in group.entries for result in entry.results]
     for done, (entry, result) in enumerate(pages, start=1):
-        page = run_page.render(template, result, entry, report.collected, report.messages)
+        page = run_page.render(template, result, entry, report.collected, report.messages, errors.of(result))
         files[address(result)] = page.encode()
         files |= _class_names(report.collected, result)
         if progress and (done % 20 == 0 or done == len(pages)):

@@ -13,6 +13,7 @@ from jobs.metrics import metric_of
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
 from pipeline.report.i18n import Messages
+from pipeline.report.page.title_errors import ShownErrors
 from pipeline.report.plots import colour
 from pipeline.report.plots.confusion import most_frequent
 from pipeline.report.plots.curves import interactive_curves
@@ -30,7 +31,14 @@ class Recall(TypedDict):
     colour: str
 
 
-def render(template: Template, result: Result, entry: Entry, collected: Collected, messages: Messages) -> str:
+def render(
+    template: Template,
+    result: Result,
+    entry: Entry,
+    collected: Collected,
+    messages: Messages,
+    errors: ShownErrors | None,
+) -> str:
     """The page of one of an entry's results, with links to those of the other seeds."""
     row = result.row
     seed = f" ({messages('seed')} {row.seed})" if len(entry.results) > 1 else ""
@@ -46,6 +54,7 @@ def render(template: Template, result: Result, entry: Entry, collected: Collecte
         recall=_recall(result, collected, messages),
         classes_file=classes_file(result) if collected.classes(result) else None,
         confusions=_confusions(result, collected),
+        errors=errors,
         log=collected.log(result),
         commit=result.git_commit or messages("unknown commit"),
         command=command(result, collected),

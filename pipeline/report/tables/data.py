@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jobs.data.dataset import Dataset
 from jobs.data.identity import DataFiles
 from jobs.data.meta import Account, Meta
-from jobs.data.settings import SPLITS
+from jobs.data.settings import BEYOND, SPLITS
 from jobs.storage import Storage
 from jobs.task import Task
 from pipeline.report.collect import Collected
-from pipeline.report.groups import Group
+from pipeline.report.groups import Entry, Group
 from pipeline.report.i18n import SPLIT_WORDS, Messages
 from pipeline.report.table import EMPTY, Cell, Column, Table, number
 
@@ -27,7 +27,7 @@ DIGEST = 23  # characters of a file's digest that are shown
 def build(group: Group, collected: Collected, messages: Messages) -> Table | None:
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for dataset in _datasets(group, collected):
+    for dataset in _datasets(group.entries, collected):
         rows += _rows(dataset)
         notes += _notes(dataset, collected.storage, messages)
     if not rows:
@@ -46,9 +46,9 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
     )
 
 
-def _datasets(group: Group, collected: Collected) -> Iterator[Dataset]:
-    """The data sets of a group that are there; an earlier version's do not say what these tables are about."""
-    for name in dict.fromkeys(entry.first.row.dataset for entry in group.entries):
+def _datasets(entries: Sequence[Entry], collected: Collected) -> Iterator[Dataset]:
+    """The data sets of these runs that are there; an earlier version's do not say what these tables are about."""
+    for name in dict.fromkeys(entry.first.row.dataset for entry in entries):
         try:
             dataset = Dataset.open(collected.storage.dataset(name))
         except (OSError, ValueError):  # not made yet, or damaged: its own task's row says so
@@ -113,6 +113,24 @@ def _notes(dataset: Dataset, storage: Storage, messages: Messages) -> Iterable[s
         yield f"{name}: {messages('note alike', names=', '.join(names))}"
     for part, path, fingerprint in _sources(dataset, storage):
         yield f"{name}, {part}: {path} {fingerprint[:DIGEST]}"
+
+
+def dropped_notes(entries: Sequence[Entry], collected: Collected, messages: Messages) -> list[str]:
+    """How many test rows are in no score, and why; of a source, which is split after most causes, how many of all."""
+    notes: dict[str, None] = {}
+    for dataset in _datasets(entries, collected):
+        for part, word in (("test", SPLIT_WORDS["test"]), ("source", "source")):
+            account = dataset.meta.parts.get(part)
+            if account is None:
+                continue
+            causes = {cause: count for cause, count in account.dropped.items() if cause != BEYOND}
+            if causes:
+                dropped, text = sum(causes.values()), ", ".join(f"{cause} {count}" for cause, count in causes.items())
+                said = messages(
+                    "note dropped titles", part=messages.name(word), dropped=dropped, read=account.read, causes=text
+                )
+                notes[said] = None
+    return list(notes)
 
 
 def _causes(account: Account) -> str:

@@ -30,6 +30,7 @@ from pipeline.report.table import (
     rows_of,
     spread,
 )
+from pipeline.report.tables.data import dropped_notes
 from pipeline.report.title_sets import TitleSet
 
 ORDER = 2
@@ -190,6 +191,7 @@ def _notes(entries: Sequence[Entry], judged: _Judged, collected: Collected, mess
         about = {"titles": titles.titles, "categories": titles.categories, "known": titles.known, "rare": titles.rare}
         which = messages("note set", letter=_letter(number_)) if len(judged.sets) > 1 else ""
         notes.append(which + messages("note titles", **about))
+    notes += dropped_notes(entries, collected, messages)
     if any(judged.ends.values()):
         notes.append(messages("note interval"))
     if judged.few:
