@@ -30,6 +30,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
     "evaluate": (
         "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py", "metrics/*.py",
+        "calibration.py",
     ),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
     "estimator": (
