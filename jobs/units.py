@@ -30,6 +30,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
     "evaluate": (
         "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py", "metrics/*.py",
+        "calibration.py",
     ),
     "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
     "estimator": (
@@ -39,7 +40,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     # Its first points an algorithm may have from the random one.
     "algorithm": (
         "search/algorithms/{name}.py", "search/space.py", "search/study.py", "search/next_trial.py",
-        "search/algorithms/random.py",
+        "search/algorithms/random.py", "search/points.py", "search/earlier.py",
     ),
     "stopping": ("search/stopping/{name}.py",),
     "optimiser": ("training/optimisers/{name}.py", "training/optimisers/__init__.py"),

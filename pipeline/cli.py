@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from jobs.data import Quotes
-from pipeline import cli_titles
-from pipeline.cli_titles import PluginFiles
+from pipeline import cli_runs
+from pipeline.cli_runs import print_json
 from pipeline.edge import Edge, Terminal, version
 from sharedfs.errors import InputError
 
@@ -48,13 +48,6 @@ def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | N
     experiment = Experiment(manifest, sets=sets or (), cluster=cluster)
     experiment.keeps_umask = False
     return experiment
-
-
-def _print_json(document: object) -> None:
-    import orjson  # here: a start that prints no JSON is faster without it
-
-    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-    sys.stdout.buffer.write(orjson.dumps(document, option=options))
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -94,7 +87,7 @@ def plan(
         print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
     done = done_on_storage(made)
     if json:
-        _print_json(plan_document(made, done))
+        print_json(plan_document(made, done))
     else:
         print_plan(made, done, _console())
 
@@ -136,7 +129,7 @@ def submit(
         return
     submitted = experiment.submit(only, executor=executor, rerun=rerun)
     if json:
-        _print_json(submitted.document())
+        print_json(submitted.document())
     else:
         print_submitted(submitted, _console())
     raise typer.Exit(submitted.exit_status)
@@ -174,7 +167,7 @@ def status(
         watch(made, _console())
     now = standing(made)
     if json:
-        _print_json(states_document(made, now.states, now.undone))
+        print_json(states_document(made, now.states, now.undone))
     else:
         print_states(made, now.states, _console(), now.undone)
     raise typer.Exit(now.exit_status)
@@ -264,13 +257,13 @@ def overlap(
 
     found = find_overlap(_experiment(manifest, sets).make_plan(only), near=near, count=count)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         print_overlap(found, _console())
 
 
-app.command()(cli_titles.predict)
-app.command()(cli_titles.errors)
+app.command()(cli_runs.predict)
+app.command()(cli_runs.errors)
 
 
 @app.command()
@@ -292,7 +285,7 @@ def doctor(
             verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")
             _console().print(Text.assemble(verdict, f" {finding.name}: {finding.reason}"), soft_wrap=True)
     if json:
-        _print_json(findings)  # dataclasses, which orjson knows
+        print_json(findings)  # dataclasses, which orjson knows
     raise typer.Exit(int(not all(finding.ok for finding in findings)))
 
 
@@ -328,22 +321,7 @@ def gc(
         print(f"{freed / 1e6:.1f} MB removed")
 
 
-@app.command()
-def repro(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
-    check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
-    plugin: PluginFiles = None,
-) -> None:
-    """Print how a run was made: commit, settings, data digests, the exact command."""
-    from pipeline import repro as reproduction
-
-    _print_json(reproduction.describe(run))
-    if check:
-        differences = reproduction.check(run, plugin or ())
-        for difference in differences:
-            print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
-        print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
-        raise typer.Exit(int(bool(differences)))
+app.command()(cli_runs.repro)
 
 
 @app.command()
@@ -367,7 +345,7 @@ def schema(
     """Print the JSON schema of manifests, for editors."""
     from pipeline.manifest.reference import manifest_schema, profile_schema
 
-    _print_json(profile_schema() if profile else manifest_schema())
+    print_json(profile_schema() if profile else manifest_schema())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What on a storage no manifest refers to any more, with its size; removed only when asked."""
+"""What on a storage no manifest needs any more, with its size; removed only when asked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.attempt import STALE_S, newest
+from jobs.search.next_trial import Rungs
+from jobs.search.study import open_study
+from jobs.search.summary import open_trials
 from jobs.storage import Storage
 from jobs.task import Task
 from pipeline.plan import Plan
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.documents import digest
-from sharedfs.errors import InputError
+from sharedfs.errors import DamagedFileError, InputError
 
+CHECKPOINT = "checkpoint.pt"  # as jobs.training.checkpoint writes it, which would bring torch
 LEFTOVER_S = 24 * 3600.0
 Progress = Callable[[str, int, int], None]  # what is being done, how many of them are done, out of how many
 
@@ -46,10 +50,11 @@ def find_unreferenced(
         *_unreferenced(storage.runs, kept, "a run of no manifest", progress),
         *_unreferenced(storage.datasets, kept, "a data set of no manifest", progress),
         *_unreferenced(storage.searches, kept_searches, "a search of no manifest", progress),
+        *_spent_checkpoints(storage, plans),
         *_leftovers(storage, now_s),
     ]
     used = _in_use(storage, now_s)
-    return [found for found in waste if found.path not in used]
+    return [found for found in waste if not _is_used(found.path, used)]
 
 
 def remove(
@@ -62,7 +67,7 @@ def remove(
     removed_bytes = 0
     used = _in_use(storage, storage_time(storage.root, clock))
     for number, found in enumerate(waste, 1):
-        if found.path in used:
+        if _is_used(found.path, used):
             continue
         if found.path.is_dir() and not found.path.is_symlink():
             removing = found.path.with_name(f".going-{found.path.name}")
@@ -84,6 +89,35 @@ def _unreferenced(folder: Path, kept: set[str], why: str, progress: Progress | N
             found.append(Unreferenced(path=path, why=why, size=_size(path)))
         if progress is not None:
             progress(f"looking through {folder.name}", number, len(paths))
+    return found
+
+
+def _spent_checkpoints(storage: Storage, plans: Sequence[Plan]) -> list[Unreferenced]:
+    """What the stopped trials of searches that are over were kept for: none of them is promoted any more.
+
+    Where a search is given more trials later, one that is promoted then trains from its first epoch. Weights, records
+    and metrics logs stay.
+    """
+    trials: dict[str, set[str]] = {}
+    for plan in plans:
+        for search in plan.searches:
+            trials.setdefault(search.id, set()).update(search.trials)
+    found = []
+    for search_id, planned in trials.items():
+        try:
+            study = open_study(storage, search_id)
+            if study.stopping() is None or open_trials(study, max(len(planned), study.submitted_count())):
+                continue
+            rungs = Rungs(study)
+            stopped = [trial for trial in rungs.trials if trial.state == "stopped"]
+            over = [trial.folder for trial in stopped if not rungs.continues(trial.number, trial.epochs)]
+        except (FileNotFoundError, DamagedFileError):
+            continue  # not begun, or whoever needs it will say that it is damaged
+        for folder in over:
+            path = folder / CHECKPOINT
+            if path.is_file() and not path.is_symlink():
+                why = "the optimiser state of a stopped trial that cannot be promoted any more"
+                found.append(Unreferenced(path=path, why=why, size=_size(path)))
     return found
 
 
@@ -127,6 +161,10 @@ def _in_use(storage: Storage, now_s: float) -> set[Path]:
             search = task.settings["search"]
             used.add(storage.search(search if isinstance(search, str) else digest(search)))
     return used
+
+
+def _is_used(path: Path, used: set[Path]) -> bool:
+    return path in used or path.parent in used
 
 
 def _is_alive(path: Path, now_s: float) -> bool:

@@ -118,7 +118,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     only = None if only is None else composed(only)
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}{did_you_mean(only, names)}")
-    builder = _PlanBuilder(provisional=provisional)
+    builder = _PlanBuilder(manifest, provisional=provisional)
     for run in manifest.runs:
         if only in (None, run.group):
             builder.add_run(run)
@@ -137,7 +137,8 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
 class _PlanBuilder:
     """Collects tasks by id: what two runs share is planned once, under the first that asks for it."""
 
-    def __init__(self, *, provisional: bool) -> None:
+    def __init__(self, manifest: Manifest, *, provisional: bool) -> None:
+        self._searches = {search.name: search for search in manifest.searches}
         self.tasks: dict[str, Planned] = {}
         self.rows: list[Row] = []
         self.searches: list[PlannedSearch] = []
@@ -224,9 +225,15 @@ class _PlanBuilder:
         evaluate = _evaluation({"train": train.id}, dataset, train.id)
         self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)
 
+    def _definition(self, search: Search, dataset: str) -> Definition:
+        # Its data are those of the search that it continues, as the manifest was checked.
+        earlier = self._searches.get(search.continues or "")
+        continues = None if earlier is None else self._definition(earlier, dataset).id
+        return replace(_definition(search, dataset), continues=continues)
+
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
-        definition = _definition(search, dataset)
+        definition = self._definition(search, dataset)
         plumbing = beside(search.settings, varied=search.decided)
         search_id, document = definition.id, definition.document
         trials = []
@@ -279,6 +286,7 @@ def _definition(search: Search, dataset: str) -> Definition:
         settings={name: value for name, value in fixed.items() if name not in search.searched},
         plugins=plugins or None,
         startup=None if baseline is None or search.startup == baseline[1] else search.startup,
+        points=search.points or None,
     )
 
 

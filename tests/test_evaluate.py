@@ -135,10 +135,11 @@ def test_every_architecture_is_evaluated(storage: Storage, dataset: str, archite
             assert evaluation[split]["balanced_accuracy"] == record.result[f"{split}_balanced_accuracy"]
             assert sum(evaluation[split]["support"]) == 125
             assert expected > 1.5 / 8
+    names = ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5", "brier", "calibration_error")
     assert record.result.keys() == {
-        f"{split}_{name}"
-        for split in ("validation", "test")
-        for name in ("loss", "balanced_accuracy", "accuracy", "macro_f1", "top5")
+        "temperature",
+        *(f"test_calibrated_{name}" for name in ("loss", "brier", "calibration_error")),
+        *(f"{split}_{name}" for split in ("validation", "test") for name in names),
     }
 
 

@@ -81,6 +81,17 @@ def test_the_most_probable_categories_of_each_title_are_kept(evaluated: tuple[Pa
             assert (np.diff(chances, axis=1) <= 0).all() and (chances > 0).all() and (chances.sum(1) <= 1 + 1e-6).all()
 
 
+def test_calibration_is_there_for_every_architecture(evaluated: tuple[Path, Any, dict[str, Any]]) -> None:
+    folder, _, result = evaluated
+    document = read_json(folder / "evaluation.json")
+    calibration = document["calibration"]
+    assert calibration["temperature"] == result["temperature"] > 0
+    assert calibration["at_temperature"]["loss"] == result["test_calibrated_loss"]
+    assert sum(calibration["test"]["as_trained"]["titles"]) == result["test_titles"]
+    assert document["test"]["brier"] == result["test_brier"] and 0 < result["test_brier"] <= 2
+    assert len(json.dumps(calibration)) < 2500, "a few numbers a run"
+
+
 def test_a_data_set_of_an_earlier_version_is_evaluated_without(evaluated: tuple[Path, Any, dict[str, Any]]) -> None:
     folder, dataset, result = evaluated
     meta = dataset.folder / "meta.json"

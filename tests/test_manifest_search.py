@@ -100,7 +100,7 @@ def test_stopping_by_default_is_the_same_as_said(tmp_path: Path) -> None:
 def files(tmp_path: Path) -> Path:
     """A folder with the data files that a manifest's head names: a plan takes their fingerprints."""
     for name in ("a.csv", "b.csv", "c.csv"):
-        (tmp_path / name).write_text("title,category\nuna cosa,A\n")
+        (tmp_path / name).write_text(f"title,category\nuna cosa de {name},A\n")
     return tmp_path
 
 

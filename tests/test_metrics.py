@@ -141,7 +141,7 @@ def test_a_file_without_a_metric_is_named(tmp_path: Path) -> None:
 
 def test_builtins_come_in_the_order_of_tables_and_foreign_ones_last(foreign: Path) -> None:
     assert foreign.exists()
-    ours = ["loss", "balanced_accuracy", "accuracy", "macro_f1", "top5"]
+    ours = ["loss", "balanced_accuracy", "accuracy", "macro_f1", "top5", "brier", "calibration_error"]
     assert list(metrics.all_metrics()) == [*ours, "calibration", "matthews", "misses", "top2"]
     assert list(metrics.every_epoch()) == ["loss", "balanced_accuracy", "accuracy", "misses"]
 

@@ -64,15 +64,18 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     wanted += ["validation_accuracy", "test_accuracy"]
     start = names.index("train_loss")
     assert names[start : start + 7] == wanted
-    assert names[-8:-4] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
-    assert names[-4:] == ["test_fingerprint", "test_titles", "test_unseen_titles", "test_unseen_balanced_accuracy"]
+    end = names.index("git_commit")
+    assert names[end - 3 : end + 1] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
+    of_test = ["test_fingerprint", "test_titles", "test_unseen_titles", "test_unseen_balanced_accuracy"]
+    calibrated = [f"test_calibrated_{name}" for name in ("loss", "brier", "calibration_error")]
+    assert names[end + 1 :] == [*of_test, "temperature", *calibrated]
     hyperparameters = names[7:start]
     published = "hidden_layers dropout learning_rate weight_decay epochs batch_size freeze_embeddings"
     published += " filters_count filters_length random_buffer_size"
     network = "embedding_dropout embedding_scale word_dropout"
     steps = "optimiser schedule gradient_clip"
-    training = "shuffle logit_adjustment bucket_by_length keep patience patience_chance precision compile deterministic"
-    assert hyperparameters == f"{published} {network} {steps} {training} tf32 language".split()
+    training = "shuffle logit_adjustment bucket_by_length keep select_by patience patience_chance precision compile"
+    assert hyperparameters == f"{published} {network} {steps} {training} deterministic tf32 language".split()
 
 
 def test_parquet_holds_the_same_with_types(made: Made) -> None:

@@ -52,6 +52,16 @@ class Counts(Pass):
     predicted: Counted
 
 
+def probabilities(logits: Logits) -> Values:
+    """Each title's softmax, (B, C), in float64."""
+    import numpy as np
+
+    # The highest logit is taken off first: the largest exponential is then 1 and none overflows.
+    chances: Values = np.exp((logits - logits.max(1, keepdims=True)).astype(np.float64))
+    chances /= chances.sum(1, keepdims=True)
+    return chances
+
+
 def mean(values: Values) -> float:
     """The mean of a value per title, (N,)."""
     return float(values.mean())

@@ -16,6 +16,8 @@ from jobs.attempt import live, newest, numbers
 from jobs.metrics_log import EpochMetrics
 from jobs.plugins import ALGORITHMS
 from jobs.search.algorithms import Observation
+from jobs.search.earlier import earlier_trials
+from jobs.search.points import draws_of
 from jobs.search.space import Draws, Point
 from jobs.search.study import Proposal, Study, Trial, read_trial, read_trials, value_of
 from jobs.settings import ModelSettings
@@ -60,41 +62,49 @@ def observations_of(study: Study, trials: Iterable[Trial]) -> list[Observation]:
     trials = list(trials)
     ranks = _ranks(study, trials)
     observations = []
-    for trial in trials:
+    for at, trial in enumerate(trials):
         if trial.state in ("running", "paused"):
             observations.append(Observation(draws=trial.draws, loss=None))
         elif trial.state == "failed":
             if trial.cause in SETTING_FAILURES:
                 observations.append(Observation(draws=trial.draws, loss=math.inf))
         elif trial.value is not None:
-            loss = ranks.get(trial.number, -study.score(trial.value))
+            loss = ranks.get(at, -study.score(trial.value))
             observations.append(Observation(draws=trial.draws, loss=loss))
     return observations
 
 
 def _ranks(study: Study, trials: Iterable[Trial]) -> dict[int, float]:
-    """The places of trials with a value, by number, the best first; empty where none was stopped early."""
+    """The places of trials with a value, by position, the best first; empty where none was stopped early."""
     scored = [
-        trial for trial in trials if trial.state not in ("running", "paused", "failed") and trial.value is not None
+        (at, trial)
+        for at, trial in enumerate(trials)
+        if trial.state not in ("running", "paused", "failed") and trial.value is not None
     ]
-    if not any(trial.state == "stopped" for trial in scored):
+    if not any(trial.state == "stopped" for _, trial in scored):
         return {}
 
-    def key(trial: Trial) -> tuple[float, float, int]:
+    def key(found: tuple[int, Trial]) -> tuple[float, float, int]:
+        at, trial = found
         unfinished = trial.epochs_asked - trial.epochs if trial.state in ("stopped", "lost") else 0
-        return unfinished, -study.score(trial.value), trial.number
+        return unfinished, -study.score(trial.value), at
 
-    return {trial.number: float(place) for place, trial in enumerate(sorted(scored, key=key))}
+    return {at: float(place) for place, (at, _) in enumerate(sorted(scored, key=key))}
 
 
 def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, Point]:
     """The draws and the point of a trial, given the others: the same for the same history.
 
-    A point that another trial already has is drawn again while the space has others to offer.
+    The first trials have the points that the search gives. A point that another trial already has is drawn again while
+    the space has others to offer.
     """
     others = [trial for trial in trials if trial.number != number]
     algorithm, space = ALGORITHMS.load(study.definition.algorithm), study.space()
-    observations = observations_of(study, others)
+    first = study.definition.points or ()
+    if number < len(first):
+        draws = draws_of(space, first[number])
+        return draws, space.point(draws)
+    observations = observations_of(study, [*earlier_trials(study), *others])
     taken = [trial.point for trial in others]
     given = {} if study.definition.startup is None else {"startup": study.definition.startup}
     for turn in range(MAX_REDRAWS):
@@ -108,10 +118,11 @@ def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, 
 def seed_of(study: Study, number: int, turn: int) -> int:
     """A trial's own 32-bit seed: equal histories would otherwise give parallel workers equal points.
 
-    It does not know the data set: the same search over other test titles has the same points, so that what they change
-    can be shown.
+    It does not know the data set, nor the search that is continued, which does: the same search over other test titles
+    has the same points, so that what they change can be shown.
     """
-    search = {name: value for name, value in study.definition.document.items() if name != "dataset"}
+    unknown = ("dataset", "continues")
+    search = {name: value for name, value in study.definition.document.items() if name not in unknown}
     return int(digest({"search": search, "number": number, "turn": turn}), 16) % 2**32
 
 

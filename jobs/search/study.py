@@ -9,7 +9,7 @@ runs/<task id>/                            the trial's own run: metrics log, che
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -54,7 +54,7 @@ class Definition:
 
     ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result, ``plugins``
     the plugins that it is made with, if any, ``startup`` the trials before its algorithm proposes, where it is not the
-    baseline.
+    baseline, ``points`` those that are tried first, ``continues`` the id of the search whose trials are history here.
     """
 
     architecture: str
@@ -67,12 +67,14 @@ class Definition:
     settings: Mapping[str, Json]
     plugins: Mapping[str, str | int] | None = None
     startup: int | None = None
+    points: Sequence[Mapping[str, Value]] | None = None
+    continues: str | None = None
 
     @property
     def document(self) -> dict[str, Json]:
         """The definition as it is stored, in its trials' tasks and in search.json."""
         document = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("plugins", "startup"):  # as in every definition before there were any
+        for name in ("plugins", "startup", "points", "continues"):  # as in every definition before there were any
             if document[name] is None:
                 del document[name]
         return document

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.calibration import Calibration
 from jobs.context import Context, Outcome, Progress, TaskInterruptedError
 from jobs.data.dataset import Dataset
 from jobs.data.overlap import SEEN
@@ -22,7 +23,7 @@ from sharedfs.documents import write_json
 from sharedfs.files import write_whole
 from sharedfs.typed_json import Json
 
-REVISION = 2
+REVISION = 3
 SPLITS = ("validation", "test")
 # How many categories of each title are kept with their probabilities: errors are looked at on test titles.
 TOP = {"validation": 1, "test": 5}
@@ -56,13 +57,15 @@ def run(context: Context) -> Outcome:
     arrays: dict[str, np.ndarray] = {}
     # Which trial won is recorded: a search that is extended may get another winner, this evaluation may not.
     result: dict[str, Json] = {} if "train" in context.task.settings else {"train": run_folder.name}
+    calibration = Calibration()
     for name in SPLITS:
         if context.interrupted():
             raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")
         split = trained.dataset.splits[name]
         context.progress(Progress(phase=f"evaluate {name}", done=0, total=len(split), unit="titles"), force=True)
         top = _Top(titles=len(split), count=min(TOP[name], len(classes)))
-        titles = titles_of(top.seen(trained.logits(split)), titles=len(split), classes=len(classes))
+        parts = top.seen(calibration.seen(name, trained.logits(split), titles=len(split)))
+        titles = titles_of(parts, titles=len(split), classes=len(classes))
         scores = titles.scores()
         about, figures = _of_subsets(trained.dataset, name, titles)
         evaluation[name] = {**scores.figures, **scores.per_category(), **about}
@@ -75,6 +78,8 @@ def run(context: Context) -> Outcome:
         score, loss = scores.figures["balanced_accuracy"], scores.figures["loss"]
         context.log(f"{name}: balanced accuracy {score:.4f}, loss {loss:.4f}")
     context.attempt.check()
+    evaluation["calibration"] = calibration.document()
+    result |= calibration.result()
     units = (model_unit(trained.recipe.architecture), Unit("evaluate"))
     return Outcome(files=_publish(context.folder, evaluation, arrays), result=result, units=units)
 

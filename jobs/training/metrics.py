@@ -92,7 +92,7 @@ def titles_of(
     losses = np.empty(titles, np.float64)
     for rows, logits, truth in parts:
         predicted[rows], labels[rows] = logits.argmax(1), truth
-        losses[rows] = _losses(logits, truth)
+        losses[rows] = losses_of(logits, truth)
         for name, of_titles in by_title.items():
             of_part = of_titles(logits, truth)
             if name not in values:
@@ -109,7 +109,7 @@ def of_logits(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> S
     return of_parts(parts, titles=len(labels), classes=logits.shape[1])
 
 
-def _losses(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def losses_of(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy per title, (B,): log(sum of exp(logits)) - own logit, with the sum in float64."""
     # The highest logit is taken off first: the largest exponential is then 1 and none overflows.
     highest = logits.max(1, keepdims=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from jobs.data.settings import Data
 from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
 from jobs.search.algorithms import startups
+from jobs.search.points import IllegalPointError, draws_of
 from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
 from jobs.settings import Setting, Value, deciding, describe, named
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
 from pipeline.manifest.model import Search
 from pipeline.manifest.schema import Search as SearchSection
 from pipeline.manifest.space_validation import Problem, validate_space
-from pipeline.manifest.validation import SettingError, read_part, read_value
+from pipeline.manifest.validation import Findings, SettingError, read_part, read_value
 from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
 
@@ -80,6 +82,7 @@ def _search(
         drawn = {key: architecture.settings[key].read(value) for key, value in point.items()}
         at_point = architecture.settings_class(**{**settings, **drawn})
         expansion.check_settings(architecture, at_point, data, (*path, "space"))
+    points = _points(section, space, architecture, expansion, path)
     resources = dict(expansion.resources(architecture, section.resources))
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
     resources["train"] = replace(resources["train"], throttle=throttle)
@@ -102,7 +105,62 @@ def _search(
         refit_seeds=tuple(section.refit_seeds or ()),
         reference=section.reference or {},
         startup=_startup(section),
+        points=points,
+        continues=section.continue_,
     )
+
+
+def _points(
+    section: SearchSection, space: dict[str, Json], architecture: Architecture, expansion: Expansion, path: KeyPath
+) -> tuple[dict[str, Value], ...]:
+    """The points to try first as the space gives them, their problems noted."""
+    read = read_space(space, architecture.settings.values())
+    points: list[dict[str, Value]] = []
+    for position, given in enumerate(section.points or ()):
+        where = (*path, "points", position)
+        try:
+            point = read.point(draws_of(read, cast(Mapping[str, Value], given)))
+        except IllegalPointError as error:
+            expansion.findings.add((*where, *error.path), str(error))
+            continue
+        if point in points:
+            expansion.findings.add(where, f"is the same as point {points.index(point) + 1}")
+        points.append(point)
+    if len(section.points or ()) > section.trials:
+        message = f"are {len(section.points or ())}, more than trials, {section.trials}"
+        expansion.findings.add((*path, "points"), message, key=True)
+    return tuple(points)
+
+
+def check_continued(searches: Sequence[Search], findings: Findings) -> None:
+    """Note every `continue` that names no search whose trials could be history."""
+    by_name = {search.name: search for search in searches}
+    for search in searches:
+        if search.continues is None:
+            continue
+        path: KeyPath = ("searches", search.name, "continue")
+        earlier = by_name.get(search.continues)
+        if earlier is None:
+            findings.add(path, f"no search {search.continues!r}{did_you_mean(search.continues, by_name)}")
+        elif _continues(earlier, by_name, search.name):
+            findings.add(path, f"{search.continues} continues {search.name}, or is the same search")
+        elif (earlier.architecture, earlier.metric) != (search.architecture, search.metric):
+            message = f"{earlier.name} is a search of {earlier.architecture} by {earlier.metric}, this one of "
+            findings.add(path, f"{message}{search.architecture} by {search.metric}: values are not comparable")
+        elif earlier.data != search.data:
+            findings.add(path, f"{earlier.name} has other data: its values are not comparable")
+
+
+def _continues(search: Search, by_name: Mapping[str, Search], name: str) -> bool:
+    """Whether a search is the one of this name, or continues it, through any number of others."""
+    seen: set[str] = set()
+    following: Search | None = search
+    while following is not None and following.name not in seen:
+        if following.name == name:
+            return True
+        seen.add(following.name)
+        following = by_name.get(following.continues or "")
+    return False
 
 
 def _metric(

@@ -189,7 +189,12 @@ class Architectures:
 
     def section_layer(self, architecture: Architecture, section: Run | Group | Search, path: KeyPath) -> Layer:
         """What a run, a group or a search sets for an architecture."""
-        layer = self.layer(architecture, section.model_extra or {}, path, also=type(section).model_fields)
+        layer = self.layer(
+            architecture,
+            section.model_extra or {},
+            path,
+            also=[field.alias or name for name, field in type(section).model_fields.items()],
+        )
         if section.early_stopping is None:
             return layer
         if "patience" not in architecture.settings:

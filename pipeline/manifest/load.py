@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.manifest.compose import compose, compose_profile, is_cluster_name
 from pipeline.manifest.expand_groups import expand_group
-from pipeline.manifest.expand_searches import expand_search
+from pipeline.manifest.expand_searches import check_continued, expand_search
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
@@ -164,6 +164,8 @@ def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
         search = expand_search(name, section, expansion)
         if search is not None:
             searches.append(search)
+    if len(searches) == len(root.searches or {}):  # one that is wrong itself is not missed
+        check_continued(searches, expansion.findings)
     return runs, searches
 
 

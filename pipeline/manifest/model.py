@@ -94,6 +94,8 @@ class Search:
     refit_seeds: tuple[int, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
     startup: int | None = None  # trials with a result before the algorithm proposes
+    points: tuple[Mapping[str, Value], ...] = ()  # tried first
+    continues: str | None = None  # the name of the search whose trials are history
 
     @property
     def group(self) -> str:

@@ -101,6 +101,14 @@ class Search(ExtensibleSection):
     startup: int | None = Field(
         None, ge=1, le=100_000, description="of tpe: trials with a result, drawn at random, before it proposes (5)"
     )
+    points: list[dict[str, Json]] | None = Field(
+        None, description="tried first, a trial each: a value for each setting of `space`"
+    )
+    continue_: str | None = Field(
+        None,
+        alias="continue",
+        description="a search whose trials, those that `space` could give, are history for this one's algorithm",
+    )
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: str = Field(METRIC, description="the old name of the setting `select_by`")

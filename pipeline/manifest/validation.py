@@ -252,7 +252,7 @@ def _fields(annotation: Any) -> dict[str, Any] | None:
     if is_dataclass(annotation):
         return {setting.name: setting.kind for setting in describe(cast(type, annotation))}
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {name: field.annotation for name, field in annotation.model_fields.items()}
+        return {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
     return None
 
 

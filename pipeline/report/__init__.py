@@ -12,6 +12,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan
 from pipeline.report import results_csv
+from pipeline.report.card import CARDS, make_cards
 from pipeline.report.collect import Collected, Progress, collect
 from pipeline.report.files import ReportData, document_files, file_name, publish
 from pipeline.report.groups import Group, make_groups
@@ -20,7 +21,7 @@ from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
 from sharedfs.files import touch
 
-OWN = ("plots", "tables", "runs", "assets")  # folders in which what an earlier report left over is removed
+OWN = ("plots", "tables", "runs", "assets", CARDS)  # folders in which what an earlier report left over is removed
 
 
 def build(
@@ -46,17 +47,20 @@ def build(
         tables = tuple(table for group in groups for table in build_all(group, collected, messages))
     observations = find_insights(groups, collected, messages)
     pictures, files = _draw(groups, collected, messages, progress) if plots else ({}, {})
+    cards = make_cards(groups, collected, messages)
     report = ReportData(
         collected=collected,
         groups=groups,
         tables=tables,
         observations=observations,
         pictures=pictures,
+        cards={group: [card.path for card in cards if card.group == group] for group in {card.group for card in cards}},
         messages=messages,
     )
     columns = results_csv.columns(collected)
     files |= {results_csv.CSV: results_csv.as_csv(columns), results_csv.PARQUET: results_csv.as_parquet(columns)}
     files |= document_files(report)
+    files |= {card.path: card.text.encode() for card in cards}
     if plots:
         from pipeline.report.page import render
 
@@ -64,7 +68,7 @@ def build(
     folder = collected.storage.reports / plan.manifest.name
     if only is not None:
         folder = folder / "only" / file_name(only)
-    publish(folder, files, own=OWN if plots else ("tables",))
+    publish(folder, files, own=OWN if plots else ("tables", CARDS))
     with suppress(PermissionError):  # another's, with the same bytes: then there was nothing to bring up to date
         touch(folder / results_csv.CSV)  # its time tells when the report was built, also where no byte has changed
     if mlflow:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +20,10 @@ from sharedfs.files import check_plain, open_plain, plain_folder, read_plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """All that a report shows; ``pictures`` are paths by group, those of the whole manifest under an empty name."""
+    """All that a report shows.
+
+    ``pictures`` and ``cards`` are paths by group, pictures of the whole manifest under an empty name.
+    """
 
     collected: Collected
     groups: tuple[Group, ...]
@@ -28,6 +31,7 @@ class ReportData:
     observations: Observations
     pictures: Mapping[str, Iterable[str]]
     messages: Messages
+    cards: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -79,6 +83,7 @@ def _as_markdown(report: ReportData, written: Iterable[str]) -> str:
             parts += [f"### {escape_markdown(title[:1].upper() + title[1:])}\n", text]
         if group in report.observations.by_group:
             parts += [f"### {messages('observations')}\n", _listed(report.observations.by_group[group])]
+        parts += [f"[{messages('model cards')}]({path})\n" for path in report.cards.get(group, ())]
         parts += [f"![{escape_markdown(group)}]({path})\n" for path in report.pictures.get(group, ())]
     parts += [f"![{escape_markdown(messages('cost title'))}]({path})\n" for path in report.pictures.get("", ())]
     return "\n".join(parts)

@@ -34,6 +34,8 @@ PUBLISHED = (  # the order in which the published tables name them; others follo
 # What the test titles are, so that runs on other titles are not taken for comparable; and the figure of unseen ones.
 UNSEEN = "test_unseen_balanced_accuracy"
 OF_TEST = ("test_fingerprint", "test_titles", "test_unseen_titles", UNSEEN)
+# Of logits divided by the temperature that fits the validation titles best: comparable between architectures.
+CALIBRATED = ("temperature", "test_calibrated_loss", "test_calibrated_brier", "test_calibrated_calibration_error")
 OF_TRAINING = ("best_epoch", "parameters", "epochs_run", "train_seconds")
 COST = ("gpu_hours", "git_commit")
 SCALARS = frozenset({bool, int, float, str})
@@ -79,7 +81,7 @@ def columns(collected: Collected) -> dict[str, Sequence[Value]]:
     for name in OF_TEST[1:]:
         values = [result.figures.get(name) for result in results]
         table[name] = [value if value is None or name == UNSEEN else int(value) for value in values]
-    return table
+    return table | {name: [result.figures.get(name) for result in results] for name in CALIBRATED}
 
 
 def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
@@ -87,7 +89,7 @@ def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table)
-    figures = figures_of(table)
+    figures = {*figures_of(table), *CALIBRATED}
     writer.writerows(zip(*(_texts(name, values, figures) for name, values in table.items()), strict=True))
     return out.getvalue().encode()
 
@@ -117,7 +119,7 @@ def as_parquet(table: Mapping[str, Sequence[Value]]) -> bytes:
     # Loaded here: most commands of the pipeline never write one. pyarrow would load all of pandas to look at a list.
     import polars
 
-    numbers = frozenset(figures_of(table)) - WHOLE - {"gpu_hours"}
+    numbers = frozenset((*figures_of(table), *CALIBRATED)) - WHOLE - {"gpu_hours"}
     series = (polars.Series(name, _one_type(values, name in numbers)) for name, values in table.items())
     frame = polars.DataFrame(series)
     sink = io.BytesIO()

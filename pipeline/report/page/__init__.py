@@ -65,6 +65,7 @@ class _Section:
     curves: PageCurves | None
     pictures: Sequence[tuple[str, str]]
     observations: Sequence[str]
+    cards: Sequence[str]
 
 
 def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
@@ -83,6 +84,7 @@ def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
             curves=interactive_curves(group.entries, messages),
             pictures=_pictures(report.pictures.get(group.name, ()), group.name),
             observations=report.observations.by_group.get(group.name, ()),
+            cards=report.cards.get(group.name, ()),
         )
         for position, group in enumerate(report.groups)
     ]

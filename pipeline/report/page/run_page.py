@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import replace
 from typing import TypedDict
@@ -10,6 +11,7 @@ import numpy as np
 from jinja2 import Template
 
 from jobs.metrics import metric_of
+from pipeline.report.calibration import Diagram, read_calibration
 from pipeline.report.collect import Collected, Result
 from pipeline.report.groups import Entry
 from pipeline.report.i18n import Messages
@@ -17,7 +19,7 @@ from pipeline.report.page.title_errors import ShownErrors
 from pipeline.report.plots import colour
 from pipeline.report.plots.confusion import most_frequent
 from pipeline.report.plots.curves import interactive_curves
-from pipeline.report.results_csv import DECIMALS, WHOLE, figure_names
+from pipeline.report.results_csv import CALIBRATED, DECIMALS, WHOLE, figure_names
 from pipeline.report.table import number_text, setting
 
 CONFUSIONS = 15
@@ -55,6 +57,7 @@ def render(
         classes_file=classes_file(result) if collected.classes(result) else None,
         confusions=_confusions(result, collected),
         errors=errors,
+        calibration=_calibration(result, collected),
         log=collected.log(result),
         commit=result.git_commit or messages("unknown commit"),
         command=command(result, collected),
@@ -90,6 +93,9 @@ def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
                 "" if published is None else number_text(published, metric_of(metric).decimals),
             )
         )
+    rows += [
+        (messages(name), number_text(result.figures[name], 4), "") for name in CALIBRATED if name in result.figures
+    ]
     if result.gpu_hours is not None:
         rows.append((messages("GPU-hours"), number_text(result.gpu_hours, 4), ""))
     return rows
@@ -111,6 +117,40 @@ def _recall(result: Result, collected: Collected, messages: Messages) -> Recall 
             )
         ],
         "colour": colour(0),
+    }
+
+
+class _Diagram(TypedDict):
+    """A reliability diagram: titles, confidence, accuracy and the circle's radius of each bin."""
+
+    error: str
+    circles: list[tuple[int, float, float, float]]
+
+
+class _Calibration(TypedDict):
+    """A run's temperature and its diagrams, each with the key of its title."""
+
+    temperature: str
+    diagrams: list[tuple[str, _Diagram]]
+
+
+def _calibration(result: Result, collected: Collected) -> _Calibration | None:
+    found = read_calibration(collected, result)
+    if found is None:
+        return None
+    diagrams = (("as trained", found.test.as_trained), ("at temperature", found.test.at_temperature))
+    return {
+        "temperature": number_text(found.temperature, 3),
+        "diagrams": [(key, _diagram(diagram)) for key, diagram in diagrams],
+    }
+
+
+def _diagram(diagram: Diagram) -> _Diagram:
+    most = max(diagram.titles, default=1) or 1
+    return {
+        "error": number_text(diagram.error, 4),
+        # Areas are titles; a bin of few is still seen.
+        "circles": [(*found, max(2.0, 12 * math.sqrt(found[0] / most))) for found in diagram.filled],
     }
 
 

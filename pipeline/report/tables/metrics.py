@@ -36,6 +36,7 @@ from pipeline.report.title_sets import TitleSet
 ORDER = 2
 BALANCED = "test_balanced_accuracy"
 LOSSES = ("test_loss", "validation_loss", "train_loss")
+CALIBRATED_LOSS = "test_calibrated_loss"
 SHOWN = ("balanced_accuracy", "loss")  # in columns of their own; of any other metric the test's
 CHOSEN = "★"
 
@@ -62,7 +63,9 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
         if any(entry.reference(metric) is not None for entry in entries):
             add(f"{metric} reference", messages("reference"), [number(entry.reference(metric)) for entry in entries])
             add(f"{metric} difference", messages("difference"), [_difference(entry, metric) for entry in entries])
-    for metric in (*LOSSES, *(f"test_{name}" for name in all_metrics() if name not in SHOWN)):
+    add(CALIBRATED_LOSS, messages(CALIBRATED_LOSS), [_spread(entry, CALIBRATED_LOSS) for entry in entries])
+    losses = LOSSES if _one_kind_of_loss(entries) else ()
+    for metric in (*losses, *(f"test_{name}" for name in all_metrics() if name not in SHOWN)):
         if metric == "test_top5" and all(found.known <= TOP for found in judged.sets):
             continue  # it is 1 by definition
         add(metric, messages(metric), _plain(entries, metric, judged))
@@ -176,6 +179,15 @@ def _plain(entries: Sequence[Entry], figure: str, judged: _Judged) -> list[Cell]
     return mark_bold(cells, [row for row, entry in enumerate(entries) if entry.position in bold])
 
 
+def _spread(entry: Entry, figure: str) -> Cell:
+    return spread(entry.mean(figure), entry.deviation(figure))
+
+
+def _one_kind_of_loss(entries: Sequence[Entry]) -> bool:
+    """Whether all trained on the same loss: a baseline's is of scaled decisions, an adjusted one of shifted logits."""
+    return len({result.settings.get("logit_adjustment") for entry in entries for result in entry.results}) < 2
+
+
 def _average(entry: Entry, metric: str, decimals: int) -> Cell:
     mean = entry.mean(metric)
     if mean is not None and decimals == 0 and mean != int(mean):
@@ -194,6 +206,10 @@ def _notes(entries: Sequence[Entry], judged: _Judged, collected: Collected, mess
     notes += dropped_notes(entries, collected, messages)
     if any(judged.ends.values()):
         notes.append(messages("note interval"))
+    if any(entry.mean(CALIBRATED_LOSS) is not None for entry in entries):
+        notes.append(messages("note calibrated"))
+    if not _one_kind_of_loss(entries):
+        notes.append(messages("note loss kinds"))
     if judged.few:
         notes.append(messages("note too few", fewest=FEWEST))
     if any(judged.bold.values()):

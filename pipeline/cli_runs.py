@@ -1,4 +1,4 @@
-"""The commands that look at single titles: options and words, as in ``pipeline.cli``."""
+"""The commands that take the folder of a finished run: options and words, as in ``pipeline.cli``."""
 
 from __future__ import annotations
 
@@ -44,8 +44,31 @@ def errors(
         raise typer.BadParameter(f"must be one of {', '.join(EVALUATED)}, not {split}")
     found = find_errors(run, split=split, count=count)
     if json:
-        import orjson
-
-        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        print_json(found)
     else:
         print_errors(found, Console(width=None if sys.stdout.isatty() else 160))
+
+
+def repro(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
+    check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Print how a run was made: commit, settings, data digests, the exact command."""
+    from pipeline import repro as reproduction
+
+    print_json(reproduction.describe(run))
+    if check:
+        differences = reproduction.check(run, plugin or ())
+        for difference in differences:
+            print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
+        print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
+        raise typer.Exit(int(bool(differences)))
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output, and nothing else."""
+    import orjson  # here: a start that prints no JSON is faster without it
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    sys.stdout.buffer.write(orjson.dumps(document, option=options))
