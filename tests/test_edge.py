@@ -99,7 +99,7 @@ def _tanda(
 
 
 def test_a_key_error_inside_a_command_shows_its_traceback_with_status_1() -> None:
-    program = "from pipeline import cli, __main__; cli._print_json = lambda _: {}['pooling']; __main__.main()"
+    program = "from pipeline import cli, __main__; cli.print_json = lambda _: {}['pooling']; __main__.main()"
     ended = _tanda("schema", program=program)
     assert ended.returncode == 1
     assert "Traceback (most recent call last)" in ended.stderr and ended.stderr.endswith("KeyError: 'pooling'\n")

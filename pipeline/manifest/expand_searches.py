@@ -174,7 +174,7 @@ def _metric(
     """What a search is judged by: the setting ``select_by`` of its trials, whose old name in a search is ``metric``."""
     if "select_by" not in architecture.settings:
         return section.metric
-    if "metric" in section.model_fields_set:
+    if "metric" in section.model_fields_set and section.metric in searchable():  # any other is noted by its old name
         if fixed.settings.get("select_by", section.metric) != section.metric:
             message = f"is the old name of select_by, which is {fixed.settings['select_by']!r}: leave one of them out"
             expansion.findings.add((*path, "metric"), message, key=True)
