@@ -47,7 +47,7 @@ def _command_that_raises(monkeypatch: pytest.MonkeyPatch, error: Exception, *opt
     def fail(_document: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_print_json", fail)
+    monkeypatch.setattr(cli, "print_json", fail)
     with pytest.raises(SystemExit) as ended:
         cli.app([*options, "schema"], prog_name="tanda")
     return ended.value.code
