@@ -343,7 +343,7 @@ def _made_differently(root: Path, language: str) -> ReportData:
 MANY = {"en": "w0, w1, w2, w3, w4 and 2 more", "es": "w0, w1, w2, w3, w4 y 2 más"}
 NOTES = {
     "en": [
-        "Not made by the code of this version: a (other code of evaluate, whose revision is 1 as before).",
+        "Not made by the code of this version: a (other code of evaluate, whose revision is 2 as before).",
         "Not made by the code of this version: a (model gone, which this version does not have).",
         "Not made by the code of this version: a, b_ (revision 0 of model mlp, now 1).",
         *(
@@ -356,7 +356,7 @@ NOTES = {
         ),
     ],
     "es": [
-        "Con código que no es el de esta versión: a (otro código de evaluate, cuya revisión sigue siendo 1).",
+        "Con código que no es el de esta versión: a (otro código de evaluate, cuya revisión sigue siendo 2).",
         "Con código que no es el de esta versión: a (model gone, que esta versión no tiene).",
         "Con código que no es el de esta versión: a, b_ (revisión 0 de model mlp, ahora 1).",
         *(
