@@ -168,7 +168,7 @@ def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
     columns = {ours: theirs for ours, theirs in chosen.items() if theirs is not None}
     if len(columns) < len(chosen):
         missing = " or ".join(name for name in chosen if name not in columns)
-        raise InputError(f"{path}: no column looks like the {missing}; its columns are {', '.join(table.columns)}")
+        raise InputError(f"{path}: no column looks like the {missing}; its columns are {files.listed(table.columns)}")
     return columns | {key: name for key, name in (("language", language), ("quality", quality)) if name is not None}
 
 

@@ -38,9 +38,11 @@ def print_answers(
             lines.append(title)
             yield title
 
-    titles = new_titles(file, definition_of(storage, run), column)
-    answers = with_plugins(Storage(storage), plugins, lambda: predict(storage, run, remembered(titles), top=top))
-    for choices in answers:
+    def answer() -> Iterator[Sequence[Choice]]:
+        titles = new_titles(file, definition_of(storage, run), column)
+        return predict(storage, run, remembered(titles), top=top)
+
+    for choices in with_plugins(Storage(storage), plugins, answer):
         title = lines.pop(0)
         print(_json(title, choices) if json else _tabbed(title, choices), flush=file is None)
 

@@ -161,6 +161,25 @@ def test_a_column_that_is_there_twice_is_named(tmp_path: Path, ending: str) -> N
         _read(tmp_path, path)
 
 
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (",".join(f"c{at}" for at in range(50_000)) + "\n1\n", "c18, c19 and 49,980 more; set"),
+        ("k" * 100_000 + ",b\n1,2\n", "k" * 60 + "…, b; set"),
+        ("t\0i,\x1b[31mred\n1,2\n", "t\ufffdi, \ufffd[31mred; set"),
+    ],
+)
+def test_a_message_shows_no_more_of_a_header_than_a_person_reads(tmp_path: Path, content: str, shown: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="the columns there are: ") as raised:
+        _read(tmp_path, path)
+    assert shown in str(raised.value) and len(str(raised.value)) < 600
+    with pytest.raises(ValueError, match="its columns are ") as raised:
+        profile_data(path)
+    assert shown.removesuffix("; set") in str(raised.value) and len(str(raised.value)) < 600
+
+
 # Packings.
 
 

@@ -296,12 +296,23 @@ def present_columns(source: Source, names: list[str]) -> dict[str, str]:
         if ours not in present:
             setting = _SPLIT_SETTINGS.get(ours, f"data.columns.{ours}")
             raise InputError(
-                f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {', '.join(names)}; "
+                f"{source.path}: no column {source.columns[ours]!r}; the columns there are: {listed(names)}; "
                 f"set {setting} to the right one{_column_advice(source, ours)}"
             )
     return present
 
 
+def listed(names: Sequence[str]) -> str:
+    """Columns' names for a message: a file that is of another format may have one of a megabyte, or thousands."""
+    shown = [
+        "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name[: _NAME + 1])
+        for name in names[:_NAMES]
+    ]
+    text = ", ".join(name if len(name) <= _NAME else f"{name[:_NAME]}…" for name in shown)
+    return text if len(names) <= _NAMES else f"{text} and {len(names) - _NAMES:,} more"
+
+
+_NAME, _NAMES = 60, 20  # characters of a column's name, and names, that a message shows
 _SPLIT_SETTINGS = {"group": "data.split.by", "time": "data.split.time"}
 
 
