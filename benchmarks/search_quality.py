@@ -62,12 +62,12 @@ class Measured:
 
 
 def main() -> None:
-    """Print one line a seed and the median; exit status 1 when it is above a third."""
+    """Print one line a seed, median and upper quartile; exit status 1 when they are above a third and a half."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("titles", type=Path, help="a file with the columns title and category")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--trials", type=int, default=30, help="full-length trials that set the mark")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--rows", type=int, help="so many titles drawn at random; left out: all")
     parser.add_argument("--processes", type=int, default=1, help="seeds measured at once")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -82,7 +82,9 @@ def main() -> None:
             print(json.dumps(asdict(results[-1])), flush=True)
     shares = [result.share for result in results]
     print(f"share of the epochs: median {statistics.median(shares):.3f} of {[round(share, 3) for share in shares]}")
-    sys.exit(statistics.median(shares) > 1 / 3)
+    upper = float(statistics.quantiles(shares, n=4, method="inclusive")[2]) if len(shares) > 1 else shares[0]
+    print(f"share of the epochs: upper quartile {upper:.3f}")
+    sys.exit(statistics.median(shares) > 1 / 3 or upper > 1 / 2)
 
 
 def in_process(given: argparse.Namespace, seed: int) -> Measured:

@@ -215,3 +215,13 @@ def test_without_a_gpu_nothing_is_checked_and_it_says_so() -> None:
         0,
         "no GPU is present: nothing was checked (--device cpu for what can be checked without)\n",
     )
+
+
+def test_the_gain_of_a_search_is_students_interval() -> None:
+    from scipy import stats
+    from search_ten import gain
+
+    differences = [0.01, -0.005, 0.02, 0.004]
+    mean, low, high = gain(differences)
+    expected = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(differences))
+    assert (low, high) == pytest.approx(expected) and mean == pytest.approx(0.00725)

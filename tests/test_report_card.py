@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from report_fixture import build_tables, data_files, finish_all, make, make_run
+from small_manifest import tanda, with_only, write_manifest
 
 from pipeline.report import build
 
@@ -44,3 +45,20 @@ def test_nothing_finished_means_no_card_and_an_old_one_goes(tmp_path: Path) -> N
     (folder / "cards" / "gone.md").write_text("of another time")
     build_tables(made)
     assert not list(folder.glob("cards/*"))
+
+
+def test_a_real_evaluation_fills_the_card_in(tmp_path: Path) -> None:
+    manifest = write_manifest(
+        tmp_path, with_only("linear").replace("by: random}", "by: random}\n  columns: {language: language}")
+    )
+    titles = tmp_path / "titles.csv"
+    lines = titles.read_text().splitlines()
+    mixed = [line.replace("spanish", "portuguese") if at % 5 == 0 else line for at, line in enumerate(lines)]
+    titles.write_text("\n".join(mixed) + "\n")
+    tanda("submit", manifest, "--executor", "inline")
+    tanda("report", manifest)
+    card = (tmp_path / "storage/reports/small/cards/architectures.md").read_text()
+    assert "| portuguese |" in card and "| spanish |" in card
+    assert "fitted on validation titles" in card and "test loss, calibrated" in card
+    assert "Rare categories: mean recall" in card and "fingerprint of the titles" in card
+    assert "- training: 216 titles (" in card

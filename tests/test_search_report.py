@@ -21,7 +21,7 @@ from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
 from pipeline.report.plots import search as plot
 from pipeline.report.search_summary import axes, by_score, search_progress
-from pipeline.report.tables import build_all
+from pipeline.report.tables import budget, build_all
 from sharedfs.documents import read_json, write_json
 
 SPACE: dict[str, Any] = {
@@ -177,3 +177,30 @@ def _draw(made: Made, number: int, draws: dict[str, float], point: dict[str, Any
     """Give a finished trial a point with its draws."""
     home = made.storage.search(made.plan.searches[0].id) / "trials" / f"{number:04d}" / "point.json"
     write_json(home, {**read_json(home), "draws": draws, "point": point})
+
+
+def test_searches_stand_side_by_side_at_equal_epochs(tmp_path: Path) -> None:
+    data, narrow = data_files(tmp_path / "data"), {"dropout": {"uniform": [0.0, 0.5]}}
+    searches = (
+        make_search(data, name="deep", space=SPACE, trials=12),
+        make_search(data, name="few", space=narrow, trials=4),
+        make_search(data, name="by_loss", space=narrow, trials=4, metric="validation_loss"),
+        make_search(data_files(tmp_path / "other", "other"), name="elsewhere", space=narrow, trials=4),
+    )
+    made = make(tmp_path, searches=searches)
+    for at, search in enumerate(searches):
+        for number in range(search.trials):
+            finish_trial(made, at, number, skill=0.2 + 0.05 * number)
+    collected = collect(made.plan, made.states)
+    deep, few = (budget.spent(search) for search in collected.searches[:2])
+    assert deep is not None and few is not None and deep.epochs == few.epochs == 4
+    table = budget.build(make_groups(collected)[0], collected, make_messages("en"))
+    assert table is not None
+    assert [column.key for column in table.columns[4:]] == ["search few"], "others are by another figure, or data"
+    shown = {row[0].text: row[4] for row in table.rows}
+    assert shown["1"].value == pytest.approx(few.scores.mean())
+    assert shown["2"].value == pytest.approx(budget.expected_best(few.scores, 2)) and shown["10"].text == "–"
+    assert few.expected(4 * 2.5) == pytest.approx(budget.expected_best(few.scores, 2.5))
+    assert budget.expected_best(few.scores, 2) < budget.expected_best(few.scores, 2.5) < few.scores.max()
+    alone = budget.build(make_groups(collected)[2], collected, make_messages("en"))
+    assert alone is not None and len(alone.columns) == 4

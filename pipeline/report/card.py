@@ -22,6 +22,7 @@ from pipeline.report.collect import Collected, Result
 from pipeline.report.files import file_name
 from pipeline.report.groups import Entry, Group, choose, selected_by
 from pipeline.report.i18n import SPLIT_WORDS, Messages
+from pipeline.report.intervals import RARE
 from pipeline.report.results_csv import UNSEEN
 from pipeline.report.significance import by_titles, mean_recall_of
 from pipeline.report.standings import answers_of, entry_intervals
@@ -90,7 +91,7 @@ def _sections(
         yield f"## {messages('calibration')}\n\n{messages('card calibration', **values)}\n"
     yield f"## {messages('weaknesses')}\n"
     yield "".join(f"- {escape_markdown(line)}\n" for line in _weaknesses(entry, result, titles, collected, messages))
-    yield f"## {messages('cost title')}\n\n{_cost(entry, result, messages)}\n"
+    yield f"## {messages('card cost title')}\n\n{_cost(entry, result, messages)}\n"
     run = shlex.quote(str(collected.storage.run(result.id or result.row.evaluate)))
     yield f"## {messages('use')}\n\n{messages('card use')}\n\n```sh\ntanda predict {run} titles.txt\n```\n"
 
@@ -198,6 +199,8 @@ def _weaknesses(
     if test is not None and len(classes) == len(test.recall):
         yield from _rarest(test.recall, test.support, _training_titles(result, collected), messages)
         present = np.flatnonzero(test.support > 0)
+        enough = np.flatnonzero(test.support >= RARE)
+        present = enough if len(enough) >= WORST else present
         worst = present[np.argsort(test.recall[present], kind="stable")][:WORST]
         named = ", ".join(
             messages(
