@@ -59,4 +59,10 @@ def classify_error(message: str) -> SlurmError:
         return NoAccountingError(message)
     if any(part in text for part in ("invalid job id", "already finished", "already completing or completed")):
         return UnknownJobError(message)
-    return (UnreachableError if any(part in text for part in _UNREACHABLE) else SlurmError)(message)
+    return (UnreachableError if is_unanswered(message) else SlurmError)(message)
+
+
+def is_unanswered(message: str) -> bool:
+    """Whether a program failed because no answer came: what it asked for may have been done."""
+    text = message.lower()
+    return any(part in text for part in _UNREACHABLE)

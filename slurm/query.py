@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -138,6 +139,14 @@ def ask_queue(ids: Iterable[str]) -> Answer:
         return parse_queue(call(command, environment=PRINT_WHOLE))
     except UnknownJobError:
         return Answer()
+
+
+def find_queued(name: str, comment: str) -> list[str]:
+    """The ids of all elements of this user's jobs of that name and comment that are queued. Raises SlurmError."""
+    columns = ",".join(f"{field}:{width}{SEPARATOR}" for field, width in SQUEUE_FIELDS.values())
+    command = ["squeue", "-h", "-r", "-t", "all", "-O", columns, "-u", str(os.geteuid()), "-n", name]
+    answer = parse_queue(call(command, environment=PRINT_WHOLE))
+    return [id_ for id_, rows in answer.rows.items() if rows[-1].identity.comment == comment]
 
 
 def parse_queue(text: str) -> Answer:

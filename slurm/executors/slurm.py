@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -19,15 +20,15 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 from submitit.slurm.slurm import SlurmExecutor
 
 from slurm import limits
-from slurm.array import Array, Site, Submitted, compress_ids
+from slurm.array import Array, Site, Submitted, array_id, compress_ids
 from slurm.chunking import Chunk, split_array
 from slurm.commands import call, scrubbed_process
 from slurm.element import Element, run_on_node, write_elements
-from slurm.errors import SlurmError, SubmitError, UnknownJobError, one_line
+from slurm.errors import SlurmError, SubmitError, UnknownJobError, is_unanswered, one_line
 from slurm.job_state import JobIdentity, JobState
 from slurm.limits import DEFAULT_MAX_ARRAY_SIZE
 from slurm.owned import own_folder, owner_writes
-from slurm.query import states
+from slurm.query import find_queued, states
 from slurm.sbatch import build_script, shown_comment
 
 IDS_PER_CALL = 200
@@ -66,10 +67,12 @@ class SubmittedElement:
 class _Submitit(SlurmExecutor):  # type: ignore[misc]
     """submitit's executor for one script, which is ours: that of an array it would write itself."""
 
-    def __init__(self, folder: Path, script: str, time_min: int) -> None:
+    def __init__(self, folder: Path, script: str, time_min: int, find: Callable[[str], str | None]) -> None:
+        """``find`` is given what sbatch failed with: the number of a job that is queued all the same, or None."""
         super().__init__(folder)
         self._script = script
         self._time_min = time_min
+        self._find = find
 
     @classmethod
     def affinity(cls) -> int:
@@ -85,22 +88,36 @@ class _Submitit(SlurmExecutor):  # type: ignore[misc]
         The pickles get their names once the job has its id; submitit waits for them on the node.
         """
         pickles = []
-        for number, element in enumerate(elements):
+        for place, element in enumerate(elements):
             work = DelayedSubmission(SubmittedElement(element))
             work.set_timeout(self._time_min, MAX_TIMEOUTS)
-            pickles.append(self.folder / f"{number}.pkl")
+            pickles.append(self.folder / f"{place}.pkl")
             work.dump(pickles[-1])
-        job = self._submit_command("")
-        ids = [f"{job.job_id}_{index}" for index in range(len(elements))] if len(elements) > 1 else [str(job.job_id)]
+        number = self._sbatch()
+        ids = [f"{number}_{index}" for index in range(len(elements))] if len(elements) > 1 else [number]
+        script = JobPaths(self.folder, ids[0]).submission_file
         try:
             for id_, pickle in zip(ids, pickles, strict=True):
                 pickle.rename(JobPaths(self.folder, id_).submitted_pickle)
         except OSError:
             # Queued without what it starts from: nobody would know of it, and its tasks would be queued again.
             with suppress(SlurmError):  # it fails on its node then, and the first error is the one to report
-                call(["scancel", str(job.job_id)])
+                call(["scancel", number])
             raise
-        return ids, job.paths.submission_file
+        return ids, script
+
+    def _sbatch(self) -> str:
+        """Queue the script: its job's number."""
+        try:
+            return str(self._submit_command("").job_id)
+        except (FailedJobError, FailedSubmissionError) as error:
+            # A controller that is slow to answer has queued it, as a rule.
+            found = self._find(str(error))
+            if found is None:
+                raise
+            (sent,) = self.folder.glob(".submission_file_*")
+            sent.rename(self.folder / f"{found}_submission.sh")
+            return found
 
 
 @dataclass(slots=True)
@@ -110,6 +127,7 @@ class SlurmArrays:
     site: Site = field(default_factory=Site)
     _largest: int | None = None
     _cluster: str | None = None
+    _numbers: set[str] = field(default_factory=set)  # of what this process has queued
 
     def submit(self, array: Array) -> Submitted:
         """Queue an array by as few sbatch calls as the site allows; ``refused`` says what a limit left out."""
@@ -188,7 +206,8 @@ class SlurmArrays:
 
     def _send(self, array: Array, chunk: Chunk, ahead: Sequence[str]) -> tuple[list[str], Path]:
         folder = _fresh_folder(array)
-        executor = _Submitit(folder, self._script(array, chunk, folder, ahead), array.resources.time_min)
+        script = self._script(array, chunk, folder, ahead)
+        executor = _Submitit(folder, script, array.resources.time_min, partial(self._find_queued, array))
         try:
             # submitit prints sbatch's refusal and raises it, too: once is enough.
             with owner_writes(), scrubbed_process(), redirect_stderr(StringIO()):
@@ -199,7 +218,22 @@ class SlurmArrays:
             raise _classify_refusal(str(error)) from error
         for leftover in folder.glob(".submission_file_*"):
             leftover.unlink()
+        self._numbers.add(array_id(sent[0][0]))
         return sent
+
+    def _find_queued(self, array: Array, failure: str) -> str | None:
+        """The number of an array that was queued although sbatch says that it failed; None where none is known of.
+
+        One that is queued after the look finds its folder gone, and ends at once.
+        """
+        if not array.comment or not is_unanswered(failure):
+            return None
+        try:
+            queued = find_queued(array.name, shown_comment(array.comment))
+        except SlurmError:  # silent still: what sbatch said is the error to report
+            return None
+        # The comment names the submission, whose arrays are queued one after the other by this process alone.
+        return next((number for number in map(array_id, queued) if number not in self._numbers), None)
 
     def _script(self, array: Array, chunk: Chunk, folder: Path, ahead: Sequence[str] = ()) -> str:
         folder = folder.absolute()
