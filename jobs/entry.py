@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Literal
 
 from jobs import circuit_breaker, gpu_errors
-from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
+from jobs.attempt import Attempt, SupersededError, begin_after, history, live, numbers
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
@@ -25,7 +25,7 @@ from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import MissingFileError, TandaError
-from sharedfs.files import take_umask
+from sharedfs.files import plain_folder, take_umask
 from sharedfs.typed_json import Json
 
 DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
@@ -44,20 +44,25 @@ def run(folder: Path, clock: Clock = SYSTEM) -> int:
     storage = Storage(folder.parent.parent)
     interrupted = InterruptFlag()
     while True:
+        # In this order: the newest attempt may end, or another begin, between two looks. One that ended before the
+        # second has its record by the third; one that began since the first has the number that is claimed last.
+        begun = numbers(folder)
+        is_live = live(folder, clock)
         if is_done(storage, task.id):
             return _post_stage(task, storage, interrupted)
-        if not live(folder, clock):
-            break
+        if not is_live:
+            reason = circuit_breaker.hold(task, storage)
+            if reason is not None:
+                print(f"held: {reason}", file=sys.stderr, flush=True)
+                return FAILED
+            attempt = _begin(folder, begun[-1] if begun else 0, interrupted, clock)
+            if attempt is not None:
+                break
         # Another process runs it (two people submitted, or a node came back): let it finish (``jobs.attempt``).
         if interrupted():
             return PAUSED
         clock.sleep(POLL_S)
-    reason = circuit_breaker.hold(task, storage)
-    if reason is not None:
-        print(f"held: {reason}", file=sys.stderr, flush=True)
-        return FAILED
-    attempt = _begin(folder, interrupted, clock)
-    status = PAUSED if attempt is None else _work(task, storage, attempt, interrupted, clock)
+    status = _work(task, storage, attempt, interrupted, clock)
     return _post_stage(task, storage, interrupted) if status == DONE else status
 
 
@@ -88,12 +93,16 @@ class InterruptFlag:
         return self._set
 
 
-def _begin(folder: Path, interrupted: Callable[[], bool], clock: Clock) -> Attempt | None:
-    """Begin the next attempt, once the storage has room for it; None when asked to stop meanwhile."""
+def _begin(folder: Path, after: int, interrupted: Callable[[], bool], clock: Clock) -> Attempt | None:
+    """Begin the attempt next to ``after``, once the storage has room for it.
+
+    None when asked to stop meanwhile, or where another process has begun it.
+    """
     budget = WaitBudget(interrupted, clock=clock)
     while True:
         try:
-            return begin(folder, provenance(), clock=clock)
+            plain_folder(folder / "attempts")
+            return begin_after(folder, after, provenance(), clock=clock)
         except OSError as error:
             if not is_transient(error) or not (budget.wait(folder) or interrupted()):
                 raise
