@@ -19,7 +19,8 @@ the way of every task's start.
 # - The element asks for another start (75; on a node of Slurm's it requeues itself) if a child wants one that has not
 #   yet had ``idle_restarts`` starts in a row without progress, which is a change of its progress files; if all that
 #   want one have, it ends with 74. The count is kept in ``<path>/restarts.json``. After SIGTERM it never asks: what
-#   comes is for Slurm to decide, and a cancelled job must not come back.
+#   comes is for Slurm to decide, and a cancelled job must not come back. Nor does a start that Slurm took for dead ask
+#   once the element was started again: it would end its own successor.
 # - TANDA_BESIDE, a command as a JSON list, is the sidecar: started once beside the children with their paths added to
 #   it, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of it changes nothing for them.
 
@@ -349,10 +350,22 @@ def requeue() -> bool:
     return done.returncode == 0
 
 
+def is_superseded() -> bool:
+    """Whether Slurm has started this element again meanwhile, as it took this start for dead; False if it is silent."""
+    command = ["squeue", "-h", "-j", element_id(), "-O", "RestartCnt:12"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"whether it was started again is not known: {error}", file=sys.stderr, flush=True)
+        return False
+    return shown.isdigit() and int(shown) > restart()
+
+
 def run_on_node(element: Element) -> int:
     """Run the element on a node of Slurm's, requeue it if it wants another start; the exit status."""
     code = run(element)
-    if code == AGAIN:
+    # A start on a node that was only cut off must not end, or begin again, the one that took its place.
+    if code == AGAIN and not is_superseded():
         requeue()
     return code
 
