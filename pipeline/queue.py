@@ -17,7 +17,7 @@ from sharedfs.errors import DamagedFileError
 from slurm.commands import warn_once
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
-from slurm.job_state import GONE, UNKNOWN, JobIdentity, JobState
+from slurm.job_state import GONE, UNKNOWN, WAITING, JobIdentity, JobState
 from slurm.owned import check_own
 
 
@@ -97,6 +97,20 @@ def query(storage: Storage, wanted: Collection[str]) -> dict[str, QueueEvidence]
             mine = queued.sent.uid in (None, os.geteuid())
             evidence[task] = QueueEvidence(executor=queued.executor, job=job, packed=queued.packed, mine=mine)
     return evidence
+
+
+def still_waiting(storage: Storage, wanted: Collection[str]) -> frozenset[str]:
+    """Those of these tasks of which any element of this user's waits in a queue, not the newest alone."""
+    history = queue_history(read_all(storage), wanted) if wanted else {}
+    every = [queued for elements in history.values() for queued in elements if queued.sent.uid in (None, os.geteuid())]
+    waiting: set[tuple[str, str]] = set()
+    for executor, uid in {queued.queue for queued in every}:
+        sent = {queued.element: queued.sent for queued in every if queued.queue == (executor, uid)}
+        jobs = _observe_or_unknown(storage, executor, uid, sent)
+        waiting |= {(executor, element) for element, job in jobs.items() if job.state == WAITING}
+    return frozenset(
+        task for task, elements in history.items() if any((each.executor, each.element) in waiting for each in elements)
+    )
 
 
 def _observe_or_unknown(

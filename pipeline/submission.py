@@ -24,7 +24,7 @@ from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES, claim, write_whole
-from sharedfs.lock import hold
+from sharedfs.lock import Lock, hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
@@ -154,7 +154,7 @@ def read_all(storage: Storage) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.time)
 
 
-def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[None]:
+def exclusively(storage: Storage, clock: Clock = SYSTEM) -> AbstractContextManager[Lock]:
     """Hold the storage's submission lock; waits for others, and says for whom.
 
     Two people who submit at once would otherwise both queue what they share.

@@ -14,6 +14,7 @@ What is written when, and what a submitter that is killed on the way leaves:
 5. Array after array is handed to the executor, and after each submission.json is written whole again with the ids of
    all elements so far. Killed between the two calls, at most one array is queued that no submission names; its tasks
    may be queued a second time, and then run once: a task looks for a live attempt, and for a record, before it begins.
+   A submitter that slept until another took its lock over finds that out before each array, and queues no more of them.
 6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
    tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again.
 
@@ -28,7 +29,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ from pipeline.decisions.submission import (
     done_tasks,
     is_queued,
     launch_held,
+    met_upstream,
     out_of_reach,
     pending,
     queued_elements,
@@ -55,14 +57,15 @@ from pipeline.decisions.submission import (
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
-from pipeline.queue import make_executor
+from pipeline.queue import make_executor, still_waiting
 from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import task_states
 from pipeline.submission import CLOSE, Queued, Submission, commit, snapshot, write_source
 from sharedfs.clock import SYSTEM, Clock
+from sharedfs.lock import Lock, LockLostError
 from sharedfs.typed_json import Json
 from slurm.array import Array, Submitted
-from slurm.errors import SubmitError
+from slurm.errors import SchedulerError, SubmitError
 from slurm.executors import Executor
 
 RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # the scheduler counts a cancelled element for a moment
@@ -129,7 +132,7 @@ def submit_plan(
     storage = Storage(plan.manifest.storage)
     if plan.manifest.umask is not None:
         os.umask(plan.manifest.umask)
-    with submission.exclusively(storage, clock):
+    with submission.exclusively(storage, clock) as lock:
         states = task_states(plan, clock=clock)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
         states |= {task: TaskState(id=task, state="waiting", reason="made again") for task in again.remade}
@@ -137,7 +140,7 @@ def submit_plan(
         if held_by_slurm:
             runner.release(held_by_slurm)
         tasks = to_submit(plan.tasks, states, changes)
-        stale = stale_dependents(plan.tasks, states, name, tasks) if changes is None else frozenset()
+        stale = _stale_dependents(plan, storage, states, name, tasks) if changes is None else frozenset()
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
@@ -161,15 +164,26 @@ def submit_plan(
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale), held=dict(unreachable), rerun=again,
-            clock=clock,
+            outdated=done_tasks(states), lock=lock, clock=clock,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(result, submission=submitter.submission, held=submitter.held, rerun=submitter.rerun)
 
 
+def _stale_dependents(
+    plan: Plan, storage: Storage, states: Mapping[str, TaskState], executor: str, submitted: Sequence[Planned]
+) -> frozenset[str]:
+    """What ``pipeline.decisions.submission.stale_dependents`` says; the queue is asked again only where it matters."""
+    blocking = still_waiting(storage, met_upstream(plan.tasks, states, executor))
+    return stale_dependents(plan.tasks, states, executor, submitted, blocking)
+
+
 @dataclass(slots=True, kw_only=True)
 class _Submitter:
-    """One submission as it is made; ``element_ids`` says where each task was queued, ``held`` what was not and why."""
+    """One submission as it is made; ``element_ids`` says where each task was queued, ``held`` what was not and why.
+
+    ``outdated`` are tasks that are done, of a result that is made again.
+    """
 
     plan: Plan
     storage: Storage
@@ -178,6 +192,8 @@ class _Submitter:
     element_ids: dict[str, str]
     held: dict[str, str]
     rerun: Rerun
+    outdated: frozenset[str]
+    lock: Lock
     clock: Clock
     undo: ExitStack = field(default_factory=ExitStack)  # what puts the former results back
 
@@ -201,6 +217,7 @@ class _Submitter:
         """
         self.submission = replace(self.submission, remade=tuple(sorted(self.rerun.remade)))
         try:
+            self.lock.check()
             self._prepare(tasks)
             self._queue(requests)
         except BaseException:
@@ -223,7 +240,7 @@ class _Submitter:
             planned.task.write(self.storage)
             if planned.id in self.rerun.restarted:
                 move_aside(self.storage, planned, self.undo)
-            elif is_done(self.storage, planned.id):
+            elif planned.id not in self.outdated and is_done(self.storage, planned.id):
                 # Done since the states were read: what is queued for it finds that, and ends at once.
                 continue
             _archive_record(self.storage.run(planned.id), self.undo)
@@ -233,8 +250,10 @@ class _Submitter:
         for request in requests:
             array = self.builder.array(request, self.element_ids)
             try:
+                # Whoever took over a lock that slept may have queued the same.
+                self.lock.check()
                 submitted = self.executor.submit(array)
-            except SubmitError as error:
+            except (SubmitError, LockLostError) as error:
                 if not self.submission.arrays:
                     raise
                 submitted = Submitted(ids=(None,) * len(array.elements), refused=str(error))
@@ -296,7 +315,13 @@ class _Submitter:
             cluster=submitted.cluster,
         )
         self.submission = replace(self.submission.with_array(queued), held=dict(self.held))
-        self.submission.write(self.storage)
+        try:
+            self.submission.write(self.storage)
+        except BaseException:
+            # What no submission names, nobody would find again.
+            with suppress(SchedulerError):  # left in the queue it runs, and does no harm: the first error is to be told
+                self.executor.cancel(submitted.queued)
+            raise
 
 
 def _archive_record(folder: Path, undo: ExitStack) -> None:

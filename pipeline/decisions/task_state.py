@@ -35,6 +35,7 @@ class TaskState:
     executor: str | None = None
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
+    shown: bool = False  # as live and ours by its executor: by a heartbeat alone, its element may be another's by now
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
 
 
@@ -181,6 +182,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         waited_s=job.waited_s if job else None,
         # Of an element that may still be there, a second one must not be queued.
         queued=queue is not None and (queue.is_live or queue.job.state == "unknown"),
+        shown=queue is not None and queue.is_live,
         **facts,
     )
 
