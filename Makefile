@@ -20,6 +20,7 @@ demo: setup  ## sample data, then the quickstart manifest on local processes, th
 
 test: setup  ## everything, the real Slurm cluster and the browser included
 	bash tests/install_packages.sh
+	bash tests/install_debian13.sh
 	$(BIN)/python -m pytest
 
 fast: setup  ## what needs neither cluster nor browser

@@ -38,6 +38,7 @@ from jobs.task import Provenance
 from sharedfs import lock
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.documents import read_json, write_json
+from sharedfs.faults import patient
 from sharedfs.files import claim, plain_folder, touch
 from sharedfs.typed_json import Json, Undecodable, decode
 
@@ -63,6 +64,7 @@ class Attempt:
         """The folder of this attempt's own files."""
         return self.folder / "attempts" / f"{self.number:04d}"
 
+    @patient
     def check(self) -> None:
         """Raise SupersededError when a newer attempt has begun."""
         if Attempt(self.folder, self.number + 1).path.exists():
@@ -91,7 +93,7 @@ class Attempt:
 def begin(folder: Path, about: Provenance = _UNKNOWN, *, clock: Clock = SYSTEM) -> Attempt:
     """Begin the next attempt; the caller has made sure that the one before is over (see ``live``)."""
     plain_folder(folder / "attempts")
-    number = len(numbers(folder))
+    number = newest_number(folder)
     while (attempt := begin_after(folder, number, about, clock=clock)) is None:
         number += 1
     return attempt
@@ -126,6 +128,19 @@ def numbers(folder: Path) -> list[int]:
     return sorted(int(name) for name in _names(folder) if name.isdigit())
 
 
+def newest_number(folder: Path) -> int:
+    """The number of the newest attempt, 0 before the first.
+
+    Asked for by name as well: another node's attempt may be in no listing that this one has kept for a while, and was
+    never looked for by its name.
+    """
+    number = max(numbers(folder), default=0)
+    while Attempt(folder, number + 1).path.exists():
+        number += 1
+    return number
+
+
+@patient
 def _names(folder: Path) -> list[str]:
     try:
         with os.scandir(f"{folder}/attempts") as entries:
@@ -192,8 +207,8 @@ def mark_former(folder: Path) -> Path | None:
 
 def newest(folder: Path) -> AttemptFacts | None:
     """The newest attempt, or None when none has begun."""
-    begun = numbers(folder)
-    return _read_attempt(folder, begun[-1], START, END) if begun else None
+    number = newest_number(folder)
+    return _read_attempt(folder, number, START, END) if number else None
 
 
 def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
@@ -225,13 +240,13 @@ def live(folder: Path, clock: Clock = SYSTEM) -> bool:
 
     The age of a heartbeat is by the storage's clock, by this node's for a reader who may not write there.
     """
-    begun = numbers(folder)
-    if not begun:
+    number = newest_number(folder)
+    if not number:
         return False
-    path = Attempt(folder, begun[-1]).path
+    path = Attempt(folder, number).path
     if (path / END).exists():
         return False
-    facts = _read_attempt(folder, begun[-1], START)
+    facts = _read_attempt(folder, number, START)
     if facts.host == socket.gethostname() and facts.pid is not None and facts.started is not None:
         return facts.pid != os.getpid() and _is_process(facts.pid, facts.started)
     heartbeat = path.stat().st_mtime if facts.heartbeat is None else facts.heartbeat

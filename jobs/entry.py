@@ -21,28 +21,45 @@ from jobs.attempt import Attempt, SupersededError, begin_after, history, live, n
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
-from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done
+from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done, read_record
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
-from sharedfs.errors import MissingFileError, TandaError
-from sharedfs.files import plain_folder, take_umask
+from sharedfs.errors import DamagedFileError, MissingFileError, TandaError
+from sharedfs.files import plain_folder, refresh_listing, take_umask
 from sharedfs.typed_json import Json
 
-DONE, FAILED, PAUSED = 0, 1, 75  # 75 is EX_TEMPFAIL: saved, start me again
+# 75 is EX_TEMPFAIL: saved, start me again; 73 that the storage is away, and the end of it could not be recorded.
+DONE, FAILED, PAUSED, AWAY = 0, 1, 75, 73
 POLL_S = 2.0
+LATE_S = (0.0, 0.5, 1.5)  # the waits for what another node has written and this one does not see yet
 
 
 def run(folder: Path, clock: Clock = SYSTEM) -> int:
-    """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused.
+    """Run the task in ``<storage>/runs/<id>``; returns 0 done, 1 failed (recorded), 75 saved and paused, 73 not begun
+    or not recorded because the storage was full or away for all the time that it is waited for.
 
     Raises MissingFileError where no task is, DamagedFileError, OSError.
     """
     folder = folder.resolve()
+    interrupted = InterruptFlag()
+    budget = WaitBudget(interrupted, clock=clock)
+    while True:
+        try:
+            return _run(folder, interrupted, budget, clock)
+        except OSError as error:
+            if not is_transient(error):
+                raise
+            reason = describe_error(error, folder.parent.parent)
+            print(f"waiting for the storage: {reason}", file=sys.stderr, flush=True)
+            if not budget.wait(folder):
+                return PAUSED if interrupted() else AWAY
+
+
+def _run(folder: Path, interrupted: Callable[[], bool], budget: WaitBudget, clock: Clock) -> int:
     if not (folder / TASK).exists():
         raise MissingFileError(f"{folder}: no {TASK} here; must be a task's folder, STORAGE/runs/ID")
     task = Task.read(folder)
     storage = Storage(folder.parent.parent)
-    interrupted = InterruptFlag()
     while True:
         # In this order: the newest attempt may end, or another begin, between two looks. One that ended before the
         # second has its record by the third; one that began since the first has the number that is claimed last.
@@ -55,14 +72,15 @@ def run(folder: Path, clock: Clock = SYSTEM) -> int:
             if reason is not None:
                 print(f"held: {reason}", file=sys.stderr, flush=True)
                 return FAILED
-            attempt = _begin(folder, begun[-1] if begun else 0, interrupted, clock)
+            plain_folder(folder / "attempts")
+            attempt = begin_after(folder, begun[-1] if begun else 0, provenance(), clock=clock)
             if attempt is not None:
                 break
         # Another process runs it (two people submitted, or a node came back): let it finish (``jobs.attempt``).
         if interrupted():
             return PAUSED
         clock.sleep(POLL_S)
-    status = _work(task, storage, attempt, interrupted, clock)
+    status = _work(task, storage, attempt, interrupted, budget, clock)
     return _post_stage(task, storage, interrupted) if status == DONE else status
 
 
@@ -75,7 +93,8 @@ def take_over(folder: Path, *, after: int, by: str, interrupted: Callable[[], bo
     attempt = begin_after(folder, after, provenance(), by=by)
     if attempt is None:
         return None
-    return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted)
+    budget = WaitBudget(interrupted)
+    return _work(Task.read(folder), Storage(folder.parent.parent), attempt, interrupted, budget, SYSTEM)
 
 
 class InterruptFlag:
@@ -93,28 +112,10 @@ class InterruptFlag:
         return self._set
 
 
-def _begin(folder: Path, after: int, interrupted: Callable[[], bool], clock: Clock) -> Attempt | None:
-    """Begin the attempt next to ``after``, once the storage has room for it.
-
-    None when asked to stop meanwhile, or where another process has begun it.
-    """
-    budget = WaitBudget(interrupted, clock=clock)
-    while True:
-        try:
-            plain_folder(folder / "attempts")
-            return begin_after(folder, after, provenance(), clock=clock)
-        except OSError as error:
-            if not is_transient(error) or not (budget.wait(folder) or interrupted()):
-                raise
-        if interrupted():
-            return None
-
-
 def _work(
-    task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool], clock: Clock = SYSTEM
+    task: Task, storage: Storage, attempt: Attempt, interrupted: Callable[[], bool], budget: WaitBudget, clock: Clock
 ) -> int:
-    """Attempt the task; when the storage is full, wait for room and continue as the next attempt."""
-    budget = WaitBudget(interrupted, clock=clock)
+    """Attempt the task; when the storage is full or away, wait for it and continue as the next attempt."""
     while True:
         context = Context(
             task=task,
@@ -147,7 +148,7 @@ def _post_stage(task: Task, storage: Storage, interrupted: Callable[[], bool]) -
 
 
 def _attempt(context: Context, budget: WaitBudget) -> int | None:
-    """An exit status; None when the storage was full for a while and has room again."""
+    """An exit status; None when the storage was full or away for a while, and the wait is over."""
     try:
         _check_needs(context)
         stage = import_module(f"jobs.stages.{context.task.stage}")
@@ -159,39 +160,61 @@ def _attempt(context: Context, budget: WaitBudget) -> int | None:
         _end(context, state="paused", message=str(pause))
         return PAUSED
     except SupersededError as error:
-        context.log(f"stopped: {error}")
-        _end(context, state="superseded", message=str(error))
-        return PAUSED
+        return _superseded(context, error)
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
         if is_transient(error):
-            return _wait_for_space(context, error, budget)
+            return _wait_for_storage(context, error, budget)
         return _failed(context, error)
     _end(context, state="done")
     return DONE
 
 
 def _check_needs(context: Context) -> None:
-    missing = [need for need in context.task.needs if not is_done(context.storage, need)]
+    storage = context.storage
+    missing = [need for need in context.task.needs if not is_done(storage, need)]
+    for delay_s in LATE_S:
+        if not any(_is_late(storage, need) for need in missing):
+            break
+        # It may have been written by another node this moment: this task was started because that one is over.
+        context.clock.sleep(delay_s)
+        for need in missing:
+            refresh_listing(storage.run(need))
+        missing = [need for need in missing if not is_done(storage, need)]
     if missing:
-        raise TaskFailedError("upstream failed", f"needs {', '.join(missing)}, not done on {context.storage.root}")
+        raise TaskFailedError("upstream failed", f"needs {', '.join(missing)}, not done on {storage.root}")
 
 
-def _wait_for_space(context: Context, error: Exception, budget: WaitBudget) -> int | None:
-    """Wait for room on the storage: None once there is some, else an exit status."""
+def _is_late(storage: Storage, need: str) -> bool:
+    """Whether a task that is not done may be done all the same, as this node sees no failure of it either."""
+    try:
+        record = read_record(storage.run(need))
+    except DamagedFileError:
+        return False
+    return record is None or record.state == "done"
+
+
+def _wait_for_storage(context: Context, error: Exception, budget: WaitBudget) -> int | None:
+    """Wait for the storage: None once it can be written to, else an exit status."""
     reason = describe_error(error, context.storage.root)
-    context.log(f"waiting for room: {reason}")
-    there_is_room = budget.wait(context.folder)
-    if not there_is_room and not context.interrupted():
+    context.log(f"waiting for the storage: {reason}")
+    is_back = budget.wait(context.folder)
+    if not is_back and not context.interrupted():
         return _failed(context, error)
     _end(context, state="paused", message=reason)
-    return None if there_is_room else PAUSED
+    return None if is_back else PAUSED
+
+
+def _superseded(context: Context, error: SupersededError) -> int:
+    context.log(f"stopped: {error}")
+    _end(context, state="superseded", message=str(error))
+    return PAUSED
 
 
 def _failed(context: Context, error: Exception) -> int:
     of_storage = describe_error(error, context.storage.root)
     cause, message, details = _cause(error)
     if of_storage:
-        cause, message, details = "error", of_storage, {}
+        cause, message, details = "storage" if is_transient(error) else "error", of_storage, {}
     if cause == "error" and not of_storage and not isinstance(error, TaskFailedError):
         traceback.print_exception(error)
     context.log(f"failed ({cause}): {message}")
@@ -202,13 +225,17 @@ def _failed(context: Context, error: Exception) -> int:
         return FAILED
     outcome = Outcome(files=(), result=details)
     try:
+        context.attempt.check()  # a late survivor's failure must not take the place of its successor's result
         _record(context, state="failed", outcome=outcome, cause=cause, message=message)
         _end(context, state="failed", cause=cause, message=message)
         if cause == "error":
             circuit_breaker.note_failure(context.task.id, cause, message)
+    except SupersededError as newer:
+        return _superseded(context, newer)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left.
         context.log(f"the failure could not be recorded: {describe_error(fault, context.storage.root) or fault}")
+        return AWAY if cause == "storage" else FAILED
     return FAILED
 
 
@@ -260,7 +287,7 @@ def _record(
 
 def _end(context: Context, *, state: str, cause: str | None = None, message: str | None = None) -> None:
     now = context.clock.now()
-    # On a full storage this is left out: the attempt's outcome does not depend on it.
+    # On a storage that is full or away this is left out: the attempt's outcome does not depend on it.
     with suppress(OSError):
         context.attempt.end(
             state=state,

@@ -9,6 +9,8 @@ from typing import TypedDict, cast
 
 import orjson
 
+from sharedfs.documents import MOST_BYTES
+from sharedfs.faults import patient
 from sharedfs.files import open_plain, read_plain, write_whole
 
 NAME = "metrics.jsonl"
@@ -76,8 +78,25 @@ def encode(lines: Iterable[EpochMetrics]) -> bytes:
 
 def append(folder: Path, line: EpochMetrics) -> None:
     """Append one epoch with a single write and an fsync."""
-    with open_plain(folder / NAME, "ab") as file:
-        file.write(encode([line]))
+    path = folder / NAME
+    _append(path, _size(path), encode([line]))
+
+
+@patient
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@patient
+def _append(path: Path, size: int, text: bytes) -> None:
+    with open_plain(path, "ab") as file:
+        # Longer than it was, it has what is left of a try that a fault of the file system cut short: it has one writer.
+        if os.fstat(file.fileno()).st_size > size:
+            os.ftruncate(file.fileno(), size)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
@@ -93,7 +112,7 @@ def read(folder: Path | str) -> list[EpochMetrics]:
     A line for an epoch already seen replaces it: a killed attempt may have written past its checkpoint.
     """
     try:
-        text = read_plain(f"{folder}/{NAME}")
+        text = read_plain(f"{folder}/{NAME}", most_bytes=MOST_BYTES)
     except FileNotFoundError:
         return []
     epochs = _parse_at_once(text) or {line["epoch"]: line for line in _parse_each(text)}

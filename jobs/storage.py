@@ -1,4 +1,4 @@
-"""The shared storage: its layout, the only ways in which anything is written to it, and what to do when it is full."""
+"""The shared storage: its layout, what to say when it is full or away, and how long a task waits for it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
+from sharedfs.faults import AWAY, FULL, fault_of
 
 LOG = "log.txt"  # in a task's folder, written by its element
 
-# A disk that fills up is often emptied again soon; a node is not held for longer than this, all waits of a task added.
+# A disk that fills up is often emptied again soon, and a server that went down comes up: a node is not held for longer
+# than this, all waits of a task added.
 MAX_WAIT_S = 300.0
 POLL_S = 5.0
 PROBE_BYTES = bytes(1 << 20)
 
-_TRANSIENT = {
-    errno.ENOSPC: "no space is left",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-}
 _REFUSED = {errno.EACCES, errno.EPERM}
 
 
@@ -99,12 +96,12 @@ class Storage:
         return {str(path.relative_to(self.root)): path.stat().st_size for path in files}
 
 
-# When the storage is full or read-only: which errors those are, their message, and waiting for room.
+# When the storage is full or away (``sharedfs.faults`` says which errors those are): the message, and the wait.
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the storage is full or read-only for now: the same may go well once there is room."""
-    return _errno(error) in _TRANSIENT
+    """Whether the storage is full or away for now: the same may go well later."""
+    return fault_of(error) is not None
 
 
 def describe_error(error: BaseException, root: Path) -> str | None:
@@ -112,47 +109,45 @@ def describe_error(error: BaseException, root: Path) -> str | None:
 
     None for every other error.
     """
-    number = _errno(error)
-    where = getattr(error, "filename", None) or root
-    if number in _TRANSIENT:
+    number = fault_of(error)
+    of_system = next((fault for fault in (error, error.__cause__) if isinstance(fault, OSError)), None)
+    where = (of_system and of_system.filename) or root
+    if number is not None:
+        kept = "what was saved is kept"
+        if number in AWAY:
+            return f"{where}: {AWAY[number]}; {kept}: once the storage answers, `tanda submit` again goes on from it"
         advice = "`tanda gc` lists what can go" if number != errno.EROFS else "mount it for writing"
-        return (
-            f"{where}: {_TRANSIENT[number]}; "
-            f"what was saved is kept: {advice}, then `tanda submit` again goes on from it"
-        )
-    if number == errno.ELOOP and isinstance(error, OSError):
-        return f"{where}: {error.strerror}"
-    if number in _REFUSED:
+        return f"{where}: {FULL[number]}; {kept}: {advice}, then `tanda submit` again goes on from it"
+    if of_system is not None and of_system.errno == errno.ELOOP:
+        return f"{where}: {of_system.strerror}"
+    if of_system is not None and of_system.errno in _REFUSED:
         return f"{where}: user {os.getuid()} may not do that here; grant it, then `tanda submit` again goes on"
     return None
 
 
 class WaitBudget:
-    """How much waiting for room is left to this process."""
+    """How much waiting for the storage is left to this process."""
 
     def __init__(self, interrupted: Callable[[], bool], total_s: float | None = None, *, clock: Clock = SYSTEM) -> None:
         self._interrupted, self._clock = interrupted, clock
         self._left_s = MAX_WAIT_S if total_s is None else total_s
+        self._pause_s = POLL_S
 
     def wait(self, folder: Path) -> bool:
-        """Wait until something can be written to the folder again; False when asked to stop, or out of time."""
+        """Wait until something can be written to the folder again; False when asked to stop, or out of time.
+
+        What comes back although it can is waited for longer each time: a file that cannot be read, say.
+        """
+        look_at = self._clock.monotonic() + self._pause_s
         while self._left_s > 0 and not self._interrupted():
             began = self._clock.monotonic()
             self._clock.sleep(min(POLL_S, self._left_s))
-            writable = _writable(folder)
+            writable = self._clock.monotonic() >= look_at and _writable(folder)
             self._left_s -= self._clock.monotonic() - began
             if writable:
+                self._pause_s *= 2
                 return True
         return False
-
-
-def _errno(error: BaseException) -> int | None:
-    for fault in (error, error.__cause__):
-        if isinstance(fault, OSError):
-            # numpy reports a full disk by its message alone, without an errno.
-            short = fault.errno is None and " requested and " in str(fault) and str(fault).endswith("written")
-            return errno.ENOSPC if short else fault.errno
-    return None
 
 
 def _writable(folder: Path) -> bool:

@@ -31,6 +31,7 @@ Cause = Literal[
     "node failure",
     "no GPU",
     "GPU failure",
+    "storage",
     "cancelled",
     "diverged",
     "at chance",
@@ -40,8 +41,9 @@ Cause = Literal[
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 # What training itself has shown of the settings: on another node, or tried again, it would end the same.
 TRAINING_FAILURES: tuple[Cause, ...] = ("diverged", "at chance")
-# What a node has shown of itself and nothing of the task: on another node it may well end as done.
-NODE_CAUSES: tuple[Cause, ...] = ("node failure", "no GPU", "GPU failure")
+# What a node has shown of itself, or of its mount of the storage, and nothing of the task: it may well end as done
+# on another.
+NODE_CAUSES: tuple[Cause, ...] = ("node failure", "no GPU", "GPU failure", "storage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

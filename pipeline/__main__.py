@@ -5,11 +5,13 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line; ``pipeline.edge`` says what becomes of errors."""
-    from pipeline.edge import reopen_closed_streams
+    from pipeline.edge import prepare_streams
 
-    reopen_closed_streams()
+    prepare_streams()
     from pipeline.cli import app
+    from pipeline.interruption import end_by_errors
 
+    end_by_errors()
     app(prog_name="tanda")
 
 

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.storage import Storage
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
-from pipeline.decisions.submission import pending
 from pipeline.manifest.model import Manifest
-from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
-from pipeline.rerun import choose
-from pipeline.status import done_on_storage
-from pipeline.submission import CLOSE, commit, snapshot, write_source
+from pipeline.plan import Planned, PlannedArray, make_arrays
 from sharedfs.files import UMASK
-from slurm.array import Array, Dependency, Resources, array_id
+from slurm.array import Array, Dependency, Resources
 from slurm.element import SIDECAR
-from slurm.executors import check_name
-from slurm.owned import owner_writes
 
 if TYPE_CHECKING:
-    from slurm.executors.slurm import SlurmArrays
+    pass
 
+ARRAY_NAME_BYTES = 230  # of a file system's 255, with a number and an ending behind it
 Packs = tuple[tuple[Planned, ...], ...]
 
 
@@ -97,11 +91,12 @@ class ArrayBuilder:
     def array(self, request: ArrayRequest, element_ids: Mapping[str, str]) -> Array:
         """The array of a request; ``element_ids`` maps tasks that are queued to the ids of their elements."""
         given = request.packs[0][0].resources
+        site = self.manifest.cluster.site(request.stage)
         factor = request.change.memory_factor if request.change else 1.0
         return Array(
-            name=f"{self.manifest.name}-{request.group}-{request.stage}",
+            name=_array_name(self.manifest.name, request),
             elements=tuple(tuple(self.storage.run(planned.id) for planned in pack) for pack in request.packs),
-            command=(self._python, "-m", "jobs"),
+            command=(site.python_command, "-m", "jobs"),
             folder=self.folder,
             resources=Resources(
                 cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb * factor, time_min=given.time_min
@@ -112,33 +107,33 @@ class ArrayBuilder:
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} {request.stage} {request.group}",
             exclude=(request.change.exclude,) if request.change and request.change.exclude else (),
+            site=site,
+            storage=(self.storage.root,),
         )
 
     def closing(self, jobs: tuple[str, ...]) -> Array:
-        """The closing job, after everything of its submission, however it ended."""
-        given = self.manifest.resources[CLOSE]
+        """The closing job, after everything of its submission, however it ended; at once where that is nothing."""
+        given, site = self.manifest.resources[CLOSE], self.manifest.cluster.site(CLOSE)
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
-            command=(self._python, "-m", "pipeline", "close"),
+            command=(site.python_command, "-m", "pipeline", "close"),
             folder=self.folder,
-            resources=Resources(cpus=given.cpus, mem_gb=given.mem_gb, time_min=given.time_min),
-            after=(Dependency(way="afterany", jobs=jobs),),
+            resources=Resources(cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb, time_min=given.time_min),
+            after=(Dependency(way="afterany", jobs=jobs),) if jobs else (),
             environment=self._environment(CLOSE, ()),
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} close",
+            site=site,
+            storage=(self.storage.root,),
         )
-
-    @property
-    def _python(self) -> str:
-        return self.manifest.cluster.python or sys.executable
 
     def _sidecar(self, stage: str) -> dict[str, str]:
         """The command of the process that sends epochs to a tracking server while tasks train."""
         uri = self.manifest.tracking_uri
         if uri is None or stage not in ("train", "trial"):
             return {}
-        command = (self._python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
+        command = (self.manifest.cluster.python_command, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
         return {SIDECAR: json.dumps(command)}
 
     @property
@@ -161,6 +156,12 @@ class ArrayBuilder:
         }
 
 
+def _array_name(manifest: str, request: ArrayRequest) -> str:
+    """What its jobs and their folders are called: of two long names, in letters of several bytes, one is cut."""
+    tail = f"-{request.group}-{request.stage}"
+    return manifest.encode()[: ARRAY_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
+
+
 def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:
     """What an array waits for: each element for its own training where they match, else all, however they end.
 
@@ -179,95 +180,10 @@ def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Depen
     return tuple(after)
 
 
+def needs_of(request: ArrayRequest) -> list[str]:
+    """The tasks whose results those of a request read, or that have to be over before."""
+    return [need for pack in request.packs for need in _needs(pack)]
+
+
 def _needs(pack: Iterable[Planned]) -> list[str]:
     return list(dict.fromkeys(need for planned in pack for need in (*planned.task.needs, *planned.after)))
-
-
-# The sbatch scripts of a plan: to look at, or to change and submit by hand.
-
-
-def dry_run(plan: Plan, *, executor: str | None = None, rerun: str | None = None) -> str:
-    """What ``submit`` would do, as text: a line for each task that is made again, then every script.
-
-    Raises UnknownExecutorError, and InputError for what can't be made again.
-    """
-    check_name(executor or plan.manifest.cluster.executor)
-    again = choose(plan, rerun, done_on_storage(plan))
-    tasks = [planned for planned in plan.tasks if planned.id in again.remade]
-    names = [f"# made again: {planned.group}/{planned.run}/{planned.stage} {planned.id}\n" for planned in tasks]
-    return "".join([*names, *(f"# --- {name}\n{text}\n" for name, text in scripts(plan, again.remade).items())])
-
-
-def scripts(plan: Plan, remade: Collection[str] = ()) -> dict[str, str]:
-    """The scripts that ``submit`` would send, by name; nothing is written. ``remade`` tasks count as not done.
-
-    Slurm has given no job ids yet: 1, 2, ... stand for those of the first array, the second, and so on.
-    """
-    slurm = _slurm(plan)
-    folder = Storage(plan.manifest.storage).submissions / f"TIME-{plan.manifest.name}"
-    texts: dict[str, str] = {}
-    for array in _arrays(plan, folder, remade):
-        pieces = slurm.scripts(array)
-        for number, text in enumerate(pieces):
-            texts[array.name if len(pieces) == 1 else f"{array.name}.{number}"] = text
-    return texts
-
-
-def _slurm(plan: Plan) -> SlurmArrays:
-    from slurm.executors.slurm import SlurmArrays  # here: it imports submitit, which a submission elsewhere never needs
-
-    return SlurmArrays(site=plan.manifest.cluster)
-
-
-def _arrays(plan: Plan, folder: Path, remade: Collection[str] = ()) -> Iterator[Array]:
-    builder = ArrayBuilder(
-        manifest=plan.manifest, storage=Storage(plan.manifest.storage), folder=folder, git_commit=commit()
-    )
-    element_ids: dict[str, str] = {}
-    for number, request in enumerate(_requests(plan, remade), start=1):
-        yield builder.array(request, element_ids)
-        for index, pack in enumerate(request.packs):
-            job = str(number) if len(request.packs) == 1 else f"{number}_{index}"
-            element_ids.update(dict.fromkeys((planned.id for planned in pack), job))
-    if element_ids:
-        yield builder.closing(tuple(dict.fromkeys(element_ids.values())))
-
-
-def _requests(plan: Plan, remade: Collection[str]) -> list[ArrayRequest]:
-    done = done_on_storage(plan).keys() - set(remade)
-    return make_requests(pending(plan.tasks, done), {}, canary=plan.manifest.canary)
-
-
-def write_scripts(plan: Plan, folder: Path) -> list[Path]:
-    """Write the scripts, the code and the tasks, and ``submit.sh``, which submits all in the right order.
-
-    The folder must be on shared storage: the jobs import the code and read their elements from it.
-    Raises FileExistsError when it is there already.
-    """
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o755)
-    storage = Storage(plan.manifest.storage)
-    snapshot(folder / "code")
-    write_source(folder, plan)
-    for planned in pending(plan.tasks, done_on_storage(plan)):
-        planned.task.write(storage)
-    slurm = _slurm(plan)
-    lines = ["#!/bin/bash", "# Submits every script here, each after what it waits for.", "set -euo pipefail"]
-    paths: list[Path] = []
-    for number, array in enumerate(_arrays(plan, folder), start=1):
-        written = slurm.write_scripts(_without_dependencies(array), folder)
-        after = sorted({int(array_id(job)) for way in array.after for job in way.jobs if job})
-        option = f"--dependency=afterany:{':'.join(f'$job{job}' for job in after)} " if after else ""
-        calls = [f"$(sbatch --parsable {option}{shlex.quote(str(path))})" for path in written]
-        lines.append(f"job{number}={':'.join(calls)}")
-        paths += written
-    start = folder / "submit.sh"
-    with owner_writes():
-        start.write_text("\n".join([*lines, "echo submitted", ""]))
-    start.chmod(0o755)
-    return [*paths, start]
-
-
-def _without_dependencies(array: Array) -> Array:
-    return replace(array, after=())

@@ -48,7 +48,9 @@ PluginFiles = Annotated[
 def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None) -> Experiment:
     from pipeline.experiment import Experiment
 
-    return Experiment(manifest, sets=sets or (), cluster=cluster)
+    experiment = Experiment(manifest, sets=sets or (), cluster=cluster)
+    experiment.keeps_umask = False
+    return experiment
 
 
 def _print_json(document: object) -> None:
@@ -121,9 +123,9 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit what is missing or failed, and nothing else; prints job ids and returns at once."""
-    from pipeline.arrays import dry_run as shown
-    from pipeline.arrays import write_scripts
-    from pipeline.submit import print_submitted
+    from pipeline.scripts import dry_run as shown
+    from pipeline.scripts import write_scripts
+    from pipeline.submit_result import print_submitted
 
     experiment = _experiment(manifest, sets, cluster)
     if dry_run:
@@ -132,8 +134,8 @@ def submit(
     if sbatch_only is not None:
         if rerun is not None:
             raise InputError("--sbatch-only moves no result aside, so --rerun can't go with it; --dry-run shows both")
-        for path in write_scripts(experiment.make_plan(only, run_plugins=True), sbatch_only):
-            print(path)
+        paths = write_scripts(experiment.make_plan(only, run_plugins=True), sbatch_only)
+        print("\n".join(map(str, paths)) or "nothing to submit: `tanda status` shows what is queued")
         return
     submitted = experiment.submit(only, executor=executor, rerun=rerun)
     if json:
@@ -168,17 +170,17 @@ def status(
 ) -> None:
     """Show the state of every task: waiting, running (how far), done, failed and why, GPU-hours."""
     from pipeline.live import watch
-    from pipeline.status import print_states, states_document, task_states
+    from pipeline.status import print_states, standing, states_document
 
     made = _experiment(manifest, sets).make_plan(only)
     if watching:
         watch(made, _console())
-    states = task_states(made)
+    now = standing(made)
     if json:
-        _print_json(states_document(made, states))
+        _print_json(states_document(made, now.states, now.undone))
     else:
-        print_states(made, states, _console())
-    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
+        print_states(made, now.states, _console(), now.undone)
+    raise typer.Exit(now.exit_status)
 
 
 @app.command()
@@ -198,11 +200,16 @@ def logs(
 @app.command()
 def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None:
     """Cancel what of a manifest is queued or running."""
-    count, unknown = _experiment(manifest, sets).cancel(only)
+    from pipeline.submit import cancel_plan
+
+    cancelled = cancel_plan(_experiment(manifest, sets).make_plan(only))
+    count, unknown = cancelled.ending, cancelled.unknown
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
+    for user, left in cancelled.left.items():
+        print(f"{left} left to {user}, who queued {'them' if left > 1 else 'it'}", file=sys.stderr)
     if unknown:
         print(f"{unknown} not cancelled: their state is unknown (`tanda status`); try again", file=sys.stderr)
-        raise typer.Exit(1)
+    raise typer.Exit(2 if cancelled.left else int(unknown > 0))
 
 
 @app.command()
@@ -274,13 +281,13 @@ def doctor(
     cluster: Profile = None,
     json: Json = False,
 ) -> None:
-    """Check versions, Slurm, GPUs, the guarantees of the storage's file system, and free space."""
+    """Check versions, Slurm, each stage of a profile, GPUs, the storage's file system, and free space."""
     from rich.text import Text
 
-    from pipeline.doctor_gpu import examine_with_gpus
+    from pipeline.doctor_profile import examine_site
 
     findings = []
-    for finding in examine_with_gpus(storage, ask=gpu, profile=cluster):
+    for finding in examine_site(storage, ask_gpu=gpu, profile=cluster):
         findings.append(finding)
         if not json:
             verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")

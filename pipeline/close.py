@@ -13,6 +13,7 @@ from jobs.search.study import is_continued
 from jobs.storage import Storage
 from jobs.task import Record, is_done, read_record
 from pipeline import submission
+from pipeline.closing_job import write_closed
 from pipeline.decisions.closing import ClosingEvidence, closing_actions, lost_candidates, resumable
 from pipeline.decisions.retry import Retry, made_progress
 from pipeline.decisions.task_state import TaskState
@@ -35,7 +36,9 @@ def close_submission(folder: Path) -> int:
     for path in (folder, folder / SOURCE):
         check_own(path)
     own = submission.read(folder)
-    plan = make_plan(load(folder / SOURCE))
+    manifest = load(folder / SOURCE)
+    manifest.take_umask()
+    plan = make_plan(manifest)
     storage = Storage(plan.manifest.storage)
     states = task_states(plan)
     print(f"{own.name}: {summary_line(states)}", file=sys.stderr, flush=True)
@@ -49,6 +52,7 @@ def close_submission(folder: Path) -> int:
     build(plan, task_states(plan))
     for name in actions.finished:
         _clear_away(storage.submissions / name, plan.manifest.name)
+    write_closed(folder, actions.exit_status)
     return actions.exit_status
 
 
@@ -87,7 +91,7 @@ def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
     except (SubmitError, LockLostError) as error:
         print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return
-    for reason, count in Counter(report.held.values()).items():
+    for reason, count in Counter([*report.held.values(), *report.refused.values()]).items():
         print(f"{count} not queued: {reason}", file=sys.stderr, flush=True)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM
 from sharedfs.files import claim, publish_folder, write_whole
-from slurm.errors import NoAccountingError, SlurmError
+from slurm.errors import AccountingRefusedError, NoAccountingError, SlurmError
 from slurm.limits import Limits, read
 from slurm.query import ask_accounting
 
@@ -153,10 +153,13 @@ def _clock(folder: Path) -> str:
 # What tanda depends on: versions, Slurm, GPUs, the storage's guarantees and its free space.
 
 
-def examine(storage: Path) -> Iterator[Finding]:
-    """Every finding as it is made, in the order in which to fix them; makes a missing storage's folder."""
+def examine(storage: Path, cluster: str | None = None) -> Iterator[Finding]:
+    """Every finding as it is made, in the order in which to fix them; makes a missing storage's folder.
+
+    ``cluster`` is the one that is asked, None this machine's.
+    """
     yield _versions()
-    yield from _slurm()
+    yield from _slurm(cluster)
     yield from check_filesystem(storage)
     yield _free(storage)
 
@@ -174,15 +177,15 @@ def _versions() -> Finding:
     return Finding(name="versions", ok=True, reason=", ".join(found))
 
 
-def _slurm() -> list[Finding]:
+def _slurm(cluster: str | None = None) -> list[Finding]:
     if shutil.which("sbatch") is None:
         return [Finding(name="Slurm", ok=True, reason="no sbatch here: `tanda run` works, `--executor slurm` does not")]
     try:
-        limits = read()
+        limits = read(cluster)
     except SlurmError as error:
         reason = f"the controller does not answer: {_last_line(str(error))}: is this a machine of the cluster?"
         return [Finding(name="Slurm", ok=False, reason=reason)]
-    return [_cluster(limits), _accounting(limits), _gpus(limits)]
+    return [_cluster(limits), _accounting(limits, cluster), _gpus(limits)]
 
 
 def _last_line(output: str) -> str:
@@ -199,14 +202,17 @@ def _cluster(limits: Limits) -> Finding:
     return Finding(name="Slurm", ok=True, reason=reason)
 
 
-def _accounting(limits: Limits) -> Finding:
+def _accounting(limits: Limits, cluster: str | None = None) -> Finding:
     none = Finding(
         name="accounting", ok=True, reason="none: states come from squeue and the records, GPU-hours from the tasks"
     )
     if not limits.accounting:
         return none
     try:
-        ask_accounting(["1"])  # any job: whether there is an answer counts
+        ask_accounting(["1"], cluster)  # any job: whether there is an answer counts
+    except AccountingRefusedError as error:
+        reason = f"sacct does not answer: {_last_line(str(error))}: a job gone from the queue without a record is lost"
+        return Finding(name="accounting", ok=False, reason=reason)
     except NoAccountingError:
         return none
     except SlurmError as error:

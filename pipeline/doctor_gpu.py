@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jobs.gpu_facts import GpuFacts
-from pipeline import doctor
 from pipeline.doctor import Finding
-from pipeline.manifest.load import load_profile
 from pipeline.submission import HOME
 from sharedfs.typed_json import Undecodable, decode
 from slurm.array import Site
@@ -28,18 +25,6 @@ DRIVER = Path("/proc/driver/nvidia/version")
 LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580"}
 IMPORTS = {"PYTHONPATH": str(HOME), "PYTHONSAFEPATH": "1"}  # this package, whatever the working directory holds
 PROBE = (sys.executable, "-m", "jobs.gpu_facts")
-
-
-def examine_with_gpus(storage: Path, *, ask: bool, profile: Path | None) -> Iterator[Finding]:
-    """Every check; with ``ask`` also what a process on a node sees of a GPU, by a site's profile.
-
-    Without Slurm it is this machine that is asked. Raises ManifestError for a profile that can't be read.
-    """
-    site = Site() if profile is None else load_profile(profile)
-    yield from doctor.examine(storage)
-    yield check_build()
-    if ask:
-        yield from examine_gpu(site if shutil.which("srun") else None)
 
 
 def check_build(version_file: Path | None = None, driver_file: Path = DRIVER) -> Finding:
@@ -114,8 +99,8 @@ def _ask_here() -> str:
 
 
 def _ask_node(site: Site) -> str:
-    python, *words = PROBE
-    return run_on_node([site.python or python, *words], site, gpus=1, wait_s=WAIT_S, environment=IMPORTS)
+    words = (site.python_command, *PROBE[1:])
+    return run_on_node(words, site, gpus=1, wait_s=WAIT_S, code=HOME, environment=IMPORTS)
 
 
 def read_facts(printed: str) -> GpuFacts | None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from sharedfs.errors import FileAccessError, InputError, MissingFileError, TandaError, did_you_mean
 
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
     from pipeline.manifest.model import Manifest
     from pipeline.plan import Plan
     from pipeline.report.collect import Progress
-    from pipeline.submit import SubmitResult
+    from pipeline.submit_result import SubmitResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
 SPLITS = ("validation", "test")
 
 
-def _kinds_of_ours(method: Callable[P, T]) -> Callable[P, T]:
-    """What a person can fix rises as a TandaError with the line that the command would print."""
+def _interface(method: Callable[Concatenate[Experiment, P], T]) -> Callable[Concatenate[Experiment, P], T]:
+    """What a person can fix rises as a TandaError with the line that the command would print; the umask is kept."""
 
     @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(experiment: Experiment, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return method(*args, **kwargs)
+            with experiment._umask_kept():
+                return method(experiment, *args, **kwargs)
         except OSError as error:
             from pipeline.edge import one_line
 
@@ -74,6 +75,9 @@ class Experiment:
     pipeline.manifest.yaml_nodes.ManifestError: smal.yaml: no such file
     """
 
+    # Of a command nothing follows that is not the manifest's: its process keeps the manifest's umask.
+    keeps_umask = True
+
     def __init__(
         self,
         manifest: str | os.PathLike[str],
@@ -84,13 +88,32 @@ class Experiment:
         self.manifest = Path(manifest)
         self.sets = tuple(sets)
         self.cluster = None if cluster is None else Path(cluster)
+        self._is_inside = False  # one of the methods
 
     def __repr__(self) -> str:
         sets = f", sets={self.sets!r}" if self.sets else ""
         cluster = f", cluster={str(self.cluster)!r}" if self.cluster else ""
         return f"Experiment({str(self.manifest)!r}{sets}{cluster})"
 
-    @_kinds_of_ours
+    @contextmanager
+    def _umask_kept(self) -> Iterator[None]:
+        """Give the process its umask again: a manifest's own is for what is written of it, not for a notebook's files.
+
+        Once the outermost call of a method is over.
+        """
+        if self._is_inside or not self.keeps_umask:
+            yield
+            return
+        before = os.umask(0o077)
+        os.umask(before)
+        self._is_inside = True
+        try:
+            yield
+        finally:
+            self._is_inside = False
+            os.umask(before)
+
+    @_interface
     def load(self, *, run_plugins: bool = False) -> Manifest:
         """The manifest as values, checked; raises ManifestError with every problem in it.
 
@@ -98,9 +121,11 @@ class Experiment:
         """
         from pipeline.manifest import load
 
-        return load(self.manifest, sets=self.sets, cluster=self.cluster, run_plugins=run_plugins)
+        manifest = load(self.manifest, sets=self.sets, cluster=self.cluster, run_plugins=run_plugins)
+        manifest.take_umask()
+        return manifest
 
-    @_kinds_of_ours
+    @_interface
     def make_plan(self, only: str | None = None, *, provisional: bool = False, run_plugins: bool = False) -> Plan:
         """The plan as values: tasks, rows, searches; what all else is made from.
 
@@ -111,7 +136,7 @@ class Experiment:
 
         return make_plan(self.load(run_plugins=run_plugins), only=only, provisional=provisional)
 
-    @_kinds_of_ours
+    @_interface
     def plan(self, only: str | None = None) -> pandas.DataFrame:
         """A row a task: what it is, whether it is done, what it asks for; touches nothing, asks no scheduler.
 
@@ -137,7 +162,7 @@ class Experiment:
             warnings.warn(f"{missing}; ids are provisional until it is there", stacklevel=3)
         return plan_frame(plan, done_on_storage(plan))
 
-    @_kinds_of_ours
+    @_interface
     def submit(self, only: str | None = None, executor: str | None = None, rerun: str | None = None) -> SubmitResult:
         """Queue what is missing or failed, and nothing else; returns at once (``inline``: when all is over).
 
@@ -151,10 +176,9 @@ class Experiment:
         """
         from pipeline.submit import submit_plan
 
-        with _umask_kept():
-            return submit_plan(self.make_plan(only, run_plugins=True), executor=executor, rerun=rerun)
+        return submit_plan(self.make_plan(only, run_plugins=True), executor=executor, rerun=rerun)
 
-    @_kinds_of_ours
+    @_interface
     def run(
         self, executor: str = "local", *, only: str | None = None, console: Console | None = None
     ) -> pandas.DataFrame:
@@ -170,11 +194,10 @@ class Experiment:
 
         plan, shown = self.make_plan(only, run_plugins=True), console or _silent()
         whole = (lambda: plan) if only is None else partial(self.make_plan, run_plugins=True)
-        with _umask_kept():
-            ended = run_plan(plan, whole, executor=executor, console=shown, errors=shown)
+        ended = run_plan(plan, whole, executor=executor, console=shown, errors=shown)
         return status_frame(plan, ended.states)
 
-    @_kinds_of_ours
+    @_interface
     def status(self, only: str | None = None) -> pandas.DataFrame:
         """A row a task: where it stands; at most two Slurm commands, none where all is done.
 
@@ -197,7 +220,7 @@ class Experiment:
         plan = self.make_plan(only)
         return status_frame(plan, task_states(plan))
 
-    @_kinds_of_ours
+    @_interface
     def wait(self, only: str | None = None, *, limit_s: float | None = None) -> pandas.DataFrame:
         """Wait until every task has ended, the closing job too; returns the states then, or after ``limit_s`` seconds.
 
@@ -216,7 +239,7 @@ class Experiment:
                 break
         return status_frame(plan, states)
 
-    @_kinds_of_ours
+    @_interface
     def results(self, only: str | None = None) -> pandas.DataFrame:
         """A row a run: the columns and values of results.csv, not rounded; works while jobs run.
 
@@ -238,7 +261,7 @@ class Experiment:
         plan = self.make_plan(only)
         return results_frame(collect(plan, task_states(plan)))
 
-    @_kinds_of_ours
+    @_interface
     def epochs(self, run: str | None = None) -> pandas.DataFrame:
         """A row an epoch, from the metrics logs: of every run, of a group, of a run with all its seeds, of a trial.
 
@@ -269,7 +292,7 @@ class Experiment:
         results = collect(replace(plan, rows=rows), {}).results
         return epochs_frame((result.row, result.id, result.epochs) for result in results)
 
-    @_kinds_of_ours
+    @_interface
     def predictions(self, run: str, split: Literal["validation", "test"] = "test") -> pandas.DataFrame:
         """A row a title of a split, in the data set's order: what it is, what the run took it for.
 
@@ -302,7 +325,7 @@ class Experiment:
             raise InputError(f"{row.group}/{row.run} has no predictions yet: {result.reason()}")
         return predictions_frame(collected, collected.results[0], split)
 
-    @_kinds_of_ours
+    @_interface
     def trials(self, search: str) -> pandas.DataFrame:
         """A row a trial of a search, in order; works while they run.
 
@@ -322,7 +345,7 @@ class Experiment:
         plan = self.make_plan()
         return trials_frame(Storage(plan.manifest.storage), find_search(plan, search))
 
-    @_kinds_of_ours
+    @_interface
     def report(
         self, only: str | None = None, *, plots: bool = True, mlflow: bool = True, progress: Progress | None = None
     ) -> Path:
@@ -339,7 +362,7 @@ class Experiment:
         plan = self.make_plan(only)
         return build(plan, task_states(plan), plots=plots, mlflow=mlflow, only=only, progress=progress)
 
-    @_kinds_of_ours
+    @_interface
     def cancel(self, only: str | None = None) -> tuple[int, int]:
         """Cancel what is queued or running; how many tasks that ends, and how many are left as their state is unknown.
 
@@ -348,9 +371,10 @@ class Experiment:
         """
         from pipeline.submit import cancel_plan
 
-        return cancel_plan(self.make_plan(only))
+        cancelled = cancel_plan(self.make_plan(only))
+        return cancelled.ending, cancelled.unknown
 
-    @_kinds_of_ours
+    @_interface
     def logs(self, task: str) -> str:
         """A task's log, over all its attempts; raises InputError where it has none yet.
 
@@ -361,7 +385,7 @@ class Experiment:
 
         return "".join(read_log(self.make_plan(), task))
 
-    @_kinds_of_ours
+    @_interface
     def why(self, task: str) -> str:
         """Why a task waits or failed, and what to do about it, in words.
 
@@ -372,17 +396,6 @@ class Experiment:
         from pipeline.why import explain
 
         return explain(self.make_plan(), task)
-
-
-@contextmanager
-def _umask_kept() -> Iterator[None]:
-    """Give the process its umask again: a manifest's own is for what is written of it, not for a notebook's files."""
-    before = os.umask(0o077)
-    os.umask(before)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def _silent() -> Console:

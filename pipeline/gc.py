@@ -64,7 +64,7 @@ def remove(
     for number, found in enumerate(waste, 1):
         if found.path in used:
             continue
-        if found.path.is_dir():
+        if found.path.is_dir() and not found.path.is_symlink():
             removing = found.path.with_name(f".going-{found.path.name}")
             found.path.rename(removing)
             shutil.rmtree(removing)
@@ -98,17 +98,17 @@ def _leftovers(storage: Storage, now_s: float) -> list[Unreferenced]:
 
 
 def _files(path: Path) -> list[Path]:
-    return (
-        [entry for entry in path.rglob("*") if entry.is_file() and not entry.is_symlink()] if path.is_dir() else [path]
-    )
+    if path.is_symlink() or not path.is_dir():
+        return [path]
+    return [entry for entry in path.rglob("*") if entry.is_file() and not entry.is_symlink()]
 
 
 def _size(path: Path) -> int:
-    return sum(entry.stat().st_size for entry in _files(path) if entry.exists())
+    return sum(entry.lstat().st_size for entry in _files(path) if entry.exists())
 
 
 def _newest(path: Path) -> float:
-    return max((entry.stat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
+    return max((entry.lstat().st_mtime for entry in (path, *_files(path)) if entry.exists()), default=0.0)
 
 
 def _in_use(storage: Storage, now_s: float) -> set[Path]:

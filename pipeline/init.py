@@ -16,7 +16,8 @@ import yaml
 
 from jobs.data import Quotes, csv_text, files, formats
 from jobs.data.settings import SPLITS, Columns
-from pipeline.manifest.validation import name_problem
+from pipeline.manifest.validation import name_problem, safe_name
+from pipeline.manifest.yaml_nodes import composed
 from sharedfs.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("init.yaml.jinja")
@@ -26,7 +27,6 @@ TEXTS = ("title", "titulo", "título", "text", "texto", "nombre", "name", "produ
 LABELS = ("category", "categoria", "categoría", "label", "class", "clase", "aisle", "department", "target")
 LANGUAGES = ("language", "lang", "idioma")
 QUALITIES = ("label_quality", "quality")
-_UNSAFE = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ def starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> s
     Raises FileNotFoundError for a missing file, ValueError for one that can't be made sense of.
     """
     profile = profile_data(data, quotes)
-    name = data.name.split(".")[0]
+    name = composed(data.name.split(".")[0])
     usual = Columns()
     template = jinja2.Template(  # nothing is escaped: it is YAML, and `_inline_yaml` quotes
         TEMPLATE.read_text(encoding="utf-8"),
@@ -169,7 +169,7 @@ def starting_manifest(data: Path, target: Path, quotes: Quotes = "checked") -> s
     text: str = template.render(
         summary=_printable(_summary(data, profile)),
         target=target.name,
-        name=name if name_problem(name) is None else _UNSAFE.sub("-", name).strip("-.") or "experiments",
+        name=name if name_problem(name) is None else safe_name(name) or "experiments",
         sources={key: _path(path, target) for key, path in (_parts(data) or {"source": data}).items()},
         profile=profile,
         columns={ours: theirs for ours, theirs in profile.columns.items() if getattr(usual, ours) != theirs},

@@ -15,6 +15,7 @@ from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
+from pipeline.manifest.yaml_nodes import composed
 from pipeline.memory import collection_paused
 from sharedfs.errors import InputError, did_you_mean
 from sharedfs.typed_json import Json
@@ -113,6 +114,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     there, unless a ``provisional`` plan will do; ValueError for a group that the manifest lacks.
     """
     names = {run.group for run in manifest.runs} | {search.name for search in manifest.searches}
+    only = None if only is None else composed(only)
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}{did_you_mean(only, names)}")
     builder = _PlanBuilder(provisional=provisional)
@@ -327,6 +329,7 @@ def find_task(plan: Plan, query: str) -> Planned:
     A run names its training (or trial) rather than its evaluation. Raises ValueError, with what would be right,
     where no task or more than one is meant.
     """
+    query = composed(query)
     matches = [planned for planned in plan.tasks if planned.id.startswith(query)] if len(query) >= 4 else []
     if not matches:
         matches = [planned for planned in plan.tasks if query in _names(planned)]
@@ -341,6 +344,7 @@ def find_task(plan: Plan, query: str) -> Planned:
 
 def find_tasks(plan: Plan, query: str) -> tuple[Planned, ...]:
     """All tasks that ``query`` names: a group, or what ``find_task`` takes. Raises ValueError where there are none."""
+    query = composed(query)
     named = [planned for planned in plan.tasks if query == planned.group or query in _names(planned)]
     matches = named or [planned for planned in plan.tasks if len(query) >= 4 and planned.id.startswith(query)]
     if not matches:
@@ -353,6 +357,7 @@ def find_rows(plan: Plan, query: str) -> tuple[Row, ...]:
 
     The id is that of the training or of the evaluation. Raises InputError where there are none.
     """
+    query = composed(query)
     named = [row for row in plan.rows if query == row.group or query in _run_names(row)]
     if not named and len(query) >= 4:
         ids = [(row, (row.train or "", row.evaluate)) for row in plan.rows]
@@ -376,13 +381,13 @@ def find_row(plan: Plan, query: str) -> Row:
 def find_search(plan: Plan, name: str) -> PlannedSearch:
     """The search of that name; raises InputError where there is none."""
     searches = {planned.search.name: planned for planned in plan.searches}
-    if name not in searches:
+    if (name := composed(name)) not in searches:
         raise InputError(f"no search {name!r} in {plan.manifest.path}{did_you_mean(name, searches)}")
     return searches[name]
 
 
 def _no_task(plan: Plan, query: str, groups: Collection[str] = ()) -> InputError:
-    names = {name for planned in plan.tasks for name in _names(planned)}
+    names = (name for planned in plan.tasks for name in _names(planned))
     hint = did_you_mean(query, {*groups, *names}, listed_max=12)
     return InputError(f"no task {query!r} in {plan.manifest.path}{hint}")
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.storage import Storage
+from pipeline.closing_job import open_submission
 from pipeline.decisions.task_state import TaskState
 from pipeline.live import progress_bar, watch
 from pipeline.plan import Plan
 from pipeline.report import build
 from pipeline.status import task_states
-from pipeline.submit import print_submitted, submit_plan
+from pipeline.submit import submit_plan
+from pipeline.submit_result import print_submitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,9 @@ def run_plan(plan: Plan, whole: Callable[[], Plan], *, executor: str, console: C
     print_submitted(submitted, console)
     states = watch(plan, console, closing_too=True)
     page = Storage(plan.manifest.storage).reports / plan.manifest.name / "index.html"
-    # The closing job builds it; there is none where nothing was left to do, or all ran in this process.
-    if submitted.submission is None or executor == "inline" or not page.exists():
+    # The closing job builds it, unless it failed; there is none where nothing was left to do, or all ran here.
+    unclosed = open_submission(Storage(plan.manifest.storage), plan.manifest.name) is not None
+    if submitted.submission is None or executor == "inline" or unclosed or not page.exists():
         all_of_it = whole()
         with progress_bar(errors) as progress:
             build(all_of_it, states if all_of_it is plan else task_states(all_of_it), progress=progress)

@@ -20,6 +20,8 @@ from jobs.search.summary import summary
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.units import differences
+from pipeline.closing_job import find_undone, open_submission
+from pipeline.decisions.closing import CLOSE, UndoneClosing
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
     STATES,
@@ -30,12 +32,12 @@ from pipeline.decisions.task_state import (
     decide,
     with_upstream_cause,
 )
+from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
-from pipeline.queue import query
+from pipeline.queue import QueuedAs, last_exit_code, query
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
-from slurm.element import last_exit_code
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
 
 SUMMARY_ORDER = ("done", "running", "waiting", "unknown", "failed", "lost")
@@ -44,17 +46,46 @@ MOST_ROWS = 200  # for people: nobody reads ten thousand lines
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "unknown": "yellow", "waiting": "dim"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a manifest stands: its tasks, and what its last closing job left undone, None where nothing."""
+
+    states: Mapping[str, TaskState]
+    undone: UndoneClosing | None
+
+    @property
+    def exit_status(self) -> int:
+        failed = any(state.state in ("failed", "lost") for state in self.states.values())
+        return int(failed or self.undone is not None)
+
+
 @collection_paused()
 def task_states(plan: Plan, *, clock: Clock = SYSTEM) -> dict[str, TaskState]:
     """The state of every task of a plan, by id; at most two Slurm commands, none where all is done.
 
     Heartbeats are judged by the clock of the storage, which is asked at most once, and only where one matters.
     """
+    return _decide_all(plan, clock)[0]
+
+
+@collection_paused()
+def standing(plan: Plan, *, clock: Clock = SYSTEM) -> Standing:
+    """As ``task_states``, with the closing job of the manifest's newest submission, by the same Slurm commands."""
+    storage = Storage(plan.manifest.storage)
+    unclosed = open_submission(storage, plan.manifest.name)
+    states, closing = _decide_all(plan, clock, unclosed.closing if unclosed else None)
+    return Standing(states=states, undone=find_undone(storage, unclosed, closing, states) if unclosed else None)
+
+
+def _decide_all(
+    plan: Plan, clock: Clock, closing: QueuedAs | None = None
+) -> tuple[dict[str, TaskState], QueueEvidence | None]:
     states: dict[str, TaskState] = {}
-    for planned, evidence in zip(plan.tasks, _collect(plan, clock), strict=True):
+    collected, shown = _collect(plan, clock, closing)
+    for planned, evidence in zip(plan.tasks, collected, strict=True):
         state = decide(evidence, stale_s=STALE_S)
         states[planned.id] = with_upstream_cause(state, planned.task.needs, states)
-    return states
+    return states, shown
 
 
 @collection_paused()
@@ -72,24 +103,25 @@ def done_on_storage(plan: Plan) -> dict[str, tuple[str, ...]]:
     return done | dict.fromkeys(superseded_shards(plan.tasks, done.keys()) - done.keys(), ())
 
 
-def _collect(plan: Plan, clock: Clock) -> Iterator[Evidence]:
-    """The evidence of each task, in the plan's order."""
+def _collect(plan: Plan, clock: Clock, closing: QueuedAs | None) -> tuple[Iterator[Evidence], QueueEvidence | None]:
+    """The evidence of each task, in the plan's order, and what is shown of a closing job."""
     storage = Storage(plan.manifest.storage)
     runs = storage.runs
     now = cache(lambda: storage_time(runs, clock))
     records = {planned.id: _read_record(storage, runs, planned) for planned in plan.tasks}
     done = {task for task, evidence in records.items() if evidence.is_done}
     superseded = superseded_shards(plan.tasks, done) - done
-    queue = query(storage, records.keys() - done - superseded)
-    for planned in plan.tasks:
-        evidence = records[planned.id]
-        if planned.id in done:
+    queue = query(storage, records.keys() - done - superseded, closing)
+
+    def evidence(task: str) -> Evidence:
+        if task in done:
             # Of thousands that are done, nothing but the record has to be opened.
-            yield evidence
-        elif planned.id in superseded:
-            yield replace(evidence, superseded=True)
-        else:
-            yield _read_traces(evidence, queue.get(planned.id), runs / planned.id, now)
+            return records[task]
+        if task in superseded:
+            return replace(records[task], superseded=True)
+        return _read_traces(records[task], queue.get(task), storage, now)
+
+    return (evidence(planned.id) for planned in plan.tasks), queue.get(CLOSE)
 
 
 def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
@@ -112,8 +144,11 @@ def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
     )
 
 
-def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, now: Callable[[], float]) -> Evidence:
+def _read_traces(
+    evidence: Evidence, queue: QueueEvidence | None, storage: Storage, now: Callable[[], float]
+) -> Evidence:
     """What a task that is not done left behind; only what can matter is opened, each file costs on shared storage."""
+    folder = storage.runs / evidence.id
     job = queue.job if queue else None
     # A task never queued and never run has no folder to read.
     has_run = job is not None or evidence.record is not None or evidence.record_error is not None
@@ -130,7 +165,15 @@ def _read_traces(evidence: Evidence, queue: QueueEvidence | None, folder: Path, 
         exit_code=last_exit_code(folder, job.id) if job is not None and state not in (WAITING, RUNNING) else None,
         held_note=None if state == RUNNING else held_reason(folder),
         progress=read_progress(folder) if has_progress else None,
+        last_words=_last_words(evidence, queue, storage),
     )
+
+
+def _last_words(evidence: Evidence, queue: QueueEvidence | None, storage: Storage) -> LastWords | None:
+    if queue is None or queue.submission is None or not queue.job.over or evidence.record is not None:
+        return None
+    folder, job = storage.runs / evidence.id, queue.job
+    return read_last_words(storage, folder, queue.submission, job.id, start=job.restarts + 1)
 
 
 def _attempt(facts: AttemptFacts, now_s: float | None) -> AttemptEvidence:
@@ -154,15 +197,19 @@ def all_finished(states: Mapping[str, TaskState]) -> bool:
     )
 
 
-def states_document(plan: Plan, states: Mapping[str, TaskState]) -> Mapping[str, Json]:
-    """States as one JSON document, for ``status --json``: a task each, counts by state, a search each."""
+def states_document(
+    plan: Plan, states: Mapping[str, TaskState], undone: UndoneClosing | None = None
+) -> Mapping[str, Json]:
+    """States as one JSON document, for ``status --json``: a task each, counts by state, a search each, and what the
+    closing job left undone."""
     counts = Counter(state.state for state in states.values())
     tasks = [
         {"stage": planned.stage, "group": planned.group, "run": planned.run, **_state_document(states[planned.id])}
         for planned in plan.tasks
     ]
     summary = {state: counts[state] for state in STATES if counts[state]}
-    return {"tasks": tasks, "summary": summary, "searches": [asdict(search) for search in search_states(plan)]}
+    searches = [asdict(search) for search in search_states(plan)]
+    return {"tasks": tasks, "summary": summary, "searches": searches, "closing": asdict(undone) if undone else None}
 
 
 def _state_document(state: TaskState) -> dict[str, Json]:
@@ -196,7 +243,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             planned.group,
             name,
             Text(state.state, style=COLOURS[state.state]),
-            state.job or "-",
+            f"{state.job or '-'} ({state.user})" if state.user else state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
             describe(state),
         )
@@ -228,11 +275,16 @@ def progress_words(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def print_states(plan: Plan, states: Mapping[str, TaskState], console: Console) -> None:
-    """The tasks that need eyes first, a line a search, then advice where what was asked is far from what was used."""
+def print_states(
+    plan: Plan, states: Mapping[str, TaskState], console: Console, undone: UndoneClosing | None = None
+) -> None:
+    """The tasks that need eyes first, a line a search, advice where what was asked is far from what was used, and what
+    the closing job left undone."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
     for line in (*search_lines(plan), *advice(plan, states)):
         console.print(line)
+    if undone is not None:
+        console.print(undone.line, style="yellow", soft_wrap=True)
 
 
 def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:

@@ -11,8 +11,11 @@ from jobs.attempt import AttemptFacts, history
 from jobs.storage import Storage
 from pipeline.decisions.retry import MEMORY_FACTOR
 from pipeline.decisions.task_state import TaskState
+from pipeline.element_log import find_log, has_begun, submitted_python
 from pipeline.plan import Plan, Planned, find_task
+from pipeline.queue import QueuedAs, queue_history
 from pipeline.status import all_finished, progress_words, task_states
+from pipeline.submission import read_all
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
 from sharedfs.files import open_plain, read_tail
@@ -32,6 +35,8 @@ REMEDIES = {
     "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
     "GPU failure": "look at that node's GPU (nvidia-smi -q, dmesg for Xid) and its compute mode; "
     "an exclusive GPU carries no `pack`; submit again to resume from the checkpoint",
+    "storage": "the storage was full, or away for that node: look at it there (df, dmesg), free some room; submit "
+    "again to resume from the checkpoint",
     "cancelled": "it was cancelled; submit again to resume from the checkpoint",
     "diverged": "a lower learning_rate, or smaller weights: see the gradient norm in the log",
     "at chance": "the network learned nothing: fewer layers, a higher learning_rate, or look at the labels",
@@ -89,11 +94,18 @@ def _failed(plan: Plan, planned: Planned, state: TaskState) -> list[str]:
     storage = Storage(plan.manifest.storage)
     folder, log = storage.run(planned.id), storage.log(planned.id)
     lines = failure_lines(planned.stage, state, history(folder))
-    text = read_tail(log, LOG_LINES)
-    if text:
-        lines += [f"the log's last lines ({log}):", *(f"  {line}" for line in text.splitlines())]
-    lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {sys.executable} -m jobs {folder}")
+    if state.log is not None:
+        lines += _log_tail("it ended before its first line; its element's log ends", Path(state.log))
+    else:
+        lines += _log_tail("the log's last lines", log)
+    python = (state.submission and submitted_python(storage, state.submission)) or plan.manifest.cluster.python
+    lines.append(f"alone, in the foreground: PYTHONSAFEPATH=1 {python or sys.executable} -m jobs {folder}")
     return lines
+
+
+def _log_tail(title: str, log: Path) -> list[str]:
+    text = read_tail(log, LOG_LINES)
+    return [f"{title} ({log}):", *(f"  {line}" for line in text.splitlines())] if text else []
 
 
 def failure_lines(stage: str, state: TaskState, attempts: Sequence[AttemptFacts]) -> list[str]:
@@ -115,16 +127,25 @@ ASK_CLUSTER_S = 15.0  # etiquette: the controller serves everybody
 
 
 def read_log(plan: Plan, query: str, *, follow: bool = False, clock: Clock = SYSTEM) -> Iterator[str]:
-    """A task's log, and with ``follow`` what is added, piece by piece until the task is over; InputError if none."""
+    """A task's log, and with ``follow`` what is added, piece by piece until the task is over; InputError if none.
+
+    Where its newest element wrote nothing to it, that element's own log comes after it.
+    """
     planned = find_task(plan, query)
-    path = Storage(plan.manifest.storage).log(planned.id)
-    if not path.exists() and not follow:
-        state = task_states(plan, clock=clock)[planned.id]
-        raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) has no log yet: it is {state.state}")
-    position, ask_at, last = 0, -math.inf, not follow
+    storage = Storage(plan.manifest.storage)
+    path = storage.log(planned.id)
+    if not follow:
+        queued = _newest_element(storage, planned.id)
+        early = _read_early_log(storage, planned.id, queued)
+        if not path.exists() and not early:
+            state = task_states(plan, clock=clock)[planned.id]
+            raise InputError(f"{planned.group}/{planned.run} ({planned.stage}) {_no_log(state, queued)}")
+        yield _read_from(path, 0).decode("utf-8", "replace") + early
+        return
+    position, ask_at, last = 0, -math.inf, False
     while True:
         now = clock.monotonic()
-        if follow and now >= ask_at:
+        if now >= ask_at:
             state = task_states(plan, clock=clock)[planned.id]
             last = all_finished({planned.id: state})
             ask_at = now + (ASK_CLUSTER_S if state.executor == "slurm" else 0.0)
@@ -132,8 +153,35 @@ def read_log(plan: Plan, query: str, *, follow: bool = False, clock: Clock = SYS
         position += len(added)
         yield added.decode("utf-8", "replace")
         if last:
+            if early := _read_early_log(storage, planned.id, _newest_element(storage, planned.id)):
+                yield early
             return
         clock.sleep(POLL_S)
+
+
+def _newest_element(storage: Storage, task: str) -> QueuedAs | None:
+    return queue_history(read_all(storage), {task}).get(task, [None])[-1]
+
+
+def _read_early_log(storage: Storage, task: str, queued: QueuedAs | None) -> str:
+    """The log of a task's newest element, under a header, if the task's own has nothing of that element."""
+    if queued is None or has_begun(storage.run(task), queued.element):
+        return ""
+    log = find_log(storage, queued.submission, queued.element)
+    if log is None:
+        return ""
+    text = _read_from(log, 0).decode("utf-8", "replace")
+    return f"== element {queued.element}, before the task's own first line: {log} ==\n{text}"
+
+
+def _no_log(state: TaskState, queued: QueuedAs | None) -> str:
+    if state.state in ("failed", "lost"):
+        return f"left no log, nor did its element: it is {state.state}"
+    if state.state != "done":
+        return f"has no log yet: it is {state.state}"
+    if queued is not None and queued.executor == "inline":
+        return "has no log: it ran inline, in the process that submitted it, and printed there"
+    return "has no log: it is done, and the log has been removed since"
 
 
 def _read_from(path: Path, position: int) -> bytes:

@@ -14,6 +14,8 @@ from sharedfs.typed_json import Undecodable, decode
 
 T = TypeVar("T")
 ID_LENGTH = 16
+# Many times the largest that is written. A larger one would fill the memory of whoever looks at it.
+MOST_BYTES = 1 << 28
 
 
 def digest(value: object) -> str:
@@ -31,7 +33,7 @@ def write_json(path: Path, value: object, *, permissions: int = 0o666) -> None:
 def read_json(path: Path | str) -> Any:
     """Read a JSON document; raises FileNotFoundError, or ValueError naming the file if it is not JSON."""
     try:
-        return orjson.loads(read_plain(path))
+        return orjson.loads(read_plain(path, most_bytes=MOST_BYTES))
     except orjson.JSONDecodeError as error:
         raise DamagedFileError(f"{path}: not a JSON document: {error}") from error
 

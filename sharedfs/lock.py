@@ -7,8 +7,7 @@ The folder is made aside, with its file, and renamed into place, which fails whe
 every file system that nodes share, NFS included, where ``flock`` is not to be relied on (it may be local to a node).
 Whoever finds the file older than ``STALE_S`` removes it, and of any number who try exactly one succeeds: that one
 renames its own folder into the place of the empty one. A holder that was merely slow (a suspended node) finds its
-file gone, lets what is there now be, which is another's lock, and does nothing more of what the lock was for where it
-asks (``Lock.check``).
+file gone as it leaves, and lets what is there now be: that is another's lock.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from pathlib import Path
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import TandaError
+from sharedfs.faults import patient
 from sharedfs.files import check_plain, plain_folder, publish_folder
 from sharedfs.typed_json import decode
 
@@ -124,6 +124,7 @@ def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
+@patient
 def _take(folder: Path, clock: Clock) -> Path | None:
     """Take a lock that is free or whose holder is dead: the file that keeps it alive; None while another holds it."""
     plain_folder(folder.parent)
@@ -135,7 +136,7 @@ def _take(folder: Path, clock: Clock) -> Path | None:
     made.mkdir()
     try:
         # Whoever may take locks here may also break this one, whatever this user's umask.
-        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & 0o777)
+        made.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & (stat.S_ISGID | 0o777))
         write_json(made / alive, me)
         return folder / alive if publish_folder(made, folder) else None
     finally:

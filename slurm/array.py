@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,28 +11,60 @@ from pathlib import Path
 from sharedfs.typed_json import Json
 from slurm.element import Element
 
+ARRAY_SIZE_MAX = 4_000_001  # the largest MaxArraySize
+_SPAN = r"[0-9]+(-[0-9]+(:[0-9]+)?)?"
+_JOB_ID = re.compile(rf"(?P<array>[0-9]+)(_[0-9]+|_\[(?P<list>{_SPAN}(,{_SPAN})*)(%[0-9]+)?\])?")
 WAYS = ("afterany", "afterok", "aftercorr")
 
 
 # A site's options: what sbatch is given there besides what a task asks for, none of which changes a result.
 
+MEMORY_WAYS = ("per_node", "per_cpu", "per_gpu", "none")
+GPU_OPTIONS = ("gpus-per-node", "gres")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """The image that elements run in: by Pyxis, an option of srun's, or by Apptainer; one of the two is given.
+
+    ``mounts`` are further folders that it sees, ``/data`` or ``/data:/inside:ro``.
+    """
+
+    pyxis: str | None = None
+    apptainer: str | None = None
+    mounts: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """``modules`` are loaded and ``activate`` is run (a shell line) before each element; ``extra`` is any sbatch
-    option by its long name (``{"mail-user": "me@here"}``; True for one without a value) and has the last word."""
+    """``modules`` are loaded and ``activate`` is run (a shell line) before each element.
 
+    ``clusters`` names the one cluster that jobs go to, None that of this machine. ``memory`` is one of MEMORY_WAYS:
+    what Slurm is told of an element's memory, if anything. ``gpu_option`` is one of GPU_OPTIONS. ``extra`` is any
+    sbatch option by its long name (``{"mail-user": "me@here"}``) and has the last word: True for one without a value,
+    None or False for one that is left out, also of those that are given here.
+    """
+
+    clusters: str | None = None
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     gres_type: str | None = None
+    gpu_option: str = "gpus-per-node"
+    memory: str = "per_node"
     exclude: str | None = None
     modules: tuple[str, ...] = ()
     activate: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    container: Container | None = None
     python: str | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def python_command(self) -> str:
+        """The Python of elements: in a container the image's own, for the one that submits is not in there."""
+        return self.python or ("python3" if self.container else sys.executable)
 
 
 # What is submitted: an array of elements, what each is given, and what came of it.
@@ -47,8 +81,15 @@ class Resources:
     warn_s: int = 120
 
     def __post_init__(self) -> None:
-        if self.cpus < 1 or self.gpus < 0 or self.mem_gb <= 0 or self.time_min < 1:
-            raise ValueError(f"resources out of range: {self}; cpus and time_min from 1, gpus from 0, mem_gb above 0")
+        if self.cpus < 1 or self.gpus < 0 or self.mem_mb < 1 or self.time_min < 1:
+            # Slurm takes a memory of 0 for all that the node has.
+            raise ValueError(
+                f"resources out of range: {self}; cpus and time_min from 1, gpus from 0, mem_gb from 0.001"
+            )
+
+    @property
+    def mem_mb(self) -> int:
+        return round(self.mem_gb * 1024)
 
     @property
     def warning_s(self) -> int:
@@ -81,6 +122,8 @@ class Array:
     ``folder`` takes Slurm's files (scripts, pickles, the elements' own logs). ``code`` is the folder that the
     elements import from. ``throttle`` caps how many elements run at once. ``held`` submits without starting.
     ``visible_gpus`` are those of a local machine that it may use, by their names for CUDA_VISIBLE_DEVICES; None: all.
+    ``site`` is the site's options for this array, None those of the executor. ``storage`` are folders that elements
+    read and write besides those of their own code.
     """
 
     name: str
@@ -96,6 +139,8 @@ class Array:
     exclude: tuple[str, ...] = ()
     held: bool = False
     visible_gpus: tuple[str, ...] | None = None
+    site: Site | None = None
+    storage: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.elements or not all(self.elements):
@@ -130,16 +175,20 @@ class Array:
 class Submitted:
     """What came of an array: an id for each element in order, None for one that could not be queued.
 
-    ``refused`` says why, in the scheduler's words. ``calls`` counts calls of sbatch, ``scripts`` are what was sent.
-    ``comment`` and ``cluster`` are what the scheduler shows of each of the jobs, where it shows any.
+    ``refused`` says why, in the scheduler's words; ``for_good`` that trying again changes nothing. ``calls`` counts
+    calls of sbatch, ``scripts`` are what was sent. ``comment`` and ``cluster`` are what the scheduler shows of each of
+    the jobs, where it shows any; ``named_cluster`` is the cluster that has to be named to reach them, None for that of
+    this machine.
     """
 
     ids: tuple[str | None, ...]
     refused: str | None = None
+    for_good: bool = False
     calls: int = 0
     scripts: tuple[Path, ...] = ()
     comment: str | None = None
     cluster: str | None = None
+    named_cluster: str | None = None
 
     @property
     def queued(self) -> tuple[str, ...]:
@@ -169,21 +218,23 @@ def element_index(job_id: str) -> int | None:
 def expand_ids(job_id: str) -> list[str]:
     """Every element that an id stands for: ``12_[0-2,7%2]`` -> 12_0, 12_1, 12_2, 12_7.
 
-    Raises ValueError for a list that Slurm cut short (``...``): SLURM_BITSTR_LEN=0 makes it whole.
+    Raises ValueError for what is no such id, and for a list that Slurm cut short (``...``): SLURM_BITSTR_LEN=0 makes it
+    whole.
     """
-    array, _, rest = job_id.partition("_")
-    if not rest.startswith("["):
+    match = _JOB_ID.fullmatch(job_id)
+    if match is None:
+        raise ValueError(f"{job_id}: no id of a job, an array or its elements")
+    if match["list"] is None:
         return [job_id]
-    if not rest.endswith("]"):
-        raise ValueError(f"{job_id}: a list of array elements that was cut short")
     indices: list[int] = []
-    for part in rest.strip("[]").split("%")[0].split(","):
+    for part in match["list"].split(","):
         span, _, step = part.partition(":")
         first, _, last = span.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise ValueError(f"{job_id}: not a list of array elements")
-        indices += range(int(first), int(last or first) + 1, int(step or 1))
-    return [f"{array}_{index}" for index in indices]
+        found = range(int(first), int(last or first) + 1, int(step or 1))
+        if not 0 < len(found) <= ARRAY_SIZE_MAX:
+            raise ValueError(f"{job_id}: {part} is no range of array elements")
+        indices += found
+    return [f"{match['array']}_{index}" for index in indices]
 
 
 def compress_ids(ids: Iterable[str]) -> list[str]:

@@ -13,7 +13,9 @@ the way of every task's start.
 # - SIGUSR2 (time is nearly up, or preempted) and SIGTERM (cancelled, or the end of the grace time) that reach the
 #   element are passed on to the children at once. A child that hears one saves and exits with 75.
 # - A child's exit status: 0 done, 1 failed and recorded by itself, 75 saved and wants to be started again. Any other
-#   end the child could not record: the element writes it to ``<path>/exits/<element>-<restart>.json``.
+#   end the child could not record: the element writes it to ``<path>/exits/<element>-<restart>.json``. One is 73,
+#   the storage is full or away, which the element also gives a child that it cannot start for that, and itself ends
+#   with where nothing else went wrong: Slurm keeps that where the storage cannot.
 # - After SIGUSR2 a child that does not save is killed when most of the time is gone, if any other did save: the
 #   element must not reach the limit with it.
 # - The element asks for another start (75; on a node of Slurm's it requeues itself) if a child wants one that has not
@@ -38,12 +40,14 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
-from sharedfs.files import OWNER_WRITES, check_plain, open_plain, read_plain, take_umask, write_whole
+from sharedfs.faults import fault_of, patient
+from sharedfs.files import OWNER_WRITES, check_plain, open_plain, take_umask, write_whole
 from sharedfs.typed_json import Json, decode
 from slurm.owned import read_own
 
-OK, FAILED, IDLE, AGAIN = 0, 1, 74, 75
+OK, FAILED, STORAGE, IDLE, AGAIN = 0, 1, 73, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 SIDECAR = "TANDA_BESIDE"
 SIDECAR_S = 5.0  # in which the sidecar may send what it still has
@@ -91,7 +95,8 @@ class _Child:
 
 
 def run(element: Element) -> int:
-    """Run the element to its end; 0 all well, 1 a child failed, 75 wants another start, 74 made no progress.
+    """Run the element to its end; 0 all well, 1 a child failed, 75 wants another start, 74 made no progress, 73 the
+    storage was away.
 
     A child that dies leaves the others alone. Must be called in the main thread: it takes the signals.
     """
@@ -111,7 +116,8 @@ def run(element: Element) -> int:
     if again and not watch.stopped:
         progress = [_made_progress(child, element) for child in again]  # a list: each keeps its own count
         return AGAIN if any(progress) else IDLE
-    return FAILED if any(child.code != OK for child in children) else OK
+    failed = {child.code for child in children} - {OK}
+    return STORAGE if failed == {STORAGE} else FAILED if failed else OK
 
 
 class _Watch:
@@ -146,10 +152,7 @@ def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
         child.code = AGAIN
         return
     try:
-        check_plain(child.path)
-        with open_plain(child.path / "log.txt", "ab") as log:
-            log.write(_header(element).encode())
-            log.flush()
+        with _begin_log(child.path / "log.txt", _header(element)) as log:
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, index),
@@ -157,7 +160,20 @@ def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
     except OSError as error:
         # The storage or the program is missing: the other paths may still run.
         print(f"{child.path}: not started: {error}", file=sys.stderr, flush=True)
-        child.code = FAILED
+        child.code = FAILED if fault_of(error) is None else STORAGE
+
+
+@patient
+def _begin_log(path: Path, header: str) -> IO[bytes]:
+    check_plain(path.parent)
+    log = open_plain(path, "ab")
+    try:
+        log.write(header.encode())
+        log.flush()
+    except OSError:
+        log.close()
+        raise
+    return log
 
 
 def _start_sidecar(children: list[_Child]) -> subprocess.Popen[bytes] | None:
@@ -275,7 +291,7 @@ def _wants_another(child: _Child, watch: _Watch) -> bool:
 
 def _write_exit(child: _Child) -> None:
     """Record an exit that the child could not record."""
-    if child.process is None or child.code is None or child.code in (OK, FAILED, AGAIN):
+    if child.code is None or child.code in (OK, FAILED, AGAIN):
         return
     end = Exit(
         exit_code=child.code,
@@ -286,21 +302,6 @@ def _write_exit(child: _Child) -> None:
         peak_mb=child.peak_mb,
     )
     _write(child.path / EXITS / f"{end.job_id}-{end.restart}.json", asdict(end))
-
-
-def last_exit_code(path: Path, element: str) -> int | None:
-    """The status with which a path's newest child of that element ended, if the child could not record it itself."""
-    files = [(file.stem.rpartition("-")[2], file) for file in (path / EXITS).glob(f"{element}-*.json")]
-    starts = {int(start): file for start, file in files if start.isdigit()}
-    codes = (_exit_code(starts[start]) for start in sorted(starts, reverse=True))
-    return next((code for code in codes if code is not None), None)
-
-
-def _exit_code(file: Path) -> int | None:
-    try:
-        return decode(Exit, json.loads(read_plain(file))).exit_code
-    except (OSError, ValueError):
-        return None
 
 
 def _progress_times(path: Path, names: tuple[str, ...]) -> dict[str, int]:
@@ -336,28 +337,24 @@ def _write(path: Path, facts: Mapping[str, Json], *, permissions: int = 0o666) -
         print(f"{path}: {error}", file=sys.stderr, flush=True)
 
 
-def requeue() -> bool:
-    """Ask Slurm to start this element, and no other of its array, again; False when it will not."""
+def _ask_slurm(*command: str) -> str | None:
+    """What one of Slurm's programs prints; None, once it is said why, where it fails."""
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", element_id()], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"not requeued: {error}", file=sys.stderr, flush=True)
-        return False
-    if done.returncode != 0:
-        print(f"not requeued: {done.stderr.strip()}", file=sys.stderr, flush=True)
-    return done.returncode == 0
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"{error}: {getattr(error, 'stderr', None) or ''}".strip(), file=sys.stderr, flush=True)
+        return None
+    return done.stdout
+
+
+def requeue() -> None:
+    """Ask Slurm to start this element, and no other of its array, again."""
+    _ask_slurm("scontrol", "requeue", element_id())
 
 
 def is_superseded() -> bool:
     """Whether Slurm has started this element again meanwhile, as it took this start for dead; False if it is silent."""
-    command = ["squeue", "-h", "-j", element_id(), "-O", "RestartCnt:12"]
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"whether it was started again is not known: {error}", file=sys.stderr, flush=True)
-        return False
+    shown = (_ask_slurm("squeue", "-h", "-j", element_id(), "-O", "RestartCnt:12") or "").strip()
     return shown.isdigit() and int(shown) > restart()
 
 
@@ -389,9 +386,16 @@ def main() -> int:
 
     Without INDEX it is Slurm's index in the array. With it, the process that started this one starts it again.
     """
-    if len(sys.argv) > 2:
-        return run(read_element(Path(sys.argv[1]), int(sys.argv[2])))
-    return run_on_node(read_element(Path(sys.argv[1]), int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0)))
+    by_slurm = len(sys.argv) == 2
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID") or 0) if by_slurm else int(sys.argv[2])
+    try:
+        element = read_element(Path(sys.argv[1]), index)
+    except OSError as error:
+        if fault_of(error) is None:
+            raise
+        print(f"not started: {error}", file=sys.stderr, flush=True)
+        return STORAGE
+    return run_on_node(element) if by_slurm else run(element)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the accounting for it counts. No answer changes nothing: that is unknown, not fa
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -14,19 +15,21 @@ from slurm.reasons import is_waiting_reason
 
 WAITING, RUNNING, DONE, FAILED, GONE, UNKNOWN = STATES = ("waiting", "running", "done", "failed", "gone", "unknown")
 CAUSES = (
-    "error", "out of memory", "time limit", "node failure", "cancelled", "preempted", "killed", "paused",
+    "error", "out of memory", "time limit", "node failure", "cancelled", "preempted", "killed", "paused", "storage",
 )  # fmt: skip
 PAUSED_CODE = 75  # the element saved, wants to be started again, and could not see to it itself
+STORAGE_CODE = 73  # the storage was away: a task could not be begun, or its end not be recorded
 IDLE_CODE = 74  # the element was cut short again and again and got no further
 
-# Every word that Slurm has for a job's state; a row with any other word cannot be read.
+# The words for a job's state that a state here follows from; a row with any other cannot be read. So with REVOKED (it
+# runs on another cluster of a federation) and with words that only mark a state: LAUNCH_FAILED, RECONFIG_FAIL.
 SLURM_WAITING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD"}
 )
 SLURM_RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 SLURM_ENDED = frozenset(
-    {"COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "CANCELLED", "REVOKED",
-     "PREEMPTED", "LAUNCH_FAILED", "RECONFIG_FAIL"}
+    {"COMPLETED", "FAILED", "TIMEOUT", "DEADLINE", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY", "CANCELLED",
+     "PREEMPTED"}
 )  # fmt: skip
 _SLURM_STATES = SLURM_WAITING | SLURM_RUNNING | SLURM_ENDED
 _CAUSE = {
@@ -36,12 +39,13 @@ _CAUSE = {
     "BOOT_FAIL": "node failure",
     "OUT_OF_MEMORY": "out of memory",
     "CANCELLED": "cancelled",
-    "REVOKED": "cancelled",
     "PREEMPTED": "preempted",
 }
 # Elements cancelled one by one before they start vanish from queue and accounting alike; their array does not.
 NEVER_STARTED = "cancelled before it started"
 CLOCK_GRACE_S = 60.0  # the clocks of two machines need not agree
+CUT_FROM_BYTES = 200  # a name of so many may have been longer
+_NOT_ASCII = re.compile(r"(?:[^\x00-\x7f]|\?)+")
 NAMED_GRACE_S = 1800.0  # nor by how much, where the job's own comment says that it is ours
 
 
@@ -51,7 +55,8 @@ class JobState:
 
     ``reason`` is why it waits or why nothing is known. ``exit_code`` or ``signal`` is how the element ended. Times are
     seconds since the epoch. ``elapsed_s``, ``waited_s`` and ``gpu_hours`` are sums over all its starts, ``max_rss_mb``
-    the most any of them used.
+    the most any of them used. ``named_cluster`` is the cluster that has to be named to reach the element, None for that
+    of this machine.
     """
 
     id: str
@@ -70,6 +75,7 @@ class JobState:
     submitted: float | None = None
     started: float | None = None
     ended: float | None = None
+    named_cluster: str | None = None
 
     @property
     def over(self) -> bool:
@@ -102,15 +108,31 @@ class JobIdentity:
             return f"a job of cluster {self.cluster}"
         if sent.uid is not None and self.uid is not None and self.uid != sent.uid:
             return f"a job of user {self.uid}"
-        if sent.name and self.name and self.name != sent.name:
+        if sent.name and self.name and not _shows(self.name, sent.name):
             return f"a job named {self.name!r}"
-        named = sent.comment is not None and sent.comment in (self.comment or "")
+        named = sent.comment is not None and _shows_comment(self.comment or "", sent.comment)
         if sent.comment and self.comment and not named:
             return f"a job with the comment {self.comment!r}"
         grace_s = NAMED_GRACE_S if named else CLOCK_GRACE_S
         if sent.submitted is not None and self.submitted is not None and self.submitted < sent.submitted - grace_s:
             return "a job submitted before ours"
         return None
+
+
+def _shows(shown: str, sent: str) -> bool:
+    """Whether a name that Slurm shows is the one that was sent to it.
+
+    The queue cuts it to a width in bytes, in the middle of a letter; the accounting's database may keep ASCII alone.
+    """
+    plain, wanted = _NOT_ASCII.sub("?", shown), _NOT_ASCII.sub("?", sent)
+    return plain == wanted or (len(shown.encode()) >= CUT_FROM_BYTES and wanted.startswith(plain.rstrip("?")))
+
+
+def _shows_comment(shown: str, sent: str) -> bool:
+    """The same of a comment: a site may have added to it, a line be cut in it, and a banner follow it."""
+    plain, wanted = _NOT_ASCII.sub("?", shown), _NOT_ASCII.sub("?", sent)
+    first = plain.split("\n")[0].rstrip("?")
+    return wanted in plain or (first != "" and wanted.startswith(first))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +238,8 @@ def _summed(id_: str, history: list[JobRow], **facts: object) -> JobState:
 
 
 def _signal(row: JobRow) -> int | None:
+    if row.state in ("NODE_FAIL", "BOOT_FAIL", "DEADLINE"):  # the queue prints a signal 1 that nobody sent
+        return None
     if row.signal in (53, 125):  # Slurm's own marks: a log path that can't be written, out of memory
         return None
     if row.signal:
@@ -236,4 +260,4 @@ def _cause(row: JobRow) -> str:
         return "out of memory" if full else "killed"
     if _signal(row):
         return "killed"
-    return {PAUSED_CODE: "paused", IDLE_CODE: "time limit"}.get(row.exit_code, "error")
+    return {PAUSED_CODE: "paused", IDLE_CODE: "time limit", STORAGE_CODE: "storage"}.get(row.exit_code, "error")

@@ -19,9 +19,8 @@ from typing import Any
 
 from sharedfs.files import OWNER_WRITES, open_plain
 from slurm.array import Array, array_id, element_index
-from slurm.commands import scrubbed
-from slurm.element import AGAIN, IDLE, write_elements
-from slurm.executors.local import LOCAL_GPUS, LocalQueue, Started, import_path, process_ticks
+from slurm.element import AGAIN, IDLE, STORAGE, write_elements
+from slurm.executors.local import LOCAL_GPUS, LocalQueue, Started, child_environment, process_ticks
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobState
 from slurm.machine import Machine, this_machine
 from slurm.owned import OTHERS_WRITE, check_own, own_folder
@@ -163,7 +162,8 @@ class Supervisor:
         elif code == 0:
             self._finish(id_, DONE, exit_code=0)
         else:
-            cause = run.stopping or ("killed" if code < 0 else "time limit" if code == IDLE else "error")
+            of_code = {IDLE: "time limit", STORAGE: "storage"}
+            cause = run.stopping or ("killed" if code < 0 else of_code.get(code, "error"))
             signalled = code < 0
             self._finish(
                 id_,
@@ -265,9 +265,7 @@ class Supervisor:
         file = self._documents(array, int(array_id(id_)), cpus, gpus)
         devices = tuple(self._free_gpus(array)[:gpus])
         environment = {
-            **scrubbed(os.environ),
-            **array.environment,
-            **import_path(array.code),
+            **child_environment(array.code, array.environment),
             "TANDA_ELEMENT": id_,
             "TANDA_RESTART": str(self.states[id_].restarts),
             "CUDA_VISIBLE_DEVICES": ",".join(devices),

@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from slurm.commands import warn_once
+
 SPARE_MEMORY = 0.1  # of the machine, for everything else
 
 
@@ -48,8 +50,11 @@ def list_gpus(dev: Path = Path("/dev")) -> tuple[str, ...]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # then they are counted
         listed = ""
+    names = parse_gpu_list(listed)
+    if listed.strip() and not names:
+        warn_once(f"nvidia-smi printed a list that cannot be read: {listed.splitlines()[0]!r}: the device files count")
     # Not the device files' numbers: CUDA counts what it sees, in a container that has /dev/nvidia3 alone from 0.
-    return parse_gpu_list(listed) or tuple(map(str, range(len(devices))))
+    return names or tuple(map(str, range(len(devices))))
 
 
 def parse_gpu_list(text: str) -> tuple[str, ...]:

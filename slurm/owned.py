@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sharedfs.faults import patient
 from sharedfs.files import LINK, open_plain
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -38,6 +39,7 @@ def _check(path: Path, facts: os.stat_result, uid: int | None) -> None:
     raise PermissionError(errno.EPERM, wrong, str(path))
 
 
+@patient
 def read_own(path: Path, uid: int | None = None) -> str:
     """The text of a user's own file (this one's); raises OSError for one that another made or can change."""
     with open_plain(path, "r") as file:

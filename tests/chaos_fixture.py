@@ -117,7 +117,7 @@ class Storm:
             f"{name} {count}" for name, count in sorted(self.deeds.items(), key=lambda item: -item[1])
         )
         if not self.room:
-            yield "  nothing may be mounted here: the disk was not filled, no folder made read-only"
+            yield "  nothing that nodes see may be mounted here: the disk was not filled, no folder made read-only"
         yield f"  {self.reports} reports meanwhile, {self.submissions} submissions, {self.again} by hand at the end"
         took = ", ".join(f"{count} in {number}" for number, count in sorted(self.attempts.items()))
         yield f"  {self.tasks} tasks, attempts: {took}; {self.seconds:.0f} s"
@@ -131,7 +131,7 @@ def weather(
     """Submit, let the monkey do so many deeds while it runs, wait for the end, submit what is missing; the verdict."""
     began = time.monotonic()
     storage = Storage(manifest.parent / "storage")
-    with small_disk(storage.root, 600) as room:
+    with small_disk(rig, storage.root, 600) as room:
         submit = pipeline("submit", manifest, "--cluster", manifest.parent / "profile.yaml")
         plan = make_plan(load(manifest))
         monkey = Monkey(rig, storage, submit, seed=seed, room=room)

@@ -13,11 +13,21 @@ VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest  # noqa: E402
-from cluster_fixture import cluster, little_account  # noqa: E402
+from cluster_fixture import cluster, clusters, is_on_debian13, little_account, on_both_slurms  # noqa: E402
 from training_fixture import dataset, one_core, storage  # noqa: E402
 
-__all__ = ["cluster", "dataset", "little_account", "one_core", "storage"]
+__all__ = ["cluster", "clusters", "dataset", "little_account", "one_core", "storage"]
 PROBE = "import torch; torch.cuda.init(); torch.zeros(1, device='cuda')"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    on_both_slurms(metafunc)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Clusters run one at a time: what is on the second one comes together, at the end.
+    items.sort(key=is_on_debian13)
 
 
 @pytest.fixture(scope="session")

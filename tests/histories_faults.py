@@ -135,7 +135,10 @@ FAULTS: dict[str, Callable[[], list[Change]]] = {
     "others' jobs released": _released_by_name,
     "comment not compared": lambda: _compared_without("comment"),
     "live attempt not waited for": lambda: [(entry, "live", lambda folder, clock: False)],
-    "lost answer of sbatch believed": lambda: [(SlurmArrays, "_find_queued", lambda self, array, failure: None)],
+    "lost answer of sbatch believed": lambda: [
+        (slurm, "_find_job", lambda script, cluster, wrong: None),
+        (submit, "is_unanswered", lambda failure: False),
+    ],
     "retried although queued meanwhile": _retried_as_named,
     "lock not looked at again": lambda: [(Lock, "check", lambda self: None)],
     "waits for its turn, and cancelled": lambda: [(submit, "still_waiting", lambda storage, wanted: wanted)],

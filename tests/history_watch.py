@@ -201,9 +201,10 @@ class Watch:
     def shown_states(self, began: float, held: set[str], states: Mapping[str, TaskState]) -> None:
         self.states = states
         for task, state in states.items():
-            final = state.state in ("done", "failed", "lost")
-            self.tasks[task].shown = (began, state.state) if final else None
             recorded = (self.world.storage.run(task) / "record.json").exists()
+            # That an attempt failed is a fact once it is recorded, whatever becomes of its element.
+            final = state.state in ("done", "lost") or (state.state == "failed" and not recorded)
+            self.tasks[task].shown = (began, state.state) if final else None
             if task in held and task in self.held_notes() and state.state in ("failed", "lost") and not recorded:
                 self.wrong(f"{task}: held, and shown as {state.state}: {state.cause}")
         self.machine.note("shows " + " ".join(f"{state.state}{state.cause or ''}" for state in states.values()))
@@ -241,13 +242,11 @@ class Watch:
             element for document in self.submissions.values() for array in document["arrays"]
             for element in array["elements"]
         }  # fmt: skip
+        # Announced is as good: the next submitter finds it by its name and comment.
+        announced = {array["comment"] for document in self.submissions.values() for array in document["unconfirmed"]}
         for job in process.facts.get("queued", ()):
-            if (
-                job.id not in named
-                and not job.over
-                and job.state != "COMPLETING"
-                and self.slurm.jobs.get(job.id) is job
-            ):
+            is_live = not job.over and job.state != "COMPLETING" and self.slurm.jobs.get(job.id) is job
+            if is_live and job.id not in named and job.comment not in announced:
                 self.wrong(f"{process.name} ends, and {job.id} ({job.name}) is queued that no submission names")
 
     # What closing jobs decide, against a count of our own.

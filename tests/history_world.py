@@ -14,9 +14,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -32,9 +33,10 @@ from jobs.context import Context
 from jobs.stages import trial as trial_stage
 from jobs.storage import Storage
 from pipeline import close, submission, submit
+from sharedfs import faults
 from sharedfs.errors import TandaError
 from slurm import commands, element
-from slurm.executors.slurm import DelayedSubmission, FailedJobError, JobPaths
+from slurm.executors.slurm import DelayedSubmission, JobPaths
 
 # What an attempt may meet, and how likely that is while things go wrong at all.
 FATES = {
@@ -82,7 +84,7 @@ class World(Stages):
     def run_program(self, command: list[str], **_: Any) -> SimpleNamespace:
         """In place of ``subprocess.run`` for Slurm's programs."""
         machine = self.machine
-        machine.note(f"$ {' '.join(command[:1] + command[-2:] if command[0] != 'squeue' else command[-2:])}")
+        machine.note(f"$ {' '.join([command[0], *command[-2:]])}".replace(f"{self.home}/", ""))
         if machine.current is not None:
             machine.look()
         if machine.now < self.slurm_down_until and command[0] != "sacct":
@@ -93,6 +95,8 @@ class World(Stages):
             machine.pause(1.0)
             return SimpleNamespace(returncode=1, stdout="", stderr=NO_DATABASE)
         try:
+            if command[0] == "sbatch":
+                return self._sbatch(command)
             text = self.slurm.run(command)
         except CommandFailed as failure:
             return SimpleNamespace(returncode=1, stdout="", stderr=str(failure))
@@ -106,7 +110,7 @@ class World(Stages):
 
     def _blind(self, command: list[str]) -> None:
         """Note that whoever looks for a job by its name cannot know of it."""
-        if "-n" in command and self.machine.current is not None:
+        if "-o" in command and command[0] == "squeue" and self.machine.current is not None:
             self.machine.current.facts["blind"] = True
 
     def _spoil(self, text: str) -> str:
@@ -126,37 +130,27 @@ class World(Stages):
             lines[number] = re.sub(r"\b18\d{8}\b", "??", lines[number])
         return "\n".join(lines) + "\n"
 
-    def sbatch(self, command: list[str], verbose: bool = True) -> Callable[[], str]:
-        """In place of submitit's ``CommandFunction``."""
-
-        def sent() -> str:
-            machine = self.machine
-            process = machine.current
-            assert process is not None
-            machine.look()
-            if machine.now < self.slurm_down_until:
-                machine.pause(9.0)
-                raise FailedJobError("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
-            if self.chaos and self.draw.random() < 0.01 * self.scale:
-                raise FailedJobError(TIMED_OUT)
-            before = set(self.slurm.jobs)
-            try:
-                answer = self.slurm.run(command)
-            except CommandFailed as failure:
-                raise FailedJobError(str(failure)) from failure
-            queued = [job for id_, job in self.slurm.jobs.items() if id_ not in before]
-            process.facts.setdefault("queued", []).extend(queued)
-            machine.note(f"$ sbatch: {answer.strip()} ({queued[0].name}, {len(queued)})")
-            if self.chaos and self.draw.random() < 0.03 * self.scale:
-                machine.pause(10.0)
-                machine.note("the answer of sbatch is lost")
-                raise FailedJobError(TIMED_OUT)
-            if self.chaos and self.draw.random() < 0.01 * self.scale:
-                machine.kill(process)
-            machine.pause(0.05)
-            return answer
-
-        return sent
+    def _sbatch(self, command: list[str]) -> SimpleNamespace:
+        """Queue a job: the answer may be lost on its way, or the process that waits for it be killed."""
+        machine = self.machine
+        process = machine.current
+        assert process is not None
+        timed_out = SimpleNamespace(returncode=1, stdout="", stderr=TIMED_OUT)
+        if self.chaos and self.draw.random() < 0.01 * self.scale:
+            return timed_out
+        before = set(self.slurm.jobs)
+        answer = self.slurm.run(command)
+        queued = [job for id_, job in self.slurm.jobs.items() if id_ not in before]
+        process.facts.setdefault("queued", []).extend(queued)
+        machine.note(f"$ sbatch: {answer.strip()} ({queued[0].name}, {len(queued)})")
+        if self.chaos and self.draw.random() < 0.03 * self.scale:
+            machine.pause(10.0)
+            machine.note("the answer of sbatch is lost")
+            return timed_out
+        if self.chaos and self.draw.random() < 0.01 * self.scale:
+            machine.kill(process)
+        machine.pause(0.05)
+        return SimpleNamespace(returncode=0, stdout=answer, stderr="")
 
     def _slurm_changed(self, job: Job | None, what: str) -> None:
         self.machine.note(f"slurm: {job.id if job else ''} {what}")
@@ -338,12 +332,15 @@ class World(Stages):
 
         changes: list[tuple[Any, str, Any]] = [
             (commands, "subprocess", programs),
-            (sys.modules["submitit.core.core"].utils, "CommandFunction", self.sbatch),
             (entry, "import_module", lambda name: stages.get(name) or import_module(name)),
             (trial_stage, "_train", self.train_trial),
             (submit, "snapshot", lambda folder: folder.mkdir(mode=0o755)),
             (submit, "commit", lambda: None), (submit, "record_plugins", lambda storage: None),
-            (close, "load", lambda path: path.read_bytes() and self.path), (close, "make_plan", lambda path: self.plan),
+            (close, "load", lambda path: path.read_bytes() and self.plan.manifest),
+            (close, "make_plan", lambda manifest: self.plan),
+            (submit, "deferred", lambda programs: nullcontext()),  # no signal is sent to a submitter
+            (faults._Patience, "monotonic", lambda: self.machine.now),
+            (faults._Patience, "sleep", self.machine.pause),
             (close, "build", lambda plan, states: self.built.append((self.machine.now, self.machine.current))),
             (close, "closing_actions", decided),
         ]  # fmt: skip
@@ -354,9 +351,12 @@ class World(Stages):
                 stack.enter_context(patch.object(owner, name, value))
             yield
 
-    def _requeue_program(self, command: list[str], **_: Any) -> SimpleNamespace:
-        """In place of ``subprocess.run`` for the element's own ``scontrol requeue``."""
-        return self.run_program(command)
+    def _requeue_program(self, command: tuple[str, ...], **_: Any) -> SimpleNamespace:
+        """In place of ``subprocess.run`` for what an element itself asks Slurm, with ``check``."""
+        done = self.run_program(list(command))
+        if done.returncode != 0:
+            raise CalledProcessError(done.returncode, command, stderr=done.stderr)
+        return done
 
 
 __all__ = ["World", "element", "submission"]

@@ -152,7 +152,7 @@ class Monkey:
 
     def _close_folder(self) -> None:
         folder = self._one()[0]
-        if folder in self._mounted or not _mount("--bind", str(folder), str(folder)):
+        if not self.rig.sees_mounts or folder in self._mounted or not _mount("--bind", str(folder), str(folder)):
             raise MissedError
         self._mounted.add(folder)
         _mount("-o", "remount,bind,ro", str(folder))
@@ -219,10 +219,10 @@ def _mount(*words: str) -> bool:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size_mb: int) -> Iterator[bool]:
-    """A file system of its own at a folder, so that it can be filled up; False where nothing may be mounted."""
+def small_disk(rig: Rig, folder: Path, size_mb: int) -> Iterator[bool]:
+    """A file system of its own at a folder, so that it can be filled up; False where nodes would not see one."""
     folder.mkdir(parents=True, exist_ok=True)
-    mounted = _mount("-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder))
+    mounted = rig.sees_mounts and _mount("-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder))
     try:
         yield mounted
     finally:

@@ -136,6 +136,7 @@ def as_processes(
     fake_element = SimpleNamespace(
         Popen=lambda command, env=None, **_: _Popen(machine, work, list(command), env),
         run=run, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired,
+        SubprocessError=subprocess.SubprocessError,
     )  # fmt: skip
     clocks = SimpleNamespace(
         sleep=element_sleep, monotonic=lambda: machine.now, time=lambda: machine.now,

@@ -2,7 +2,8 @@
 
 Four virtual nodes of 4 CPUs, 4 GB and 2 fake GPUs each by default; two partitions, of which ``scavenger`` is
 preempted by ``normal``. Every daemon runs as whoever starts it. Also a program:
-``python tests/rig.py up FOLDER`` prints SLURM_CONF, ``python tests/rig.py down FOLDER`` stops it.
+``python tests/rig.py up FOLDER`` prints SLURM_CONF, ``python tests/rig.py down FOLDER`` stops it. The Slurm is that of
+the machine, or that of another root folder (``debian13.py``).
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from rig_conf import Place, Shape, slurm_conf, slurmdbd_conf
+from debian13 import Debian13, has_shared_mounts
+from rig_conf import Place, Shape, cgroup_conf, slurm_conf, slurmdbd_conf
 
-__all__ = ["Rig", "RigError", "Shape", "missing"]
+__all__ = ["DEBIAN13", "INSTALLED", "Rig", "RigError", "Shape", "has_cgroups", "missing"]
 
+# Whose Slurm a cluster is of: that of this machine, or that of a Debian 13 in a folder of it.
+INSTALLED, DEBIAN13 = "installed", "24.11"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"))
@@ -49,15 +53,23 @@ def missing(*, accounting: bool = True) -> list[str]:
     return [program for program in wanted if shutil.which(program, path=SEARCH_PATH) is None]
 
 
+def has_cgroups() -> bool:
+    """Whether slurmd can enforce memory here by cgroups of version 1, as ``Shape.cgroups`` asks."""
+    files = [Path("/sys/fs/cgroup", name, "cgroup.procs") for name in ("memory", "freezer")]
+    return os.geteuid() == 0 and all(file.exists() and os.access(file, os.W_OK) for file in files)
+
+
 class Rig:
     """One cluster in one folder; ``environment`` is what its clients need."""
 
-    def __init__(self, folder: Path, shape: Shape | None = None) -> None:
+    def __init__(self, folder: Path, shape: Shape | None = None, slurm: str = INSTALLED) -> None:
         self.folder = folder
         self.shape = shape or Shape()
+        self.slurm = slurm
+        self.machine = Debian13() if slurm == DEBIAN13 else None
         self.user = getpass.getuser()
         self.host = socket.gethostname().split(".")[0]
-        self.nodes = [f"n{number}" for number in range(1, self.shape.nodes + 1)]
+        self.nodes = [f"{self.shape.prefix}{number}" for number in range(1, self.shape.nodes + 1)]
         self._database: subprocess.Popen[bytes] | None = None
         # One set of ports for the life of the rig: a restarted daemon must come back where it was.
         self._ports = {name: _free_port() for name in ("slurmctld", "slurmdbd", "mariadb", *self.nodes)}
@@ -68,11 +80,19 @@ class Rig:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.conf)}
+        own = {} if self.machine is None else self.machine.environment
+        return {**own, "SLURM_CONF": str(self.conf)}
+
+    @property
+    def sees_mounts(self) -> bool:
+        """Whether its nodes see what this process mounts from now on."""
+        return self.machine is None or has_shared_mounts()
 
     def start(self) -> None:
         """From nothing to every node idle, in 3-8 s; raises RigError with the logs and leaves nothing running."""
         try:
+            if self.machine is not None:
+                self.machine.start(self.folder)
             self._prepare()
             self._start_munge()
             if self.shape.accounting:
@@ -102,14 +122,17 @@ class Rig:
         if self._database is not None:
             self._database.wait(timeout=20)
         self.stop_daemon("munged")
+        self._remove_cgroups()
+        if self.machine is not None:
+            self.machine.stop()
 
     def call(self, *command: str, timeout_s: float = 30) -> str:
         """Run a client program on this cluster; its standard output. Raises CalledProcessError."""
-        environment = {**_outside(), **self.environment}
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=True
-            )
+                self._command(*command), env=self._environment, capture_output=True, text=True, timeout=timeout_s,
+                check=True,
+            )  # fmt: skip
         except subprocess.CalledProcessError as error:
             error.add_note(error.stderr)
             raise
@@ -154,7 +177,7 @@ class Rig:
         path.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        if absent := missing(accounting=self.shape.accounting):
+        if self.machine is None and (absent := missing(accounting=self.shape.accounting)):
             raise RigError(f"not installed: {', '.join(absent)}")
         for name in ("conf", "run", "log", "state", "munge", "dev", *(f"spool/{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -162,8 +185,7 @@ class Rig:
         (self.folder / "run").chmod(0o755)
         self.conf.write_text(slurm_conf(self._place, self.shape, self.nodes))
         (self.folder / "conf/gres.conf").write_text(self._gres_conf())
-        # Essential: slurmd initialises cgroups even when nothing uses them.
-        (self.folder / "conf/cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        (self.folder / "conf/cgroup.conf").write_text(cgroup_conf(self.shape))
         if self.shape.accounting:
             path = self.folder / "conf/slurmdbd.conf"
             path.touch(mode=0o600)
@@ -200,18 +222,26 @@ class Rig:
         if not data.exists():
             options = ["--no-defaults", f"--user={self.user}", f"--datadir={data}", "--skip-test-db"]
             root = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self.user}"]
-            subprocess.run(
-                [_program("mariadb-install-db"), *options, *root], check=True, stdout=log, stderr=log, timeout=60
-            )
-        command = [_program("mariadbd"), "--no-defaults", f"--user={self.user}", f"--datadir={data}"]
+            install = self._command("mariadb-install-db", *options, *root)
+            subprocess.run(install, check=True, stdout=log, stderr=log, env=self._environment, timeout=60)
+        command = self._command("mariadbd", "--no-defaults", f"--user={self.user}", f"--datadir={data}")
         place = [f"--socket={sock}", f"--pid-file={self.folder}/run/mariadb.pid", f"--port={self._ports['mariadb']}"]
         self._database = subprocess.Popen(
             [*command, *place, *DATABASE_OPTIONS],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=self._environment,
             start_new_session=True,
         )
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        words = [program, *arguments]
+        return [_program(program), *arguments] if self.machine is None else self.machine.command(words)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**_outside(), "SLURM_CONF": str(self.conf)}
 
     @property
     def _place(self) -> Place:
@@ -234,10 +264,9 @@ class Rig:
         return f"NodeName={','.join(self.nodes)} Name=gpu File={first}\n"
 
     def _daemon(self, name: str, *arguments: str) -> None:
-        environment = {**_outside(), **self.environment}
         done = subprocess.run(
-            [_program(name), *arguments],
-            env=environment,
+            self._command(name, *arguments),
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -266,6 +295,14 @@ class Rig:
             if time.monotonic() > deadline:
                 raise RigError(f"not within {limit_s} s: {what}\n{text}")
             time.sleep(0.1)
+
+    def _remove_cgroups(self) -> None:
+        """What slurmd made for each node: in the hierarchies of this machine, whose root it was in."""
+        for top in Path("/sys/fs/cgroup").glob("*/slurm_*"):
+            if top.name.removeprefix("slurm_") in self.nodes:
+                for folder, _, _ in os.walk(top, topdown=False):
+                    with contextlib.suppress(OSError):  # a process that is about to go is in it
+                        Path(folder).rmdir()
 
     def _kill_steps(self) -> None:
         for entry in Path("/proc").iterdir():

@@ -9,9 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What kind of cluster: ``enforce`` is AccountingStorageEnforce, ``extra`` are lines for slurm.conf."""
+    """What kind of cluster: ``enforce`` is AccountingStorageEnforce, ``extra`` are lines for slurm.conf.
+
+    Memory is enforced by cgroups (``cgroups``), or by slurmd, which looks every two seconds. ``comments`` is whether
+    the accounting keeps a job's comment. Nodes are called ``prefix`` and their number, which no two clusters that run
+    at once may share.
+    """
 
     nodes: int = 4
+    prefix: str = "n"
     cpus: int = 4
     gpus: int = 2
     memory_mb: int = 4096
@@ -19,6 +25,8 @@ class Shape:
     enforce: str = "associations,limits"
     max_array_size: int = 1001
     grace_s: int = 10
+    cgroups: bool = False
+    comments: bool = True
     extra: tuple[str, ...] = ()
 
 
@@ -37,8 +45,10 @@ def slurm_conf(place: Place, shape: Shape, nodes: list[str]) -> str:
     ports = place.ports
     base = _BASE.format(R=place.folder, HOST=place.host, USER=place.user, CTLD=ports["slurmctld"])
     lines = [*base.splitlines(), f"MaxArraySize={shape.max_array_size}", *shape.extra]
+    lines += (_CGROUPS if shape.cgroups else _NO_CGROUPS).splitlines()
     if shape.accounting:
         lines += _ACCOUNTING.format(R=place.folder, DBD=ports["slurmdbd"]).splitlines()
+        lines += ["AccountingStoreFlags=job_comment"] if shape.comments else []
         lines += [f"AccountingStorageEnforce={shape.enforce}"] if shape.enforce else []
     else:
         lines += ["AccountingStorageType=accounting_storage/none"]
@@ -54,6 +64,11 @@ def slurm_conf(place: Place, shape: Shape, nodes: list[str]) -> str:
         f"PartitionName=scavenger {partition} PriorityTier=1 PreemptMode=REQUEUE GraceTime={shape.grace_s}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def cgroup_conf(shape: Shape) -> str:
+    """The text of cgroup.conf; slurmd initialises cgroups even when nothing uses them."""
+    return "CgroupPlugin=cgroup/v1\n" + ("ConstrainRAMSpace=yes\n" if shape.cgroups else "")
 
 
 def slurmdbd_conf(place: Place) -> str:
@@ -79,11 +94,8 @@ SlurmctldLogFile={R}/log/slurmctld.log
 SlurmdLogFile={R}/log/slurmd.%n.log
 MpiDefault=none
 SwitchType=switch/none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
-JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=256
@@ -112,8 +124,16 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={DBD}
 AccountingStoragePass={R}/run/munge.socket
-AccountingStorageTRES=gres/gpu
-AccountingStoreFlags=job_comment"""
+AccountingStorageTRES=gres/gpu"""
+
+_CGROUPS = """\
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup"""
+
+_NO_CGROUPS = """\
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherParams=OverMemoryKill"""
 
 _SLURMDBD = """\
 AuthType=auth/munge

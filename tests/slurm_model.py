@@ -131,7 +131,7 @@ class Controller:
                 f"Configuration data as of now\nClusterName             = lab\nMaxArraySize            = 1001\n"
                 f"MaxJobCount             = 10000\nSLURM_VERSION           = {self.version}.8\n"
             )
-        for job in self._named(words[1].split(",")):
+        for job in self._named(re.split(r",(?![^\[]*\])", words[1])):
             if words[0] == "requeue" and job.state == "PENDING":
                 raise CommandFailed(f"Job is pending execution for job {job.id}")
             if words[0] == "requeue":
@@ -159,8 +159,7 @@ class Controller:
 
     def requeue(self, job: Job, *, old: str = "REQUEUED", delay_s: float = REQUEUE_DELAY_S) -> None:
         """Start it again: what runs in it is ended, its row in the accounting has that state."""
-        if job.live:
-            self.signal(job, "KILL")
+        was_live = job.live
         job.rows[-1] = replace(job.rows[-1], state=old, end=self.now())
         job.rows.append(Start(state="PENDING", submit=self.now()))
         job.state, job.reason, job.restarts = "PENDING", "BeginTime", job.restarts + 1
@@ -169,6 +168,8 @@ class Controller:
         self.change(job, f"requeued ({old})")
         self._account(job)
         self.after(delay_s + 0.1, self.tick)
+        if was_live:  # last: it may be who asked
+            self.signal(job, "KILL")
 
     # What happens to jobs.
 

@@ -77,6 +77,10 @@ class CommandFailed(Exception):  # noqa: N818 - not an error of the model's
 
 def print_queue(every: Iterable[Job], words: Sequence[str], version: str) -> str:
     """What squeue prints of these jobs; raises CommandFailed."""
+    if "-u" in words:
+        every = [job for job in every if str(job.uid) == words[words.index("-u") + 1]]
+    if "-o" in words:  # the number of the array, and what was submitted
+        return "".join(f"{line}\n" for line in dict.fromkeys(f"{job.number}|{job.script}" for job in every))
     columns = [part.partition(":") for part in re.findall(r"[^,|]+:\d+\|?", words[words.index("-O") + 1])]
     jobs = list(every)
     if "-j" in words:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from slurm.job_state import JobState, merge_sources
+from slurm.limits import local_cluster
 from slurm.query import parse_accounting, parse_queue
 
 SACCT = """\
@@ -70,11 +71,21 @@ def merged_state(id_: str, queue: str = "") -> JobState:
 
 @pytest.fixture
 def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs squeue and sacct that print a file each and count their calls."""
+    """Programs squeue and sacct that print a file each and count their calls, of cluster ``lab``.
+
+    Asked of another cluster they print ``squeue.CLUSTER.txt`` and ``sacct.CLUSTER.txt``.
+    """
+    local_cluster.cache_clear()
     for name in ("squeue", "sacct"):
         program = tmp_path / name
-        program.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/calls\n. {tmp_path}/{name}.answer\n")
+        program.write_text(
+            f'#!/bin/sh\necho {name} >> {tmp_path}/calls\nasked={name}; [ "$1" = -M ] && asked={name}.$2\n'
+            f". {tmp_path}/{name}.answer\n"
+        )
         program.chmod(0o755)
-        (tmp_path / f"{name}.answer").write_text(f"cat {tmp_path}/{name}.txt 2>/dev/null; true\n")
+        # Each row ends its line, also the last.
+        (tmp_path / f"{name}.answer").write_text(f"sed -e '$a\\' {tmp_path}/$asked.txt 2>/dev/null; true\n")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho ClusterName = lab\n")
+    (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path

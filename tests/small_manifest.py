@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -135,6 +136,22 @@ def in_training(manifest: Path, task: str) -> AttemptFacts | None:
     folder = Storage(manifest.parent / "storage").run(task)
     begun = (folder / "metrics.jsonl").exists() and not (folder / "record.json").exists()
     return history(folder)[-1] if begun else None
+
+
+def signal_in_training(manifest: Path, task: str, number: signal.Signals) -> AttemptFacts:
+    """Send a signal to the process of a training that is in the middle of it; the attempt that got it."""
+
+    def sent() -> AttemptFacts | None:
+        attempt = in_training(manifest, task)
+        if attempt is None or attempt.pid is None:
+            return None
+        try:
+            os.kill(attempt.pid, number)
+        except ProcessLookupError:
+            return None  # it ended between the look and the signal: its next attempt, if there is one
+        return attempt
+
+    return wait_until(sent, f"training of {task}")
 
 
 def element_of(attempt: AttemptFacts) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from small_manifest import write_manifest
 from typer.core import TyperGroup
 
-from pipeline import doctor, live, show, status, submit
+from pipeline import doctor, doctor_profile, live, show, status, submit_result
 from pipeline.cli import app
 from pipeline.decisions.task_state import TaskState
 from pipeline.edge import Terminal
@@ -92,8 +92,8 @@ def test_a_plan_shows_paths_and_changes_as_they_are(text: str, plan: Plan) -> No
 def test_submit_shows_reasons_as_they_are_and_does_not_cut_them(text: str) -> None:
     console, out = _terminal(colours=True)
     reason = f"{text} {'long ' * 100}."
-    submit.print_submitted(
-        submit.SubmitResult(submission=None, held={"a": reason}, already_done=0, already_queued=0), console
+    submit_result.print_submitted(
+        submit_result.SubmitResult(submission=None, held={"a": reason}, already_done=0, already_queued=0), console
     )
     assert f"1 not queued: {reason};" in _plain(out.getvalue())
 
@@ -102,7 +102,7 @@ def test_submit_shows_reasons_as_they_are_and_does_not_cut_them(text: str) -> No
 def test_doctor_shows_findings_as_they_are(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda _: [doctor.Finding(name="Slurm", ok=False, reason=text)])
+    monkeypatch.setattr(doctor_profile, "examine", lambda *_: [doctor.Finding(name="Slurm", ok=False, reason=text)])
     with pytest.raises(SystemExit):
         app(["doctor", "storage"], prog_name="tanda")
     assert capsys.readouterr().out.startswith(f"FAIL Slurm: {text}\n")

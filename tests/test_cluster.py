@@ -50,7 +50,7 @@ def test_one_array_a_group_and_its_resources_and_a_closing_job(drained: Path) ->
 
 def test_everything_is_done_and_the_report_was_built_by_the_closing_job(drained: Path) -> None:
     status = json.loads(tanda("status", drained, "--json"))
-    assert status["summary"] == {"done": 9}
+    assert (status["summary"], status["closing"]) == ({"done": 9}, None)
     trained = [task for task in status["tasks"] if task["stage"] == "train"]
     assert [task["run"] for task in trained if not task["gpu_hours"]] == ["linear"]
     results = (drained.parent / "storage" / "reports" / "small" / "results.csv").read_text()

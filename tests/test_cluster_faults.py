@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from small_manifest import (
     element_of,
     in_training,
     result_rows,
+    signal_in_training,
     tanda,
     trainings,
     wait_until,
@@ -55,9 +55,7 @@ def tried(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     def caught(run: str) -> AttemptFacts:
         return wait_until(lambda: in_training(manifest, ids[run]), f"training of {run}")
 
-    killed = caught("killed")
-    assert killed.pid is not None
-    os.kill(killed.pid, signal.SIGKILL)
+    killed = signal_in_training(manifest, ids["killed"], signal.SIGKILL)
     cluster.call("scancel", element_of(caught("cancelled")))
     cluster.call("scontrol", "requeue", element_of(caught("requeued")))
     cluster.call("scancel", "--signal=USR2", element_of(caught("warned")))

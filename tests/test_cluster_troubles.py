@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +16,7 @@ from small_manifest import (
     element_of,
     in_training,
     result_rows,
+    signal_in_training,
     tanda,
     trainings,
     wait_until,
@@ -81,14 +81,15 @@ def troubled(cluster: Rig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     def caught(run: str) -> AttemptFacts:
         return wait_until(lambda: in_training(manifest, ids[run]), f"training of {run}")
 
+    # First, while they surely train. One that hangs does not save at the warning and meets its limit, however fast the
+    # machine is.
+    signal_in_training(manifest, ids["shot"], signal.SIGKILL)
+    signal_in_training(manifest, ids["limited"], signal.SIGSTOP)
     node = caught("preempted").slurm["slurmd_nodename"]
     cluster.call("sbatch", "-p", "normal", "-w", node, "--mem=3500M", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 3")
     lost = caught("bereft").slurm["slurmd_nodename"]
     cluster.call("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")
     _bring_back(cluster, lost)
-    os.kill(caught("shot").pid or 0, signal.SIGKILL)
-    # One that hangs does not save at the warning and meets its limit, however fast the machine is.
-    os.kill(caught("limited").pid or 0, signal.SIGSTOP)
     _check_an_outage_is_no_failure(cluster, manifest)
     status = wait_until_over(manifest)
     return manifest, {task["run"]: task for task in status["tasks"] if task["stage"] == "train"}
@@ -132,7 +133,7 @@ def test_what_hung_until_its_time_limit_goes_on_from_its_last_checkpoint(
 
 
 def test_more_than_the_largest_array_without_accounting(cluster: Rig, tmp_path: Path) -> None:
-    with running(Shape(nodes=2, accounting=False, max_array_size=3)):
+    with running(Shape(nodes=2, prefix="m", accounting=False, max_array_size=3), cluster.slurm):
         manifest = _quick(tmp_path, 7)
         submitted = json.loads(tanda("submit", manifest, "--cluster", _profile(tmp_path), "--json"))
         pieces = {array["stage"]: len(array["job_id"].split(",")) for array in submitted["arrays"]}

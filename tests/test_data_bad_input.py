@@ -189,11 +189,14 @@ def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
     from jobs.stages import preprocess
     from jobs.storage import Storage
 
-    path = Path(csv_file(tmp_path / "a.csv", titles(30)))
-    task = task_of(source=str(path))
-    path.write_text("title,category\nfunda,A\n")
-    with pytest.raises(ValueError, match=r"a\.csv: changed since the manifest was submitted: submit it again"):
-        preprocess.run(context_of(Storage(tmp_path), task))
+    path, embeddings = Path(csv_file(tmp_path / "a.csv", titles(30))), tmp_path / "v.txt"
+    embeddings.write_text("funda 1 2\n")
+    task = task_of(source=str(path), embeddings={"file": str(embeddings), "size": 2})
+    for changed, text in ((embeddings, "funda 3 4\n"), (path, "title,category\nfunda,A\n")):
+        changed.write_text(text)
+        words = rf"{changed.name}: changed since the manifest was submitted: submit it again"
+        with pytest.raises(ValueError, match=words):
+            preprocess.run(context_of(Storage(tmp_path), task))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from pipeline.manifest import load
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan, make_plan
 from pipeline.submission import Queued, Submission, write_source
-from pipeline.submit import SubmitResult
+from pipeline.submit_result import SubmitResult
 from sharedfs.documents import write_json
 from slurm.job_state import JobState
 
@@ -43,7 +43,7 @@ class Stored:
         self.job: JobState | None = None
         self.clock = OwnClock()
 
-    def ask(self, _storage: Storage, wanted: frozenset[str]) -> dict[str, QueueEvidence]:
+    def ask(self, _storage: Storage, wanted: frozenset[str], _closing: object = None) -> dict[str, QueueEvidence]:
         return (
             {self.train: QueueEvidence(executor="slurm", job=self.job, packed=4)}
             if self.job and self.train in wanted
@@ -169,7 +169,7 @@ def test_nothing_is_asked_about_what_is_done_nor_about_shards_of_a_finished_data
     assert len(shards) == 2
     finish_dataset(stored.made, data)
     asked: list[set[str]] = []
-    monkeypatch.setattr(status, "query", lambda _storage, wanted: asked.append(set(wanted)) or {})
+    monkeypatch.setattr(status, "query", lambda _storage, wanted, _closing=None: asked.append(set(wanted)) or {})
     states = stored.states()
     assert [states[planned.id].state for planned in (*shards, data)] == ["done"] * 3
     assert asked == [{planned.id for planned in tasks if planned.stage != "preprocess"}]
@@ -191,7 +191,8 @@ def test_what_slurm_holds_since_a_start_failed_is_released(stored: Stored, monke
     monkeypatch.setattr(submit, "make_executor", lambda _name, _manifest: recorder)
     for released, reason in enumerate(("Priority", "launch failed requeued held")):
         states = {planned.id: replace(waiting, id=planned.id, reason=reason) for planned in stored.made.plan.tasks}
-        monkeypatch.setattr(submit, "task_states", lambda _plan, states=states, **_clock: states)
+        stood = status.Standing(states=states, undone=None)
+        monkeypatch.setattr(submit, "standing", lambda _plan, stood=stood, **_clock: stood)
         assert submit.submit_plan(stored.made.plan, executor="slurm").released == released
     assert recorder.orders == [("release", ("7_0",))]
 

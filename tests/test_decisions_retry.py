@@ -34,6 +34,7 @@ TABLE: dict[str | None, tuple[Retry | None, Retry | None, Retry | None, Retry | 
     "node failure": (AWAY, AWAY, None, None),
     "no GPU": (replace(AWAY, reason="no GPU"), replace(AWAY, reason="no GPU"), None, None),
     "GPU failure": (replace(AWAY, reason="GPU failure"), replace(AWAY, reason="GPU failure"), None, None),
+    "storage": (replace(AWAY, reason="storage"), replace(AWAY, reason="storage"), None, None),
     "upstream failed": (_again("upstream failed"), _again("upstream failed"), None, None),
     "killed": (_again("killed"), _again("killed"), None, None),
     None: (_again("failed"), _again("failed"), None, None),

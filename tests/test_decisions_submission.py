@@ -9,6 +9,7 @@ from decisions_fixture import Tasks, queued, runs, search, stands
 
 from pipeline.decisions.submission import (
     cancellable,
+    dependents_of,
     is_queued,
     launch_held,
     met_upstream,
@@ -168,7 +169,7 @@ def test_what_waits_for_an_element_that_slurm_holds_of_what_is_done_is_stale() -
     assert RUNS.names(met_upstream(RUNS.all, states, "slurm")) == ["data", "train a"]
     assert met_upstream(RUNS.all, states, "local") == frozenset()
     for blocking, expected in ((RUNS.ids("train a"), ["evaluate a"]), (RUNS.ids("train b"), []), ((), [])):
-        assert RUNS.names(stale_dependents(RUNS.all, states, "slurm", [], blocking)) == expected
+        assert RUNS.names(stale_dependents(RUNS.all, states, "slurm", [], None, blocking)) == expected
 
 
 def test_what_waits_for_a_trial_submitted_anew_is_stale() -> None:
@@ -209,15 +210,11 @@ def test_what_an_executor_has_already_can_be_waited_for() -> None:
 @pytest.mark.parametrize(
     ("state", "elements", "ending", "unknown"),
     [
-        pytest.param(queued("7_0"), {"slurm": ("7_0",)}, 1, 0, id="waiting in the queue"),
-        pytest.param(queued("7_0", state="running"), {"slurm": ("7_0",)}, 1, 0, id="running"),
-        pytest.param(queued("3", executor="local"), {"local": ("3",)}, 1, 0, id="of another executor"),
+        pytest.param(queued("7_0"), {("slurm", None): ("7_0",)}, 1, 0, id="waiting in the queue"),
+        pytest.param(queued("7_0", state="running"), {("slurm", None): ("7_0",)}, 1, 0, id="running"),
+        pytest.param(queued("3", executor="local"), {("local", None): ("3",)}, 1, 0, id="of another executor"),
         pytest.param(
-            stands("running", job="7_0", shown=True),
-            {"inline": ("7_0",)},
-            1,
-            0,
-            id="of an executor that it does not name",
+            stands("running", job="7_0", shown=True), {("inline", None): ("7_0",)}, 1, 0, id="of an executor not named"
         ),
         pytest.param(stands("running", job="7_0", queued=True), {}, 0, 0, id="running by its heartbeat alone"),
         pytest.param(stands("waiting", job="7_0", reason="held: canary"), {}, 0, 0, id="held, and out of the queue"),
@@ -236,7 +233,7 @@ def test_what_is_cancelled(state: TaskState, elements: Mapping[str, Sequence[str
 def test_a_packed_element_is_cancelled_once_and_ends_all_its_tasks() -> None:
     packed = {"train a": queued("7_0", state="running"), "train b": queued("7_0"), "evaluate a": queued("6_0")}
     chosen = cancellable(RUNS.states(packed), executor="slurm")
-    assert (chosen.elements, chosen.ending) == ({"slurm": ("6_0", "7_0")}, 3)
+    assert (chosen.elements, chosen.ending) == ({("slurm", None): ("6_0", "7_0")}, 3)
 
 
 THEIRS = {"mine": False}
@@ -244,7 +241,8 @@ THEIRS = {"mine": False}
 
 def test_what_somebody_else_queued_is_theirs_to_cancel_release_and_wait_for() -> None:
     states = RUNS.states({"train a": queued("9_0", **THEIRS), "train b": queued("9_1")})
-    assert cancellable(states, executor="slurm").elements == {"slurm": ("9_1",)}
+    chosen = cancellable(states, executor="slurm")
+    assert (chosen.elements, chosen.theirs) == ({("slurm", None): ("9_1",)}, 1)
     held = {"reason": "launch failed requeued held"}
     states = RUNS.states({"train a": queued("9_0", **held, **THEIRS), "train b": queued("9_1", **held)})
     assert launch_held(states, "slurm") == ("9_1",)
@@ -281,3 +279,53 @@ def test_what_is_made_from_the_start(
 ) -> None:
     finished = tasks.ids(*(tasks.planned if done is None else done))
     assert tasks.names(to_remake(tasks.all, finished, tasks.ids(*chosen))) == restarted
+
+
+# Several of Slurm's clusters: their jobs can be cancelled together, but not wait for each other.
+
+ON_OTHER = {"cluster": "other"}
+
+
+def test_what_is_cancelled_is_cancelled_on_its_own_cluster() -> None:
+    states = RUNS.states({"train a": queued("9_0", **ON_OTHER), "train b": queued("9_0")})
+    chosen = cancellable(states, executor="slurm")
+    assert chosen.elements == {("slurm", "other"): ("9_0",), ("slurm", None): ("9_0",)} and chosen.ending == 2
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "reason"),
+    [
+        (ON_OTHER, None, "cluster other is at what it needs"),
+        ({}, "other", "another cluster is at what it needs"),
+        (ON_OTHER, "other", None),
+        ({}, None, None),
+    ],
+)
+def test_what_another_cluster_has_can_not_be_waited_for(
+    there: Mapping[str, str], here: str | None, reason: str | None
+) -> None:
+    states = RUNS.states({"train a": queued("9_0", **there)})
+    evaluate = [planned for planned in RUNS.all if planned.id == RUNS.id("evaluate a")]
+    found = out_of_reach(RUNS.all, states, evaluate, here)
+    assert found == ({} if reason is None else {RUNS.id("evaluate a"): reason})
+    assert queued_elements(states, "slurm", (), here) == ({RUNS.id("train a"): "9_0"} if reason is None else {})
+    held = RUNS.states({"train a": queued("9_0", reason=LAUNCH_HELD, **there)})
+    assert launch_held(held, "slurm", here) == (("9_0",) if reason is None else ())
+
+
+@pytest.mark.parametrize(
+    ("refused", "among", "expected"),
+    [
+        pytest.param(["train a"], EVERYTHING, ["evaluate a"], id="an evaluation of what was refused"),
+        pytest.param(["data"], EVERYTHING, ["train a", "train b", "evaluate a", "evaluate b"], id="all that follows"),
+        pytest.param(["shard 0"], ["data"], ["data"], id="what waits for it to end"),
+        pytest.param(["shard 0"], ["train a"], [], id="not what needs one that may yet come"),
+        pytest.param(["evaluate a"], EVERYTHING, [], id="nothing needs an evaluation"),
+    ],
+)
+def test_what_can_never_run_without_what_was_refused(
+    refused: Sequence[str], among: Sequence[str], expected: Sequence[str]
+) -> None:
+    reasons = dict.fromkeys(RUNS.ids(*refused), "no such partition")
+    found = dependents_of(reasons, RUNS.all, RUNS.ids(*among))
+    assert RUNS.names(found) == expected and set(found.values()) <= {"no such partition"}

@@ -171,6 +171,7 @@ CAUSE_OF_JOB_CAUSE = {
     "preempted": "preempted too often",
     "killed": "killed",
     "paused": "preempted too often",
+    "storage": "storage",
 }
 
 
@@ -205,7 +206,7 @@ EVERYTHING = [
 
 
 def test_what_holds_of_every_combination_of_evidence() -> None:
-    assert len(EVERYTHING) == 6 * 14 * 6 * 4 * 2 * 2
+    assert len(EVERYTHING) == 6 * 15 * 6 * 4 * 2 * 2
     for evidence in EVERYTHING:
         decided = decide(evidence, stale_s=STALE_S)
         job_state = evidence.queue.job.state if evidence.queue else None

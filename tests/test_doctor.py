@@ -37,7 +37,7 @@ def test_a_sound_storage_keeps_every_promise_and_is_left_as_it_was(tmp_path: Pat
 
 
 def test_slurms_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read() -> None:
+    def read(_cluster: str | None) -> None:
         raise classify_error(
             "scontrol: error: resolve\nscontrol: error: DNS\nscontrol: fatal: Could not establish a source\n"
         )
@@ -55,10 +55,10 @@ def test_accounting_is_asked_and_not_only_looked_up(monkeypatch: pytest.MonkeyPa
     limits = Limits(
         version="24", cluster="c", max_array_size=1001, accounting=True, max_submit_jobs=None, partitions=()
     )
-    monkeypatch.setattr(doctor, "ask_accounting", lambda _jobs: None)
+    monkeypatch.setattr(doctor, "ask_accounting", lambda _jobs, _cluster: None)
     assert doctor._accounting(limits).ok
 
-    def silent(_jobs: list[str]) -> None:
+    def silent(_jobs: list[str], _cluster: str | None) -> None:
         raise UnreachableError("sacct: error: slurm_persist_conn_open; Problem talking to the database")
 
     monkeypatch.setattr(doctor, "ask_accounting", silent)

@@ -19,8 +19,10 @@ from jobs import gpu_facts
 from jobs.gpu_facts import GpuFacts
 from pipeline import doctor_gpu
 from pipeline.doctor_gpu import check_build, examine_gpu, has_kernels, judge, read_facts
+from pipeline.doctor_profile import examine_site
 from slurm.array import Site
 from slurm.errors import SlurmError
+from slurm.sbatch import setup_lines
 from slurm.srun import srun_command
 
 CU130 = "__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\n"
@@ -135,11 +137,11 @@ def test_the_probe_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_a_node_is_asked_by_the_sites_options() -> None:
     site = Site(partition="gpu", account="lab", gres_type="a100", exclude="n9", modules=("py",), activate=". env")
-    command = srun_command(["python", "-m", "jobs.gpu_facts"], site, gpus=1, wait_s=60)
+    command = srun_command(["python", "-m", "jobs.gpu_facts"], site, gpus=1, wait_s=60, code=Path("/c"))
     assert command == [
         "srun", "--ntasks=1", "--gpus=a100:1", "--time=5", "--immediate=60", "--job-name=tanda-doctor",
         "--partition=gpu", "--account=lab", "--exclude=n9", "bash", "-c",
-        "module load py\n. env\nexec python -m jobs.gpu_facts",
+        "\n".join([*setup_lines(site), "exec python -m jobs.gpu_facts"]),
     ]  # fmt: skip
 
 
@@ -183,9 +185,7 @@ def test_without_slurm_this_machine_is_asked(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("shutil.which", lambda _name: None)
     profile = tmp_path / "site.yaml"
     profile.write_text("partition: gpu\n")
-    found = {
-        finding.name: finding for finding in doctor_gpu.examine_with_gpus(tmp_path / "s", ask=True, profile=profile)
-    }
+    found = {finding.name: finding for finding in examine_site(tmp_path / "s", ask_gpu=True, profile=profile)}
     gpu = next(finding for name, finding in found.items() if name.startswith("GPU of "))
     assert not gpu.ok and "was given no GPU" in gpu.reason and found["torch"].ok
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pipeline import cli
 from pipeline.manifest import ManifestError
 from pipeline.manifest.validation import SettingError
 from sharedfs.errors import TandaError
-from slurm.errors import SchedulerError
+from slurm.errors import SchedulerError, UnreachableError
 
 EMPTY = "name: small\n"
 OURS = [
@@ -62,7 +63,7 @@ def test_every_kind_that_a_person_can_cause_is_one_line(
         SettingError: (((), "must be a number", False),),
     }
     error = kind(*special.get(kind, ("what, where, what would be right",)))
-    assert _command_that_raises(monkeypatch, error) == 2
+    assert _command_that_raises(monkeypatch, error) == (1 if kind is UnreachableError else 2)
     assert capsys.readouterr().err == f"tanda: {error}\n"
 
 
@@ -123,7 +124,7 @@ def test_a_reader_who_has_gone_is_no_error(words: tuple[str, ...], tmp_path: Pat
         )  # fmt: skip
     finally:
         os.close(writer)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])

@@ -123,6 +123,18 @@ def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tup
     assert (status, read_record(folder)) == (75, None)
 
 
+def test_an_attempt_that_was_overtaken_records_no_failure(play: Callable[..., tuple[int, Path]]) -> None:
+    """It would take the place of what its successor has, or will have, to show."""
+
+    def overtaken(context: Context) -> Outcome:
+        attempt.begin(context.folder)
+        raise TaskFailedError("upstream failed", "it looked for what it needs before its node was cut off")
+
+    status, folder = play(overtaken)
+    assert (status, read_record(folder)) == (75, None)
+    assert [facts.state for facts in attempt.history(folder)] == ["superseded", None]
+
+
 def _start(folder: Path, **facts: object) -> attempt.Attempt:
     begun = attempt.begin(folder)
     document = {"number": begun.number, "started": time.time(), "host": "elsewhere", "pid": 1, **facts}

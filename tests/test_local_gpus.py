@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slurm.array import Array, Resources
+from slurm.commands import warn_once
 from slurm.executors.local import LOCAL_GPUS, LocalQueue, visible_here
 from slurm.local_supervisor import Supervisor
 from slurm.machine import Machine, list_gpus, parse_gpu_list, this_machine
@@ -126,3 +127,16 @@ def test_local_tasks_are_given_what_their_submitter_left_visible(
 def test_a_machine_has_cores_and_memory() -> None:
     machine = this_machine()
     assert isinstance(machine, Machine) and machine.cpus >= 1 and machine.mem_gb > 0
+
+
+def test_a_list_in_other_words_is_said_and_the_devices_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    warn_once.cache_clear()
+    (tmp_path / "nvidia0").touch()
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho Device 0: an accelerator\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert list_gpus(tmp_path) == ("0",)
+    assert "nvidia-smi printed a list that cannot be read: 'Device 0: an accelerator'" in capfd.readouterr().err

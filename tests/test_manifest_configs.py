@@ -145,9 +145,11 @@ def test_what_the_test_cluster_is_asked_for_fits_its_nodes() -> None:
 def test_the_site_example_is_sound_with_all_its_lines_uncommented(tmp_path: Path) -> None:
     lines = (CONFIGS / "clusters/site.yaml").read_text(encoding="utf-8").splitlines()
     keys = ("partition", "account", "qos", "constraint", "gres_type", "exclude", "modules", "activate", "python")
-    keys += ("environment", "extra", "  mail-type", "  nice")
+    keys += ("environment", "extra", "  mail-type", "  nice", "clusters", "gpu_option", "memory", "container")
+    keys += ("stages", "  preprocess", "  close")
     opened = [line[2:] if line.startswith(tuple(f"# {key}:" for key in keys)) else line for line in lines]
     (tmp_path / "site.yaml").write_text("\n".join(opened), encoding="utf-8")
     cluster = load(CONFIGS / "meli.yaml", cluster=tmp_path / "site.yaml").cluster
     assert (cluster.partition, cluster.constraint, cluster.exclude) == ("gpu", "a100|h100", "node[03-05]")
     assert cluster.extra == {"mail-type": "FAIL", "nice": 100}
+    assert (cluster.clusters, cluster.memory, cluster.site("close").partition) == ("tier1", "per_cpu", "cpu")

@@ -80,6 +80,14 @@ WRONG = {
         GRID % "grid: {dropout: [0, 0.0]}",
         "7:25: experiments.g.grid.dropout.1: the value 0 is there twice",
     ),
+    "a zip's value twice in two notations": (
+        GRID % "zip: {dropout: [0.1, 0, 0.0], epochs: [1, 2, 2]}",
+        "7:5: experiments.g.zip: its runs 2 and 3 are one: dropout=0.0,epochs=2",
+    ),
+    "a grid's part twice in two notations": (
+        GRID % "grid: {optimiser: [adam, {adam: {}}]}",
+        "7:5: experiments.g.grid: its runs 1 and 2 are one: optimiser=adam",
+    ),
     "a grid's unknown setting": (
         GRID % "grid: {droput: [0.1]}",
         "7:12: experiments.g.grid.droput: unknown setting; did you mean 'dropout'?",
@@ -223,7 +231,7 @@ WRONG = {
     ),
     "no memory": (
         "resources: {train: {mem_gb: 0}}\n" + RUN % "",
-        "4:29: resources.train.mem_gb: must be above 0, not 0",
+        "4:29: resources.train.mem_gb: must be at least 0.001, not 0",
     ),
     "an umask that is no octal": (
         "umask: 22\n" + RUN % "",

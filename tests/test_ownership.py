@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from pipeline.plan import Plan, make_plan
 from pipeline.status import task_states
 from pipeline.submission import Queued
 from pipeline.submit import cancel_plan
+from slurm.errors import DeniedError
+from slurm.executors.slurm import SlurmArrays
 
 NAME, COMMENT = "m-data-preprocess", "tanda x preprocess data"
 
@@ -60,6 +64,11 @@ def plan(tmp_path: Path) -> Plan:
     return plan
 
 
+def cancelled(plan: Plan) -> tuple[int, int]:
+    made = cancel_plan(plan)
+    return made.ending, made.unknown
+
+
 def calls(slurm: Path) -> str:
     return (slurm / "calls").read_text()
 
@@ -67,7 +76,7 @@ def calls(slurm: Path) -> str:
 def test_our_own_job_is_shown_and_cancelled(slurm: Path, plan: Plan) -> None:
     queue(slurm)
     assert task_states(plan)[plan.tasks[0].id].state == "waiting"
-    assert cancel_plan(plan) == (1, 0)
+    assert cancelled(plan) == (1, 0)
     assert "scancel 54" in calls(slurm)
 
 
@@ -81,7 +90,7 @@ def test_a_job_that_differs_in_anything_is_neither(facts: Mapping[str, str], slu
     state = task_states(plan)[plan.tasks[0].id]
     assert (state.state, state.queued) == ("lost", False)
     assert (state.message or "").startswith("under its number Slurm has a job")
-    assert cancel_plan(plan) == (0, 0)
+    assert cancelled(plan) == (0, 0)
     assert "scancel" not in calls(slurm)
 
 
@@ -130,5 +139,52 @@ def test_what_another_user_queued_is_shown_and_not_cancelled(
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     state = task_states(plan)[plan.tasks[0].id]
     assert (state.state, state.queued, state.mine) == ("waiting", True, False)
-    assert cancel_plan(plan) == (0, 0)
+    assert cancelled(plan) == (0, 0)
     assert "scancel" not in calls(slurm)
+
+
+def test_a_job_that_slurm_does_not_let_us_cancel_is_one_line_and_the_others_are_cancelled(
+    slurm: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(slurm)
+    refusal = "scancel: error: Kill job error on job id 54: Access/permission denied"
+    (slurm / "scancel").write_text(f"#!/bin/sh\necho scancel \"$@\" >> {slurm}/calls\necho '{refusal}' >&2; exit 1\n")
+    done = CliRunner().invoke(app, ["cancel", str(plan.manifest.path)])
+    assert (done.exit_code, done.output) == (2, f"tanda: {refusal}\n")
+    monkeypatch.setattr("slurm.executors.slurm.IDS_PER_CALL", 1)
+    with pytest.raises(DeniedError):
+        SlurmArrays().cancel(["54", "55"])
+    assert calls(slurm).endswith("scancel 54\nscancel 55\n")
+
+
+def test_it_says_what_it_leaves_to_whom(slurm: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue(slurm)
+    owner, mine = pwd.getpwuid(os.geteuid()).pw_name, os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    assert cancel_plan(plan).left == {owner: 1}
+    done = CliRunner().invoke(app, ["cancel", str(plan.manifest.path)])
+    assert f"1 left to {owner}, who queued it" in done.output and done.exit_code == 2
+    assert f"54 ({owner})" in CliRunner().invoke(app, ["status", str(plan.manifest.path)]).output
+
+
+@pytest.mark.parametrize("planted", ["another's file", "a file of mine in another's folder", "mine, open to others"])
+def test_a_planted_submission_does_not_have_us_cancel_another_job_of_ours(
+    planted: str, slurm: Path, plan: Plan, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # It says nothing of whose it is, as those of earlier versions, and names a job of ours that is no task of the plan.
+    queue(slurm, id="77", name="mine", comment="")
+    storage = Storage(plan.manifest.storage)
+    begun = submission.begin(storage, manifest=plan.manifest.name, executor="slurm", git_commit=None)
+    array = Queued(stage="train", group="g", job_ids=("77",), elements={"77": (plan.tasks[1].id,)}, mem_gb=1.0)
+    folder = storage.submissions / begun.name
+    replace(begun, uid=None).with_array(array).write(storage)
+    if planted != "mine, open to others":
+        os.chown(folder, 4711, 4711)
+    if planted == "another's file":
+        os.chown(folder / "submission.json", 4711, 4711)
+    else:
+        (folder / "submission.json").chmod(0o660)
+    assert task_states(plan)[plan.tasks[1].id].mine is (planted != "another's file")
+    assert cancelled(plan)[0] == 0
+    assert "scancel" not in calls(slurm)
+    assert planted == "another's file" or "what it holds is not used" in capfd.readouterr().err

@@ -30,13 +30,14 @@ from jobs.attempt import begin, history, mark_former
 from jobs.entry import run as run_task
 from jobs.task import is_done, read_record
 from pipeline import submission, submit
-from pipeline.arrays import dry_run
 from pipeline.manifest.model import Resources
 from pipeline.plan import Plan
 from pipeline.queue import queue_history
+from pipeline.scripts import dry_run
 from pipeline.show import changed_lines
-from pipeline.status import done_on_storage, task_states
-from pipeline.submit import SubmitResult, print_submitted, submit_plan
+from pipeline.status import Standing, done_on_storage, task_states
+from pipeline.submit import submit_plan
+from pipeline.submit_result import SubmitResult, print_submitted
 from pipeline.why import explain
 from sharedfs.errors import InputError
 from slurm.array import Array, Submitted
@@ -170,12 +171,13 @@ def test_results_are_put_back_where_preparing_fails(
     assert list(made.storage.submissions.iterdir()) == []
 
 
-def test_a_closing_job_refused_for_good_is_held_and_the_tasks_are_not_forgotten(
+def test_a_closing_job_refused_for_good_is_told_and_the_tasks_are_not_forgotten(
     made: Made, use: Callable[[Recording], Recording]
 ) -> None:
     use(_Refusing(after=2))
     result = submit_plan(made.plan, executor="slurm", rerun="g/a")
-    assert result.held == {submit.CLOSE: "sbatch: error: invalid partition specified: gone"}
+    assert result.refused == {submit.CLOSE: "sbatch: error: invalid partition specified: gone"}
+    assert result.held == {} and result.exit_status == 2
     (kept,) = submission.read_all(made.storage)
     assert [array.stage for array in kept.arrays] == ["train", "evaluate", "close"]
     assert kept.held == result.held and kept.remade == tuple(sorted(result.rerun.remade))
@@ -261,7 +263,7 @@ def test_what_is_done_by_the_time_it_is_queued_keeps_its_result(
     evaluate = _task(made.plan, "evaluate", "g")
     states = task_states(made.plan)
     states[evaluate] = replace(states[evaluate], state="lost")
-    monkeypatch.setattr(submit, "task_states", lambda _plan, **_how: states)
+    monkeypatch.setattr(submit, "standing", lambda _plan, **_how: Standing(states=states, undone=None))
     before = (made.storage.run(evaluate) / "record.json").read_bytes()
     result = submit_plan(made.plan, executor="slurm")
     assert result.submission is not None

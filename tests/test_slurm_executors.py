@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from recording_fixture import Recording
+from rig import DEBIAN13
 from slurm_fixture import CHILD, make_array, wait_for
 
 from sharedfs.errors import DamagedFileError
@@ -25,6 +26,7 @@ from slurm.job_state import CAUSES, STATES, JobState
 from slurm.local_supervisor import Supervisor
 
 RUNNING_ONES = ["local", pytest.param("slurm", marks=pytest.mark.cluster)]
+EACH_SLURM = [*RUNNING_ONES, pytest.param(DEBIAN13, marks=pytest.mark.cluster)]
 
 
 def one_path(path: Path) -> int:
@@ -32,7 +34,10 @@ def one_path(path: Path) -> int:
 
 
 def executor_of(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Executor:
-    if name == "slurm":
+    if name == DEBIAN13:
+        request.getfixturevalue("clusters").get(DEBIAN13)
+        name = "slurm"
+    elif name == "slurm":
         request.getfixturevalue("cluster")
     if name == "recording":
         return Recording()
@@ -105,6 +110,7 @@ def test_a_dry_run_shows_every_command_and_starts_nothing(executor: Executor, tm
     assert not any((path / "notes").exists() for (path,) in array.elements)
 
 
+@pytest.mark.parametrize("running", EACH_SLURM, indirect=True)
 def test_done_and_failed_are_told_apart(running: Executor, tmp_path: Path) -> None:
     array = make_array(tmp_path, "exit 0", "exit 1", "kill", "kill-element")
     states = ended(running, running.submit(array))
@@ -135,6 +141,7 @@ def test_a_throttle_is_kept(running: Executor, tmp_path: Path) -> None:
     assert runs_at_once(array) <= 2
 
 
+@pytest.mark.parametrize("running", EACH_SLURM, indirect=True)
 def test_what_waits_for_another_starts_after_it_whatever_its_fate(running: Executor, tmp_path: Path) -> None:
     first = make_array(tmp_path, "sleep 0.5 exit 1", "sleep 0.5 exit 0", name="first")
     before = running.submit(first)
@@ -151,6 +158,7 @@ def test_what_waits_for_another_starts_after_it_whatever_its_fate(running: Execu
     assert min(starts) >= max(ends)
 
 
+@pytest.mark.parametrize("running", EACH_SLURM, indirect=True)
 def test_held_elements_start_when_released(running: Executor, tmp_path: Path) -> None:
     array = make_array(tmp_path, "exit 0", "exit 0", "exit 0", held=True)
     submitted = running.submit(array)

@@ -10,6 +10,7 @@ from slurm_output_fixture import SACCT, WHOSE, accounted, fake_slurm, merged_sta
 
 from slurm.commands import warn_once
 from slurm.job_state import JobIdentity
+from slurm.limits import local_cluster
 from slurm.query import states
 
 __all__ = ["fake_slurm"]
@@ -158,3 +159,45 @@ def test_words_for_none_and_a_notice_after_the_last_row_prove_nothing(cluster: s
     (fake_slurm / "squeue.txt").write_text("")
     (fake_slurm / "sacct.txt").write_text(accounted(row, (*WHOSE[:3], "")) + "NOTICE: maintenance\n")
     assert states(["14"], sent={"14": OURS})["14"].cause == "node failure"
+
+
+# Several clusters: ids are unique within one.
+
+
+def test_a_named_cluster_is_asked_by_two_commands_and_no_other(fake_slurm: Path) -> None:
+    ours = replace(OURS, cluster="other")
+    (fake_slurm / "squeue.txt").write_text(queue_of("PENDING"))  # another's job of this number, here
+    (fake_slurm / "squeue.other.txt").write_text(queue_of("RUNNING", whose=("other", *WHOSE[1:])))
+    found = states(["14"], sent={"14": ours}, cluster="other")["14"]
+    assert (found.state, found.named_cluster) == ("running", "other")
+    assert (fake_slurm / "calls").read_text().split() == ["squeue", "sacct"]
+
+
+@pytest.mark.parametrize("there", ["RUNNING", "PENDING", None])
+@pytest.mark.parametrize("here", ["another's job of its number", "nothing"])
+def test_what_was_submitted_on_another_login_nodes_cluster_is_asked_of_that_one(
+    here: str, there: str | None, fake_slurm: Path
+) -> None:
+    if here != "nothing":
+        (fake_slurm / "squeue.txt").write_text(queue_of("RUNNING", whose=("lab", *WHOSE[1:])))
+    if there:
+        (fake_slurm / "squeue.other.txt").write_text(queue_of(there, whose=("other", *WHOSE[1:])))
+    found = states(["14"], sent={"14": replace(OURS, cluster="other")})["14"]
+    expected = {"RUNNING": "running", "PENDING": "waiting", None: "gone"}[there]
+    assert (found.state, found.named_cluster) == (expected, "other")
+    assert (fake_slurm / "calls").read_text().split() == ["squeue", "sacct"] * 2
+
+
+def test_what_is_gone_from_its_own_cluster_is_asked_of_no_other(fake_slurm: Path) -> None:
+    assert states(["14"], sent={"14": OURS})["14"].state == "gone"
+    assert (fake_slurm / "calls").read_text().split() == ["squeue", "sacct"]
+
+
+def test_a_cluster_that_cannot_be_asked_makes_its_jobs_unknown_and_not_gone(fake_slurm: Path) -> None:
+    (fake_slurm / "squeue.answer").write_text('[ $asked = squeue ] || { echo "No cluster known" >&2; exit 1; }\n')
+    assert states(["14"], sent={"14": replace(OURS, cluster="other")})["14"].state == "unknown"
+    assert states(["14"], sent={"14": OURS}, cluster="other")["14"].state == "unknown"
+    local_cluster.cache_clear()
+    (fake_slurm / "scontrol").write_text("#!/bin/sh\necho Connection refused >&2; exit 1\n")
+    found = states(["14", "15"], sent={"14": OURS})
+    assert (found["14"].state, found["15"].state) == ("unknown", "gone")

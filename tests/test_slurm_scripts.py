@@ -6,13 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slurm.array import Array, Dependency, Resources, Site
-from slurm.commands import scrubbed, scrubbed_process
-from slurm.element import Element
+from slurm.commands import scrubbed
+from slurm.element import Element, read_element
 from slurm.errors import SubmitError
 from slurm.executors.slurm import SlurmArrays, SubmittedElement
 
@@ -44,8 +45,9 @@ done
 export PYTHONSAFEPATH=1
 
 # command
+unset SLURM_CLUSTERS  # who asks for another start means the cluster that the job is on
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 \
+srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 \
 python3.11 -u -m submitit.core._submit /s/tanda-train.0
 """
 
@@ -85,16 +87,25 @@ for folder in /s /s/code /s/tanda-train.0; do
         exit 1
     fi
 done
-module load cuda/12.1
+load_module() {
+    local before=${LOADEDMODULES:-}
+    module load "$1" || return
+    [ -n "${LMOD_CMD:-}${MODULES_CMD:-}" ] || [ -z "${LOADEDMODULES+set}" ] || [ "$LOADEDMODULES" != "$before" ] \\
+        || [[ ":$before:" = *":$1"[:/]* ]]
+}
+load_module cuda/12.1 || { echo 'tanda: `module load cuda/12.1` failed: nothing was run' >&2; exit 1; }
+{
 source /home/me/venv/bin/activate
+} || { echo 'tanda: `source /home/me/venv/bin/activate` failed: nothing was run' >&2; exit 1; }
 export HF_HOME='/scratch/a b'
 export TANDA_COMMIT=abc
-export PYTHONPATH=/s/code
 export PYTHONSAFEPATH=1
+export PYTHONPATH=/s/code"${PYTHONPATH:+:$PYTHONPATH}"
 
 # command
+unset SLURM_CLUSTERS  # who asks for another start means the cluster that the job is on
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=4 \
+srun --export=ALL --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=4 \
 python3.11 -u -m submitit.core._submit /s/tanda-train.0
 """
 
@@ -104,6 +115,7 @@ SITE = Site(
     python="python3.11", extra={"mail-user": "me@here", "nice": 100},
 )  # fmt: skip
 
+ROOT = Path(__file__).parents[1]
 ELEMENTS = tuple((Path(f"/storage/runs/{name}"),) for name in ("a1", "b2", "c3"))
 
 
@@ -113,9 +125,8 @@ def no_slurm_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_array(**facts: object) -> Array:
-    return Array(
-        name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), folder=Path("/s"), **facts
-    )  # type: ignore[arg-type]
+    facts = {"folder": Path("/s"), **facts}
+    return Array(name="tanda-train", elements=ELEMENTS, command=("python3.11", "-m", "jobs"), **facts)  # type: ignore[arg-type]
 
 
 def test_a_plain_array() -> None:
@@ -145,15 +156,24 @@ def test_one_element_is_a_plain_job() -> None:
 
 
 def test_a_script_to_submit_by_hand_needs_no_pickles(tmp_path: Path) -> None:
-    (path,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(make_array(), tmp_path)
-    command = f"srun --unbuffered --output {tmp_path}/%A_%a_%t_log.out --cpus-per-task=1 python3.11 -u -m slurm.element"
-    plain = PLAIN.replace("in /s /s/tanda-train.0;", f"in /s {tmp_path};")
-    assert path.read_text() == plain.replace("/s/tanda-train.0/%A_%a_0", f"{tmp_path}/%A_%a_0").replace(
-        "srun --unbuffered --output /s/tanda-train.0/%A_%a_%t_log.out --cpus-per-task=1 "
-        "python3.11 -u -m submitit.core._submit /s/tanda-train.0",
-        f"{command} {tmp_path}/tanda-train.json",
+    folder = tmp_path / "s"
+    array = replace(make_array(), folder=folder)
+    (script,) = SlurmArrays(site=Site(python="python3.11")).write_scripts(array, tmp_path / "scripts")
+    note = f': >> {folder}/queued/tanda-train/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"'
+    elements = folder / "tanda-train.0" / "elements.json"
+    assert script.path.read_text() == (
+        PLAIN.replace("/s", str(folder))
+        .replace("done\nexport", f"done\n{note}\nexport")
+        .replace(f"submitit.core._submit {folder}/tanda-train.0", f"slurm.element {elements}")
     )
-    assert (tmp_path / "tanda-train.json").exists()
+    assert (script.name, script.indices) == ("tanda-train", (0, 1, 2)) and read_element(elements, 2).command
+
+
+def test_two_arrays_of_one_name_have_a_script_each(tmp_path: Path) -> None:
+    slurm = SlurmArrays(site=Site(python="python3.11"))
+    array = replace(make_array(), folder=tmp_path / "s")
+    names = [script.name for _ in range(3) for script in slurm.write_scripts(array, tmp_path / "scripts")]
+    assert names == ["tanda-train", "tanda-train-2", "tanda-train-3"]
 
 
 def test_a_warning_before_the_element_listens_starts_it_again_as_it_was() -> None:
@@ -174,15 +194,24 @@ def test_submitting_without_slurm_says_what_is_missing(tmp_path: Path) -> None:
         SlurmArrays().submit(make_array())
 
 
-def test_a_job_inside_a_job_inherits_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_inside_a_job_inherits_nothing_of_it() -> None:
     inherited = {"SLURM_JOB_ID": "1", "SBATCH_ACCOUNT": "x", "SUBMITIT_FOLDER": "y", "TANDA_CPUS": "4"}
+    inherited |= {"SLURM_EXPORT_ENV": "NONE", "SLURM_HINT": "multithread", "SRUN_EXPORT_ENV": "NONE"}
     kept = {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me", "TANDA_STORAGE": "/storage"}
+    # Where its cluster is and who it is, on sites without a file of their own or without munge.
+    kept |= {"SLURM_CONF_SERVER": "ctl:6817", "SLURM_JWT": "token", "SLURM_SACK_SOCKET": "/run/slurm/sack.socket"}
     assert scrubbed({**inherited, **kept}) == kept
-    for name, value in {**inherited, **kept}.items():
-        monkeypatch.setenv(name, value)
-    with scrubbed_process():
-        assert not inherited.keys() & os.environ.keys() and kept.keys() <= os.environ.keys()
-    assert inherited.keys() <= os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    ("inherited", "left"),
+    [(f"{ROOT}:/modules/torch", "/modules/torch"), ("/a::/b", "/a::/b"), (str(ROOT), None), (None, None)],
+)
+def test_the_code_of_a_surrounding_job_leaves_the_path_and_the_rest_stays(
+    monkeypatch: pytest.MonkeyPatch, inherited: str | None, left: str | None
+) -> None:
+    environment = {} if inherited is None else {"PYTHONPATH": inherited}
+    assert scrubbed(environment).get("PYTHONPATH") == left
 
 
 def test_the_script_for_a_bare_login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

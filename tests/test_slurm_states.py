@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from slurm_output_fixture import SACCT, WIDTHS, accounted, fake_slurm, merged_state, queue_of
 
-from slurm.errors import NoAccountingError, SlurmError, UnknownJobError, UnreachableError, classify_error
+from slurm.errors import UnreachableError, classify_error
 from slurm.executors.slurm import _classify_refusal
 from slurm.job_state import CAUSES, STATES, JobIdentity
-from slurm.limits import parse_config, parse_minutes, parse_partitions
 from slurm.query import parse_accounting, states
 from slurm.reasons import explain, is_launch_held
 
@@ -73,16 +72,6 @@ def test_rows_of_an_array_that_has_not_started_stand_for_each_element() -> None:
     rows = parse_accounting(accounted(SACCT)).rows
     assert [row.state for id_ in ("1_1", "1_2", "1_3") for row in rows[id_]] == ["PENDING"] * 3
     assert (rows["1_0"][0].max_rss_mb, rows["1_0"][0].gpus, rows["1_0"][0].node) == (3100 / 1024, 2, "n1")
-
-
-def test_what_slurms_complaints_stand_for() -> None:
-    assert type(classify_error("slurm_load_jobs error: Invalid job id specified")) is UnknownJobError
-    assert type(classify_error("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")) is (
-        UnreachableError
-    )
-    assert type(classify_error("Slurm accounting storage is disabled")) is NoAccountingError
-    assert type(classify_error("sacct: error: Problem talking to the database: Connection refused")) is UnreachableError
-    assert type(classify_error("sbatch: error: invalid partition specified: x")) is SlurmError
 
 
 def test_ten_thousand_in_two_commands(fake_slurm: Path) -> None:
@@ -160,17 +149,19 @@ def test_asking_about_nothing_asks_nobody(fake_slurm: Path) -> None:
     assert not (fake_slurm / "calls").exists()
 
 
-def test_limits_as_slurm_prints_them() -> None:
-    config = parse_config("Configuration data as of x\nMaxArraySize            = 1001\nSLURM_VERSION = 22.05.8\n")
-    assert (config["MaxArraySize"], config["SLURM_VERSION"]) == ("1001", "22.05.8")
-    assert [parse_minutes(text) for text in ("infinite", "2-00:00:00", "4:30:00", "30:00", "n/a")] == [
-        None, 2880, 270, 30, None,
-    ]  # fmt: skip
-    text = "gpu*|1-00:00:00|2|gpu:a100:4(S:0-1)\ngpu*|1-00:00:00|1|gpu:v100:2\ncpu|infinite|3|(null)\n"
-    gpu, cpu, old = parse_partitions(text + "old|30:00|2|gpu:1\n")
-    assert (gpu.name, gpu.gpus, gpu.time_limit_min) == ("gpu", {"a100": 8, "v100": 2}, 1440)
-    assert (cpu.name, cpu.gpus, cpu.time_limit_min) == ("cpu", {}, None)
-    assert (old.name, old.gpus, old.time_limit_min) == ("old", {"gpu": 2}, 30)
+def test_a_log_that_could_not_be_written_has_no_status() -> None:
+    found = [merged_state("7", queue_of("FAILED", printed, "7")) for printed in ("4021", "0:53")]
+    assert {(state.cause, state.exit_code, state.signal) for state in found} == {("error", 0, None)}
+
+
+@pytest.mark.parametrize(
+    ("word", "printed", "cause", "signal"),
+    [("NODE_FAIL", "1", "node failure", None), ("NODE_FAIL", "0:1", "node failure", None),
+     ("DEADLINE", "0:1", "time limit", None), ("CANCELLED", "0:15", "cancelled", 15)],
+)  # fmt: skip
+def test_a_signal_that_nobody_sent_is_none(word: str, printed: str, cause: str, signal: int | None) -> None:
+    found = merged_state("7", queue_of(word, printed, "7"))
+    assert (found.cause, found.signal) == (cause, signal)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +205,6 @@ def test_a_start_in_the_future_by_our_clock_took_no_time(monkeypatch: pytest.Mon
     monkeypatch.setattr("slurm.job_state.time.time", lambda: 1795460841.0 - 30)
     found = merged_state("99", queue_of("RUNNING", id_="99"))
     assert (found.state, found.elapsed_s, found.gpu_hours) == ("running", 0.0, 0.0)
-
-
-def test_a_banner_among_the_partitions_is_skipped() -> None:
-    printed = "Welcome | to the cluster\nmaintenance on Monday\n\nshort*|30:00|2|gpu:2\n"
-    assert [(found.name, found.gpus) for found in parse_partitions(printed)] == [("short", {"gpu": 4})]
 
 
 def test_an_error_of_several_lines_is_one() -> None:

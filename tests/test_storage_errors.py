@@ -128,7 +128,7 @@ def test_a_full_disk_is_waited_for_and_the_task_goes_on(
     assert first.state == "paused" and "no space is left" in (first.message or "")
     assert second.state == "done"
     message = capfd.readouterr().err
-    assert "waiting for room" in message and "model.pt" in message and "Traceback" not in message
+    assert "waiting for the storage" in message and "model.pt" in message and "Traceback" not in message
     assert not list(folder.glob(".*.tmp"))
 
 
@@ -137,10 +137,11 @@ def test_a_disk_that_stays_full_ends_the_task_in_one_line_and_submitting_again_g
 ) -> None:
     clock = OwnClock()
     status, folder = _play(_saving(disk), disk.root, monkeypatch, clock)
-    assert status == 1 and clock.monotonic() == storage.MAX_WAIT_S
+    # Not even its end could be recorded: the status says so, to its element and to Slurm.
+    assert status == entry.AWAY and clock.monotonic() == storage.MAX_WAIT_S
     message = capfd.readouterr().err
     assert "Traceback" not in message
-    assert re.search(r"failed \(error\): .*model\.pt: no space is left; .*`tanda gc`.*`tanda submit` again", message)
+    assert re.search(r"failed \(storage\): .*model\.pt: no space is left; .*`tanda gc`.*`tanda submit` again", message)
     disk.clear()
     status, folder = _play(_saving(disk), disk.root, monkeypatch, _Cleared(disk=disk, at_s=0.0))
     record = read_record(folder)
@@ -164,7 +165,8 @@ def test_what_may_pass_is_waited_for(
         return Outcome(files=(), result={})
 
     assert _play(stage, tmp_path, monkeypatch)[0] == 0
-    assert re.search(f"waiting for room: {message}" if message.startswith("/") else message, capfd.readouterr().err)
+    expected = f"waiting for the storage: {message}" if message.startswith("/") else message
+    assert re.search(expected, capfd.readouterr().err)
 
 
 def test_what_is_not_allowed_fails_at_once_in_one_line(

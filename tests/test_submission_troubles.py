@@ -1,4 +1,4 @@
-"""A submission whose sbatch, lock or storage fails it midway: nothing is queued that is not on record."""
+"""A submission that others overtake, and what it must not wait for, leave or cancel."""
 
 from __future__ import annotations
 
@@ -9,60 +9,17 @@ from typing import Any
 import pytest
 from decisions_fixture import search
 from recording_fixture import Recording
-from slurm_fixture import make_array
-from slurm_output_fixture import fake_slurm, queue_of
 from test_rerun import made, use
 
 from jobs.task import RECORD, is_done
 from pipeline import submit
 from pipeline.arrays import ArrayRequest, _after
 from pipeline.queue import still_waiting
-from pipeline.submission import Submission, read_all
 from pipeline.submit import submit_plan
 from sharedfs.lock import LockLostError, hold
 from slurm.array import Array, Submitted
-from slurm.errors import SubmitError
-from slurm.executors.slurm import SlurmArrays
 
-__all__ = ["fake_slurm", "made", "use"]
-COMMENT = "tanda 20261126-m train g"
-TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-
-
-def _answer(folder: Path, program: str, text: str, status: int = 0) -> None:
-    path = folder / program
-    path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\necho '{TIMED_OUT}' >&2\nexit {status}\n")
-    path.chmod(0o755)
-
-
-@pytest.fixture
-def silent_sbatch(fake_slurm: Path) -> Path:
-    """An sbatch of which no answer comes; the queue has other arrays of ours, by the same name, and what it says."""
-    _answer(fake_slurm, "sbatch", "", status=1)
-    _answer(fake_slurm, "scontrol", "ClusterName = lab\nMaxArraySize = 1001\nMaxJobCount = 10000")
-    return fake_slurm
-
-
-def test_a_job_that_is_queued_although_sbatch_gave_no_answer_is_taken(silent_sbatch: Path, tmp_path: Path) -> None:
-    whose = ("lab", "1000", "m-g-train", COMMENT)
-    rows = [queue_of("PENDING", id_=f"14_{index}", whose=whose) for index in range(2)]
-    rows.append(queue_of("RUNNING", id_="13_0", whose=(*whose[:3], "tanda of another submission")))
-    (silent_sbatch / "squeue.txt").write_text("\n".join(rows) + "\n")
-    array = make_array(tmp_path, "exit 0", "exit 0", name="m-g-train", comment=COMMENT)
-    submitted = SlurmArrays().submit(array)
-    assert (submitted.ids, submitted.refused) == (("14_0", "14_1"), None)
-    (folder,) = {script.parent for script in submitted.scripts}
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "14_0_submitted.pkl", "14_1_submitted.pkl", "14_submission.sh",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("said", ["", "exit 1"])
-def test_a_job_that_nobody_knows_of_is_refused_in_sbatchs_words(silent_sbatch: Path, tmp_path: Path, said: str) -> None:
-    (silent_sbatch / "squeue.answer").write_text(f"{said}\n")
-    with pytest.raises(SubmitError, match="Socket timed out"):
-        SlurmArrays().submit(make_array(tmp_path, "exit 0", name="m-g-train", comment=COMMENT))
-    assert list((tmp_path / "submission").iterdir()) == []
+__all__ = ["made", "use"]
 
 
 def test_what_a_trial_that_fails_must_not_stop_waits_for_its_end_alone() -> None:
@@ -90,26 +47,6 @@ def test_an_evaluation_of_a_model_that_is_trained_again_is_made_again(made: Any,
 def _all_missing(made: Any) -> None:
     for planned in made.plan.tasks:
         (made.storage.run(planned.id) / RECORD).unlink(missing_ok=True)
-
-
-def test_what_cannot_be_put_on_record_is_cancelled(
-    made: Any, use: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _all_missing(made)
-    executor, write = use(Recording()), Submission.write
-
-    def full(self: Submission, storage: Any) -> None:
-        if len(self.arrays) == 2:
-            raise OSError(28, "No space left on device")
-        write(self, storage)
-
-    monkeypatch.setattr(Submission, "write", full)
-    with pytest.raises(OSError, match="No space left"):
-        submit_plan(made.plan, executor="slurm")
-    (made_of,) = read_all(made.storage)
-    assert len(executor.arrays) == 2 and len(made_of.arrays) == 1
-    ((order, cancelled),) = executor.orders
-    assert order == "cancel" and cancelled and not set(cancelled) & set(made_of.arrays[0].elements)
 
 
 class _Sleeping(Recording):

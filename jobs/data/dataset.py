@@ -15,6 +15,7 @@ from jobs.data import DATASET_FORMAT
 from jobs.data.identity import DatasetDefinition
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import DamagedFileError
+from sharedfs.faults import patient
 from sharedfs.typed_json import Json, decode
 
 Ints = NDArray[Any]
@@ -288,6 +289,7 @@ class Dataset:
         """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros."""
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
 
+    @patient
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         path = self.folder / name
         expected = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.data import DATASET_FORMAT, files
 from jobs.data.settings import SPLITS, Data, Preprocessing, Split
 from jobs.settings import deciding
+from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
 
 WHOLE_BYTES = 64 << 20
@@ -94,3 +95,12 @@ def fingerprint(path: Path) -> str:
             file.seek(number * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
             digest.update(file.read(BLOCK_BYTES))
     return f"sampled:{digest.hexdigest()}"
+
+
+def check_unchanged(path: Path, planned: str) -> None:
+    """Raise InputError unless a file has the fingerprint that it was planned with: the task's id is made of that.
+
+    Nor does a task then read another file that somebody has put into its task.json, which is nobody's alone.
+    """
+    if fingerprint(path) != planned:
+        raise InputError(f"{path}: changed since the manifest was submitted: submit it again")

@@ -32,10 +32,9 @@ from jobs.context import Context
 from jobs.data import text
 from jobs.data.files import Chunk, Source
 from jobs.data.formats import parse_jobs
-from jobs.data.identity import DatasetDefinition, fingerprint
+from jobs.data.identity import DatasetDefinition, check_unchanged
 from jobs.data.progress import Meter, in_order
 from sharedfs.documents import read_as, write_json
-from sharedfs.errors import InputError
 from sharedfs.files import write_whole
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
@@ -240,8 +239,7 @@ def read_files(
     """
     chosen = [(Path(paths[part][number]), part, number) for part, numbers in files.items() for number in numbers]
     for path, part, number in chosen:
-        if fingerprint(path) != definition.sources[part][number].fingerprint:
-            raise InputError(f"{path}: changed since the manifest was submitted: submit it again")
+        check_unchanged(path, definition.sources[part][number].fingerprint)
     writer = ShardWriter(folder, definition, threads=context.cpus)
     meter = Meter(context, "reading", sum(path.stat().st_size for path, _, _ in chosen))
     for path, part, number in chosen:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
 from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
-from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile
+from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile, check_unchanged
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
@@ -148,6 +148,7 @@ def _write_vectors(
             vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(file)
         return Coverage(size=size, fingerprint=None)
     path = Path(source)
+    check_unchanged(path, fingerprint)
     meter = Meter(context, "word vectors", path.stat().st_size)
     table, cached = vectors.cached(
         context.storage.vectors, fingerprint, path, tokens, size, threads=context.cpus, advance=meter.add_bytes

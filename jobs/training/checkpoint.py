@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sharedfs.errors import DamagedFileError
+from sharedfs.faults import patient
 from sharedfs.files import read_plain, sync_folder, write_whole
 
 NAME = "checkpoint.pt"
@@ -46,10 +47,18 @@ def save(folder: Path, document: Mapping[str, Any]) -> None:
     The order of the renames matters: whenever the process is killed, NAME or PREVIOUS holds a whole checkpoint.
     """
     write_whole(folder / NEXT, _pack({"format": FORMAT, **document}))
+    _turn(folder)
+    sync_folder(folder)
+
+
+@patient
+def _turn(folder: Path) -> None:
+    """The next checkpoint becomes the newest, which becomes the one before; where that is so already, nothing."""
+    if not (folder / NEXT).exists():
+        return
     if (folder / NAME).exists():
         (folder / NAME).replace(folder / PREVIOUS)
     (folder / NEXT).replace(folder / NAME)
-    sync_folder(folder)
 
 
 def load(folder: Path, identity: str, log: Callable[[str], None]) -> Mapping[str, Any] | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.retry import RESUMED, Retry, retry_of
-from pipeline.decisions.task_state import TaskState
+from pipeline.decisions.task_state import QueueEvidence, TaskState
 
 if TYPE_CHECKING:
     from pipeline.plan import Planned
     from pipeline.queue import QueuedAs
     from pipeline.submission import Submission
 
+CLOSE = "close"  # stage and group of a closing job
 GIVEN_UP = "trials that it waited for are given up"
 
 
@@ -49,6 +50,56 @@ class ClosingActions:
     retries: Mapping[str, Retry]
     finished: tuple[str, ...]
     exit_status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoneClosing:
+    """A closing job that did not do its work: how its job ended, None where none was queued, and where its log is.
+
+    ``failed`` are tasks of its submission that it did not try again.
+    """
+
+    submission: str
+    job: str | None
+    reason: str | None
+    log: str | None = None
+    failed: tuple[str, ...] = ()
+
+    def explained(self, reason: str | None, log: str | None) -> UndoneClosing:
+        """The same with what a log says of it."""
+        return replace(self, reason=reason or self.reason, log=log)
+
+    @property
+    def line(self) -> str:
+        job = "no closing job was queued" if self.job is None else f"the closing job {self.job} failed"
+        because = f" ({self.reason})" if self.reason else ""
+        left = f", {len(self.failed)} failed and not tried again" if self.failed else ""
+        log = f"; its log: {self.log}" if self.log else ""
+        return f"{job}{because}: the report was not rebuilt{left}{log}; `tanda submit` makes up for it"
+
+
+def undone_closing(
+    submission: Submission, closing: QueueEvidence | None, states: Mapping[str, TaskState]
+) -> UndoneClosing | None:
+    """What is left undone of a submission whose closing job has not said that it is done; None while it still may.
+
+    A job that ended well is taken at its word: on shared storage its note may be seen later.
+    """
+    if closing is None:
+        # Being submitted, or that was cut short: as long as something is queued, nobody misses it.
+        if any(state.queued for state in states.values()):
+            return None
+        job, reason = None, submission.held.get(CLOSE)
+    elif not closing.job.over or closing.job.state == "done":
+        return None
+    else:
+        job, reason = closing.job.id, closing.job.cause or closing.job.reason
+    failed = tuple(
+        task
+        for task, state in states.items()
+        if state.state in ("failed", "lost") and state.submission == submission.name
+    )
+    return UndoneClosing(submission=submission.name, job=job, reason=reason, failed=failed)
 
 
 def closing_actions(evidence: ClosingEvidence) -> ClosingActions:
@@ -151,6 +202,7 @@ def finished_submissions(
         submission.name
         for submission in submissions
         if submission.manifest == manifest
+        and not submission.by_hand  # whose scripts may still be submitted
         and all(task in states and states[task].state == "done" for task in _tasks(submission))
     )
 

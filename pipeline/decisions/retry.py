@@ -23,8 +23,9 @@ class Retry:
 RESUMED = frozenset({"time limit", "preempted too often"})
 # The same again would end the same: a person has to change something, or wanted it so.
 FINAL = frozenset({"error", "GPU out of memory", "cancelled", "diverged", "at chance"})
-# The node is to blame: tried again on another. The circuit breaker does not count these (``jobs.task.NODE_CAUSES``).
-AWAY = frozenset({"node failure", "no GPU", "GPU failure"})
+# The node is to blame, or its mount of the storage: tried again on another. The circuit breaker does not count these
+# (``jobs.task.NODE_CAUSES``).
+AWAY = frozenset({"node failure", "no GPU", "GPU failure", "storage"})
 
 
 def retry_of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.decisions.task_state import TaskState
@@ -18,11 +19,13 @@ NONDETERMINISTIC = ("train", "trial")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """Elements to cancel by executor; how many tasks that ends, and how many are unknown."""
+    """Elements to cancel, by executor and named cluster; how many tasks that ends, how many are unknown, and how many
+    are left to whom."""
 
-    elements: Mapping[str, tuple[str, ...]]
+    elements: Mapping[tuple[str, str | None], tuple[str, ...]]
     ending: int
     unknown: int
+    left: Mapping[str, int] = field(default_factory=dict)
 
 
 def done_tasks(states: Mapping[str, TaskState]) -> frozenset[str]:
@@ -83,10 +86,12 @@ def to_remake(tasks: Sequence[Planned], done: Collection[str], chosen: Collectio
     return frozenset(again)
 
 
-def met_upstream(tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str) -> frozenset[str]:
+def met_upstream(
+    tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, cluster: str | None = None
+) -> frozenset[str]:
     """What those queued tasks wait for of which Slurm says that they wait, although all of it is done."""
-    waiting = [planned for planned in tasks if _is_met(planned, states) and _waits(states[planned.id], executor)]
-    return frozenset(need for planned in waiting for need in _upstream(planned))
+    waiting = (planned for planned in tasks if _waits(states[planned.id], executor, cluster))
+    return frozenset(need for planned in waiting if _is_met(planned, states) for need in _upstream(planned))
 
 
 def stale_dependents(
@@ -94,6 +99,7 @@ def stale_dependents(
     states: Mapping[str, TaskState],
     executor: str,
     submitted: Iterable[Planned],
+    cluster: str | None = None,
     blocking: Collection[str] = (),
 ) -> frozenset[str]:
     """Queued tasks whose dependency can no longer be met, or was: on what is submitted again, or done.
@@ -107,7 +113,7 @@ def stale_dependents(
     for planned in tasks:
         upstream = _upstream(planned)
         met = _is_met(planned, states) and not set(blocking).isdisjoint(upstream)
-        if _waits(states[planned.id], executor) and (met or not (renewed | stale).isdisjoint(upstream)):
+        if _waits(states[planned.id], executor, cluster) and (met or not (renewed | stale).isdisjoint(upstream)):
             stale.add(planned.id)
     # An element is cancelled whole: not where another task in it has something to wait for.
     shared = {state.job for task, state in states.items() if task not in stale and is_queued(state)}
@@ -118,8 +124,8 @@ def _upstream(planned: Planned) -> tuple[str, ...]:
     return (*planned.task.needs, *planned.after)
 
 
-def _waits(state: TaskState, executor: str) -> bool:
-    return state.state == "waiting" and state.queued and _is_ours(state, executor) and state.job is not None
+def _waits(state: TaskState, executor: str, cluster: str | None) -> bool:
+    return state.state == "waiting" and state.queued and _is_ours(state, executor, cluster) and state.job is not None
 
 
 def _is_met(planned: Planned, states: Mapping[str, TaskState]) -> bool:
@@ -127,46 +133,68 @@ def _is_met(planned: Planned, states: Mapping[str, TaskState]) -> bool:
     return met and states[planned.id].reason == "Dependency"
 
 
-def launch_held(states: Mapping[str, TaskState], executor: str) -> tuple[str, ...]:
+def launch_held(states: Mapping[str, TaskState], executor: str, cluster: str | None = None) -> tuple[str, ...]:
     """Elements that the scheduler holds since a start failed on their node: they go on when released."""
-    held = _queued(states, executor)
-    return tuple(sorted({job for _, job, state in held if _is_ours(state, executor) and is_launch_held(state.reason)}))
+    held = _queued(states, executor, cluster)
+    return tuple(sorted({job for _, job, state in held if state.mine and is_launch_held(state.reason)}))
 
 
-def queued_elements(states: Mapping[str, TaskState], executor: str, stale: Collection[str]) -> dict[str, str]:
-    """Element ids of the tasks that this executor has already: what needs those tasks can wait for them."""
-    return {task: job for task, job, _ in _queued(states, executor) if task not in stale}
+def queued_elements(
+    states: Mapping[str, TaskState], executor: str, stale: Collection[str], cluster: str | None = None
+) -> dict[str, str]:
+    """Element ids of the tasks that this executor has already: what needs those tasks can wait for them.
+
+    ``cluster`` is the one that is named to it, None this machine's: jobs of another can't be waited for.
+    """
+    return {task: job for task, job, _ in _queued(states, executor, cluster) if task not in stale}
 
 
-def _queued(states: Mapping[str, TaskState], executor: str) -> list[tuple[str, str, TaskState]]:
+def _queued(states: Mapping[str, TaskState], executor: str, cluster: str | None) -> list[tuple[str, str, TaskState]]:
     return [
         (task, state.job, state)
         for task, state in states.items()
         if state.job is not None
         and is_queued(state)
-        and state.executor == executor
+        and (state.executor, state.cluster) == (executor, cluster)
         # Local processes are each user's own: ids of another's mean nothing in ours.
         and (state.mine or executor != "local")
     ]
 
 
-def _is_ours(state: TaskState, executor: str) -> bool:
-    return state.executor == executor and state.mine
+def _is_ours(state: TaskState, executor: str, cluster: str | None) -> bool:
+    return (state.executor, state.cluster) == (executor, cluster) and state.mine
 
 
 def out_of_reach(
-    tasks: Sequence[Planned], states: Mapping[str, TaskState], submitted: Sequence[Planned]
+    tasks: Sequence[Planned],
+    states: Mapping[str, TaskState],
+    submitted: Sequence[Planned],
+    cluster: str | None = None,
 ) -> dict[str, str]:
-    """Those submitted that need what another user's local processes have still to do, and so can't wait for it: why."""
-    theirs = {
-        task for task, state in states.items() if is_queued(state) and state.executor == "local" and not state.mine
-    }
-    held: dict[str, str] = {}
+    """Those submitted that need what others have still to do, and so can't wait for it: why.
+
+    Others are another user's local processes, and another of Slurm's clusters than the one that is submitted to.
+    """
+    elsewhere: dict[str, str] = {}
+    for task, state in states.items():
+        if is_queued(state) and state.executor == "local" and not state.mine:
+            elsewhere[task] = "another user's local processes are at what it needs"
+        elif is_queued(state) and state.executor == "slurm" and state.cluster != cluster:
+            elsewhere[task] = (
+                f"{f'cluster {state.cluster}' if state.cluster else 'another cluster'} is at what it needs"
+            )
+    return dependents_of(elsewhere, tasks, {planned.id for planned in submitted})
+
+
+def dependents_of(reasons: Mapping[str, str], tasks: Sequence[Planned], among: Collection[str]) -> dict[str, str]:
+    """Those of some tasks that need, directly or not, one that will not come: its reason, by task."""
+    found: dict[str, str] = {}
     for planned in tasks:
         needs = (*planned.task.needs, *planned.after)
-        if planned in submitted and not (theirs | held.keys()).isdisjoint(needs):
-            held[planned.id] = "another user's local processes are at what it needs"
-    return held
+        reason = next((found.get(need) or reasons[need] for need in needs if need in found or need in reasons), None)
+        if planned.id in among and planned.id not in reasons and reason is not None:
+            found[planned.id] = reason
+    return found
 
 
 def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellation:
@@ -175,12 +203,14 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     What another user queued is theirs: the same id may name another element of ours. A task that no executor
     shows as ours and live is left alone.
     """
-    live = [state for state in states.values() if state.job and state.mine and state.shown]
-    elements: dict[str, set[str]] = {}
+    queued = [state for state in states.values() if state.job and state.shown]
+    live = [state for state in queued if state.mine]
+    elements: dict[tuple[str, str | None], set[str]] = {}
     for state in live:
-        elements.setdefault(state.executor or executor, set()).add(str(state.job))
+        elements.setdefault((state.executor or executor, state.cluster), set()).add(str(state.job))
     return Cancellation(
-        elements={name: tuple(sorted(jobs)) for name, jobs in elements.items()},
+        elements={queue: tuple(sorted(jobs)) for queue, jobs in elements.items()},
         ending=len(live),
-        unknown=sum(state.state == "unknown" for state in states.values()),
+        unknown=sum(state.state == "unknown" and state.mine for state in states.values()),
+        left=Counter(state.user or "another user" for state in queued if not state.mine),
     )

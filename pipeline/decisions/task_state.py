@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.context import Progress
     from jobs.task import Record
+    from pipeline.element_log import LastWords
     from slurm.job_state import JobState
 
 STATES = ("waiting", "running", "done", "failed", "lost", "unknown")
 # What an executor says where a task has causes of its own: both mean that it was cut short and came no further.
+# How a process ends that the storage did not let begin, or record its end, or read a mapped file (SIGBUS).
+STORAGE_EXITS = (73, -7)
 TASK_CAUSES = {"preempted": "preempted too often", "paused": "preempted too often"}
 
 
@@ -33,10 +36,14 @@ class TaskState:
     peak_mem_gb: float | None = None
     waited_s: float | None = None
     executor: str | None = None
+    cluster: str | None = None  # that has to be named to reach its element; None: this machine's
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
+    user: str | None = None  # who queued it, where that was not this user
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
     shown: bool = False  # as live and ours by its executor: by a heartbeat alone, its element may be another's by now
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
+    submission: str | None = None  # by which it was queued last
+    log: str | None = None  # its element's, where that ended before the task wrote a line of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +76,14 @@ class AttemptEvidence:
 class QueueEvidence:
     """What an executor says of the element that a task was queued in last; ``packed`` tasks share it.
 
-    ``mine`` says that it was this user who queued it.
+    ``user`` is who queued it, where that was not this user, ``submission`` by which submission.
     """
 
     executor: str
     job: JobState
     packed: int = 1
-    mine: bool = True
+    user: str | None = None
+    submission: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -91,7 +99,8 @@ class Evidence:
     done. ``exit_code`` is what the element wrote of the task's process, negative for a signal. ``held_note`` is why
     the task did not start when its turn came. ``continued`` is how the attempt stands that trains a stopped trial on,
     mostly in another task's process; its record is then the former one. ``changed`` says in what the code that made the
-    record was not what it is now (``jobs.units``).
+    record was not what it is now (``jobs.units``). ``last_words`` are the logs' of an element that is over, where no
+    record tells of its end.
     """
 
     id: str
@@ -107,6 +116,7 @@ class Evidence:
     progress: Progress | None = None
     continued: str | None = None
     changed: tuple[str, ...] = ()
+    last_words: LastWords | None = None
 
     @property
     def is_done(self) -> bool:
@@ -176,7 +186,10 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         gpu_hours=_gpu_hours(evidence),
         job=job.id if job else None,
         executor=queue.executor if queue else None,
-        mine=queue.mine if queue else True,
+        submission=queue.submission if queue else None,
+        cluster=job.named_cluster if job else None,
+        mine=queue is None or queue.user is None,
+        user=queue.user if queue else None,
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),
         waited_s=job.waited_s if job else None,
@@ -211,9 +224,13 @@ def _ended_without_record(evidence: Evidence, stale_s: float) -> TaskState:
         # Slurm or its accounting is silent, or cannot be understood: nothing says that the task ended.
         return _state(evidence, "unknown", reason=job.reason or "its state is not known at the moment")
     cause = _cause(job, evidence.exit_code)
+    words = evidence.last_words
+    log = words.log if words else None
+    # Of a task that had begun, the last line tells why only where the task ended by itself.
+    reason = words.reason if words and (words.log or cause == "error") and cause in (None, "error", "killed") else None
     if cause is None:
-        return _state(evidence, "lost", message=job.reason or "it ended without a record")
-    return _state(evidence, "failed", cause=cause, message=job.reason)
+        return _state(evidence, "lost", message=reason or job.reason or "it ended without a record", log=log)
+    return _state(evidence, "failed", cause=cause, message=reason or job.reason, log=log)
 
 
 def _cause(job: JobState, exit_code: int | None) -> str | None:
@@ -221,6 +238,8 @@ def _cause(job: JobState, exit_code: int | None) -> str | None:
     if cause not in (None, "error"):
         return cause
     # One of several packed side by side: the element's status is not this task's.
+    if exit_code in STORAGE_EXITS:
+        return "storage"
     if exit_code is not None and exit_code < 0:
         return "killed"
     return cause if exit_code is None else "error"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.manifest import path_fields, yaml_nodes
-from pipeline.manifest.path_fields import with_absolute_paths
+from pipeline.manifest.path_fields import check_text, with_absolute_paths
 from pipeline.manifest.yaml_nodes import Entry, ManifestError, Mark, Node, Problem
 from sharedfs.errors import KeyPath, did_you_mean
 
 SET = "--set"
 STORAGE_VARIABLE = "TANDA_STORAGE"
+CLUSTERS_VARIABLES = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")  # as sbatch looks for them
+_CLUSTER_NAME = re.compile(r"(?!all\Z)[\w.-]+\Z")
 
 
 def compose(
@@ -21,22 +24,30 @@ def compose(
     cluster: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Node:
-    """The whole document, paths absolute; raises ManifestError for what can't be merged."""
+    """The whole document, paths absolute; raises ManifestError for what can't be merged, InputError for a bad path."""
+    check_text(file.absolute())
     root = _read(file, ())
     changes = [_parse_set(text, file) for text in sets]
     for path, node in changes:
         if path == ("cluster",):
             root = _set(root, path, node, ())
-    root = _with_storage(_with_cluster(root, cluster), environment)
+    root = _with_storage(_with_clusters(_with_cluster(root, cluster), environment), environment)
     for path, node in changes:
         if path != ("cluster",):
             root = _set(root, path, node, ())
-    return root
+    return _with_composed_name(root)
 
 
-def compose_profile(file: Path) -> Node:
+def _with_composed_name(root: Node) -> Node:
+    entry = root.value.get("name") if isinstance(root.value, dict) else None
+    if entry is None or not isinstance(entry.node.value, str):
+        return root
+    return root.replaced("name", Entry(entry.key, Node(yaml_nodes.composed(entry.node.value), entry.node.mark)))
+
+
+def compose_profile(file: Path, environment: Mapping[str, str] = os.environ) -> Node:
     """A document that holds a cluster profile alone; raises ManifestError for one that can't be read."""
-    return _with_cluster(Node({}, Mark("--cluster")), file)
+    return _with_clusters(_with_cluster(Node({}, Mark("--cluster")), file), environment)
 
 
 def _error(mark: Mark, path: KeyPath, message: str) -> ManifestError:
@@ -109,14 +120,41 @@ def _with_storage(root: Node, environment: Mapping[str, str]) -> Node:
     storage = environment.get(STORAGE_VARIABLE)
     if not storage:
         return root
+    check_text(storage)
     mark = Mark(STORAGE_VARIABLE)
     return root.replaced("storage", Entry(mark, Node(str(Path(storage).absolute()), mark)))
+
+
+def is_cluster_name(text: str) -> bool:
+    """Whether a text names one cluster of Slurm's."""
+    return bool(_CLUSTER_NAME.match(text))
+
+
+def shell_clusters(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The variable by which a login shell names clusters for sbatch, and what it names; empty where there is none."""
+    found = ((variable, environment[variable]) for variable in CLUSTERS_VARIABLES if environment.get(variable))
+    return next(found, ("", ""))
+
+
+def _with_clusters(root: Node, environment: Mapping[str, str]) -> Node:
+    """The document with the cluster that the login shell names for all of Slurm's commands, where it names none itself.
+
+    Kept in the document, for jobs go to the same one that are submitted later, from a node of it.
+    """
+    variable, name = shell_clusters(environment)
+    entry = root.value.get("cluster")
+    profile = {} if entry is None or entry.node.value is None else entry.node.value
+    if not is_cluster_name(name) or not isinstance(profile, dict) or "clusters" in profile:
+        return root
+    mark = Mark(variable)
+    section = Node({**profile, "clusters": Entry(mark, Node(name, mark))}, mark if entry is None else entry.node.mark)
+    return root.replaced("cluster", Entry(mark if entry is None else entry.key, section))
 
 
 def _parse_set(text: str, file: Path) -> tuple[KeyPath, Node]:
     """A `--set PATH=VALUE` read: the path's keys and the value, which is YAML."""
     path, equals, value = text.partition("=")
-    keys = tuple(path.strip().split("."))
+    keys = tuple(yaml_nodes.composed(path).strip().split("."))
     if not equals or not all(keys):
         raise _error(Mark(SET), (), f"must look like experiments.baseline.runs.MLP.epochs=1, not {text!r}")
     node = yaml_nodes.parse(value, SET, lines=False)

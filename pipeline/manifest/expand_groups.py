@@ -108,13 +108,18 @@ class _GroupExpansion:
         points: Iterable[tuple[int, ...]] = itertools.product(*ranges) if form == "grid" else zip(*ranges, strict=True)
         layers: dict[tuple[str, str, int], Layer] = {}
         members = []
-        for point in points:
+        first: dict[tuple[str, str], int] = {}
+        for number, point in enumerate(points, start=1):
             values = {axis: axes[axis][position] for axis, position in zip(axes, point, strict=True)}
             name = values.get("architecture", self.group.architecture)
             assert name is None or isinstance(name, str)  # else the axes are not valid
             architecture = self.expansion.architectures.get(name, path if "architecture" in values else self.path)
             if architecture is not None:
                 own = self._layer_at(architecture, axes, point, path, layers)
+                # Typed by now: what is written in two ways (0 and 0.0, adam and {adam: {}}) is one task.
+                same = first.setdefault((architecture.name, repr((own.settings, own.data))), number)
+                if same != number:
+                    self.findings.add(path, f"its runs {same} and {number} are one: {name_of_values(values)}", key=True)
                 members.append((name_of_values(values), architecture, own))
         self._names = unique_names(name for name, _, _ in members)
         for name, (_, architecture, own) in zip(self._names, members, strict=True):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.manifest.compose import compose, compose_profile
+from pipeline.manifest.compose import compose, compose_profile, is_cluster_name
 from pipeline.manifest.expand_groups import expand_group
 from pipeline.manifest.expand_searches import expand_search
 from pipeline.manifest.expansion import Expansion
-from pipeline.manifest.model import Cluster, Manifest, Run, Search
+from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
 from pipeline.manifest.plugins import use_plugins
 from pipeline.manifest.resources import DEFAULTS, resolve_resources
 from pipeline.manifest.schema import Cluster as ClusterSection
-from pipeline.manifest.schema import Group, Root
+from pipeline.manifest.schema import Container as ContainerSection
+from pipeline.manifest.schema import Group, Placement, Places, Root
 from pipeline.manifest.validation import Findings, validate
 from pipeline.manifest.yaml_nodes import Node
 from pipeline.memory import collection_paused
 from sharedfs.errors import KeyPath
+from slurm.array import Container
 
 _SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -33,12 +35,15 @@ _OTHER_CLUSTERS = ("clusters", "cluster")
 
 def check_profile(section: ClusterSection, findings: Findings) -> None:
     """Note what would break out of an sbatch line, or can't be an option or a variable."""
-    for name in _SINGLE_WORDS:
-        value = getattr(section, name)
-        if value is not None and (not value or any(character.isspace() for character in value)):
-            findings.add(("cluster", name), f"must be one word, not {value!r}")
+    if section.clusters is not None and not is_cluster_name(section.clusters):
+        findings.add(("cluster", "clusters"), f"must be the name of one cluster, not {section.clusters!r}")
+    _check_placement(section, ("cluster",), findings)
+    for stage in Places.model_fields:
+        _check_placement(getattr(section.stages, stage), ("cluster", "stages", stage), findings)
     _check_line(("cluster", "activate"), section.activate, findings)
     _check_line(("cluster", "python"), section.python, findings)
+    if section.container is not None:
+        _check_container(section.container, ("cluster", "container"), findings)
     for position, module in enumerate(section.modules):
         if not re.fullmatch(r"[\w.+@:~-][\w.+@:~/-]*", module):
             findings.add(("cluster", "modules", position), f"must be a module's name, not {module!r}")
@@ -47,15 +52,36 @@ def check_profile(section: ClusterSection, findings: Findings) -> None:
         if not _VARIABLE.match(name):
             findings.add(path, "must be a variable's name: letters, digits and _", key=True)
         _check_line(path, value, findings)
+
+
+def _check_placement(section: Placement, at: KeyPath, findings: Findings) -> None:
+    for name in _SINGLE_WORDS:
+        value = getattr(section, name)
+        if value is not None and not _is_word(value):
+            findings.add((*at, name), f"must be one word, not {value!r}")
     for name, value in section.extra.items():
-        path = ("cluster", "extra", name)
+        path = (*at, "extra", name)
         if not _OPTION.match(name):
             findings.add(path, "must be an sbatch option's long name, without dashes in front", key=True)
         elif name.replace("_", "-") in _OTHER_CLUSTERS:
-            findings.add(
-                path, "jobs of another cluster can't be followed: submit from a login node of that one", key=True
-            )
+            findings.add(path, "belongs in the profile's key `clusters`, by which jobs are followed", key=True)
         _check_line(path, value, findings)
+
+
+def _check_container(section: ContainerSection, at: KeyPath, findings: Findings) -> None:
+    if (section.pyxis is None) == (section.apptainer is None):
+        findings.add(at, "must have one of pyxis and apptainer, with an image", key=True)
+    for name in ("pyxis", "apptainer"):
+        value = getattr(section, name)
+        if value is not None and not _is_word(value):
+            findings.add((*at, name), f"must be one word, not {value!r}")
+    for position, mount in enumerate(section.mounts):
+        if not mount.startswith("/") or "," in mount or not mount.isprintable():
+            findings.add((*at, "mounts", position), f"must be an absolute path, or two with a colon, not {mount!r}")
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and not any(character.isspace() for character in text)
 
 
 def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
@@ -65,7 +91,14 @@ def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
 
 def make_cluster(section: ClusterSection) -> Cluster:
     """The checked profile as executors take it."""
-    plain = section.model_dump(exclude={"resources", "plugins"})
+    plain = section.model_dump(exclude={"resources", "plugins", "stages", "container"})
+    stages = section.stages.model_dump(exclude_unset=True)
+    container = section.container
+    if container is not None:
+        plain["container"] = Container(
+            pyxis=container.pyxis, apptainer=container.apptainer, mounts=tuple(container.mounts)
+        )
+    plain["stages"] = {stage: options for stage, options in stages.items() if options}
     plain["modules"] = tuple(section.modules)
     plain["environment"] = {name: _shell(value) for name, value in section.environment.items()}
     return Cluster(**plain)
@@ -75,8 +108,11 @@ def _shell(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def load_profile(path: Path) -> Cluster:
-    """A cluster profile without a manifest; raises ManifestError with every problem in it."""
+def load_profile(path: Path) -> tuple[Cluster, Mapping[str, Resources]]:
+    """A cluster profile without a manifest, and what it gives to each stage.
+
+    Raises ManifestError with every problem in it.
+    """
     document = compose_profile(path)
     findings = Findings(document)
     section = validate(ClusterSection, document.plain()["cluster"], findings, ("cluster",))
@@ -84,7 +120,7 @@ def load_profile(path: Path) -> Cluster:
     assert section is not None
     check_profile(section, findings)
     findings.flush()
-    return make_cluster(section)
+    return make_cluster(section), resolve_resources(DEFAULTS, section.resources)
 
 
 # From a manifest's file to a manifest that can be planned; nothing is ever written.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from jobs.data.settings import Data
 from jobs.plugins import ALGORITHMS, METRICS, MODELS, STOPPING, Part
@@ -30,9 +32,23 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster(Site):
-    """A cluster profile: a site's rules for jobs, none of which changes a result."""
+    """A cluster profile: a site's rules for jobs, none of which changes a result.
+
+    ``stages`` are the options by which jobs of a stage differ from the rest, by stage: None for one that is left out.
+    """
 
     executor: str = "slurm"
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def site(self, stage: str) -> Site:
+        """The options for jobs of a stage: its own stand above the profile's."""
+        everywhere = {option.name: getattr(self, option.name) for option in fields(Site)}
+        if stage == "close" and self.container is not None:
+            # It calls Slurm's programs, which are in no image: it runs as whoever submits does.
+            everywhere |= {"container": None, "python": None}
+        own = self.stages.get("train" if stage == "trial" else stage, {})
+        extra = {**self.extra, **own.get("extra", {})}
+        return Site(**{**everywhere, **own, "extra": extra})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,4 +131,9 @@ class Manifest:
     retries: int = 2
     canary: bool = False
     brake_after: int = 3
-    umask: int | None = None
+    umask: int | None = None  # of what is written to the storage
+
+    def take_umask(self) -> None:
+        """Give this process the umask that the manifest has, if any: for all that is written of it from here on."""
+        if self.umask is not None:
+            os.umask(self.umask)

@@ -68,7 +68,20 @@ def absolute_path(text: str, folder: Path) -> str:
         raise InputError("must be a path, not an empty text")
     if any(ord(character) < 32 for character in text):
         raise InputError("a path must not hold line breaks or other control characters")
-    return os.path.abspath(folder / Path(os.path.expanduser(expand(text))))  # noqa: PTH100, PTH111
+    path = os.path.abspath(folder / Path(os.path.expanduser(expand(text))))  # noqa: PTH100, PTH111
+    check_text(path)
+    return path
+
+
+def check_text(path: str | Path) -> None:
+    """Raise InputError for a path that no manifest, record or job script could hold: its bytes are no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        raise InputError(
+            f"{name}: a path that is not UTF-8 text: rename it, or set LC_ALL=C.UTF-8 if the locale is to blame"
+        ) from None
 
 
 # Which values of a manifest are paths, and what they are relative to: the file that names them.

@@ -31,7 +31,7 @@ class TaskResources(Section):
 
     cpus: int | None = Field(None, ge=1, description="cores")
     gpus: int | None = Field(None, ge=0, description="GPUs")
-    mem_gb: float | None = Field(None, gt=0, description="memory, in gibibytes")
+    mem_gb: float | None = Field(None, ge=0.001, description="memory, in gibibytes")
     time_min: int | None = Field(None, ge=1, description="time limit, in minutes")
     throttle: int | None = Field(None, ge=1, description="tasks of an array that run at once, at most")
 
@@ -113,21 +113,68 @@ class Search(ExtensibleSection):
     reference: dict[str, float] | None = Field(None, description="published figures by metric, shown beside ours")
 
 
-class Cluster(Section):
-    """A cluster profile: a site's rules for jobs. Nothing in it changes a result."""
+Option = str | int | float | bool | None
 
-    executor: Literal["slurm", "local", "inline"] = Field("slurm", description="where tasks run")
+
+class Placement(Section):
+    """Where jobs run, and on whose account. For a stage, null leaves an option of the whole profile out."""
+
     partition: str | None = Field(None, description="one partition, or several: `gpu,short`")
     account: str | None = Field(None, description="who is charged for the hours")
     qos: str | None = Field(None, description="quality of service")
     constraint: str | None = Field(None, description="node features: `a100|h100`")
     gres_type: str | None = Field(None, description="the type of GPU to ask for: `a100`")
     exclude: str | None = Field(None, description="nodes to avoid: `node[03-05]`")
-    modules: list[str] = Field([], description="modules to load before each task")
-    activate: str | None = Field(None, description="a shell line that prepares the environment before each task")
+    extra: dict[str, Option] = Field(
+        {},
+        description="any other sbatch option: `nice: 100`; true: one without a value; null or false: one that is left"
+        " out, also of tanda's own (`requeue: false`)",
+    )
+
+
+class Places(Section):
+    """Options by which jobs of a stage differ from the rest: a CPU partition for what needs no GPU."""
+
+    preprocess: Placement = Field(Placement(), description="of reading text into a data set")
+    train: Placement = Field(Placement(), description="of training; of a search's trials too")
+    evaluate: Placement = Field(Placement(), description="of evaluation")
+    close: Placement = Field(Placement(), description="of the closing job")
+
+
+class Container(Section):
+    """The image that tasks run in, which has Python and what tanda depends on: `pyxis` or `apptainer`.
+
+    The storage and the submitted code are mounted. The closing job, which calls Slurm's programs, runs outside, by the
+    Python that submits.
+    """
+
+    pyxis: str | None = Field(None, description="an image as srun's `--container-image` takes it")
+    apptainer: str | None = Field(None, description="an image as `apptainer exec` takes it: `/images/torch.sif`")
+    mounts: list[str] = Field([], description="further folders that it sees: `/data`, `/data:/inside:ro`")
+
+
+class Cluster(Placement):
+    """A cluster profile: a site's rules for jobs. Nothing in it changes a result."""
+
+    executor: Literal["slurm", "local", "inline"] = Field("slurm", description="where tasks run")
+    clusters: str | None = Field(
+        None, description="the one cluster that jobs go to, of several behind one login; SLURM_CLUSTERS if left out"
+    )
+    gpu_option: Literal["gpus-per-node", "gres"] = Field(
+        "gpus-per-node", description="how GPUs are asked for: `--gpus-per-node=a100:1` or `--gres=gpu:a100:1`"
+    )
+    memory: Literal["per_node", "per_cpu", "per_gpu", "none"] = Field(
+        "per_node",
+        description="how memory is asked for: `--mem`, `--mem-per-cpu`, `--mem-per-gpu` (without GPUs `--mem`), or not",
+    )
+    modules: list[str] = Field([], description="modules to load before each task, which fails if one cannot be")
+    activate: str | None = Field(None, description="a shell line before each task, which fails if the line does")
     environment: dict[str, str | int | float | bool] = Field({}, description="environment variables of each task")
-    python: str | None = Field(None, description="the Python that runs tasks; left out: the one that submits")
-    extra: dict[str, str | int | float | bool | None] = Field({}, description="any other sbatch option: `nice: 100`")
+    container: Container | None = Field(None, description="the image that tasks run in")
+    python: str | None = Field(
+        None, description="the Python that runs tasks; left out: the one that submits, in a container `python3`"
+    )
+    stages: Places = Field(Places(), description="options by which jobs of a stage differ")
     plugins: list[str] = Field([], description="plugins for every manifest of the site, below the manifest's own")
     resources: Stages = Field(Stages(), description="by stage, below the manifest's own")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -14,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from jobs.plugins import Room
 from jobs.settings import Setting, describe, named
-from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem
+from pipeline.manifest.yaml_nodes import ManifestError, Node, Problem, composed
 from sharedfs.errors import InputError, KeyPath, did_you_mean
 from sharedfs.typed_json import Json, Undecodable
 
 Section = TypeVar("Section")
 NAME_LENGTH_MAX = 100
 NAME_BYTES_MAX = 200  # of a file system's 255: a submission's folder has its time before the name
-_SAFE_NAME = re.compile(r"\w[\w.,=+-]*\Z")
+_SIGNS = re.compile(r"[\w.,=+-]")  # \w: letters and digits of any script, and _
 _KINDS = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -254,13 +255,25 @@ def _fields(annotation: Any) -> dict[str, Any] | None:
 def name_problem(name: str) -> str | None:
     """Why a name can't be a folder's, or None.
 
-    Letters and digits of any script are fine, and `. _ - + = ,` after the first: never a slash, a space, a leading
-    dot, or anything that a shell or a page would read as more than a name.
+    Letters and digits of any script are fine, with their marks, and `. _ - + = ,` after the first: never a slash, a
+    space, a leading dot, or anything that a shell or a page would read as more than a name.
     """
     if len(name) > NAME_LENGTH_MAX:
         return f"a name of {len(name)} characters: at most {NAME_LENGTH_MAX}"
-    if not _SAFE_NAME.match(name):
+    if not re.match(r"\w", name) or not all(map(is_safe, name)):
         return "no safe name: it may hold letters, digits and . _ - + = , and starts with a letter, digit or _"
     if len(name.encode()) > NAME_BYTES_MAX:
         return f"a name of {len(name.encode())} bytes in UTF-8: at most {NAME_BYTES_MAX}"
     return None
+
+
+def is_safe(character: str) -> bool:
+    """Whether a name may hold it. A vowel's sign, a tone's mark, an accent that no letter holds is a mark (M)."""
+    return _SIGNS.match(character) is not None or unicodedata.category(character).startswith("M")
+
+
+def safe_name(text: str) -> str:
+    """A name made of a text, with ``-`` for what a name can't hold; empty where none is left."""
+    name = re.sub("-+", "-", "".join(character if is_safe(character) else "-" for character in composed(text)))
+    name = name.strip("-.+=,")[:NAME_LENGTH_MAX]
+    return name if name_problem(name) is None else ""

@@ -7,6 +7,7 @@ thing differs: a whole number with a leading zero, such as `007` or a umask of `
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +27,11 @@ try:
     _Base: Any = yaml.CSafeLoader
 except AttributeError:  # PyYAML built without libyaml: the same, slower
     _Base = yaml.SafeLoader
+
+
+def composed(name: str) -> str:
+    """A name as it is spelt everywhere: a letter and its accent, two characters on a Mac, are one (NFC)."""
+    return unicodedata.normalize("NFC", name)
 
 
 class _Loader(_Base):  # type: ignore[misc]
@@ -318,8 +324,8 @@ class _Reader:
                 self.problem(key, path, "a key must be text, not a list or mapping")
             elif key.tag == "tag:yaml.org,2002:merge":
                 bases += self._bases(value, path)
-            elif key.value in own:
-                first = own[key.value].key
+            elif composed(key.value) in own:
+                first = own[composed(key.value)].key
                 where = f" (first in line {first.line})" if first.line else ""
                 self.problem(key, (*path, key.value), f"duplicate key{where}")
             else:
@@ -334,7 +340,7 @@ class _Reader:
 
     def _name(self, key: yaml.ScalarNode, path: KeyPath) -> str:
         """A key is its text as written: `1:` and `no:` are names like any other."""
-        name: str = key.value
+        name = composed(key.value)
         if key.tag.removeprefix("tag:yaml.org,2002:") not in _OF_KEYS:
             self.problem(key, path, f"the tag {key.tag!r} is not supported")
         if _UNSTORABLE.search(name):

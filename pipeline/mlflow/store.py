@@ -41,6 +41,8 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
+SQLITE_FILES = ("", "-journal", "-wal", "-shm")  # what SQLite opens by name beside the database
+
 
 def database(storage: Storage) -> Path:
     return storage.root / "mlflow.db"
@@ -62,6 +64,7 @@ def update(
     with try_hold(storage.locks / "mlflow") as held:
         if not held:
             return Updated(busy=True)
+        check_plain(artifacts(storage))
         root = str(storage.root)
         cache = Cache.read(artifacts(storage), f"store {experiment}", [_inode(database(storage)), root])
         store = Store(storage, complete=bool(cache.runs))
@@ -204,7 +207,8 @@ def _inode(path: Path) -> int | None:
 
 def _client(storage: Storage) -> Any:
     """A client on the store, which is made first where there is none: whole, or not at all."""
-    check_plain(database(storage))
+    for suffix in SQLITE_FILES:
+        check_plain(database(storage).with_name(f"{database(storage).name}{suffix}"))
     mlflow = _mlflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.plugins import PLOTS, left_out_where_it_fails
@@ -17,6 +18,7 @@ from pipeline.report.groups import Group, make_groups
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
+from sharedfs.files import touch
 
 OWN = ("plots", "tables", "runs", "assets")  # folders in which what an earlier report left over is removed
 
@@ -63,6 +65,8 @@ def build(
     if only is not None:
         folder = folder / "only" / file_name(only)
     publish(folder, files, own=OWN if plots else ("tables",))
+    with suppress(PermissionError):  # another's, with the same bytes: then there was nothing to bring up to date
+        touch(folder / results_csv.CSV)  # its time tells when the report was built, also where no byte has changed
     if mlflow:
         # A run keeps the pictures of the whole report: those of one group have other colours.
         note = update_mlflow(collected, folder, pictures if only is None else {}, progress=progress)

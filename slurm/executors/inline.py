@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slurm.array import Array, Site, Submitted, array_id
-from slurm.element import AGAIN, OK
+from slurm.element import AGAIN, OK, STORAGE
 from slurm.job_state import DONE, FAILED, GONE, RUNNING, WAITING, JobIdentity, JobState
 
 # The states of elements that are kept in this process alone.
@@ -91,7 +91,8 @@ class Inline:
         elif all(code == OK for code in codes):
             self._states.set(id_, state=DONE, exit_code=0, **ended)
         else:
-            self._states.set(id_, state=FAILED, cause="error", exit_code=max(codes), **ended)
+            cause = "storage" if {*codes} <= {OK, STORAGE} else "error"
+            self._states.set(id_, state=FAILED, cause=cause, exit_code=max(codes), **ended)
 
     def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         del sent

@@ -34,7 +34,7 @@ from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES, open_plain, write_whole
 from sharedfs.typed_json import decode
 from slurm.array import Array, Site, Submitted, array_id, element_index
-from slurm.commands import scrubbed
+from slurm.commands import PACKAGES, scrubbed
 from slurm.element import PROGRESS_FILES, visible_gpus
 from slurm.job_state import GONE, RUNNING, WAITING, JobIdentity, JobState
 from slurm.owned import check_own, own_folder, read_own
@@ -242,7 +242,7 @@ class LocalQueue:
             supervisor = [sys.executable, "-m", "slurm.local_supervisor", str(self.folder), str(lock.fileno())]
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *supervisor],
-                env={**scrubbed(os.environ), **import_path(None)},
+                env=child_environment(None),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -264,9 +264,12 @@ def visible_here() -> tuple[str, ...] | None:
     return None if names is None else visible_gpus({"CUDA_VISIBLE_DEVICES": names})
 
 
-def import_path(code: Path | None) -> dict[str, str]:
-    """The environment in which a child finds this package: in the submitted code, or where it is now."""
-    return {"PYTHONPATH": str(code or Path(__file__).parents[2]), "PYTHONSAFEPATH": "1"}
+def child_environment(code: Path | None, changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, changed, for a child that finds this package in the submitted code, or where it is
+    now; the rest of PYTHONPATH, by which modules may deliver packages, comes after it."""
+    environment = {**scrubbed(os.environ), **(changes or {})}
+    path = [str(code or PACKAGES), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
 def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
