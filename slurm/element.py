@@ -347,11 +347,6 @@ def _ask_slurm(*command: str) -> str | None:
     return done.stdout
 
 
-def requeue() -> None:
-    """Ask Slurm to start this element, and no other of its array, again."""
-    _ask_slurm("scontrol", "requeue", element_id())
-
-
 def is_superseded() -> bool:
     """Whether Slurm has started this element again meanwhile, as it took this start for dead; False if it is silent."""
     shown = (_ask_slurm("squeue", "-h", "-j", element_id(), "-O", "RestartCnt:12") or "").strip()
@@ -359,11 +354,12 @@ def is_superseded() -> bool:
 
 
 def run_on_node(element: Element) -> int:
-    """Run the element on a node of Slurm's, requeue it if it wants another start; the exit status."""
+    """Run the element on a node of Slurm's, requeue it, and no other of its array, if it wants another start; the
+    exit status."""
     code = run(element)
     # A start on a node that was only cut off must not end, or begin again, the one that took its place.
     if code == AGAIN and not is_superseded():
-        requeue()
+        _ask_slurm("scontrol", "requeue", element_id())
     return code
 
 
