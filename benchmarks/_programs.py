@@ -158,6 +158,25 @@ PROGRAMS = (
         claims=(Claim("an update with nothing new: at most 5 %", r"second: ([\d.]+) % of the first", 5, least=False),),
     ),
     Program(
+        name="false_alarms",
+        quick=_words("--quick"),
+        status_judges="equal settings told apart in 7 % at most, equal runs left out in 6 %",
+        at_any_size=False,
+    ),
+    Program(
+        name="false_alarms",
+        needs=("data",),
+        arguments=("--titles", DATA),
+        quick=("--titles", DATA, *_words("--quick --seeds 4 --rows 2000")),
+        status_judges="the same of real networks of 200 seeds",
+        at_any_size=False,
+    ),
+    Program(
+        name="coverage",
+        quick=_words("--quick"),
+        status_judges="95 % intervals hold the truth in 90 % of any cell, 93 to 98 % of a pattern's",
+    ),
+    Program(
         name="chaos",
         needs=("slurm",),
         arguments=_words("--seeds 0 1 2"),

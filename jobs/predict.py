@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,11 @@ import polars as pl
 from jobs.context import allotted_cpus
 from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, WORD_NGRAMS, Dataset, Ragged, Split, offsets
+from jobs.data.identity import DatasetDefinition
 from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
 from jobs.storage import Storage
-from jobs.training.run import SETTINGS, Trained
+from jobs.training.metrics import most_probable
+from jobs.training.run import SETTINGS, Trained, read_trained_recipe
 from sharedfs.errors import InputError
 
 CHUNK_TITLES = 4096
@@ -91,35 +94,53 @@ class TitleEncoder:
 # New titles classified by a trained run.
 
 
-def predict(storage_root: Path, run_folder: Path, titles: Iterable[str]) -> Iterator[tuple[str, float]]:
-    """For each title in turn its most probable category and the probability (softmax) that the run gives it.
+class Choice(NamedTuple):
+    """A category, and the probability (softmax) that a run gives it."""
+
+    category: str
+    probability: float
+
+
+def definition_of(storage_root: Path, run_folder: Path) -> DatasetDefinition:
+    """What the data set of a trained run is; raises InputError for a folder without a trained model."""
+    if not (run_folder / SETTINGS).exists():
+        raise InputError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
+    recipe = read_trained_recipe(run_folder)
+    return Dataset.open(Storage(storage_root).dataset(recipe.dataset)).meta.settings
+
+
+def predict(
+    storage_root: Path, run_folder: Path, titles: Iterable[str], *, top: int = 1
+) -> Iterator[tuple[Choice, ...]]:
+    """For each title in turn its most probable categories, so many or all there are, the most probable first.
 
     ``run_folder`` is a train task's or a search trial's. Titles are read a few thousand at a time and normalised
     as the run's data set was. Raises InputError for a folder without a trained model, PluginNeededError for a model
     that is a plugin's.
     """
-    if not (run_folder / SETTINGS).exists():
-        raise InputError(f"{run_folder}: no trained model here; name the folder of a finished train or trial task")
+    definition_of(storage_root, run_folder)
     trained = Trained.open(Storage(storage_root), run_folder)
     trained.prepare(cpus=allotted_cpus())
-    return _answers(trained, titles)
+    return _answers(trained, titles, top)
 
 
-def _answers(trained: Trained, titles: Iterable[str]) -> Iterator[tuple[str, float]]:
+def _answers(trained: Trained, titles: Iterable[str], top: int) -> Iterator[tuple[Choice, ...]]:
     encoder = TitleEncoder(trained.dataset)
     remaining = iter(titles)
     # A person may type titles one by one: the first is answered before the second is asked for.
     size = 1
     while chunk := list(islice(remaining, size)):
-        yield from _classify(trained, encoder, chunk)
+        yield from _classify(trained, encoder, chunk, top)
         size = min(2 * size, CHUNK_TITLES)
 
 
-def _classify(trained: Trained, encoder: TitleEncoder, titles: list[str]) -> Iterator[tuple[str, float]]:
-    best = np.empty(len(titles), np.int64)
-    probability = np.empty(len(titles), np.float64)
-    for rows, logits, _ in trained.logits(encoder.encode(titles)):
-        best[rows] = logits.argmax(1)
-        probability[rows] = 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1, dtype=np.float64)
+def _classify(trained: Trained, encoder: TitleEncoder, titles: list[str], top: int) -> Iterator[tuple[Choice, ...]]:
     classes = trained.dataset.classes
-    return ((classes[label], float(chance)) for label, chance in zip(best, probability, strict=True))
+    best = np.empty((len(titles), min(top, len(classes))), np.int64)
+    probability = np.empty(best.shape, np.float64)
+    for rows, logits, _ in trained.logits(encoder.encode(titles)):
+        best[rows], probability[rows] = most_probable(logits, top)
+    return (
+        tuple(Choice(classes[label], float(chance)) for label, chance in zip(*row, strict=True))
+        for row in zip(best, probability, strict=True)
+    )

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from jobs.data import Quotes
+from pipeline import cli_titles
+from pipeline.cli_titles import PluginFiles
 from pipeline.edge import Edge, Terminal, version
 from sharedfs.errors import InputError
 
@@ -37,11 +39,6 @@ Executor = Annotated[
 ]
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN, or GROUP/RUN/STAGE")
-]
-
-
-PluginFiles = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a plugin that the run was made with; repeatable")
 ]
 
 
@@ -253,25 +250,8 @@ def compare(
     print(compare_reports(first, second).text())
 
 
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a trained run: STORAGE/runs/ID")],
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="a title a line; standard input if none")] = None,
-    plugin: PluginFiles = None,
-) -> None:
-    """Classify titles, a line each, with a trained run: prints category, probability and title."""
-    from jobs.predict import predict as classify
-    from jobs.storage import Storage
-    from pipeline.manifest.plugins import with_plugins
-
-    try:
-        titles = file.read_text(encoding="utf-8").splitlines() if file else [line.rstrip("\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file or 'standard input'}: not UTF-8 text: {error}") from error
-    storage = run.resolve().parent.parent
-    answers = with_plugins(Storage(storage), plugin or (), lambda: classify(storage, run, titles))
-    for title, (category, probability) in zip(titles, answers, strict=True):
-        print(f"{category}\t{probability:.3f}\t{title}")
+app.command()(cli_titles.predict)
+app.command()(cli_titles.errors)
 
 
 @app.command()

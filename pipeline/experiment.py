@@ -75,8 +75,7 @@ class Experiment:
     pipeline.manifest.yaml_nodes.ManifestError: smal.yaml: no such file
     """
 
-    # Of a command nothing follows that is not the manifest's: its process keeps the manifest's umask.
-    keeps_umask = True
+    keeps_umask = True  # a command lets go of its own: nothing follows that is not the manifest's
 
     def __init__(
         self,
@@ -97,10 +96,7 @@ class Experiment:
 
     @contextmanager
     def _umask_kept(self) -> Iterator[None]:
-        """Give the process its umask again: a manifest's own is for what is written of it, not for a notebook's files.
-
-        Once the outermost call of a method is over.
-        """
+        """Give the process its umask again after the outermost call: a manifest's own is for what is written of it."""
         if self._is_inside or not self.keeps_umask:
             yield
             return
@@ -275,7 +271,7 @@ class Experiment:
         1  MLP      2    14                         0.861
         """
         from pipeline.frames import epochs_frame
-        from pipeline.plan import find_rows, find_task
+        from pipeline.named import find_rows, find_task
         from pipeline.report.collect import collect
 
         plan = self.make_plan()
@@ -310,7 +306,7 @@ class Experiment:
         0.861
         """
         from pipeline.frames import predictions_frame
-        from pipeline.plan import find_row
+        from pipeline.named import find_row
         from pipeline.report.collect import collect
         from pipeline.status import task_states
 
@@ -340,7 +336,7 @@ class Experiment:
         """
         from jobs.storage import Storage
         from pipeline.frames import trials_frame
-        from pipeline.plan import find_search
+        from pipeline.named import find_search
 
         plan = self.make_plan()
         return trials_frame(Storage(plan.manifest.storage), find_search(plan, search))

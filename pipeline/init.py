@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import itertools
 import os
@@ -14,7 +15,7 @@ import jinja2
 import polars as pl
 import yaml
 
-from jobs.data import Quotes, csv_text, files, formats
+from jobs.data import Quotes, csv_text, encodings, files, formats, json_lines
 from jobs.data.settings import SPLITS, Columns
 from pipeline.manifest.validation import name_problem, safe_name
 from pipeline.manifest.yaml_nodes import composed
@@ -27,6 +28,8 @@ TEXTS = ("title", "titulo", "título", "text", "texto", "nombre", "name", "produ
 LABELS = ("category", "categoria", "categoría", "label", "class", "clase", "aisle", "department", "target")
 LANGUAGES = ("language", "lang", "idioma")
 QUALITIES = ("label_quality", "quality")
+_WHOLE_NUMBER = r"^[+-]?[0-9]+(\.0*)?$"
+_ROWS_PER_NUMBER = 4  # at least, on average: a column with fewer holds keys or amounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class DataProfile:
     complete: bool  # all of the file was looked at
     header: bool  # csv and tsv: whether the first line names the columns; if not, they are called 1, 2, ...
     quotes: Quotes
+    encoding: str
     categories: int
     rare_categories: int  # with a single row: they can't be split
     languages: dict[str, int]  # rows by language, the most frequent first
@@ -49,7 +53,8 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
 
     Raises ValueError when no text or label column can be made out, and where reading it would.
     """
-    table, complete, header = _read_start(path, quotes)
+    encoding = _encoding(path)
+    table, complete, header = _read_start(path, quotes, encoding)
     if table.height == 0:
         raise InputError(f"{path}: has no rows")
     columns = _columns(path, table)
@@ -65,6 +70,7 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
         complete=complete,
         header=header,
         quotes=quotes,
+        encoding=encoding,
         categories=counts.len(),
         rare_categories=int((counts == 1).sum()),
         languages=languages,
@@ -72,22 +78,38 @@ def profile_data(path: Path, quotes: Quotes = "checked") -> DataProfile:
     )
 
 
-def _read_start(path: Path, quotes: Quotes) -> tuple[pl.DataFrame, bool, bool]:
+def _encoding(path: Path) -> str:
+    """The encoding of a file's text: ``auto`` where that reads it, else the one that it is likely in."""
+    start = files.head(path, LOOK_BYTES)
+    if encodings.marked_encoding(start) is not None or start.startswith(files.PARQUET):
+        return encodings.AUTO
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return encodings.likely_encoding(start) or encodings.AUTO
+    return encodings.AUTO
+
+
+def _read_start(path: Path, quotes: Quotes, encoding: str) -> tuple[pl.DataFrame, bool, bool]:
     """The first rows, whether they are all, and whether their columns have names of their own."""
     kind = files.file_format(path)
     if kind == "parquet":
-        table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
+        try:
+            table = pl.scan_parquet(path).head(LOOK_ROWS + 1).collect()
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"{path}: can't be read as parquet: {str(error).splitlines()[0]}") from error
         return table.head(LOOK_ROWS), table.height <= LOOK_ROWS, True
     if kind == "jsonl":
-        return *_read_jsonl(path), True
-    table, complete = _read_csv(path, kind, quotes, header=True)
+        return *_read_jsonl(path, encoding), True
+    table, complete = _read_csv(path, kind, quotes, encoding, header=True)
     if _header_is_a_row(table):
-        return *_read_csv(path, kind, quotes, header=False), False
+        return *_read_csv(path, kind, quotes, encoding, header=False), False
     return table, complete, True
 
 
-def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
-    content = files.head(path, LOOK_BYTES)
+def _read_jsonl(path: Path, encoding: str) -> tuple[pl.DataFrame, bool]:
+    source = files.Source(path=path, format="jsonl", columns={}, required=frozenset(), encoding=encoding)
+    content = files.start_of(json_lines.as_lines(source, source.blocks())[1], LOOK_BYTES)
     cut = len(content) == LOOK_BYTES
     content = content[: content.rfind(b"\n") + 1] if cut else content
     try:
@@ -97,13 +119,15 @@ def _read_jsonl(path: Path) -> tuple[pl.DataFrame, bool]:
     return table.head(LOOK_ROWS), not cut and table.height <= LOOK_ROWS
 
 
-def _read_csv(path: Path, kind: str, quotes: Quotes, *, header: bool) -> tuple[pl.DataFrame, bool]:
+def _read_csv(path: Path, kind: str, quotes: Quotes, encoding: str, *, header: bool) -> tuple[pl.DataFrame, bool]:
     """The first rows as preprocess reads them, with its errors."""
-    source = files.Source(path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes)
-    names = csv_text.column_names(source, files.blocks(path))
-    source = replace(source, columns={name: name for name in names})
+    source = files.Source(
+        path=path, format=kind, columns={}, required=frozenset(), header=header, quotes=quotes, encoding=encoding
+    )
+    names = csv_text.column_names(source, source.blocks())
+    source = replace(source, columns={name: name for name in names if names.count(name) == 1})
     chunks: list[pl.DataFrame] = []
-    pieces = csv_text.parse_jobs(source, files.blocks(path), formats.CHUNK_BYTES)
+    pieces = csv_text.parse_jobs(source, source.blocks(), formats.CHUNK_BYTES)
     for piece in itertools.islice(pieces, LOOK_BYTES // formats.CHUNK_BYTES):
         chunks.append(piece().table)
         if sum(chunk.height for chunk in chunks) > LOOK_ROWS:
@@ -122,7 +146,8 @@ def _header_is_a_row(table: pl.DataFrame) -> bool:
 def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
     """Which column is what: by its name, else by what it holds."""
     texts = [name for name, dtype in table.schema.items() if dtype == pl.String]
-    chosen = {"text": _find_column(texts, TEXTS), "label": _find_column(texts, LABELS)}
+    flat = [name for name, dtype in table.schema.items() if not dtype.is_nested()]
+    chosen = {"text": _find_column(texts, TEXTS), "label": _find_column(flat, LABELS)}
     language, quality = _find_column(texts, LANGUAGES), _find_column(texts, QUALITIES)
     remaining = [name for name in texts if name not in (*chosen.values(), language, quality)]
     if chosen["text"] is None and remaining:
@@ -139,12 +164,23 @@ def _columns(path: Path, table: pl.DataFrame) -> dict[str, str]:
         several = [name for name in textual if 2 <= distinct[name] < table.height]
         chosen["label"] = max(
             several, key=lambda name: (2 * distinct[name] <= table.height, distinct[name]), default=None
-        )
+        ) or _numbered_categories(table, [name for name in flat if name not in (chosen["text"], language, quality)])
     columns = {ours: theirs for ours, theirs in chosen.items() if theirs is not None}
     if len(columns) < len(chosen):
         missing = " or ".join(name for name in chosen if name not in columns)
         raise InputError(f"{path}: no column looks like the {missing}; its columns are {', '.join(table.columns)}")
     return columns | {key: name for key, name in (("language", language), ("quality", quality)) if name is not None}
+
+
+def _numbered_categories(table: pl.DataFrame, names: Sequence[str]) -> str | None:
+    """The column of whole numbers that each stand for many rows: categories by number, as many data sets have them."""
+    counts = {}
+    for name in names:
+        numbers = table[name].cast(pl.String).drop_nulls()
+        distinct = numbers.n_unique()
+        if 2 <= distinct <= table.height // _ROWS_PER_NUMBER and numbers.str.contains(_WHOLE_NUMBER).all():
+            counts[name] = distinct
+    return max(counts, key=lambda name: counts[name], default=None)
 
 
 def _find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

@@ -13,7 +13,8 @@ from jobs.search.study import open_study
 from jobs.storage import LOG, Storage
 from jobs.task import RECORD, TASK
 from pipeline.decisions.submission import to_remake
-from pipeline.plan import Plan, Planned, find_tasks
+from pipeline.named import find_tasks
+from pipeline.plan import Plan, Planned
 from sharedfs.errors import DamagedFileError, InputError
 from sharedfs.files import claim, plain_folder
 

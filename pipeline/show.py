@@ -14,6 +14,7 @@ from jobs.search.space import read_space, samples
 from jobs.settings import ModelSettings, values
 from pipeline.manifest.model import Search
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
+from pipeline.power import power_lines
 from sharedfs.typed_json import Json
 
 NAMED_MOST = 6  # of the tasks that a change concerns
@@ -47,6 +48,7 @@ def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> Mapping[str,
                 "algorithm": planned.search.algorithm,
                 "trials": planned.search.trials,
                 "parallel": planned.search.parallel,
+                "startup": planned.search.startup,
                 "metric": planned.search.metric,
                 "space": planned.search.space,
                 "stopping": planned.search.stopping,
@@ -107,8 +109,24 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
+    for line in (*startup_lines(plan), *power_lines(plan, done)):
+        console.print(line, soft_wrap=True)
     for line in (*changed_lines(plan.tasks, done), *cost_lines(plan)):
         console.print(line, style="yellow", soft_wrap=True)
+
+
+def startup_lines(plan: Plan) -> list[str]:
+    """From which trial on each search's algorithm proposes; before, points are drawn at random."""
+    lines = []
+    for search in (planned.search for planned in plan.searches):
+        if search.startup is None:
+            continue
+        first = search.startup + 1
+        text = f"{search.name}: {search.algorithm} proposes from trial {first} on, those before are random"
+        if search.trials < first:
+            text = f"{text}: all {search.trials} are; raise `trials` or lower `startup`"
+        lines.append(text)
+    return lines
 
 
 def cost_lines(plan: Plan) -> list[str]:

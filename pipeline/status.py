@@ -36,6 +36,7 @@ from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import QueuedAs, last_exit_code, query
+from pipeline.vector_coverage import coverage_lines
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
 from slurm.job_state import GONE, RUNNING, UNKNOWN, WAITING
@@ -278,10 +279,10 @@ def progress_words(progress: Progress) -> str:
 def print_states(
     plan: Plan, states: Mapping[str, TaskState], console: Console, undone: UndoneClosing | None = None
 ) -> None:
-    """The tasks that need eyes first, a line a search, advice where what was asked is far from what was used, and what
+    """The tasks that need eyes first, a line a search and a file of word vectors, advice on what was asked, and what
     the closing job left undone."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
-    for line in (*search_lines(plan), *advice(plan, states)):
+    for line in (*search_lines(plan), *coverage_lines(plan), *advice(plan, states)):
         console.print(line)
     if undone is not None:
         console.print(undone.line, style="yellow", soft_wrap=True)

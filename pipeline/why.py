@@ -12,7 +12,8 @@ from jobs.storage import Storage
 from pipeline.decisions.retry import MEMORY_FACTOR
 from pipeline.decisions.task_state import TaskState
 from pipeline.element_log import find_log, has_begun, submitted_python
-from pipeline.plan import Plan, Planned, find_task
+from pipeline.named import find_task
+from pipeline.plan import Plan, Planned
 from pipeline.queue import QueuedAs, queue_history
 from pipeline.status import all_finished, progress_words, task_states
 from pipeline.submission import read_all

@@ -124,7 +124,11 @@ def on_both_slurms(metafunc: pytest.Metafunc) -> None:
 
 def is_on_debian13(item: pytest.Item) -> bool:
     """Whether a test is one on the second cluster."""
-    return isinstance(item, pytest.Function) and hasattr(item, "callspec") and DEBIAN13 in item.callspec.params.values()
+    return (
+        isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and any(value is DEBIAN13 for value in item.callspec.params.values())
+    )
 
 
 @pytest.fixture

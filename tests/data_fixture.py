@@ -25,6 +25,9 @@ Row = Mapping[str, Any]
 
 
 def task_of(**data: Any) -> Task:
+    """The preprocess task of these settings; rows of a source are split one by one unless ``split.by`` is given."""
+    if "source" in data:
+        data["split"] = {"by": "random", **(data.get("split") or {})}
     settings, plumbing = identify(read(Data, data))
     return Task(stage="preprocess", settings=settings, plumbing=plumbing)
 

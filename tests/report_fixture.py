@@ -52,7 +52,7 @@ def data_files(folder: Path, language: str = "spanish") -> Data:
     paths = {}
     for split in ("train", "validation", "test"):
         path = folder / f"{language}.{split}.csv"
-        path.write_text("title,category\nuna cosa,A\notra cosa,B\n")
+        path.write_text(f"title,category\nuna cosa,A\notra cosa,B\nde {path.name},A\n")
         paths[split] = str(path)
     return Data(**paths, language=language)
 
@@ -204,15 +204,16 @@ def finish_evaluate(made: Made, task_id: str, *, skill: float, seed: int = 0) ->
         wrong = (label + 1 + (random.random(len(label)) < 0.3)) % count
         predicted = np.where(right, label, wrong).astype(np.uint16)
         support = np.bincount(label, minlength=count)
-        recall = np.bincount(label[right], minlength=count) / support
+        recall = np.bincount(label[right], minlength=count) / np.maximum(support, 1)
         figures = {
             "loss": 2.5 * (1 - skill),
-            "balanced_accuracy": float(recall.mean()),
+            "balanced_accuracy": float(recall[support > 0].mean()),
             "accuracy": float(right.mean()),
-            "macro_f1": float(recall.mean() - 0.01),
+            "macro_f1": float(recall[support > 0].mean() - 0.01),
             "top5": float(min(1.0, right.mean() + 0.1)),
         }
-        evaluation[split] = {**figures, "recall": recall.tolist(), "support": support.tolist()}
+        recalls = [float(one) if titles else None for one, titles in zip(recall, support, strict=True)]
+        evaluation[split] = {**figures, "recall": recalls, "support": support.tolist()}
         result |= {f"{split}_{figure}": value for figure, value in figures.items()}
         arrays |= {f"{split}_label": label, f"{split}_predicted": predicted}
         arrays[f"{split}_reliable"] = (random.random(len(label)) < 0.7).astype(np.uint8)

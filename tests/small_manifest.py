@@ -37,7 +37,7 @@ name: small
 storage: storage
 data:
   source: titles.csv
-  split: {validation: 0.2, test: 0.2, seed: 0}
+  split: {validation: 0.2, test: 0.2, seed: 0, by: random}
   embeddings: {size: 16}
 defaults:
   {epochs: 2, hidden_layers: [16], freeze_embeddings: false, learning_rate: 1e-2, batch_size: 32, device: cpu}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.data.dataset import Account
 from jobs.data.files import FORMATS
+from jobs.data.meta import Account
 from jobs.data.settings import Data
 from pipeline.manifest.validation import read
 
@@ -99,7 +102,7 @@ def test_a_newline_inside_quotes_is_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending: str) -> None:
+def test_bytes_that_are_not_utf8_are_an_error_or_replaced_and_counted(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     if ending == "csv":
         path.write_bytes(b"title,category\n" + _plain().encode() + b"c\xe1mara azul,FUNDAS\n")
@@ -107,9 +110,71 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path, ending
         path.write_bytes(
             b'{"title": "funda azul", "category": "F"}\n' * 10 + b'{"title": "c\xe1mara", "category": "F"}\n'
         )
-    account = _accounts(tmp_path, path)
+    with pytest.raises(ValueError, match=r"a\.(csv:12|jsonl:11): not UTF-8 \(byte 0xe1\); it looks like cp1252"):
+        _accounts(tmp_path, path)
+    account = _accounts(tmp_path, path, replace_bytes=True)
     assert account.with_replaced_bytes == 1
     assert account.read == 11
+
+
+SPANISH = "title,category\n" + "niño año jamón,cañas\n" * 20 + "piñón güero,piñas\n" * 20
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "cp850"])
+def test_a_file_of_another_encoding_is_an_error_that_names_it_and_then_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode(encoding))
+    with pytest.raises(ValueError, match=rf"a\.csv:2: not UTF-8 .*it looks like {encoding}: set data\.encoding"):
+        _accounts(tmp_path, path)
+    dataset = preprocess_into(tmp_path, source=str(path), encoding=encoding, vocabulary={"min_count": 1})
+    assert dataset.classes == ["cañas", "piñas"]
+    assert {"niño", "año", "jamón", "piñón", "güero"} <= set(dataset.vocabulary)
+    assert dataset.meta.parts["source"].with_replaced_bytes == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("ending", ["csv", "txt", "jsonl"])
+def test_utf16_is_known_by_its_mark(tmp_path: Path, encoding: str, ending: str) -> None:
+    text = SPANISH.replace(",", "\t") if ending == "txt" else SPANISH
+    if ending == "jsonl":
+        text = '{"title": "niño año jamón", "category": "cañas"}\n{"title": "piñón", "category": "piñas"}\n' * 20
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(("\ufeff" * (encoding == "utf-16-be") + text).encode(encoding))
+    dataset = preprocess_into(tmp_path, source=str(path))
+    assert dataset.classes == ["cañas", "piñas"]
+    assert "jamón" in dataset.vocabulary
+
+
+def test_labels_alone_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"title,category\n" + b"uno dos,ca\xf1a\n" * 20)
+    account = _accounts(tmp_path, path, replace_bytes=True)
+    assert account.with_replaced_bytes == 20
+
+
+def test_a_mostly_utf8_file_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode() + b"ni\xf1o,ca\xf1as\n" + SPANISH.encode())
+    with pytest.raises(ValueError, match=r"a\.csv:42: not UTF-8 \(byte 0xf1\); the rest looks like it, or data\.repl"):
+        _accounts(tmp_path, path)
+
+
+def test_what_is_not_in_the_encoding_asked_for_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(SPANISH.encode("cp1252") + b"uno \x81,B\n")
+    with pytest.raises(ValueError, match=r"a\.csv:42: not cp1252: .*set data\.encoding to the right one"):
+        _accounts(tmp_path, path, encoding="cp1252")
+    assert _accounts(tmp_path, path, encoding="cp1252", replace_bytes=True).with_replaced_bytes == 1
+    with pytest.raises(ValueError, match=r"encoding: 'klingon' is none of Python's"):
+        _accounts(tmp_path, path, encoding="klingon")
+
+
+def test_replaced_bytes_are_told_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"title,category\n" + b"ni\xf1o dos,caja\n" * 20)
+    _accounts(tmp_path, path, replace_bytes=True)
+    assert "source: 20 rows read" in (logged := capsys.readouterr().err)
+    assert "20 with U+FFFD in title or label" in logged
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -126,7 +191,7 @@ def test_a_broken_compressed_file_is_named(tmp_path: Path, ending: str, damage: 
         del packed[len(packed) - 9 if damage == "cut" else 5 :]
     path = tmp_path / f"a.csv.{ending}"
     path.write_bytes(packed)
-    with pytest.raises(ValueError, match=rf"a\.csv\.{ending}: .*(truncated|broken|not utf|not JSON|empty|no column)"):
+    with pytest.raises(ValueError, match=rf"a\.csv\.{ending}: .*(truncated|broken|not UTF-8|not JSON|empty|no column)"):
         preprocess_into(tmp_path, source=str(path))
     assert not list((tmp_path / "datasets").glob("*"))
 
@@ -180,7 +245,7 @@ def test_a_split_that_ends_up_empty_says_where_its_rows_went(tmp_path: Path) -> 
     train = csv_file(tmp_path / "a.csv", [{"title": "funda", "category": "A"}] * 3)
     other = csv_file(tmp_path / "b.csv", [{"title": "funda", "category": "B"}] * 2)
     with pytest.raises(ValueError, match=r"no test rows are left: .*test: 2 read, label unseen in training 2"):
-        preprocess_into(tmp_path, train=train, validation=train, test=other)
+        preprocess_into(tmp_path, train=train, validation=train, test=other, same_file=True)
 
 
 def test_a_file_that_changed_after_planning(tmp_path: Path) -> None:
@@ -217,22 +282,43 @@ def test_settings_that_contradict_each_other(data: dict[str, Any], message: str)
 
 _EXAMPLES = int(os.environ.get("TANDA_FUZZ_EXAMPLES", "80"))
 _FUZZ = settings(deadline=None, max_examples=_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
-_BITS = b'title category , \n " \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null'.split(b" ")
-_LINES = [b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" "]
+_BITS = b'title category , \n " ; \t \r { } : [ ] a \xff \xc3\xb1 \0 1e999 null NaN -0.0 &amp; &#0; &#x110000;'.split(
+    b" "
+)
+_LINES = [
+    b'{"title":"a","category":"b"}\n', b"a b,c\n", b"\n", b" ", b"sep=;\n", b"# a,b\n", b"\xef\xbb\xbf", b"\xff\xfe",
+    b'{"title":"\\ud83d","category":NaN}\n', b'{"title":"a\1","category":1.0}\n', b'[{"title":"a","category":1},',
+    b"\xe2\x80\xa8", b"\xe2\x80\x8b", b"\\udc00", b"\\",
+]  # fmt: skip
 _BODIES = st.lists(st.sampled_from([*_BITS, *_LINES]), max_size=40).map(b"".join)
 
 
 @_FUZZ
-@given(body=_BODIES, ending=st.sampled_from(FORMATS), head=st.booleans(), packed=st.booleans())
+@given(
+    body=_BODIES,
+    ending=st.sampled_from([*FORMATS, "json", "txt"]),
+    head=st.booleans(),
+    pack=st.sampled_from([bytes, bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress]),
+    encoding=st.sampled_from(["auto", "auto", "cp1252", "utf-16", "utf-16-be", "utf-8-sig", "utf-7", "shift_jis"]),
+    replace=st.booleans(),
+    share=st.sampled_from([1e-4, 0.5]),
+)
 def test_any_bytes_end_well_or_in_a_value_error(
-    tmp_path_factory: pytest.TempPathFactory, body: bytes, ending: str, head: bool, packed: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    body: bytes,
+    ending: str,
+    head: bool,
+    pack: Callable[[bytes], bytes],
+    encoding: str,
+    replace: bool,
+    share: float,
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     start = {"csv": b"title,category\n", "tsv": b"title\tcategory\n"}.get(ending, b'{"title":"a","category":"b"}\n')
     content = (start if head else b"") + body
     path = folder / f"a.{ending}"
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(pack(content))
     try:
-        _accounts(folder, path)
+        _accounts(folder, path, encoding=encoding, replace_bytes=replace, bad_lines=share)
     except ValueError as error:
         assert str(path) in str(error) or "rows are left" in str(error)

@@ -269,6 +269,7 @@ def test_decoding_gives_back_every_token(tmp_path_factory: pytest.TempPathFactor
         train=jsonl_file(folder / "a.jsonl", rows),
         validation=spare,
         test=spare,
+        same_file=True,
         columns={"tokens": "words", "label": "label"},
         vocabulary={"min_count": 1},
     )
@@ -294,6 +295,7 @@ def test_new_titles_are_encoded_as_the_data_set_is(
         train=csv_file(folder / "a.csv", full),
         validation=spare,
         test=spare,
+        same_file=True,
         text={"min_letters": 1, "digits": "keep", "word_ngrams": order, "character_ngrams": parts},
         vocabulary={"min_count": 1},
         max_length=limit,
@@ -324,6 +326,7 @@ def test_a_long_title_and_a_large_vocabulary(tmp_path: Path) -> None:
         train=csv_file(tmp_path / "a.csv", rows),
         validation=spare,
         test=spare,
+        same_file=True,
         vocabulary={"min_count": 1, "max_size": 100_000},
         embeddings={"size": 2},
         max_length=50,

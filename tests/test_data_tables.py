@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data import csv_text, dataset, formats
+from jobs.data import csv_text, dataset, json_lines
 from jobs.data.files import Parse, Source
 
 _FIELD = st.text(st.sampled_from('ab,"\n\t ñ€'), max_size=6)
@@ -69,7 +69,7 @@ def test_csv_cut_anywhere(rows: list[tuple[str, str]], chunk: int, block: int, e
 @given(rows=_ROWS, chunk=st.integers(1, 60), block=st.integers(1, 40), ending=st.booleans())
 def test_json_lines_cut_anywhere(rows: list[tuple[str, str]], chunk: int, block: int, ending: bool) -> None:
     content = b"\n".join(orjson.dumps({"l": label, "t": text}) for text, label in rows) + (b"\n" if ending else b"")
-    found, _ = _all(list(formats.jsonl_parse_jobs(_source("jsonl"), iter(_blocks(content, block)), chunk)))
+    found, _ = _all(list(json_lines.parse_jobs(_source("jsonl"), iter(_blocks(content, block)), chunk)))
     assert found == rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from data_fixture import csv_file, preprocess_into, titles
+from data_fixture import context_of, csv_file, preprocess_into, titles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.data import vectors
+from jobs.data.dataset import Dataset
+from jobs.stages import preprocess
+from jobs.storage import Storage
+from pipeline.manifest import load
+from pipeline.plan import make_plan
+from pipeline.vector_coverage import coverage_lines
 
 WORDS = {"uno": [1.0, -2.0, 0.5], "señor": [3.0, 4.0, 5.0], "dos": [0.25, 1e-05, -1.5]}
 TOKENS = ["<PAD>", "<UNK>", "dos", "nada", "señor"]
@@ -141,6 +148,80 @@ def test_in_a_data_set_with_coverage_and_read_once(tmp_path: Path, monkeypatch: 
     assert again.folder != dataset.folder
     assert np.array_equal(again.vectors(), dataset.vectors())
     assert again.meta.vectors.types_found == 2
+
+
+def _with_vectors(tmp_path: Path, content: str, **data: Any) -> Dataset:
+    path = tmp_path / "v.txt"
+    path.write_text(content)
+    source = csv_file(tmp_path / "a.csv", titles(60))
+    return preprocess_into(tmp_path / "s", source=source, embeddings={"file": str(path), "size": 3}, **data)
+
+
+def test_a_file_that_has_no_word_is_an_error(tmp_path: Path) -> None:
+    for _ in range(2):  # also once it is in the cache of earlier versions
+        with pytest.raises(ValueError, match=r"v\.txt: has a vector for none of the data set's \d+ words \("):
+            _with_vectors(tmp_path, "nadie 1 2 3\n")
+
+
+def test_coverage_is_told_and_little_of_it_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = _with_vectors(tmp_path, "común 1 2 3\n")
+    assert (
+        dataset.meta.vectors.text
+        == "5.0% of the words and 25.0% of the training titles' tokens have a vector in the file"
+    )
+    said = capsys.readouterr().err
+    assert f"word vectors: {dataset.meta.vectors.text}" in said and "WARNING" not in said
+    rare = [{"title": f"uno dos tres cuatro cinco {'seis' if at < 4 else ''}", "category": "A"} for at in range(60)]
+    path = csv_file(tmp_path / "b.csv", rare)
+    (tmp_path / "v.txt").write_text("seis 1 2 3\n")
+    preprocess_into(tmp_path / "s", source=path, embeddings={"file": str(tmp_path / "v.txt"), "size": 3})
+    assert "WARNING: " in capsys.readouterr().err
+
+
+def test_status_tells_the_coverage(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("común 1 2 3\n")
+    csv_file(tmp_path / "a.csv", titles(60))
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "name: m\nstorage: storage\n"
+        "data: {source: a.csv, embeddings: {file: v.txt, size: 3}, vocabulary: {min_count: 1}}\n"
+        "experiments: {g: {runs: {linear: {architecture: linear}}}}\n"
+    )
+    plan = make_plan(load(manifest))
+    assert coverage_lines(plan) == []
+    (task,) = (planned.task for planned in plan.tasks if planned.stage == "preprocess")
+    preprocess.run(context_of(Storage(plan.manifest.storage), task))
+    (line,) = coverage_lines(plan)
+    assert "% of the words and " in line and line.startswith("word vectors of ")
+
+
+def test_drawn_vectors_follow_the_seed_and_those_of_the_file_do_not(tmp_path: Path) -> None:
+    drawn = preprocess_into(tmp_path / "s", source=csv_file(tmp_path / "c.csv", titles(90)), embeddings={"size": 3})
+    assert np.array_equal(vectors.of_run(drawn, 0), drawn.vectors()), "seed 0 draws what is stored"
+    one, two = vectors.of_run(drawn, 1), vectors.of_run(drawn, 2)
+    assert (
+        not one[0].any()
+        and not np.isclose(one[1:], two[1:]).any()
+        and not np.isclose(one[1:], drawn.vectors()[1:]).any()
+    )
+    assert np.array_equal(one, vectors.of_run(drawn, 1))
+    from_file = _with_vectors(tmp_path, "común 1 2 3\nnúmero 4 5 6\n")
+    own = [from_file.vocabulary.index(word) for word in ("común", "número")]
+    one, two = vectors.of_run(from_file, 1), vectors.of_run(from_file, 2)
+    assert one[own].tolist() == two[own].tolist() == [[1, 2, 3], [4, 5, 6]]
+    others = np.setdiff1d(np.arange(1, len(one)), own)
+    assert not np.isclose(one[others], two[others]).any() and not one[0].any()
+    assert np.array_equal(vectors.of_run(from_file, 0), from_file.vectors())
+
+
+def test_the_vectors_of_an_earlier_version_stay_as_they_are(tmp_path: Path) -> None:
+    dataset = _with_vectors(tmp_path, "común 1 2 3\n")
+    meta = json.loads((dataset.folder / "meta.json").read_text())
+    del meta["files"]["vectors_in_file.bin"]
+    (dataset.folder / "meta.json").write_text(json.dumps(meta))
+    earlier = Dataset.open(dataset.folder)
+    assert np.array_equal(vectors.of_run(earlier, 3), earlier.vectors())
+    assert earlier.content_digest == dataset.content_digest, "a model of it can still be opened"
 
 
 @settings(

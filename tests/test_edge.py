@@ -165,10 +165,3 @@ def test_a_refused_submission_is_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith("tanda: sbatch: error: invalid partition specified: gpuu")
     assert ended.stderr.count("\n") == 1
-
-
-def test_titles_that_are_no_utf8_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / "titles.txt").write_bytes("lámpara".encode("latin-1"))
-    ended = _tanda("predict", tmp_path, tmp_path / "titles.txt")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"tanda: {tmp_path}/titles.txt: not UTF-8 text") and ended.stderr.count("\n") == 1

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from pipeline.init import profile_data, starting_manifest, write_starting_manifest
@@ -71,6 +72,26 @@ def test_names_that_are_no_plain_yaml_are_quoted(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("\n".join(['"uno, dos: tres",clase,lang', *lines]))
     data = load(write_starting_manifest(tmp_path / "x.csv", tmp_path / "m.yaml")).runs[0].data
     assert (data.columns.text, data.columns.label, data.language) == ("uno, dos: tres", "clase", "es # 0")
+
+
+@pytest.mark.parametrize("name", ["label", "topic"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_numbers_may_be_the_label(tmp_path: Path, ending: str, name: str) -> None:
+    table = pl.DataFrame({"title": [f"silla roja {at}" for at in range(40)], name: [at % 4 for at in range(40)]})
+    table = table.with_columns(pl.int_range(40).alias("id"))
+    path = tmp_path / f"news.{ending}"
+    {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}[ending](path)
+    assert profile_data(path).columns == {"text": "title", "label": name}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_the_encoding_is_written_down_where_it_has_to_be(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(csv_text("nombre,categoria,precio").replace("zapatilla", "muñeca niño").encode(encoding))
+    data = load(write_starting_manifest(path, tmp_path / "m.yaml")).runs[0].data
+    assert data.encoding == ("cp1252" if encoding == "cp1252" else "auto")
+    assert data.columns.text == "nombre"
+    assert make_plan(load(tmp_path / "m.yaml")).tasks
 
 
 @pytest.mark.parametrize(

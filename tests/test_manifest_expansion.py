@@ -193,7 +193,7 @@ def test_loading_and_planning_import_nothing_heavy(tmp_path: Path) -> None:
     read(tmp_path, "experiments:\n  g: {grid: {architecture: [mlp, cnn, rnn, linear]}}\nsearches:\n"
          "  s: {architecture: cnn, stopping: {asha: {}}, space: {dropout: {uniform: [0, 0.5]}}}\n")  # fmt: skip
     for name in "abc":
-        (tmp_path / f"{name}.csv").write_text("title,category\nuno dos,x\n")
+        (tmp_path / f"{name}.csv").write_text(f"title,category\nuno dos {name},x\n")
     code = (
         "import sys; from pathlib import Path; from pipeline.manifest import load; from pipeline.plan import make_plan;"
         f"assert make_plan(load(Path({str(tmp_path / 'm.yaml')!r}))).tasks;"

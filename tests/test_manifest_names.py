@@ -13,7 +13,8 @@ from small_manifest import tanda, with_only, write_manifest, write_titles
 from pipeline.manifest import load
 from pipeline.manifest.compose import STORAGE_VARIABLE
 from pipeline.manifest.validation import name_problem, safe_name
-from pipeline.plan import find_row, find_task, find_tasks, make_plan
+from pipeline.named import find_row, find_task, find_tasks
+from pipeline.plan import make_plan
 from sharedfs.errors import InputError
 
 ACCENTED = "café"

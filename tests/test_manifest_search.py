@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from manifest_fixture import read
 
 from pipeline.manifest.model import Search
+from pipeline.plan import make_plan
+from pipeline.show import startup_lines
+from sharedfs.errors import InputError
 
 
 def search(folder: Path, text: str, above: str = "") -> Search:
@@ -34,6 +38,7 @@ def test_what_a_search_leaves_open(tmp_path: Path) -> None:
         "validation_balanced_accuracy",
     )
     assert (found.stopping, found.evaluate_best, found.refit_seeds, found.seed) == (None, 1, (), 0)
+    assert found.startup == 5, "of ten trials half are proposed"
     assert found.resources["train"].throttle == 4
 
 
@@ -89,3 +94,62 @@ def test_stopping_by_default_is_the_same_as_said(tmp_path: Path) -> None:
     one = search(tmp_path, f"    stopping: {{asha: }}\n{space}")
     two = search(tmp_path, f"    stopping: {{asha: {{grace_epochs: 1, reduction: 3}}}}\n{space}")
     assert one.stopping == two.stopping
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with the data files that a manifest's head names: a plan takes their fingerprints."""
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text("title,category\nuna cosa,A\n")
+    return tmp_path
+
+
+def test_startup_is_of_algorithms_that_have_one(tmp_path: Path) -> None:
+    space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
+    assert search(tmp_path, f"    algorithm: random\n{space}").startup is None
+    with pytest.raises(InputError, match=r"searches\.s\.startup: is no setting of random"):
+        search(tmp_path, f"    algorithm: random\n    startup: 3\n{space}")
+
+
+@pytest.mark.parametrize(("startup", "trials", "words"), [
+    (5, 10, "s: tpe proposes from trial 6 on, those before are random"),
+    (20, 20, "from trial 21 on, those before are random: all 20 are; raise `trials` or lower `startup`"),
+])  # fmt: skip
+def test_a_plan_says_from_which_trial_on_points_are_proposed(
+    startup: int, trials: int, words: str, files: Path
+) -> None:
+    space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
+    text = f"    startup: {startup}\n    trials: {trials}\n{space}"
+    manifest = read(files, f"searches:\n  s:\n    architecture: cnn\n{text}")
+    (line,) = startup_lines(make_plan(manifest))
+    assert line.endswith(words)
+
+
+def test_startup_is_in_the_id_but_for_what_searches_had_before_it(files: Path) -> None:
+    space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
+
+    def planned(text: str) -> dict[str, object]:
+        manifest = read(files, f"searches:\n  s:\n    architecture: cnn\n{text}{space}")
+        plan = make_plan(manifest)
+        document = plan.by_id()[plan.searches[0].trials[0]].task.settings["search"]
+        assert isinstance(document, dict)
+        return document
+
+    assert planned("    startup: 5\n") == planned("") and planned("")["startup"] == 5
+    assert "startup" not in planned("    startup: 10\n")
+    assert "startup" not in planned("    algorithm: random\n")
+
+
+def test_metric_is_the_old_name_of_select_by(tmp_path: Path) -> None:
+    space = "    space: {dropout: {uniform: [0, 0.5]}}\n"
+    for text in ("    metric: validation_loss\n", "    select_by: validation_loss\n"):
+        found = search(tmp_path, f"{text}{space}")
+        assert found.metric == found.settings.select_by == "validation_loss"
+    above = search(tmp_path, space, "defaults: {select_by: validation_accuracy}\n")
+    assert above.metric == above.settings.select_by == "validation_accuracy"
+    with pytest.raises(
+        InputError, match=r"searches\.s\.metric: is the old name of select_by, which is 'validation_loss'"
+    ):
+        search(tmp_path, f"    metric: validation_accuracy\n    select_by: validation_loss\n{space}")
+    with pytest.raises(InputError, match=r"select_by: must be one of validation_loss, .*, not 'test_loss'"):
+        search(tmp_path, f"    select_by: test_loss\n{space}")

@@ -284,8 +284,8 @@ def test_a_report_shows_them_and_what_lacks_one_is_empty(tmp_path: Path) -> None
     table = (folder / "results.md").read_text()
     assert "correlación de prueba" in table
     assert "calibration error (share) de prueba" in table
-    assert "**0.62**" in table, "decimals and direction are the metric's"
-    assert "**0.020**" in table
+    assert "| 0.62 |" in table, "decimals are the metric's; bold is what was tested"
+    assert "| 0.020 |" in table
     assert "−0.07" in table, "against the published figure"
     page = next((folder / "runs").glob(f"{made.plan.rows[0].evaluate}*")).read_text()
     assert "correlación de prueba" in page

@@ -61,12 +61,45 @@ def test_rnn_equals_an_lstm_over_each_title() -> None:
     torch.testing.assert_close(score(model, make_batch(titles)), expected)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("pooling", ["last", "max", "mean", "max_mean"])
+def test_rnn_equals_torchs_own_layers_over_each_title(cell: str, bidirectional: bool, pooling: str) -> None:
+    chosen = {"cell": cell, "bidirectional": bidirectional, "pooling": pooling}
+    model, titles = build("rnn", lstm_layers=2, lstm_features=8, **chosen), draw_titles(15)
+    plain = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](SIZE, 8, 2, bidirectional=bidirectional)
+    if bidirectional:
+        for way, suffix in ((model.lstm.ahead, ""), (model.lstm.back, "_reverse")):
+            for number, layer in enumerate(way):
+                for name, weight in layer.named_parameters():
+                    getattr(plain, f"{name[:-1]}{number}{suffix}").data.copy_(weight)
+    else:
+        plain.load_state_dict(model.lstm.state_dict())
+    expected = torch.cat([model.head(_pool(plain, model.words.weight[title], pooling)) for title in titles])
+    torch.testing.assert_close(score(model, make_batch(titles)), expected)
+
+
+def _pool(plain: nn.Module, vectors: Tensor, pooling: str) -> Tensor:
+    """One title's states of torch's layers, pooled; each direction's maximum and mean together, as in the network."""
+    halves = plain(vectors)[0].split(8, 1)
+    if pooling == "last":
+        return torch.cat([half[place] for half, place in zip(halves, (-1, 0), strict=False)])[None]
+    ways = {"max": [lambda half: half.amax(0)], "mean": [lambda half: half.mean(0)]}
+    ways["max_mean"] = [*ways["max"], *ways["mean"]]
+    return torch.cat([way(half) for half in halves for way in ways[pooling]])[None]
+
+
+RECURRENT = [
+    ("rnn", {"lstm_layers": 2, "lstm_features": 9}),
+    ("rnn", {"cell": "gru", "bidirectional": True, "pooling": "max_mean", "lstm_layers": 2, "lstm_features": 9}),
+]
+
+
 @pytest.mark.parametrize("frozen", [True, False])
-@pytest.mark.parametrize("name", ["cnn", "rnn"])
+@pytest.mark.parametrize(("name", "changes"), [("cnn", {"filters_count": 5}), *RECURRENT])
 def test_word_by_word_has_the_gradients_of_place_by_place(
-    name: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, changes: dict[str, Any], frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"lstm_layers": 2, "lstm_features": 9} if name == "rnn" else {"filters_count": 5}
     model, batch = build(name, freeze_embeddings=frozen, **changes), make_batch(draw_titles(23))
     quick = gradients(model, model(batch), batch)
     monkeypatch.setattr(f"jobs.models.{name}.network.per_word_path", lambda tokens: False)
@@ -148,6 +181,12 @@ def test_cnn_refuses_a_filter_longer_than_any_title() -> None:
 
 def test_cnn_refuses_a_length_named_twice() -> None:
     assert "twice" in str(settings_with("cnn", filters_length=[2, 2]).check(DataShape(max_length=8, vector_size=12)))
+
+
+def test_a_gru_in_bfloat16_is_refused() -> None:
+    shape = DataShape(max_length=8, vector_size=12)
+    assert "no GRU" in str(settings_with("rnn", cell="gru", precision="bfloat16").check(shape))
+    assert settings_with("rnn", cell="gru").check(shape) is None
 
 
 def test_packed_lays_titles_out_by_time_longest_first() -> None:

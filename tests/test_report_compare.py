@@ -39,7 +39,7 @@ def test_two_runs_settings_metrics_and_chance(tmp_path: Path) -> None:
     assert row[3].value == pytest.approx((row[2].value or 0) - (row[1].value or 0), abs=1e-9)
     assert len(found.sentences) == 1
     assert found.sentences[0].startswith("g/b is ahead of g/a by")
-    assert "more than chance, p < 0.001" in found.sentences[0]
+    assert "of these trained models more than chance in titles, p < 0.001" in found.sentences[0]
     assert re.search(r"^  architecture +mlp +cnn$", found.text(), re.MULTILINE)
 
 

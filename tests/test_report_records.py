@@ -64,7 +64,8 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     wanted += ["validation_accuracy", "test_accuracy"]
     start = names.index("train_loss")
     assert names[start : start + 7] == wanted
-    assert names[-4:] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
+    assert names[-8:-4] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
+    assert names[-4:] == ["test_fingerprint", "test_titles", "test_unseen_titles", "test_unseen_balanced_accuracy"]
     hyperparameters = names[7:start]
     published = "hidden_layers dropout learning_rate weight_decay epochs batch_size freeze_embeddings"
     published += " filters_count filters_length random_buffer_size"

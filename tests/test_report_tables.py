@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -38,10 +39,12 @@ from pipeline.report.collect import collect
 from pipeline.report.files import ReportData, document_files
 from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
+from pipeline.report.insights import Observations
 from pipeline.report.page import render
-from pipeline.report.plots import cost
+from pipeline.report.plots import cost, recall
 from pipeline.report.search_summary import search_progress
-from pipeline.report.significance import best_and_ties
+from pipeline.report.significance import by_titles
+from pipeline.report.standings import Standing, answers_of, standings
 from pipeline.report.table import (
     Cell,
     Column,
@@ -54,7 +57,7 @@ from pipeline.report.table import (
     to_latex,
     to_markdown,
 )
-from pipeline.report.tables import build_all
+from pipeline.report.tables import budget, build_all
 from sharedfs.documents import read_json, write_json
 
 
@@ -63,29 +66,231 @@ def made(tmp_path: Path) -> Made:
     return five_results(tmp_path)
 
 
-def test_the_best_is_bold_with_those_that_a_paired_test_cannot_tell_from_it(made: Made) -> None:
+AB = (("a", 0.1), ("b", 0.2))
+
+
+def _standing(made: Made, metric: str = "balanced_accuracy") -> Standing:
     collected = collect(made.plan, made.states)
-    group = make_groups(collected)[0]
-    found = best_and_ties(collected, group.entries, "test")
-    assert found is not None
+    ((titles, entries),) = by_titles(collected, make_groups(collected)[0].entries).items()
+    return standings(entries, titles, answers_of(collected, entries))[metric]
+
+
+def _metrics(made: Made, language: str = "en") -> Table:
+    collected = collect(made.plan, made.states)
+    tables = build_all(make_groups(collected)[0], collected, make_messages(language))
+    return next(table for table in tables if table.name == "metrics")
+
+
+def _column(table: Table, key: str) -> list[Cell]:
+    place = [column.key for column in table.columns].index(key)
+    return [row[place] for row in table.rows]
+
+
+def test_the_best_is_bold_with_those_that_cannot_be_told_from_it(made: Made) -> None:
+    found = _standing(made)
     assert found.best.run == "wide"
-    assert found.tied == {2}
-    assert found.p_values[0] < 0.001
-    table = next(table for table in build_all(group, collected, make_messages("en")) if table.name == "metrics")
-    place = [column.key for column in table.columns].index("test_balanced_accuracy")
-    assert [row[place].bold for row in table.rows] == [False, False, True]
-    values = [result.figures["test_balanced_accuracy"] for result in group.entries[2].results]
-    assert table.rows[2][place].text == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert found.tied == {1, 2}, "CNN is behind by less than chance would explain"
+    assert not found.of_settings, "MLP and CNN have one seed"
+    table = _metrics(made)
+    scores = _column(table, "test_balanced_accuracy")
+    assert [cell.bold for cell in scores] == [False, True, True]
+    values = [result.figures["test_balanced_accuracy"] for result in found.best.results]
+    assert scores[2].text == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
 def test_two_equally_good_runs_are_both_bold(tmp_path: Path) -> None:
     data = data_files(tmp_path / "data")
     made = make(tmp_path, runs=tuple(make_run(data, group="g", name=f"r{n}", seed=n) for n in range(2)))
     finish_all(made, {"r0": 0.7, "r1": 0.7})
+    assert _standing(made).tied == {0, 1}
+
+
+def test_only_metrics_that_are_tested_are_bold(made: Made) -> None:
+    """Validation figures are the highest of many on those titles, losses those of different kinds."""
+    table = _metrics(made)
+    bold = {column.key for column in table.columns if any(cell.bold for cell in _column(table, column.key))}
+    assert bold == {"test_balanced_accuracy", "test_accuracy", "test_macro_f1"}
+    intervals = [column.key for column in table.columns if column.key.endswith("interval")]
+    assert intervals == ["interval", "accuracy interval", "macro_f1 interval"]
+    for key, figure in zip(intervals, ("balanced_accuracy", "accuracy", "macro_f1"), strict=True):
+        for cell, score in zip(_column(table, key), _column(table, f"test_{figure}"), strict=True):
+            low, high = (float(end) for end in cell.text.strip("[]").split(", "))
+            # The fixture makes up macro F1, 0.01 below balanced accuracy.
+            assert low < (score.value or 0) < high and high - low < 0.2
+
+
+@pytest.mark.parametrize(("categories", "shown"), [(5, False), (6, True)])
+def test_top5_is_shown_where_it_says_something(categories: int, shown: bool, tmp_path: Path) -> None:
+    runs = tuple(make_run(data_files(tmp_path / "data"), group="g", name=name, dropout=rate) for name, rate in AB)
+    made = make(tmp_path, runs=runs, categories=categories)
+    finish_all(made, {"a": 0.3})
+    assert ("test_top5" in [column.key for column in _metrics(made).columns]) == shown
+
+
+def test_a_table_says_over_how_many_categories_and_titles_it_is(tmp_path: Path) -> None:
+    runs = tuple(make_run(data_files(tmp_path / "data"), group="g", name=name, dropout=rate) for name, rate in AB)
+    made = make(tmp_path, runs=runs, categories=40, titles=90)
+    finish_all(made, {"a": 0.3})
+    support = np.bincount(made.labels["test"], minlength=40)
+    rare = int(np.count_nonzero(support < 5))
+    assert f"over 90 titles of 40 of the 40 categories, {rare} of which have fewer than" in " ".join(
+        _metrics(made).notes
+    )
+
+
+@pytest.mark.parametrize(("titles", "few"), [(24, True), (400, False)])
+def test_too_few_titles_have_no_interval_and_tell_nothing_apart(titles: int, few: bool, tmp_path: Path) -> None:
+    runs = tuple(make_run(data_files(tmp_path / "data"), group="g", name=name, dropout=rate) for name, rate in AB)
+    made = make(tmp_path, runs=runs, categories=3, titles=titles)
+    finish_all(made, {"a": 0.3, "b": 0.95})
+    table = _metrics(made)
+    assert ("interval" in [column.key for column in table.columns]) == (not few)
+    assert ("95 % interval too few titles" in table.caption) == few
+    assert [cell.bold for cell in _column(table, "test_balanced_accuracy")] == [few, True]
+
+
+def _seeds_of(root: Path, skills: dict[str, float], seeds: int, **more: int) -> Made:
+    data = data_files(root / "data")
+    rates = {name: 0.1 * number for number, name in enumerate(skills, start=1)}
+    runs = [
+        make_run(data, group="g", name=name, dropout=rates[name], seed=seed) for name in skills for seed in range(seeds)
+    ]
+    made = make(root, runs=tuple(runs), **more)
+    finish_all(made, skills)
+    return made
+
+
+@pytest.mark.parametrize(("seeds", "settings"), [(1, False), (3, True)])
+def test_one_seed_speaks_of_trained_models_alone(seeds: int, settings: bool, tmp_path: Path) -> None:
+    """No sentence, note or star says of settings what one seed of them showed."""
+    made = _seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, seeds, titles=2_000)
+    text = (build_tables(made) / "results.md").read_text().replace("\\", "")
+    assert ("in titles and seeds" in text) == settings
+    assert ("over titles and seeds" in text) == settings
+    assert ("of these trained models more than chance" in text) == (not settings)
+    assert ("won with one trained model" in text) == (not settings)
+    assert ("Next: five seeds for g / b, g / a" in text) == (not settings)
+    assert _standing(made).of_settings == settings
+
+
+def test_the_spread_of_seeds_is_told_of_all_runs_together(tmp_path: Path) -> None:
+    made = _seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, 3, titles=2_000)
+    rows = [result.figures["test_balanced_accuracy"] for result in collect(made.plan, made.states).results]
+    pooled = np.sqrt(np.mean([np.var(rows[:3], ddof=1), np.var(rows[3:], ddof=1)]))
+    notes = " ".join(_metrics(made).notes)
+    assert f"Seeds of mlp are {pooled:.4f} of test balanced accuracy apart" in notes
+    assert "2 runs on these titles together, 4 degrees of freedom" in notes
+
+
+def _two_data_sets(root: Path) -> Made:
+    """Two runs on some titles; one on fewer, easier ones that has the highest scores."""
+    data, other = data_files(root / "data"), data_files(root / "other", language="portuguese")
+    runs = [make_run(data, group="g", name=name, dropout=rate) for name, rate in AB]
+    made = make(root, runs=(*runs, make_run(other, group="g", name="easy")), titles=600)
+    finish_all(made, {"a": 0.4, "b": 0.6})
+    easy = next(row for row in made.plan.rows if row.run == "easy")
+    made.labels = {split: label[label < 6] for split, label in made.labels.items()}
+    finish_train(made, easy.train or "", skill=0.95)
+    finish_evaluate(made, easy.evaluate, skill=0.95)
+    return made
+
+
+def test_runs_on_other_titles_are_not_compared(tmp_path: Path) -> None:
+    made = _two_data_sets(tmp_path)
+    table = _metrics(made)
+    assert [cell.text for cell in _column(table, "run")] == ["a", "b ★", "easy"]
+    assert [cell.text for cell in _column(table, "titles")] == ["A", "A", "B"]
+    assert [cell.bold for cell in _column(table, "test_balanced_accuracy")] == [False, True, False]
+    assert any(note.startswith("Test titles B: ") and "of 6 of the 12 categories" in note for note in table.notes)
+    text = (build_tables(made) / "results.md").read_text()
+    assert "g / easy is ahead" not in text and "ahead of g / easy" not in text
+    assert "g / b is ahead of g / a" in text
+
+
+@pytest.mark.parametrize(("cause", "wins"), [("diverged", False), ("out of memory", False), ("node failure", True)])
+def test_a_seed_that_failed_by_its_own_fault_counts(cause: str, wins: bool, tmp_path: Path) -> None:
+    made = _seeds_of(tmp_path, {"sound": 0.6, "lucky": 0.75}, 3, titles=2_000)
+    for row in [row for row in made.plan.rows if row.run == "lucky"][1:]:
+        fail(made, row.train or "", cause, "it did", epochs=1)
+        shutil.rmtree(made.storage.run(row.evaluate))
+        made.state(row.evaluate, "waiting")
+    table = _metrics(made)
+    assert [cell.text for cell in _column(table, "run")] == (["sound", "lucky ★"] if wins else ["sound ★", "lucky"])
+    assert [cell.bold for cell in _column(table, "test_balanced_accuracy")][1] == wins
+    assert f"1/3, 2 {cause}" in _column(table, "seeds")[1].text
+    assert any("counts as guessing" in note for note in table.notes) == (not wins)
+
+
+def test_the_star_goes_by_what_selects(tmp_path: Path) -> None:
+    data = data_files(tmp_path / "data")
+    runs = tuple(make_run(data, group="g", name=name, dropout=rate, select_by="validation_loss") for name, rate in AB)
+    made = make(tmp_path, runs=runs)
+    finish_all(made, {"a": 0.3, "b": 0.6})
+    for row, loss in zip(made.plan.rows, (1.0, 2.0), strict=True):
+        for task in (row.train or "", row.evaluate):
+            path = made.storage.run(task) / "record.json"
+            record = read_json(path)
+            write_json(path, {**record, "result": {**record["result"], "validation_loss": loss}})
+    table = _metrics(made)
+    assert [cell.text for cell in _column(table, "run")] == ["a ★", "b"]
+    assert any(note.startswith("★ has the best validation loss of those") for note in table.notes)
+    assert "chosen by its validation loss of 1.000" in (build_tables(made) / "results.md").read_text()
+
+
+@pytest.mark.parametrize("trials", [1, 3, 20])
+def test_the_expected_best_is_the_mean_of_drawn_searches(trials: int) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=20)
+    drawn = random.choice(values, (40_000, trials)).max(axis=1)
+    assert budget.expected_best(values, trials) == pytest.approx(drawn.mean(), abs=0.02)
+    assert [budget.budgets(count) for count in (3, 10, 30)] == [[1, 2, 3], [1, 2, 5, 10], [1, 2, 5, 10, 20, 30]]
+
+
+def test_a_search_says_what_fewer_trials_would_have_reached(searched: Made) -> None:
+    folder = build_tables(searched)
+    rows = [line.split(",") for line in (folder / "tables/mlp-budget.csv").read_text().splitlines()[1:]]
+    values = [
+        trial.figures["validation_balanced_accuracy"]
+        for trial in collect(searched.plan, searched.states).searches[0].trials
+    ]
+    assert [row[0] for row in rows] == ["1", "2", "5", "6"]
+    assert float(rows[0][3]) == pytest.approx(np.mean(values), abs=6e-4)
+    assert float(rows[-1][1]) == sum(
+        len(trial.epochs) for trial in collect(searched.plan, searched.states).searches[0].trials
+    )
+
+
+def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
+    made = _two_data_sets(tmp_path)
     collected = collect(made.plan, made.states)
-    found = best_and_ties(collected, make_groups(collected)[0].entries, "test")
-    assert found is not None
-    assert found.tied == {0, 1}
+    costs = cost.build(None, collected, make_messages("en"))
+    assert [[point.label for point in each.points] for each in costs] == [["g / a", "g / b"], ["g / easy"]]
+    recalls = recall.build(make_groups(collected)[0], collected, make_messages("en"))
+    assert [[run.run for run in each.runs] for each in recalls] == [["a", "b"], ["easy"]]
+    assert len({each.name for each in (*costs, *recalls)}) == 4
+
+
+def test_costs_are_means_as_scores_are_and_a_winner_bears_its_search(searched: Made, tmp_path: Path) -> None:
+    seeds = _seeds_of(tmp_path / "seeds", {"a": 0.4, "b": 0.8}, 3)
+    hours = [result.gpu_hours or 0 for result in collect(seeds.plan, seeds.states).results][:3]
+    assert make_groups(collect(seeds.plan, seeds.states))[0].entries[0].gpu_hours() == pytest.approx(np.mean(hours))
+    collected = collect(searched.plan, searched.states)
+    (group,) = make_groups(collected)
+    spent = sum(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
+    assert spent > 3 * max(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
+    assert group.entries[0].gpu_hours() == pytest.approx(spent)
+
+
+def test_test_and_validation_are_compared_over_the_categories_of_both(tmp_path: Path) -> None:
+    """Hard categories that only validation has once made test look better."""
+    runs = tuple(make_run(data_files(tmp_path / "data"), group="g", name=name, dropout=rate) for name, rate in AB)
+    made = make(tmp_path, runs=runs, titles=4_000)
+    # The fixture's later categories are the harder ones.
+    made.labels["test"] = made.labels["test"][made.labels["test"] < 5]
+    finish_all(made, {"a": 0.6, "b": 0.6})
+    text = (build_tables(made) / "results.md").read_text()
+    found = re.search(r"(above|below) validation by (0\.\d+) .* over the 5 categories that both have", text)
+    assert found is not None and float(found[2]) < 0.03
 
 
 def test_published_figures_stand_beside_ours_with_the_difference(made: Made) -> None:
@@ -126,7 +331,12 @@ def _made_differently(root: Path, language: str) -> ReportData:
     groups = make_groups(collected)
     tables = build_all(groups[0], collected, messages)
     return ReportData(
-        collected=collected, groups=groups, tables=tables, observations=(), pictures={}, messages=messages
+        collected=collected,
+        groups=groups,
+        tables=tables,
+        observations=Observations(first=()),
+        pictures={},
+        messages=messages,
     )
 
 
@@ -166,7 +376,7 @@ def test_notes_say_what_earlier_code_and_other_machines_made(tmp_path: Path, lan
     report = _made_differently(tmp_path, language)
     table = next(table for table in report.tables if table.name == "metrics")
     assert [note for note in table.notes if note in NOTES[language]] == NOTES[language]
-    assert len(table.notes) == 3 + len(NOTES[language]), "what all rows share, or only some know, is no difference"
+    assert len(table.notes) == 4 + len(NOTES[language]), "what all rows share, or only some know, is no difference"
     files = document_files(report) | render(report)
     for name, shown in (("results.md", escape_markdown), ("results.tex", escape_latex), ("index.html", escape)):
         text = files[name].decode()
@@ -306,11 +516,16 @@ def test_observations_say_what_happened(tmp_path: Path) -> None:
     shutil.rmtree(made.storage.run(rows["stuck"].evaluate))
     text = (build_tables(made) / "results.md").read_text()
     for phrase in (
-        "Best cnn: strong (g)",
-        "g / weak does not beat linear",
+        "g / strong (cnn) won with one trained model",
+        "1 of 2 networks are not above linear",
+        "the lowest is g / weak",
+        "1 of 4 runs failed (1 at chance)",
         "g / strong overfits: its validation loss rises from",
         "g / stuck was stopped at chance level after 3 epochs: gradients vanish",
         "of balanced accuracy on average over 3 runs",
     ):
         assert phrase in text, phrase
-    assert "strong does not beat" not in text
+    first = text.split("## Observations")[1].split("\n## ")[0].strip().splitlines()
+    assert 1 <= len(first) <= 7
+    assert first[0].startswith("- g / strong")
+    assert not any("overfits" in line for line in first)

@@ -168,7 +168,8 @@ def test_curve_settings_and_importance_are_on_the_page_and_in_the_markdown(tmp_p
     collected = collect(made.plan, made.states)
     (group,) = make_groups(collected)
     (data,) = plot.build(group, collected, make_messages("en"))
-    assert {axis.name for axis in data.axes} == set(SPACE) == set(data.importance)
+    assert {axis.name for axis in data.axes} == set(SPACE) and set(data.importance) == {"dropout"}
+    assert [row[1] for row in rows[1:]] == ["cannot tell"] * (len(SPACE) - 1)
     assert len(data.trials) == 13 and data.best[-1][0] == sum(len(trial.epochs) for trial in _search(made).trials)
 
 

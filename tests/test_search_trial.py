@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from small_manifest import MANIFEST, write_titles
 from jobs import attempt, metrics_log
 from jobs.context import TaskFailedError
 from jobs.search import next_trial
+from jobs.search.algorithms import random
 from jobs.search.next_trial import claim_point, next_promotable, observations_of, propose, rung
 from jobs.search.stopping import asha
 from jobs.search.study import Proposal, Study, best_so_far, read_trials, study_of
@@ -198,6 +200,41 @@ def test_a_running_trial_is_counted_in_and_a_paused_one_too(tmp_path: Path) -> N
     assert process.exitcode == 75
     (paused,) = trials(study.storage, study.id)
     assert paused.state == "paused" and [past.loss for past in observations_of(study, [paused])] == [None]
+
+
+def test_a_searchs_points_do_not_depend_on_the_data_set(tmp_path: Path) -> None:
+    """Its digest holds that of the test file: with the test titles shuffled, another search was run."""
+    one = make_study(tmp_path, 1)
+    other = Study(one.storage, replace(one.definition, dataset="0" * 16))
+    assert one.id != other.id
+    assert next_trial.seed_of(one, 3, 0) == next_trial.seed_of(other, 3, 0) != next_trial.seed_of(one, 4, 0)
+    again = Study(one.storage, replace(one.definition, seed=1))
+    assert next_trial.seed_of(again, 3, 0) != next_trial.seed_of(one, 3, 0)
+
+
+def test_a_stopped_trials_early_value_is_not_taken_for_its_last(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 9, epochs=9, stopping=ASHA, algorithm="random")
+    run_inline(study, range(9), fake_train())
+    found = read_trials(study)
+    whole = [trial for trial in found if trial.state == "done"]
+    stopped = [trial for trial in found if trial.state == "stopped"]
+    assert whole and len({trial.epochs for trial in stopped}) > 1
+    losses = dict(zip([trial.number for trial in found], observations_of(study, found), strict=True))
+    ranked = sorted(found, key=lambda trial: losses[trial.number].loss or 0.0)
+    assert ranked[: len(whole)] == sorted(whole, key=lambda trial: -(trial.value or 0.0))
+    assert [trial.epochs for trial in ranked] == sorted((trial.epochs for trial in found), reverse=True)
+
+
+@pytest.mark.parametrize(("startup", "random_ones"), [(None, 10), (5, 5), (2, 2)])
+def test_an_algorithm_proposes_once_so_many_trials_have_a_result(
+    startup: int | None, random_ones: int, tmp_path: Path
+) -> None:
+    """With ten before the first proposal, a search of ten trials, the usual number, was a random one."""
+    study = make_study(tmp_path, 12, epochs=1, startup=startup)
+    run_inline(study, range(12), fake_train())
+    drawn = [dict(trial.draws) for trial in read_trials(study)]
+    plain = [random.propose(study.space(), [], next_trial.seed_of(study, number, 0)) for number in range(12)]
+    assert [one == other for one, other in zip(drawn, plain, strict=True)] == [n < random_ones for n in range(12)]
 
 
 def test_rungs_and_their_bar() -> None:

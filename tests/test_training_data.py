@@ -14,7 +14,8 @@ from jobs.data.dataset import META, Dataset
 from jobs.predict import predict
 from jobs.stages import train
 from jobs.storage import Storage
-from jobs.training.run import SETTINGS
+from jobs.training.metrics import of_parts
+from jobs.training.run import SETTINGS, Trained
 from pipeline import repro
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
@@ -114,3 +115,22 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(dataset: Dataset, known:
         train.run(_context(dataset, "mlp"))
         # Of a stopped trial that goes on, the former record names this file with its size.
         assert (paused.folder / SETTINGS).read_bytes() == settings
+
+
+def test_a_run_is_opened_with_the_word_vectors_it_was_trained_on(dataset: Dataset) -> None:
+    """Drawn by its seed; a run of an earlier version, which says nothing, was trained on the stored ones."""
+    settings = {"epochs": 1, "batch_size": 16, "seed": 3, "freeze_embeddings": True}
+    context = context_of(train_task("mlp", dataset.folder.name, **settings), Storage(dataset.folder.parents[1]))
+    result = train.run(context).result
+    document = read_json(context.folder / SETTINGS)
+    assert document["vectors_seed"] == 3
+
+    def loss() -> float:
+        trained = Trained.open(context.storage, context.folder)
+        trained.prepare(cpus=1)
+        split = trained.dataset.splits["validation"]
+        return of_parts(trained.logits(split), titles=len(split), classes=len(trained.dataset.classes)).figures["loss"]
+
+    assert loss() == pytest.approx(result["validation_loss"], abs=1e-5)
+    write_json(context.folder / SETTINGS, {name: value for name, value in document.items() if name != "vectors_seed"})
+    assert abs(loss() - result["validation_loss"]) > 1e-3

@@ -109,7 +109,33 @@ def lines_of(scores: Sequence[float]) -> list[dict[str, float]]:
     ],
 )
 def test_patience_counts_epochs_since_the_best(scores: list[float], patience: int | None, expected: bool) -> None:
-    assert stops.has_stalled(lines_of(scores), patience) is expected
+    assert stops.has_stalled(lines_of(scores), patience, "validation_balanced_accuracy") is expected
+
+
+def test_patience_and_the_best_go_by_the_figure_that_selects() -> None:
+    """The lowest loss is the best, and an epoch that lacks the figure is none."""
+    lines = [{"validation_loss": loss} for loss in (1.0, 0.5, 0.7, 0.6)]
+    assert stops.has_stalled(lines, 2, "validation_loss") and not stops.has_stalled(lines, 3, "validation_loss")
+    assert stops.better(lines[1], lines[0], "validation_loss") and not stops.better(
+        lines[2], lines[1], "validation_loss"
+    )
+    assert stops.better(lines[0], {"validation_loss": float("nan")}, "validation_loss")
+    assert not stops.better({}, lines[0], "validation_loss")
+
+
+@pytest.mark.parametrize("select_by", ["validation_balanced_accuracy", "validation_loss"])
+def test_the_epoch_that_is_kept_is_the_best_by_what_selects(storage: Storage, dataset: str, select_by: str) -> None:
+    """A search by loss ranked trials by one epoch and kept the weights of another."""
+    task = train_task(
+        "mlp", dataset, epochs=12, learning_rate=0.03, patience_chance=100, freeze_embeddings=False, select_by=select_by
+    )
+    assert entry.run(task.write(storage)) == entry.DONE
+    record, lines = read_record(storage.run(task.id)), metrics_log.read(storage.run(task.id))
+    assert record is not None
+    values = [line[select_by] for line in lines]
+    wanted = min(values) if select_by == "validation_loss" else max(values)
+    assert record.result["kept_epoch"] == values.index(wanted) + 1
+    assert record.result[select_by] == wanted
 
 
 def test_early_stopping_keeps_the_best_epoch(storage: Storage, dataset: str) -> None:

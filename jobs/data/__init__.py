@@ -8,4 +8,4 @@ Format = Literal["csv", "tsv", "jsonl", "parquet"]
 Language = Literal["spanish", "portuguese", "english"]  # those of stop_words.toml
 Quotes = Literal["checked", "double", "none"]  # see data.quotes
 Shuffle = Literal["full", "buffer"]  # see jobs.data.batches
-REVISION = 1
+REVISION = 2

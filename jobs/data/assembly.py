@@ -3,97 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from jobs.data import DATASET_FORMAT, text
-from jobs.data.dataset import (
-    CLASSES,
-    META,
-    UNK,
-    VOCABULARY,
-    WORD_NGRAMS,
-    Account,
-    Contents,
-    Coverage,
-    Dtypes,
-    Ragged,
-    SplitSize,
-    StoredFile,
-    VocabularySize,
-    offsets,
-)
+from jobs.data import DATASET_FORMAT, text, title_keys
+from jobs.data.dataset import CLASSES, LANGUAGES, META, VOCABULARY, WORD_NGRAMS, Ragged, offsets
 from jobs.data.identity import DatasetDefinition
+from jobs.data.meta import Account, Contents, Coverage, Dtypes, StoredFile, VocabularySize
 from jobs.data.progress import in_order
+from jobs.data.rows import Block, assign_rows
 from jobs.data.settings import SPLITS
-from jobs.data.shard_store import FileColumns, ShardStore
-from jobs.data.split_assignment import NONE, TRAIN, Part, SplitAssignment, assign_splits
+from jobs.data.shard_store import ShardStore
+from jobs.data.split_assignment import NONE, TRAIN
+from jobs.data.split_writer import SplitWriter
 from jobs.data.vocabulary import Encoder, Vocabulary, build_encoder
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
 from sharedfs.typed_json import Json
 
-BLOCK_ROWS = 200_000
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AssignedFile:
-    """A file's columns, the spool they are in, and each row's split (a position in ``SPLITS``, or NONE) and label."""
+class EncodedRows:
+    """Rows of one split: their token ids, and by the names of a split's other files what is stored of each.
 
-    spool: int
-    folder: Path
-    columns: FileColumns
-    split: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    ``languages`` are positions among the data set's; ``texts`` stable keys of the raw titles, where they are asked for.
+    """
 
-    def blocks(self) -> Iterator[Block]:
-        for rows, pieces in self.columns.blocks(self.folder, BLOCK_ROWS):
-            yield Block(file=self, rows=rows, pieces=pieces)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """Consecutive rows of a file, and which of its pieces of text are theirs."""
-
-    file: AssignedFile
-    rows: slice
-    pieces: slice
-
-    @property
-    def split(self) -> NDArray[np.uint8]:
-        """Each row's split, (N,)."""
-        return self.file.split[self.rows]
-
-    def column(self, name: str) -> NDArray[Any]:
-        return self.file.columns.array(self.file.folder, name)[self.rows]
-
-    def titles(self, mask: NDArray[np.bool_]) -> Ragged:
-        """The pieces of text of the rows where the mask is true."""
-        pieces = self.file.columns.array(self.file.folder, "pieces")[self.pieces]
-        titles = Ragged(pieces, self.column("lengths").astype(np.int64))
-        return titles if mask.all() else titles.keep_rows(mask)
+    titles: Ragged
+    columns: Mapping[str, NDArray[Any]]
+    languages: NDArray[np.int64]
+    texts: title_keys.Keys | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedBlock:
-    """The rows that were read, and of each split their token ids, labels, and whether those are reliable."""
+    """How many rows were read, and those of each split."""
 
     rows: int
-    splits: Mapping[int, tuple[Ragged, NDArray[Any], NDArray[np.uint8]]]
+    splits: Mapping[int, EncodedRows]
 
 
 class Assembly:
@@ -111,9 +70,15 @@ class Assembly:
         self._threads = threads
         self._advance = advance
         self._spools = spools
-        self._files, self.classes, self._accounts = _assign_rows(spools, settings)
-        self._total = sum(file.columns.kept for file in self._files)
+        self._text_keys: list[title_keys.Keys] = []  # of each spool's pieces, as they are written
         self._words, self._words_of_pieces = self._distinct_words()
+        word_keys = title_keys.word_keys(self._words)
+        piece_keys = [title_keys.PieceKeys.of(pieces, word_keys) for pieces in self._words_of_pieces]
+        self._assigned = assign_rows(spools, piece_keys, settings, threads=threads)
+        self._total = sum(len(file.split) for file in self._assigned.files)
+        self._languages = sorted({name for spool in spools for name in spool.languages()})
+        number_of = {name: number for number, name in enumerate(self._languages)}
+        self._language_maps = [np.array([number_of[name] for name in spool.languages()]) for spool in spools]
 
     def write(self, folder: Path) -> tuple[Vocabulary, NDArray[np.int64], Contents]:
         """Write arrays, vocabulary and classes.
@@ -126,11 +91,12 @@ class Assembly:
         vocabulary = encoder.vocabulary
         dtypes = Dtypes(
             tokens="<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4",
-            labels="<u2" if len(self.classes) <= 1 << 16 else "<i4",
+            labels="<u2" if len(self._assigned.classes) <= 1 << 16 else "<i4",
         )
-        splits, counts = self._write_splits(folder, encoder, dtypes)
+        writers, counts = self._write_splits(folder, encoder, dtypes)
         write_whole(folder / VOCABULARY, orjson.dumps(list(vocabulary.tokens)))
-        write_whole(folder / CLASSES, orjson.dumps(self.classes))
+        write_whole(folder / CLASSES, orjson.dumps(self._assigned.classes))
+        write_whole(folder / LANGUAGES, orjson.dumps(self._languages))
         with (folder / WORD_NGRAMS).open("xb") as file:
             vocabulary.word_ngrams.astype("<i4").tofile(file)
         size = VocabularySize(
@@ -140,17 +106,31 @@ class Assembly:
             character_ngrams=len(vocabulary.tokens) - vocabulary.first_character_ngram,
         )
         contents = Contents(
-            dtypes=dtypes, splits=splits, parts=self._accounts, classes=len(self.classes), vocabulary=size
+            dtypes=dtypes,
+            splits={writer.name: writer.size() for writer in writers},
+            parts=self._assigned.accounts,
+            classes=len(self._assigned.classes),
+            alike=text.alike(self._assigned.classes),
+            overlap=self._assigned.overlap,
+            statement={writer.name: writer.statement(self._languages) for writer in writers},
+            vocabulary=size,
         )
         return vocabulary, counts, contents
 
     def _check_splits(self) -> None:
         for number, name in enumerate(SPLITS):
-            if not any((file.split == number).any() for file in self._files):
+            if not any((file.split == number).any() for file in self._assigned.files):
                 raise InputError(
-                    f"no {name} rows are left: {_describe(self._accounts)}; look at data's language, quality, split "
-                    "and min_rows_per_category, and at the files"
+                    f"no {name} rows are left: {_describe(self._assigned.accounts)}; look at data's language, quality, "
+                    "split and min_rows_per_category, and at the files"
                 )
+
+        leaked = {name: count for name, count in self._assigned.overlap.items() if count.exact}
+        if self._settings.overlap == "error" and leaked:
+            counts = ", ".join(f"{count.exact:,} of {count.titles:,} {name} titles" for name, count in leaked.items())
+            raise InputError(
+                f"{counts} are in training too (data.overlap: error); data.overlap: drop takes them out of it"
+            )
 
     def _distinct_words(self) -> tuple[pl.Series, list[Ragged]]:
         """All distinct words, and per spool which of them each piece of text is made of.
@@ -161,6 +141,7 @@ class Assembly:
         spool_words, spool_pieces = [], []
         for spool in self._spools:
             pieces = spool.pieces()
+            self._text_keys.append(title_keys.stable_keys(pieces))
             if self._settings.columns.tokens is None:
                 words, ragged = text.split_words(pieces, self._settings.text, self._settings.language)
             else:
@@ -177,7 +158,7 @@ class Assembly:
 
     def _each_block(self, work: Callable[[Block], T]) -> Iterator[T]:
         """What the work on each block of rows gives, in order, done on several threads."""
-        blocks = (block for file in self._files for block in file.blocks())
+        blocks = (block for file in self._assigned.files for block in file.blocks())
         return in_order((partial(work, block) for block in blocks), self._threads)
 
     def _word_counts(self) -> NDArray[np.int64]:
@@ -192,145 +173,61 @@ class Assembly:
 
     def _training_pieces(self, block: Block) -> tuple[int, NDArray[np.int64]]:
         titles = block.titles(block.split == TRAIN)
-        return block.file.spool, np.bincount(titles.values, minlength=len(self._words_of_pieces[block.file.spool]))
+        return block.spool, np.bincount(titles.values, minlength=len(self._words_of_pieces[block.spool]))
 
     def _training_titles(self) -> Iterator[Ragged]:
         return self._each_block(lambda block: self._titles(block, block.split == TRAIN))
 
     def _titles(self, block: Block, mask: NDArray[np.bool_]) -> Ragged:
         """The distinct words of the rows where the mask is true."""
-        return block.titles(mask).expand(self._words_of_pieces[block.file.spool])
+        return block.titles(mask).expand(self._words_of_pieces[block.spool])
 
     def _write_splits(
         self, folder: Path, encoder: Encoder, dtypes: Dtypes
-    ) -> tuple[dict[str, SplitSize], NDArray[np.int64]]:
-        writers = [_Writer(folder, name, dtypes) for name in SPLITS]
+    ) -> tuple[list[SplitWriter], NDArray[np.int64]]:
+        writers = [SplitWriter(folder, name, dtypes, self._assigned.classes) for name in SPLITS]
         counts = np.zeros(len(encoder.vocabulary.tokens), np.int64)
         done = 0
         try:
             for encoded in self._each_block(partial(self._encode, encoder)):
-                for number, (titles, labels, reliable) in encoded.splits.items():
-                    writers[number].add(titles, labels, reliable)
+                for number, rows in encoded.splits.items():
+                    writers[number].add(rows.titles, rows.columns, rows.languages, rows.texts)
                     if number == TRAIN:
-                        counts += np.bincount(titles.values, minlength=len(counts))
+                        counts += np.bincount(rows.titles.values, minlength=len(counts))
                 done += encoded.rows
                 self._advance("encoding", done, self._total)
         finally:
             for writer in writers:
                 writer.close()
-        return {writer.name: writer.size() for writer in writers}, counts
+        return writers, counts
 
     def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
         kept = block.split != NONE
         titles = encoder.encode(self._titles(block, kept))
-        labels, reliable, split = block.file.labels[block.rows][kept], block.column("reliable")[kept], block.split[kept]
+        split, every = block.split[kept], np.flatnonzero(kept)
         splits = {}
         for number in np.unique(split).tolist():
             mask = split == number
-            splits[number] = (titles if mask.all() else titles.keep_rows(mask), labels[mask], reliable[mask])
-        return EncodedBlock(rows=len(kept), splits=splits)
-
-
-class _Writer:
-    """Appends titles to one split's files."""
-
-    def __init__(self, folder: Path, name: str, dtypes: Dtypes) -> None:
-        self.name = name
-        self._dtypes = {"tokens": dtypes.tokens, "offsets": "<i8", "labels": dtypes.labels, "reliable": "|u1"}
-        self._files: dict[str, BinaryIO] = {part: (folder / f"{name}.{part}.bin").open("xb") for part in self._dtypes}
-        self._rows = self._tokens = self._longest = self._wordless = 0
-        self._write("offsets", np.zeros(1, np.int64))
-
-    def add(self, titles: Ragged, labels: NDArray[Any], reliable: NDArray[np.uint8]) -> None:
-        ends = offsets(titles.lengths)[1:] + self._tokens
-        for part, array in (("tokens", titles.values), ("offsets", ends), ("labels", labels), ("reliable", reliable)):
-            self._write(part, array)
-        self._rows += len(titles)
-        self._tokens += len(titles.values)
-        self._longest = max(self._longest, int(titles.lengths.max(initial=0)))
-        self._wordless += int((titles.sums(titles.values != UNK) == 0).sum())
-
-    def _write(self, part: str, array: NDArray[Any]) -> None:
-        self._files[part].write(np.ascontiguousarray(array, self._dtypes[part]).data)
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def size(self) -> SplitSize:
-        return SplitSize(
-            rows=self._rows, tokens=self._tokens, longest=self._longest, without_known_tokens=self._wordless
-        )
-
-
-def _assign_rows(
-    spools: Sequence[ShardStore], settings: DatasetDefinition
-) -> tuple[list[AssignedFile], list[str], dict[str, Account]]:
-    """Each file with its rows' splits and labels, in the order of parts and files; the classes; the accounts.
-
-    Spools hold files in any order and number labels each in its own way. Sorted by part and number, and with labels
-    numbered by their names, the files give the same data set however many shards have read them. The arrays of a part
-    are those of its files end to end: what is decided on a part is then cut at the files' ends again. Everything here
-    is a few bytes a row, in memory at once; text stays on disk.
-    """
-    files = sorted(
-        ((number, spool, columns) for number, spool in enumerate(spools) for columns in spool.file_columns),
-        key=lambda file: (file[2].part, file[2].number),
-    )
-    names = sorted({label for spool in spools for label in spool.labels()})
-    number_of = {name: number for number, name in enumerate(names)}
-    label_maps = [np.array([number_of[label] for label in spool.labels()], np.int32) for spool in spools]
-    labels = [label_maps[number][columns.array(spool.folder, "labels")] for number, spool, columns in files]
-    parts = []
-    for part in (name for name in (*SPLITS, "source") if name in settings.sources):
-        indices = [index for index, (_, _, columns) in enumerate(files) if columns.part == part]
-        arrays = {
-            name: np.concatenate([files[index][2].array(files[index][1].folder, name) for index in indices])
-            for name in ("reliable", *(["pairs"] if settings.deduplicate else []))
-        }
-        parts.append(Part(name=part, labels=np.concatenate([labels[index] for index in indices]), **arrays))
-    assignments = assign_splits(parts, settings)
-    classes, final_labels = _classes(names, parts, assignments)
-    ends = dict.fromkeys(assignments, 0)  # of the files so far, in their part
-    assigned = []
-    for file_labels, (number, spool, columns) in zip(labels, files, strict=True):
-        begin = ends[columns.part]
-        ends[columns.part] = end = begin + columns.kept
-        split = assignments[columns.part].split[begin:end]
-        assigned.append(
-            AssignedFile(
-                spool=number, folder=spool.folder, columns=columns, split=split, labels=final_labels[file_labels]
+            rows = every[mask]
+            columns = {"labels": block.file.labels[block.rows][rows], "reliable": block.column("reliable")[rows]}
+            languages = self._language_maps[block.spool][block.column("languages")[rows]]
+            texts = None
+            if number != TRAIN:
+                columns |= {
+                    "row": block.column("rows")[rows],
+                    "file": np.full(len(rows), block.file.spooled.columns.number),
+                    "language": languages,
+                    "seen": block.file.seen[block.rows][rows],
+                }
+                pieces = block.titles(block.split == number)
+                texts = title_keys.in_order(self._text_keys[block.spool][pieces.values], pieces.lengths)
+            splits[number] = EncodedRows(
+                titles=titles if mask.all() else titles.keep_rows(mask),
+                columns=columns,
+                languages=languages,
+                texts=texts,
             )
-        )
-    accounts = {
-        part.name: _account([columns for *_, columns in files if columns.part == part.name], assignments[part.name])
-        for part in parts
-    }
-    return assigned, classes, accounts
-
-
-def _classes(
-    names: Sequence[str], parts: Sequence[Part], assignments: Mapping[str, SplitAssignment]
-) -> tuple[list[str], NDArray[np.int32]]:
-    """The categories that training rows have, sorted, and each label's position among them (-1: none)."""
-    in_training = np.zeros(len(names), bool)
-    for part in parts:
-        in_training[part.labels[assignments[part.name].split == TRAIN]] = True
-    positions = np.where(in_training, np.cumsum(in_training) - 1, -1).astype(np.int32)
-    return list(itertools.compress(names, in_training)), positions
-
-
-def _account(files: Sequence[FileColumns], assignment: SplitAssignment) -> Account:
-    dropped = Counter(assignment.dropped)
-    for columns in files:
-        dropped.update(columns.dropped)
-    kept = {name: int((assignment.split == number).sum()) for number, name in enumerate(SPLITS)}
-    return Account(
-        read=sum(columns.rows for columns in files),
-        kept={name: count for name, count in kept.items() if count},
-        dropped=dict(sorted(dropped.items())),
-        with_replaced_bytes=sum(columns.replaced for columns in files),
-    )
+        return EncodedBlock(rows=len(kept), splits=splits)
 
 
 def _describe(accounts: Mapping[str, Account]) -> str:

@@ -16,14 +16,17 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import polars as pl
 
 from jobs.data import csv_quotes
-from jobs.data.files import BOM, Chunk, Parse, Source, present_columns, valid_utf8
+from jobs.data.encodings import BOM
+from jobs.data.files import Chunk, EmptyFileError, Parse, Source, present_columns
 from sharedfs.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}
 TOO_MANY = "too many fields"
 LONGEST_ROW = 16 << 20
 _LONGEST_HEADER = 1 << 20
+_SEPARATOR_LINE = re.compile(rb'"?sep=(?P<separator>[,;|\t])"?', re.IGNORECASE)
 _QUOTES_HINT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
 # Python's reader ends rows at a carriage return alone, which polars takes as a character, as we do. A lone surrogate
 # stands for it meanwhile: decoded text holds none.
@@ -43,15 +47,16 @@ def parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Ite
     """See ``jobs.data.formats.parse_jobs``.
 
     A row with more fields than the header is dropped and counted; in one with fewer the missing ones are empty.
-    Bytes that are not UTF-8 become U+FFFD. Raises ValueError naming the line, whatever the chunks, for a quote that is
-    never closed, for text after a closing quote, and (``quotes: checked``) for a quoted field that swallowed rows.
+    Raises ValueError naming the line, whatever the chunks, for a quote that is never closed, for text after a closing
+    quote, for bytes that are not UTF-8, and (``quotes: checked``) for a quoted field that swallowed rows.
     """
-    first, pending = _first_row(source, stream)
-    reader = _Reader(source=source, names=_names(source, first))
+    source, stream, line = _after_preamble(source, stream)
+    first, pending = _first_row(source, stream, line)
+    reader = _Reader(source=source, names=_names(source, first, line))
     if source.header:
-        line = 1 + first.count(b"\n")
+        line += first.count(b"\n")
     else:
-        line, pending = 1, first + pending
+        pending = first + pending
     more = True
     while more:
         if (block := next(stream, None)) is not None:
@@ -75,16 +80,50 @@ def parse_jobs(source: Source, stream: Iterator[bytes], chunk_bytes: int) -> Ite
 
 def column_names(source: Source, stream: Iterator[bytes]) -> list[str]:
     """The names of the columns: the first row's fields, or 1, 2, ... where that is a row like others."""
-    return _names(source, _first_row(source, stream)[0])
+    source, stream, line = _after_preamble(source, stream)
+    return _names(source, _first_row(source, stream, line)[0], line)
 
 
-def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """The first row, and what was read of the stream beyond it."""
-    separator = SEPARATORS[source.format]
+def _after_preamble(source: Source, stream: Iterator[bytes]) -> tuple[Source, Iterator[bytes], int]:
+    """The file without what stands before its first row, the separator that this names, and that row's line.
+
+    Blank lines, Excel's ``sep=;``, and above a header also comments: lines that begin with # and are no header.
+    """
+    pending, line = b"", 1
+    while True:
+        block = next(stream, None)
+        pending = (pending + (block or b"")).removeprefix(BOM)
+        while (end := pending.find(b"\n")) >= 0:
+            first = pending[:end].removesuffix(b"\r")
+            if (named := _SEPARATOR_LINE.fullmatch(first)) is not None:
+                source = replace(source, separator=named["separator"].decode())
+            elif first.strip(b" ") and not (source.header and _is_comment(source, first, pending[end + 1 :])):
+                return source, itertools.chain([pending], stream), line
+            pending, line = pending[end + 1 :], line + 1
+        if block is None or len(pending) > _LONGEST_HEADER:
+            return source, itertools.chain([pending], stream), line
+
+
+def _is_comment(source: Source, line: bytes, following: bytes) -> bool:
+    if not line.startswith(b"#"):
+        return False
+    separator = _separator(source).encode()
+    if source.required:
+        return not {source.columns[ours].encode() for ours in source.required} <= {*line.split(separator)}
+    return line.count(separator) != following.partition(b"\n")[0].count(separator)
+
+
+def _separator(source: Source) -> str:
+    return source.separator or SEPARATORS[source.format]
+
+
+def _first_row(source: Source, stream: Iterator[bytes], line: int) -> tuple[bytes, bytes]:
+    """The first row, which is on this line, and what was read of the stream beyond it."""
+    separator = _separator(source)
     pending, more = b"", True
     while more:
         more = (block := next(stream, None)) is not None
-        pending = (pending + (block or b"")).removeprefix(BOM)
+        pending += block or b""
         if not more:
             pending = _with_last_line_end(pending)
         if source.quotes == "none":
@@ -94,32 +133,32 @@ def _first_row(source: Source, stream: Iterator[bytes]) -> tuple[bytes, bytes]:
         if end.state in ("whole", "broken") or len(pending) > _LONGEST_HEADER:
             break
     if not pending.strip():
-        raise InputError(f"{source.path}: an empty file")
+        raise EmptyFileError(f"{source.path}: an empty file")
     if end.state == "cut" or end.at > _LONGEST_HEADER:
         raise InputError(
             f"{source.path}: a first line of more than {_LONGEST_HEADER} bytes: not a {source.format} file"
         )
     if end.state != "whole":
-        _refuse_quote(source, 1 + pending.count(b"\n", 0, end.at), end)
+        _refuse_quote(source, line + pending.count(b"\n", 0, end.at), end)
     first = pending[: end.at]
     if source.quotes == "checked" and first.count(b"\n") > 1 and csv_quotes.each_line_is_a_row(first, separator):
-        _refuse_lines(source, 1, first)
+        _refuse_lines(source, line, first)
     return first, pending[end.at :]
 
 
-def _names(source: Source, first: bytes) -> list[str]:
-    lines = io.StringIO(first.decode("utf-8", "replace"), newline="\n")
+def _names(source: Source, first: bytes, line: int) -> list[str]:
+    lines = io.StringIO(source.valid_utf8(first, line).decode(), newline="\n")
     try:
         fields = next(_python_reader(source, lines), [])
     except csv.Error as error:
-        raise _no_csv(source, 1, error) from error
+        raise _no_csv(source, line, error) from error
     return fields if source.header else [str(number) for number in range(1, len(fields) + 1)]
 
 
 def _python_reader(source: Source, lines: io.StringIO) -> Reader:
     return csv.reader(
         lines,
-        delimiter=SEPARATORS[source.format],
+        delimiter=_separator(source),
         quoting=csv.QUOTE_NONE if source.quotes == "none" else csv.QUOTE_MINIMAL,
         strict=True,
     )
@@ -134,7 +173,7 @@ class _Reader:
 
     def __init__(self, *, source: Source, names: list[str]) -> None:
         self._source = source
-        self._separator = SEPARATORS[source.format]
+        self._separator = _separator(source)
         self._width = len(names)
         self._columns = {ours: names.index(theirs) for ours, theirs in present_columns(source, names).items()}
 
@@ -157,7 +196,7 @@ class _Reader:
         if self._source.quotes == "checked":
             for number, row in csv_quotes.rows_in_doubt(chunk, self._separator, self._width):
                 self._check_lines(line + number, row)
-        chunk = valid_utf8(chunk)
+        chunk = self._source.valid_utf8(chunk, line)
         try:
             table = pl.read_csv(
                 chunk,
@@ -175,7 +214,7 @@ class _Reader:
 
     def _rows_by_python(self, text: bytes, line: int, *, more: bool) -> tuple[list[list[str]], int]:
         """The whole rows by Python's csv module, which keeps a stray quote as a character, and where they end."""
-        whole = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
+        whole = self._source.valid_utf8(text[: text.rfind(b"\n") + 1], line).decode()
         if "\r" in whole:
             whole = _LONE_RETURN.sub(_STAND_IN, whole)
         reader = _python_reader(self._source, io.StringIO(whole, newline="\n"))
@@ -217,13 +256,16 @@ class _Reader:
             raise InputError(f"{self._source.path}:{line}: a line of more than {LONGEST_ROW} bytes")
 
     def _chunk(self, rows: list[list[str]]) -> Chunk:
-        good = [row for row in rows if len(row) <= self._width]
+        positions = [at for at, row in enumerate(rows) if len(row) <= self._width]
+        good = [rows[at] for at in positions]
         values: Mapping[str, list[str | None]] = {
             ours: [row[at].replace(_STAND_IN, "\r") if at < len(row) else None for row in good]
             for ours, at in self._columns.items()
         }
         table = pl.DataFrame(values, schema=dict.fromkeys(self._columns, pl.String))
-        return Chunk(table=table, dropped={TOO_MANY: len(rows) - len(good)} if len(good) < len(rows) else {})
+        if len(good) == len(rows):
+            return Chunk(table=table)
+        return Chunk(table=table, positions=positions, dropped={TOO_MANY: len(rows) - len(good)})
 
 
 def _raise(error: ValueError) -> NoReturn:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT
-from jobs.data.identity import DatasetDefinition
+from jobs.data.meta import Meta
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.faults import patient
-from sharedfs.typed_json import Json, decode
+from sharedfs.typed_json import decode
 
 Ints = NDArray[Any]
 PAD, UNK = 0, 1
 # A data set's files beside the arrays of its splits; META is written last.
-META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS = (
-    "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin"
+META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS, IN_FILE = (
+    "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin", "vectors_in_file.bin"
 )  # fmt: skip
+LANGUAGES = "languages.json"
+EVALUATED = ("validation", "test")
+# Of each title that is evaluated: its row and its file in the part it is from, its language, whether training has it.
+FACTS = {"row": "<u4", "file": "<u4", "language": "<u4", "seen": "|u1"}
+# Files that came later and say more of the same titles and vectors: what a model takes in is all in the others.
+ASIDE = (IN_FILE, LANGUAGES, *(f"{split}.{name}.bin" for split in EVALUATED for name in FACTS))
 SPECIAL = ("<PAD>", "<UNK>")
 
 
@@ -132,91 +138,16 @@ class Split:
         return np.diff(self.offsets)
 
 
-# meta.json, in pieces.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dtypes:
-    """Of the arrays whose numbers depend on how many there are."""
+class TitleFacts:
+    """Of each title of a split, (N,): its row, from 0, and its file in the part it is from; its language, a position in
+    ``names``; and what of it is in training, a sum of the flags of ``jobs.data.overlap``."""
 
-    tokens: Literal["<u2", "<u4"]
-    labels: Literal["<u2", "<i4"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitSize:
-    """How large a split is; ``longest`` is its longest title, in tokens."""
-
-    rows: int
-    tokens: int
-    longest: int
-    without_known_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """Where every row of a part went: ``read`` is the sum of ``kept`` (by split) and ``dropped`` (by cause)."""
-
-    read: int
-    kept: Mapping[str, int]
-    dropped: Mapping[str, int]
-    with_replaced_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VocabularySize:
-    """Tokens in all, and how many of them are what."""
-
-    size: int
-    words: int
-    word_ngrams: int
-    character_ngrams: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
-    """Word vectors and the file they are from: see ``vectors.coverage``; of a random start only ``size`` is known."""
-
-    size: int
-    fingerprint: str | None
-    types_found: int | None = None
-    types_share: float | None = None
-    tokens_share: float | None = None
-
-    @property
-    def document(self) -> dict[str, Json]:
-        """As it is stored."""
-        stated = asdict(self)
-        return stated if self.fingerprint is not None else {"size": stated["size"], "fingerprint": None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """One of a data set's files."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What came of the rows: sizes of the splits, accounts of the parts, the number of categories, tokens."""
-
-    dtypes: Dtypes
-    splits: Mapping[str, SplitSize]
-    parts: Mapping[str, Account]
-    classes: int
-    vocabulary: VocabularySize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meta(Contents):
-    """A data set's meta.json; ``files`` are all the others, by name."""
-
-    format: int
-    settings: DatasetDefinition
-    vectors: Coverage
-    files: Mapping[str, StoredFile]
+    rows: NDArray[np.uint32]
+    files: NDArray[np.uint32]
+    languages: NDArray[np.uint32]
+    seen: NDArray[np.uint8]
+    names: tuple[str, ...]
 
 
 class Dataset:
@@ -255,7 +186,7 @@ class Dataset:
     @cached_property
     def content_digest(self) -> str:
         """Of what its files hold, by their digests: made again with the same bytes it is the same."""
-        return digest({name: file.sha256 for name, file in self.meta.files.items()})
+        return digest({name: file.sha256 for name, file in self.meta.files.items() if name not in ASIDE})
 
     @property
     def vocabulary_size(self) -> int:
@@ -272,6 +203,20 @@ class Dataset:
         """The splits by name, mapped into memory; raises DamagedFileError for a file of another size."""
         return {name: self._split(name) for name in self.meta.splits}
 
+    def facts(self, split: str) -> TitleFacts | None:
+        """What is known of each title of validation or test; None where an earlier version made the data set."""
+        if f"{split}.seen.bin" not in self.meta.files:
+            return None
+        rows = self.meta.splits[split].rows
+        arrays = {name: self._map(f"{split}.{name}.bin", dtype, (rows,)) for name, dtype in FACTS.items()}
+        return TitleFacts(
+            rows=arrays["row"],
+            files=arrays["file"],
+            languages=arrays["language"],
+            seen=arrays["seen"],
+            names=tuple(_names(self.folder / LANGUAGES)),
+        )
+
     def _split(self, name: str) -> Split:
         counts, dtypes = self.meta.splits[name], self.meta.dtypes
         arrays = {
@@ -286,8 +231,16 @@ class Dataset:
         return Split(name=name, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros."""
+        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0."""
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
+
+    def drawn_vectors(self) -> NDArray[np.bool_] | None:
+        """Which word vectors are no file's but drawn, (V,); None where an earlier version made it and did not say."""
+        if self.meta.vectors.fingerprint is None:
+            return np.ones(self.vocabulary_size, bool)
+        if IN_FILE not in self.meta.files:
+            return None
+        return np.asarray(self._map(IN_FILE, "|u1", (self.vocabulary_size,)) == 0)
 
     @patient
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,18 +62,33 @@ def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
     if data.source is not None and data.split is None:
         settings["split"] = deciding(Split())
     absolute: dict[str, tuple[str, ...]] = {}
-    sources = {}
+    sources: dict[str, list[dict[str, str]]] = {}
     for part in SOURCES:
         if (name := getattr(data, part)) is None:
             continue
         paths = files.find_files(name, part)
         absolute[part] = tuple(map(str, paths))
         sources[part] = [asdict(_describe(path, data.format)) for path in paths]
+    if not data.same_file:
+        _check_different(absolute, sources)
     file = None if data.embeddings.file is None else files.find_files(data.embeddings.file, "embeddings.file")[0]
     vectors = VectorFile(size=data.embeddings.size, fingerprint=None if file is None else fingerprint(file))
     where = DataFiles(files=absolute, embeddings=None if file is None else str(file))
     settings |= {"sources": sources, "embeddings": asdict(vectors), "dataset_format": DATASET_FORMAT}
     return settings, asdict(where)
+
+
+def _check_different(paths: Mapping[str, Sequence[str]], sources: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Raise InputError where two parts have a file in common: what is scored would be what was learnt."""
+    first: dict[str, tuple[str, str]] = {}
+    for part, files_of in sources.items():
+        for path, file in zip(paths[part], files_of, strict=True):
+            other, same = first.setdefault(file["fingerprint"], (part, path))
+            if other != part:
+                raise InputError(
+                    f"data.{part}: {path} has the content of data.{other}'s {same}: name another file, or set "
+                    "data.same_file: true if that is meant"
+                )
 
 
 def _describe(path: Path, format_: str) -> SourceFile:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, Lt
 
 from jobs.data import Format, Language, Quotes
+from jobs.data.encodings import check_encoding
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, Doc, settings
 
 SPLITS = ("train", "validation", "test")
@@ -30,17 +31,49 @@ class Columns:
     ] = None
 
 
+TITLE, RANDOM = "title", "random"  # of split.by, where it names no column
+
+
 @settings
 class Split:
-    """Shares of one `source`, cut per category (stratified); the rest is the training part."""
+    """Shares of one `source`, cut per category (stratified); the rest is the training part.
+
+    Rows of equal titles, compared after normalisation, go to the same part.
+    """
 
     validation: Annotated[Share, ORIGINAL, Doc("of each category's rows")] = 0.2
     test: Annotated[Share, ORIGINAL, Doc("of each category's rows")] = 0.1
     seed: Annotated[int, Ge(0), ORIGINAL, Doc("of the order in which rows are given out")] = 0
 
+    by: Annotated[
+        str,
+        Baseline(RANDOM),
+        Doc("title: rows of equal titles stay together; random: none do; or a column, of which equal values do"),
+    ] = TITLE
+    time: Annotated[
+        str | None,
+        Baseline(None),
+        Doc("a column of numbers or ISO dates: the latest rows are test, those before validation"),
+    ] = None
+    folds: Annotated[
+        Annotated[int, Ge(3), Le(1000)] | None,
+        Baseline(None),
+        Doc("so many parts instead of shares: one is test, the next validation"),
+    ] = None
+    fold: Annotated[int, Ge(0), Baseline(0), Doc("with `folds`: which is test, from 0; an axis to run them all")] = 0
+
     def __post_init__(self) -> None:
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together must be below 1, so that training rows are left")
+        if self.time is not None and (self.folds is not None or self.by not in (TITLE, RANDOM)):
+            raise ValueError("time belongs alone: the order in time decides, not by or folds")
+        if self.fold >= (self.folds or 1):
+            raise ValueError("fold must be below folds: they are counted from 0")
+
+    @property
+    def column(self) -> str | None:
+        """The column of which equal values stay together; None where it is the title, or nothing."""
+        return None if self.time is not None or self.by in (TITLE, RANDOM) else self.by
 
 
 @settings
@@ -97,6 +130,7 @@ class Sources:
     validation: Annotated[Paths, PLUMBING, Doc("the rows that choose between epochs and between trials")] = None
     test: Annotated[Paths, PLUMBING, Doc("the rows that are evaluated at the end")] = None
     source: Annotated[Paths, PLUMBING, Doc("all rows, to be cut by `split`")] = None
+    same_file: Annotated[bool, PLUMBING, Doc("true: two parts may be one file; false: that is an error")] = False
     format: Annotated[Literal["auto", Format], PLUMBING, Doc("auto: by each file's name, else its content")] = "auto"
 
 
@@ -116,16 +150,44 @@ class Preprocessing:
             "lines that would each be a row is an error; none: a quote is a character"
         ),
     ] = "checked"
+    # Both have had no other value: what is read with them gives what it gave, and where bytes were replaced in silence
+    # nothing is made now.
+    encoding: Annotated[
+        str,
+        Baseline("auto"),
+        Doc("csv, tsv, jsonl: any of Python's; auto: UTF-8, or UTF-16 or UTF-32 where the file begins with its mark"),
+    ] = "auto"
+    replace_bytes: Annotated[
+        bool, Baseline(False), Doc("true: what is not in the encoding becomes U+FFFD; false: it is an error")
+    ] = False
+    bad_lines: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        Baseline(1e-4),  # what was made before had none
+        Doc("jsonl: the share of lines that may be no JSON object: dropped and counted; more are an error"),
+    ] = 1e-4
     columns: Annotated[Columns, ORIGINAL, Doc("their names in the files")] = Columns()
     language: Annotated[str | None, ORIGINAL, Doc("keep these rows; left out: keep all")] = None
     quality: Annotated[Literal["all", "reliable"], ORIGINAL, Doc("reliable: training rows only")] = "all"
-    deduplicate: Annotated[bool, ORIGINAL, Doc("drop exact (text, label) pairs after the first")] = False
+    deduplicate: Annotated[
+        bool, ORIGINAL, Doc("drop rows whose title, after normalisation, and label an earlier one has")
+    ] = False
+    overlap: Annotated[
+        Literal["keep", "drop", "error"],
+        Baseline("keep"),
+        Doc(
+            "titles of validation or test that are in training too, compared after normalisation: counted in any case; "
+            "drop: from training; error: none is made"
+        ),
+    ] = "keep"
     min_rows_per_category: Annotated[int, Ge(1), ORIGINAL, Doc("rows of rarer categories are dropped")] = 1
     text: Annotated[Text, ORIGINAL, Doc("how a title becomes words")] = Text()
     vocabulary: Annotated[Vocabulary, ORIGINAL, Doc("which words and n-grams get a token id")] = Vocabulary()
     max_length: Annotated[int, Ge(1), Le(65_535), ORIGINAL, Doc("tokens of a title that are kept")] = 32
 
     def __post_init__(self) -> None:
+        check_encoding(self.encoding)
         if self.text.stop_words == "auto" and self.language not in LANGUAGES:
             raise ValueError(f"text.stop_words: auto needs language to be one of {', '.join(LANGUAGES)}")
 

@@ -7,8 +7,10 @@ spool of one shard:
 - ``<part>.<number>.pieces``: for each file (``train.00000``) the numbers of all its rows' pieces, end to end (32 bits);
 - ``....lengths``: how many of them each row has (32 bits);
 - ``....labels``, ``....reliable``: the number of each row's label (32 bits), and 0 where it is marked unreliable (8);
-- ``....pairs``: two 64-bit hashes of each row's text and label, only where duplicates are dropped;
-- ``spool.json``: counts for each file (``FileColumns``). It is written last: without it a folder is no spool.
+- ``....rows``: each row's position in its file, from 0 (32 bits);
+- ``....languages``: the number of each row's language in ``languages.json``, where the file has them (32 bits);
+- ``....groups``, ``....times``: a 64-bit hash of the column that ``split.by`` names; that of ``split.time`` as numbers;
+- ``shard.json``: counts for each file (``FileColumns``). It is written last: without it a folder is no spool.
 
 Only rows that can be used are in the arrays. A row of ten words takes about 50 bytes, and nothing here grows with rows
 in memory: numbers are appended chunk by chunk, and ``FileColumns.array`` maps a file instead of reading it. Numbers
@@ -21,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -30,16 +32,22 @@ from numpy.typing import NDArray
 
 from jobs.context import Context
 from jobs.data import text
-from jobs.data.files import Chunk, Source
+from jobs.data.files import Chunk, EmptyFileError, Source
 from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, check_unchanged
+from jobs.data.json_lines import NO_JSON, NO_OBJECT
 from jobs.data.progress import Meter, in_order
+from jobs.data.title_keys import WORDLESS
 from sharedfs.documents import read_as, write_json
+from sharedfs.errors import InputError
 from sharedfs.files import write_whole
 
 WRONG_LANGUAGE, NO_TITLE, NO_LABEL = "wrong language", "empty title", "empty label"
-SPOOL = "spool.json"
-_ARRAYS = {"pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "pairs": "<u8"}
+SPOOL = "shard.json"  # that of earlier versions, spool.json, stood for other arrays
+_ARRAYS = {
+    "pieces": "<u4", "lengths": "<u4", "labels": "<u4", "reliable": "|u1", "rows": "<u4", "languages": "<u4",
+    "groups": "<u8", "times": "<f8",
+}  # fmt: skip
 _REPLACEMENT = "\ufffd"
 
 
@@ -47,8 +55,8 @@ _REPLACEMENT = "\ufffd"
 class FileColumns:
     """One file's rows in a spool: ``part`` is train, validation, test or source, ``number`` its position in the part.
 
-    ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows had bytes that
-    are not UTF-8.
+    ``rows`` were read and ``kept`` are in the arrays, with ``pieces`` of text in all; ``replaced`` rows have U+FFFD
+    in text or label, for what could not be read. ``languages``: the file has a column of them.
     """
 
     part: str
@@ -58,14 +66,17 @@ class FileColumns:
     pieces: int
     replaced: int
     dropped: Mapping[str, int]
+    languages: bool
 
     def array(self, folder: Path, name: str) -> NDArray[Any]:
-        """One of ``pieces``, ``lengths``, ``labels``, ``reliable``, ``pairs`` (kept, 2), mapped into memory."""
+        """One of the arrays, mapped into memory; all 0 where the file has no languages."""
         path = folder / f"{self.part}.{self.number:05d}.{name}"
-        if not path.stat().st_size:
-            return np.zeros((0, 2) if name == "pairs" else 0, _ARRAYS[name])
+        if not self.kept or (name == "languages" and not self.languages):
+            return np.zeros(0 if name == "pieces" else self.kept, _ARRAYS[name])
+        if not path.stat().st_size:  # rows without a single piece of text
+            return np.zeros(0, _ARRAYS[name])
         array: NDArray[Any] = np.memmap(path, dtype=_ARRAYS[name], mode="r")
-        return array.reshape(-1, 2) if name == "pairs" else array
+        return array
 
     def blocks(self, folder: Path, rows: int) -> Iterator[tuple[slice, slice]]:
         """Runs of this many consecutive rows, and the pieces of text that are theirs."""
@@ -103,6 +114,10 @@ class ShardStore:
         """The distinct labels by their number."""
         return read_as(list[str], self.folder / "labels.json", "labels")
 
+    def languages(self) -> list[str]:
+        """The languages by their number, as they are written but for spaces; the first is that of a row without one."""
+        return [name.strip() for name in read_as(list[str], self.folder / "languages.json", "languages")]
+
 
 class ShardWriter:
     """Writes the spool of some of a data set's files into a folder."""
@@ -114,26 +129,39 @@ class ShardWriter:
         self._threads = threads
         self._pieces = text.Numbering()
         self._labels = text.Numbering()
+        self._languages = text.Numbering()
+        self._languages.number(pl.Series([""]))
         self._file_columns: list[FileColumns] = []
 
     def add_file(self, path: Path, part: str, number: int, meter: Meter) -> None:
         """Read one file, the one of this number in its part."""
-        source = _source(self._definition, path, part, number)
+        source = source_of(self._definition, path, part, number)
         counts: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
-        names = [name for name in _ARRAYS if name != "pairs" or self._definition.deduplicate]
-        files = {name: (self._folder / f"{part}.{number:05d}.{name}").open("xb") for name in names}
+        problem: str | None = None
+        files: dict[str, BinaryIO] = {}
         try:
             work = ((lambda parse=parse: self._to_numbers(parse())) for parse in parse_jobs(source, meter.add_bytes))
             for parsed in in_order(work, self._threads):
-                for name, file in files.items():
-                    file.write(np.ascontiguousarray(parsed.arrays[name], _ARRAYS[name]).data)
+                for name, array in parsed.arrays.items():
+                    if name not in files:
+                        files[name] = (self._folder / f"{part}.{number:05d}.{name}").open("xb")
+                    shifted = array + counts["rows"] if name == "rows" else array
+                    files[name].write(np.ascontiguousarray(shifted, _ARRAYS[name]).data)
                 dropped.update(parsed.dropped)
                 counts.update(parsed.counts)
+                problem = problem or parsed.problem
                 meter.add_rows(parsed.counts["rows"])
+        except EmptyFileError:
+            if len(self._definition.sources[part]) == 1:
+                raise
         finally:
             for file in files.values():
                 file.close()
+        bad = dropped[NO_JSON] + dropped[NO_OBJECT]
+        if problem is not None and bad > self._definition.bad_lines * counts["rows"]:
+            share = f"{bad:,} of {counts['rows']:,} lines, more than data.bad_lines ({self._definition.bad_lines:g})"
+            raise InputError(f"{problem} ({share})")
         self._file_columns.append(
             FileColumns(
                 part=part,
@@ -143,18 +171,20 @@ class ShardWriter:
                 pieces=counts["pieces"],
                 replaced=counts["replaced"],
                 dropped=dict(sorted(dropped.items())),
+                languages="languages" in files,
             )
         )
 
     def finish(self) -> ShardStore:
         """Write the distinct pieces and labels, and spool.json last."""
-        for name, numbering in (("pieces", self._pieces), ("labels", self._labels)):
+        distinct = {"pieces": self._pieces, "labels": self._labels, "languages": self._languages}
+        for name, numbering in distinct.items():
             write_whole(self._folder / f"{name}.json", orjson.dumps(numbering.distinct().to_list()))
         write_json(self._folder / SPOOL, [asdict(columns) for columns in self._file_columns])
         return ShardStore(folder=self._folder, file_columns=tuple(self._file_columns))
 
     def _to_numbers(self, chunk: Chunk) -> _ParsedChunk:
-        table, dropped = _usable_rows(chunk, self._definition.language)
+        table, rows, dropped = _usable_rows(chunk, self._definition.language)
         if "tokens" in table.columns:
             lists = table["tokens"].list.drop_nulls()
             flat, lengths = lists.explode(empty_as_null=False), lists.list.len().to_numpy()
@@ -165,16 +195,21 @@ class ShardWriter:
             "lengths": lengths,
             "labels": self._labels.number(table["label"]),
             "reliable": _reliable(table),
+            "rows": rows,
         }
-        if self._definition.deduplicate:
-            arrays["pairs"] = _pairs(table)
+        if "language" in table.columns:
+            arrays["languages"] = self._languages.number(table["language"].fill_null(""))
+        if "group" in table.columns:
+            arrays["groups"] = _group_keys(table["group"])
+        if "time" in table.columns:
+            arrays["times"] = _times(table["time"])
         counts = {
             "rows": len(chunk.table) + sum(chunk.dropped.values()),
             "kept": len(table),
             "pieces": len(flat),
             "replaced": _replaced(chunk.table),
         }
-        return _ParsedChunk(counts=counts, dropped={**chunk.dropped, **dropped}, arrays=arrays)
+        return _ParsedChunk(counts=counts, dropped={**chunk.dropped, **dropped}, arrays=arrays, problem=chunk.problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,12 +217,14 @@ class _ParsedChunk:
     counts: Mapping[str, int]  # as in FileColumns
     dropped: Mapping[str, int]
     arrays: Mapping[str, NDArray[Any]]
+    problem: str | None  # the first row that could not be read, and why
 
 
-def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that can be used, and how many can't, by cause; a row is counted under the first cause that holds."""
+def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, NDArray[np.int64], dict[str, int]]:
+    """The rows that can be used, their positions in the chunk, and how many can't, by the first cause that holds."""
     dropped = {}
-    table = chunk.table.with_columns(pl.col("label").str.strip_chars())
+    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]))
+    rows = np.arange(len(table)) if chunk.positions is None else np.asarray(chunk.positions, np.int64)
     has_tokens = "tokens" in table.columns
     if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
@@ -197,11 +234,12 @@ def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, dict
         of_language = pl.col("language").str.strip_chars().str.to_lowercase() == language.lower()
         rules = [(WRONG_LANGUAGE, of_language), *rules]
     for cause, rule in rules:
-        kept = table.filter(rule)
-        if len(kept) < len(table):
-            dropped[cause] = len(table) - len(kept)
-        table = kept
-    return table, dropped
+        kept = table.select(rule.fill_null(value=False)).to_series()
+        if not kept.all():  # of most chunks all are kept, and copying them takes longer than looking
+            mask = kept.to_numpy()
+            dropped[cause] = len(table) - int(mask.sum())
+            table, rows = table.filter(kept), rows[mask]
+    return table, rows, dropped
 
 
 def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
@@ -211,16 +249,38 @@ def _reliable(table: pl.DataFrame) -> NDArray[np.uint8]:
     return (~unreliable.fill_null(value=False)).cast(pl.UInt8).to_numpy()
 
 
-def _pairs(table: pl.DataFrame) -> NDArray[np.uint64]:
-    """128 bits for each (text, label): equal for equal pairs, and for others with a chance below 1e-20."""
-    content = pl.col("tokens").list.join("\x1f") if "tokens" in table.columns else pl.col("text")
-    pair = table.select(pl.concat_str(content, pl.col("label"), separator="\x1e").alias("pair"))["pair"]
-    return np.stack([pair.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+def _group_keys(values: pl.Series) -> NDArray[np.uint64]:
+    """A hash of each value, 0 where there is none."""
+    missing = values.is_null() | (values.str.strip_chars() == "")
+    keys: NDArray[np.uint64] = values.hash(seed=1).to_numpy().copy()
+    keys[missing.fill_null(value=True).to_numpy()] = WORDLESS
+    return keys
+
+
+def _times(values: pl.Series) -> NDArray[np.float64]:
+    """Numbers as they are, dates as seconds since 1970; NaN where there is none."""
+    text = values.str.strip_chars()
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count() == text.null_count():
+        return numbers.fill_null(float("nan")).to_numpy()
+    dates = text.str.slice(0, 19).str.replace("T", " ", literal=True)
+    seconds = [
+        dates.str.to_datetime(form, strict=False).dt.epoch("s").cast(pl.Float64)
+        for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M")
+    ]
+    seconds.append(dates.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime).dt.epoch("s").cast(pl.Float64))
+    table = pl.DataFrame({str(at): series for at, series in enumerate([numbers, *seconds])})
+    return table.select(pl.coalesce(pl.all()).fill_null(float("nan"))).to_series().to_numpy()
 
 
 def _replaced(table: pl.DataFrame) -> int:
-    column = "text" if "text" in table.columns else "label"
-    return int(table[column].str.contains(_REPLACEMENT, literal=True).sum())
+    """Rows with a character in text or label that stands for what could not be read."""
+    name = "text" if "text" in table.columns else "tokens"
+    title = table[name] if table.schema[name] == pl.String else table[name].list.join(" ")
+    broken = title.str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
+    if table["label"].unique().str.contains(_REPLACEMENT, literal=True).any():  # of few: most chunks have none
+        broken |= table["label"].str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
+    return int(broken.sum())
 
 
 # Reading a preprocess task's files into a spool.
@@ -247,7 +307,8 @@ def read_files(
     return writer.finish()
 
 
-def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -> Source:
+def source_of(definition: DatasetDefinition, path: Path, part: str, number: int) -> Source:
+    """A file of a data set's part as it is read: which columns, and which of them must be there."""
     named = definition.columns
     content = {"text": named.text} if named.tokens is None else {"tokens": named.tokens}
     required = {"label", *content}
@@ -255,11 +316,18 @@ def _source(definition: DatasetDefinition, path: Path, part: str, number: int) -
         required.add("language")
     if definition.quality == "reliable" and part in ("train", "source"):
         required.add("quality")
+    extra = {}
+    if part == "source" and definition.split is not None:
+        chosen = {"group": definition.split.column, "time": definition.split.time}
+        extra = {ours: theirs for ours, theirs in chosen.items() if theirs is not None}
+        required |= extra.keys()
     return Source(
         path=path,
         format=definition.sources[part][number].format,
-        columns={**content, "label": named.label, "language": named.language, "quality": named.quality},
+        columns={**content, "label": named.label, "language": named.language, "quality": named.quality, **extra},
         required=frozenset(required),
         header=definition.header,
         quotes=definition.quotes,
+        encoding=definition.encoding,
+        replace_bytes=definition.replace_bytes,
     )

@@ -6,8 +6,11 @@ words at whatever is neither letter nor digit. ``Bolsa-mala 40L`` gives ``bolsa`
 
 from __future__ import annotations
 
+import html
+import re
 import tomllib
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,10 @@ from jobs.data.settings import Text
 TAG = r"</?[A-Za-z][^<>]*>"
 _DIGITS = r"\p{N}"
 _BETWEEN_WORDS = r"[^\p{L}\p{M}\p{N}]+"
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _MARKS = r"\p{Mn}"
+_INVISIBLE, _SPACES = r"\p{Cf}+", r"[\s\p{Z}\p{Cc}]+"
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 
 
 def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
@@ -32,7 +38,7 @@ def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
 
 def split_words(distinct: pl.Series, settings: Text, language: str | None) -> tuple[pl.Series, Ragged]:
     """The distinct words in these pieces of text, and each piece's words as positions among them."""
-    lists = _normalised(distinct, settings).str.split(" ")
+    lists = _normalised(_without_entities(distinct), settings).str.split(" ")
     flat = lists.explode()
     dropped = _stop_words(settings.stop_words, language, accents=settings.accents)
     kept = (flat.str.len_chars() >= settings.min_letters).to_numpy()
@@ -52,6 +58,36 @@ def _stop_words(chosen: str, language: str | None, *, accents: str) -> frozenset
     if accents == "strip":
         words += [strip_accents(word) for word in words]
     return frozenset(words)
+
+
+def normalised_labels(labels: pl.Series) -> pl.Series:
+    """Labels as people mean them: without invisible characters, any run of spaces and line breaks one space, in NFC.
+
+    A chunk has few distinct labels, and most are as they should be: the others are replaced.
+    """
+    distinct = labels.unique()
+    normal = distinct.str.normalize("NFC").str.replace_all(_INVISIBLE, "").str.replace_all(_SPACES, " ")
+    normal = normal.str.strip_chars(" ")
+    changed = distinct.ne_missing(normal)
+    if not changed.any():
+        return labels
+    return labels.replace(distinct.filter(changed), normal.filter(changed))
+
+
+def whole_number_labels(names: Sequence[str]) -> list[str]:
+    """The names without ``.0`` where every one is a whole number, as spreadsheets and pandas write them."""
+    if not all(_WHOLE_NUMBER.fullmatch(name) for name in names):
+        return list(names)
+    return [name.partition(".")[0] for name in names]
+
+
+def alike(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Names that differ in case, accents, spaces or punctuation alone: likely one category written in several ways."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        letters = "".join(filter(str.isalnum, strip_accents(unicodedata.normalize("NFKC", name).casefold())))
+        groups.setdefault(letters, []).append(name)
+    return tuple(tuple(group) for letters, group in groups.items() if letters and len(group) > 1)
 
 
 def strip_accents(word: str) -> str:
@@ -81,6 +117,20 @@ def number_distinct(flat: pl.Series, lengths: NDArray[Any]) -> tuple[pl.Series, 
     numbering = Numbering()
     numbers = numbering.number(flat).astype(np.int64)
     return numbering.distinct(), Ragged(numbers, lengths)
+
+
+def _without_entities(pieces: pl.Series) -> pl.Series:
+    """The pieces with the characters that HTML's entities stand for; ``&amp;eacute;`` was escaped twice."""
+    at = pieces.str.contains(_ENTITY.pattern).arg_true()
+    if not len(at):
+        return pieces
+    decoded = [_decoded(_decoded(piece)) for piece in pieces.gather(at)]
+    return pieces.scatter(at, decoded)
+
+
+def _decoded(piece: str) -> str:
+    # With its semicolon alone: without one, html.unescape takes `&notebook` for `¬ebook`.
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), piece)
 
 
 def _normalised(text: pl.Series, settings: Text) -> pl.Series:

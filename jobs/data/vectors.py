@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.dataset import PAD, SPECIAL, Coverage
+from jobs.data.dataset import PAD, SPECIAL, Dataset
+from jobs.data.encodings import BOM
 from jobs.data.files import blocks, head, whole_lines
+from jobs.data.meta import Coverage
 from jobs.data.progress import in_order
 from sharedfs.documents import digest
 from sharedfs.errors import InputError
@@ -21,7 +23,7 @@ CHUNK_BYTES = 8 << 20
 _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")
 _TEXT_VALUE = re.compile(rb"\s*[-+.\deE]+\s")
 _SPACE, _NEWLINE, _FLOAT_BYTES = 32, 10, 4
-_SEED = 0
+_SEED = 0  # of the vectors that a data set stores
 _VERSION = 1  # raised when the same file and vocabulary would give other vectors
 
 
@@ -45,13 +47,15 @@ def read(
     where there is one, for another number of values than ``size`` or a value that is no number.
     """
     start = head(path, 1 << 16)
+    mark = len(BOM) if start.startswith(BOM) else 0
+    start = start[mark:]
     first = start.partition(b"\n")[0]
     header = _HEADER.match(first)
     if header is not None and int(header[2]) != size:
         raise InputError(f"{path}: vectors of {int(header[2])} values: set data.embeddings.size to that, not {size}")
     stream = blocks(path, advance)
     if header is not None and _is_binary(start[len(first) + 1 :]):
-        yield from _binary(path, stream, wanted, size, len(first) + 1, int(header[1]))
+        yield from _binary(path, stream, wanted, size, mark + len(first) + 1, int(header[1]))
         return
     work = (
         (lambda text=text, line=line: _parse(path, text, line, wanted, size))
@@ -67,6 +71,7 @@ def _is_binary(record: bytes) -> bool:
 def _lines(stream: Iterator[bytes], *, header: bool) -> Iterator[tuple[bytes, int]]:
     """Whole lines after the header in chunks, each with the number of its first line."""
     for text, line in whole_lines(stream, CHUNK_BYTES):
+        text = text.removeprefix(BOM) if line == 1 else text
         if header and line == 1:
             text, line = text.partition(b"\n")[2], 2
         if text.strip():
@@ -172,9 +177,44 @@ class VectorTable:
 
 def random_start(count: int, size: int) -> VectorTable:
     """Standard normal vectors, the padding row zero: the same for the same shape."""
-    vectors = _generator().standard_normal((count, size), dtype=np.float32)
-    vectors[PAD] = 0
-    return VectorTable(vectors, np.zeros(count, bool))
+    vectors = np.zeros((count, size), np.float32)
+    in_file = np.zeros(count, bool)
+    _draw(vectors, in_file, _SEED)
+    return VectorTable(vectors, in_file)
+
+
+def _draw(vectors: NDArray[np.float32], in_file: NDArray[np.bool_], seed: int) -> None:
+    """Put random vectors where the file has none: standard normal, or with the mean and spread of those it has.
+
+    Where there is no file the padding row is drawn too and set to zero: so it was from the first version on, and with
+    seed 0 the vectors are still those.
+    """
+    if not in_file.any():
+        vectors[:] = _generator(seed).standard_normal(vectors.shape, dtype=np.float32)
+        vectors[PAD] = 0
+        return
+    missing = ~in_file
+    missing[PAD] = False
+    noise = _generator(seed).standard_normal((int(missing.sum()), vectors.shape[1]), dtype=np.float32)
+    if in_file.sum() > 1:
+        read_vectors = vectors[in_file].astype(np.float64)
+        noise = noise * read_vectors.std(axis=0).astype(np.float32) + read_vectors.mean(axis=0).astype(np.float32)
+    vectors[missing] = noise
+
+
+def of_run(dataset: Dataset, seed: int) -> NDArray[np.float32]:
+    """A data set's word vectors for a run: those of its file, the others drawn by the run's seed. Row 0 is zeros.
+
+    With seed 0 they are the stored ones, mapped into memory and so shared by every run on the node; with another each
+    run has a copy. Those of a data set that does not say which are its file's stay as they are.
+    """
+    stored = dataset.vectors()
+    drawn = None if seed == _SEED else dataset.drawn_vectors()
+    if drawn is None:
+        return stored
+    vectors = np.array(stored)
+    _draw(vectors, ~drawn, seed)
+    return vectors
 
 
 def from_file(
@@ -192,13 +232,7 @@ def from_file(
         new = ~in_file[ids]
         vectors[ids[new]] = block.vectors[first[new]]
         in_file[ids[new]] = True
-    missing = ~in_file
-    missing[PAD] = False
-    noise = _generator().standard_normal((int(missing.sum()), size), dtype=np.float32)
-    if in_file.sum() > 1:
-        read_vectors = vectors[in_file].astype(np.float64)
-        noise = noise * read_vectors.std(axis=0).astype(np.float32) + read_vectors.mean(axis=0).astype(np.float32)
-    vectors[missing] = noise
+    _draw(vectors, in_file, _SEED)
     return VectorTable(vectors, in_file)
 
 
@@ -212,19 +246,35 @@ def cached(
     threads: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[VectorTable, Path]:
-    """As ``from_file``, stored in the cache folder by (file, vocabulary); also the file that holds the vectors."""
+    """As ``from_file``, stored in the cache folder by (file, vocabulary); also the file that holds the vectors.
+
+    Raises InputError where the file has none of the words.
+    """
     key = digest({"version": _VERSION, "file": fingerprint, "size": size, "tokens": list(tokens)})
     vectors_path, in_file_path = cache / f"{key}.bin", cache / f"{key}.found.bin"
     try:
         vectors = np.fromfile(vectors_path, "<f4").reshape(len(tokens), size)
-        return VectorTable(vectors, np.fromfile(in_file_path, "|u1").reshape(len(tokens)).astype(bool)), vectors_path
-    except (FileNotFoundError, ValueError):  # absent, or not of this shape: written below
-        pass
+        table = VectorTable(vectors, np.fromfile(in_file_path, "|u1").reshape(len(tokens)).astype(bool))
+        _check_found(path, table, tokens)
+        return table, vectors_path
+    except (FileNotFoundError, ValueError) as error:  # absent, or not of this shape: written below
+        if isinstance(error, InputError):
+            raise
     table = from_file(path, tokens, size, threads=threads, advance=advance)
+    _check_found(path, table, tokens)
     cache.mkdir(parents=True, exist_ok=True)
     write_whole(vectors_path, table.vectors.astype("<f4").tobytes())
     write_whole(in_file_path, table.in_file.astype(np.uint8).tobytes())
     return table, vectors_path
+
+
+def _check_found(path: Path, table: VectorTable, tokens: Sequence[str]) -> None:
+    words = tokens[len(SPECIAL) :]
+    if len(words) and not table.in_file.any():
+        raise InputError(
+            f"{path}: has a vector for none of the data set's {len(words):,} words ({', '.join(words[:3])}, ...): "
+            "is it of another language, in upper case, or without accents (data.text.accents: strip)?"
+        )
 
 
 def coverage(table: VectorTable, counts: NDArray[np.int64], fingerprint: str) -> Coverage:
@@ -243,5 +293,5 @@ def coverage(table: VectorTable, counts: NDArray[np.int64], fingerprint: str) ->
     )
 
 
-def _generator() -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(_SEED))
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))

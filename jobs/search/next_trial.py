@@ -52,8 +52,13 @@ def claim_point(study: Study, number: int) -> Point:
 def observations_of(study: Study, trials: Iterable[Trial]) -> list[Observation]:
     """What an algorithm learns from: results, running trials without one, failures caused by the settings.
 
-    A lost trial counts with the epochs it had, or not at all: it may never come back.
+    A lost trial counts with the epochs it had, or not at all: it may never come back. The value at which a trial was
+    stopped is not that of its last epoch: where any was, losses are ranks, those that were trained to the end first,
+    then the stopped ones, of which the one that got further is the better (as Optuna ranks pruned trials). An algorithm
+    of densities asks for the order alone.
     """
+    trials = list(trials)
+    ranks = _ranks(study, trials)
     observations = []
     for trial in trials:
         if trial.state in ("running", "paused"):
@@ -62,8 +67,24 @@ def observations_of(study: Study, trials: Iterable[Trial]) -> list[Observation]:
             if trial.cause in SETTING_FAILURES:
                 observations.append(Observation(draws=trial.draws, loss=math.inf))
         elif trial.value is not None:
-            observations.append(Observation(draws=trial.draws, loss=-study.score(trial.value)))
+            loss = ranks.get(trial.number, -study.score(trial.value))
+            observations.append(Observation(draws=trial.draws, loss=loss))
     return observations
+
+
+def _ranks(study: Study, trials: Iterable[Trial]) -> dict[int, float]:
+    """The places of trials with a value, by number, the best first; empty where none was stopped early."""
+    scored = [
+        trial for trial in trials if trial.state not in ("running", "paused", "failed") and trial.value is not None
+    ]
+    if not any(trial.state == "stopped" for trial in scored):
+        return {}
+
+    def key(trial: Trial) -> tuple[float, float, int]:
+        unfinished = trial.epochs_asked - trial.epochs if trial.state in ("stopped", "lost") else 0
+        return unfinished, -study.score(trial.value), trial.number
+
+    return {trial.number: float(place) for place, trial in enumerate(sorted(scored, key=key))}
 
 
 def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, Point]:
@@ -75,8 +96,9 @@ def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, 
     algorithm, space = ALGORITHMS.load(study.definition.algorithm), study.space()
     observations = observations_of(study, others)
     taken = [trial.point for trial in others]
+    given = {} if study.definition.startup is None else {"startup": study.definition.startup}
     for turn in range(MAX_REDRAWS):
-        draws = algorithm.propose(space, observations, seed_of(study, number, turn))
+        draws = algorithm.propose(space, observations, seed_of(study, number, turn), **given)
         point = space.point(draws)
         if point not in taken:
             break
@@ -84,8 +106,13 @@ def propose(study: Study, number: int, trials: Iterable[Trial]) -> tuple[Draws, 
 
 
 def seed_of(study: Study, number: int, turn: int) -> int:
-    """A trial's own 32-bit seed: equal histories would otherwise give parallel workers equal points."""
-    return int(digest({"search": study.id, "number": number, "turn": turn}), 16) % 2**32
+    """A trial's own 32-bit seed: equal histories would otherwise give parallel workers equal points.
+
+    It does not know the data set: the same search over other test titles has the same points, so that what they change
+    can be shown.
+    """
+    search = {name: value for name, value in study.definition.document.items() if name != "dataset"}
+    return int(digest({"search": search, "number": number, "turn": turn}), 16) % 2**32
 
 
 def _propose_point(study: Study, number: int) -> Proposal:

@@ -53,7 +53,8 @@ class Definition:
     """What a search is: neither how many trials it has nor how many run at once.
 
     ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result, ``plugins``
-    the plugins that it is made with, if any.
+    the plugins that it is made with, if any, ``startup`` the trials before its algorithm proposes, where it is not the
+    baseline.
     """
 
     architecture: str
@@ -65,13 +66,15 @@ class Definition:
     seed: int
     settings: Mapping[str, Json]
     plugins: Mapping[str, str | int] | None = None
+    startup: int | None = None
 
     @property
     def document(self) -> dict[str, Json]:
         """The definition as it is stored, in its trials' tasks and in search.json."""
         document = {name: getattr(self, name) for name in self.__slots__}
-        if self.plugins is None:  # as in every definition before there were any
-            del document["plugins"]
+        for name in ("plugins", "startup"):  # as in every definition before there were any
+            if document[name] is None:
+                del document[name]
         return document
 
     @property

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jobs.context import Context, Outcome, Progress, TaskInterruptedError
+from jobs.data.dataset import Dataset
+from jobs.data.overlap import SEEN
 from jobs.models import model_unit
 from jobs.storage import Storage
 from jobs.task import Task
-from jobs.training.metrics import EVALUATION, PREDICTIONS, of_parts
-from jobs.training.run import Trained
+from jobs.training.metrics import EVALUATION, PREDICTIONS, TitleScores, most_probable, titles_of
+from jobs.training.run import Part, Trained
 from jobs.units import Unit
 from sharedfs.documents import write_json
 from sharedfs.files import write_whole
 from sharedfs.typed_json import Json
 
-REVISION = 1
+REVISION = 2
 SPLITS = ("validation", "test")
+# How many categories of each title are kept with their probabilities: errors are looked at on test titles.
+TOP = {"validation": 1, "test": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +61,66 @@ def run(context: Context) -> Outcome:
             raise TaskInterruptedError(f"before the {name} titles; nothing is lost but a moment")
         split = trained.dataset.splits[name]
         context.progress(Progress(phase=f"evaluate {name}", done=0, total=len(split), unit="titles"), force=True)
-        scores = of_parts(trained.logits(split), titles=len(split), classes=len(classes))
-        evaluation[name] = {**scores.figures, **scores.per_category()}
-        result |= {f"{name}_{figure}": value for figure, value in scores.figures.items()}
+        top = _Top(titles=len(split), count=min(TOP[name], len(classes)))
+        titles = titles_of(top.seen(trained.logits(split)), titles=len(split), classes=len(classes))
+        scores = titles.scores()
+        about, figures = _of_subsets(trained.dataset, name, titles)
+        evaluation[name] = {**scores.figures, **scores.per_category(), **about}
+        result |= {f"{name}_{figure}": value for figure, value in {**scores.figures, **figures}.items()}
         arrays[f"{name}_label"] = np.asarray(split.labels)
         arrays[f"{name}_predicted"] = scores.predicted.astype(split.labels.dtype)
         arrays[f"{name}_reliable"] = np.asarray(split.reliable)
+        arrays[f"{name}_top"] = top.categories.astype(split.labels.dtype)
+        arrays[f"{name}_probability"] = top.probabilities
         score, loss = scores.figures["balanced_accuracy"], scores.figures["loss"]
         context.log(f"{name}: balanced accuracy {score:.4f}, loss {loss:.4f}")
     context.attempt.check()
     units = (model_unit(trained.recipe.architecture), Unit("evaluate"))
     return Outcome(files=_publish(context.folder, evaluation, arrays), result=result, units=units)
+
+
+class _Top:
+    """The most probable categories of each title, (N, count), and their probabilities, noted as logits pass by."""
+
+    def __init__(self, *, titles: int, count: int) -> None:
+        self.categories = np.empty((titles, count), np.int64)
+        self.probabilities = np.empty((titles, count), np.float32)
+
+    def seen(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """The same parts."""
+        for rows, logits, labels in parts:
+            self.categories[rows], self.probabilities[rows] = most_probable(logits, self.categories.shape[1])
+            yield rows, logits, labels
+
+
+def _of_subsets(dataset: Dataset, split: str, titles: TitleScores) -> tuple[dict[str, Json], dict[str, Json]]:
+    """What evaluation.json says beside the figures of all titles, and what of it is in the record.
+
+    ``fingerprint`` of the titles; ``unseen``: the figures of those that training does not have; ``languages``: of each
+    language where there are several. A data set of an earlier version knows none of these.
+    """
+    statement, facts = dataset.meta.statement.get(split), dataset.facts(split)
+    if statement is None or facts is None:
+        return {}, {}
+    unseen = (facts.seen & SEEN) == 0
+    about: dict[str, Json] = {"fingerprint": statement.fingerprint}
+    result: dict[str, Json] = {
+        "fingerprint": statement.fingerprint,
+        "titles": len(unseen),
+        "unseen_titles": int(unseen.sum()),
+    }
+    if unseen.any():
+        figures = titles.scores(unseen).figures
+        about["unseen"] = {"titles": int(unseen.sum()), **figures}
+        result |= {f"unseen_{name}": figures[name] for name in ("balanced_accuracy", "accuracy")}
+    if len(statement.languages) > 1:
+        masks = {name: np.asarray(facts.languages == at) for at, name in enumerate(facts.names)}
+        about["languages"] = {
+            name: {"titles": int(mask.sum()), **titles.scores(mask).figures}
+            for name, mask in masks.items()
+            if mask.any()
+        }
+    return about, result
 
 
 def target(storage: Storage, task: Task) -> Path:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
-from jobs.data.dataset import VECTORS, Coverage, Dataset, Meta
+from jobs.data.dataset import IN_FILE, VECTORS, Dataset
 from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile, check_unchanged
+from jobs.data.meta import Account, Coverage, Meta
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
@@ -128,8 +129,28 @@ def _make(context: Context, home: Path) -> None:
 
     work = assembly.Assembly(spools, definition, threads=context.cpus, advance=advance)
     vocabulary, counts, contents = work.write(folder)
+    for part, account in contents.parts.items():
+        context.log(f"{part}: {_in_words(account)}")
+    for name, overlap in contents.overlap.items():
+        context.log(
+            f"{name}: of {overlap.titles:,} titles {overlap.exact:,} are in training too, "
+            f"{overlap.same_words:,} in any order of words; {overlap.other_label:,} of them under another label, "
+            f"{overlap.no_same_label:,} under other labels only"
+        )
+    for names in contents.alike:
+        context.log(f"categories that look alike: {', '.join(map(repr, names))}")
     coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
     assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
+
+
+def _in_words(account: Account) -> str:
+    """Where the rows of a part went, and how many have characters that could not be read."""
+    parts = [f"{account.read:,} rows read"]
+    parts += [f"{count:,} for {split}" for split, count in account.kept.items()]
+    parts += [f"{count:,} dropped ({cause})" for cause, count in account.dropped.items()]
+    if account.with_replaced_bytes:
+        parts.append(f"{account.with_replaced_bytes:,} with U+FFFD in title or label for what could not be read")
+    return ", ".join(parts)
 
 
 def _write_vectors(
@@ -158,7 +179,13 @@ def _write_vectors(
     except OSError:  # a file system without hard links
         with target.open("xb") as file:
             table.vectors.astype("<f4").tofile(file)
-    return vectors.coverage(table, counts, fingerprint)
+    with (folder / IN_FILE).open("xb") as file:
+        table.in_file.astype(np.uint8).tofile(file)
+    coverage = vectors.coverage(table, counts, fingerprint)
+    context.log(f"word vectors: {coverage.text}")
+    if coverage.low:
+        context.log(f"WARNING: {path} has vectors for few of the words: is it of this language, and spelt alike?")
+    return coverage
 
 
 def _result(meta: Meta) -> dict[str, Json]:

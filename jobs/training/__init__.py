@@ -1,3 +1,3 @@
 """The training engine: loop, optimiser, checkpoints, metrics, and the reasons to stop."""
 
-REVISION = 1
+REVISION = 2

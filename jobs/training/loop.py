@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
+from jobs.data.vectors import of_run
 from jobs.models import Recipe
 from jobs.models.protocol import Build
 from jobs.plugins import MODELS, torch_side
@@ -45,8 +46,12 @@ def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.
 # An architecture's network over a data set's word vectors.
 
 
-def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.Module:
+def build_network(
+    recipe: Recipe, dataset: Dataset, device: torch.device, *, vectors_seed: int | None = None
+) -> nn.Module:
     """The network with its initial weights, the same for a seed on every device.
+
+    ``vectors_seed`` is what word vectors that are no file's are drawn by: the run's own seed where it is not given.
 
     Raises UnusableError where its own ``unsupported`` says why this device can't compute it with this precision.
     """
@@ -58,7 +63,7 @@ def build_network(recipe: Recipe, dataset: Dataset, device: torch.device) -> nn.
     with warnings.catch_warnings():
         # The vectors are a read-only memory map shared by every task of the node; a network only reads them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        vectors = torch.from_numpy(dataset.vectors())
+        vectors = torch.from_numpy(of_run(dataset, settings.seed if vectors_seed is None else vectors_seed))
     torch.manual_seed(settings.seed)
     build: Build = network.build
     max_length = dataset.meta.settings.max_length

@@ -28,6 +28,7 @@ from sharedfs.typed_json import Json
 
 SETTINGS = "settings.json"
 TRAINED_ON = "dataset_digest"  # in it: of the data set's content; missing in those of earlier versions
+VECTORS_SEED = "vectors_seed"  # in it: by what word vectors were drawn; earlier versions drew all with seed 0
 BATCH_TITLES = 1024  # scored at once
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
@@ -46,17 +47,20 @@ class TrainResult:
     figures: Mapping[str, Json]
 
 
-def write_recipe(folder: Path, recipe: Recipe, content_digest: str | None) -> Path:
+def write_recipe(folder: Path, recipe: Recipe, content_digest: str | None, vectors_seed: int = 0) -> Path:
     """Write beside the weights what is needed to use them, and what its data set's content was, where it is known."""
-    trained_on = {} if content_digest is None else {TRAINED_ON: content_digest}
-    write_json(folder / SETTINGS, {**recipe.document, **trained_on})
+    aside: dict[str, Json] = {} if content_digest is None else {TRAINED_ON: content_digest}
+    if vectors_seed:
+        aside[VECTORS_SEED] = vectors_seed
+    write_json(folder / SETTINGS, {**recipe.document, **aside})
     return folder / SETTINGS
 
 
 def read_trained_recipe(folder: Path | str) -> Recipe:
     """What a run was trained by; raises FileNotFoundError before it begins, or ValueError for a damaged file."""
     document = _read_settings(folder)
-    document.pop(TRAINED_ON, None)
+    for aside in (TRAINED_ON, VECTORS_SEED):
+        document.pop(aside, None)
     return read_recipe(document, f"{folder}/{SETTINGS}")
 
 
@@ -67,6 +71,14 @@ def trained_on(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     return None if value is None else str(value)
+
+
+def vectors_seed(folder: Path) -> int:
+    """By what seed the word vectors of a run that was begun are drawn."""
+    value = _read_settings(folder).get(VECTORS_SEED, 0)
+    if not isinstance(value, int):
+        raise DamagedFileError(f"{folder}/{SETTINGS}: {VECTORS_SEED} is no whole number")
+    return value
 
 
 def check_trained_on(folder: Path, dataset: Dataset, remedy: str = "make it again with `tanda submit --rerun`") -> None:
@@ -209,7 +221,7 @@ class Trained:
         # `cpu` was a choice; `cuda` only says what training ran on, and this process may have no GPU.
         self._device = device.choose("cpu" if self.recipe.network.device == "cpu" else "auto")
         weights = checkpoint.read_model(self._folder / checkpoint.MODEL)
-        self._model = build_network(self.recipe, self.dataset, self._device)
+        self._model = build_network(self.recipe, self.dataset, self._device, vectors_seed=vectors_seed(self._folder))
         try:
             self._model.load_state_dict(weights)
         except RuntimeError as error:  # how torch says that names or shapes differ

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 
 from jobs.data import Shuffle
+from jobs.metrics import searchable
 from jobs.plugins import OPTIMISERS, SCHEDULES, name_of
 from jobs.settings import ORIGINAL, PLUMBING, Baseline, DataShape, Doc, ModelSettings, Named, settings
 from jobs.training.optimisers import OptimiserSettings, adam
 from jobs.training.schedules import ScheduleSettings, constant
+
+BALANCED = "validation_balanced_accuracy"
 
 
 @settings
@@ -62,12 +65,17 @@ class TrainingSettings(ModelSettings):
     keep: Annotated[
         Literal["best", "last"],
         ORIGINAL,
-        Doc("evaluate the epoch best by validation balanced accuracy, or the last one as the published work did"),
+        Doc("evaluate the epoch that is best by `select_by`, or the last one as the published work did"),
     ] = "best"
+    select_by: Annotated[
+        str,
+        Baseline(BALANCED),
+        Doc("the validation figure that decides: the kept epoch, early stopping, a search's promotions and winner, ★"),
+    ] = BALANCED
     patience: Annotated[
         Annotated[int, Ge(1)] | None,
         ORIGINAL,
-        Doc("stop after so many epochs without a better validation balanced accuracy; none: never (early_stopping)"),
+        Doc("stop after so many epochs without a better `select_by`; none: never (early_stopping)"),
     ] = None
     patience_chance: Annotated[int, Ge(1), ORIGINAL, Doc("epochs at chance level before the run is stopped")] = 3
     precision: Annotated[
@@ -96,6 +104,8 @@ class TrainingSettings(ModelSettings):
         return {"optimiser": self.optimiser.without_vector_decay()} if no_decay or frozen else {}
 
     def problem(self, shape: DataShape) -> str | None:
+        if self.select_by not in (legal := searchable()):
+            return f"select_by: must be one of {', '.join(legal)}, not {self.select_by!r}"
         wrong = self.optimiser.check(self.learning_rate, self.weight_decay)
         return self.check(shape) if wrong is None else f"optimiser: {wrong}"
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from jobs.context import TaskFailedError
 from jobs.data.batches import Batch
-from jobs.metrics_log import EpochMetrics
+from jobs.metrics import metric_of
+from jobs.metrics_log import EpochMetrics, figure
 
 EARLY = "early stopping"
 SEARCH = "stopped by the search"
@@ -42,12 +43,24 @@ def never_left_chance(lines: Sequence[EpochMetrics], support: NDArray[np.int64],
     )
 
 
-def has_stalled(lines: Sequence[EpochMetrics], patience: int | None) -> bool:
-    """Whether the last ``patience`` epochs brought no better validation balanced accuracy than those before them."""
+def better(line: EpochMetrics, other: EpochMetrics, select_by: str) -> bool:
+    """Whether an epoch is better than another by the figure that selects; one that lacks it is better than none."""
+    sign = metric_of(select_by).sign
+    mine, theirs = (figure(each, select_by) for each in (line, other))
+    if mine is None or not math.isfinite(mine):
+        return False
+    return theirs is None or not math.isfinite(theirs) or sign * mine > sign * theirs
+
+
+def has_stalled(lines: Sequence[EpochMetrics], patience: int | None, select_by: str) -> bool:
+    """Whether the last ``patience`` epochs brought nothing better by ``select_by`` than those before them."""
     if patience is None or not lines:
         return False
-    scores = [line["validation_balanced_accuracy"] for line in lines]
-    return len(scores) - 1 - scores.index(max(scores)) >= patience
+    best = 0
+    for position in range(1, len(lines)):
+        if better(lines[position], lines[best], select_by):
+            best = position
+    return len(lines) - 1 - best >= patience
 
 
 def diverged(*, epoch: int, step: int, where: str, norm: float | None, before: float | None) -> TaskFailedError:

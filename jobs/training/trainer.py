@@ -21,7 +21,15 @@ from jobs.training import checkpoint, device, loop, optimiser, progress, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
-from jobs.training.run import SETTINGS, StopCallback, TrainResult, check_trained_on, trained_on, write_recipe
+from jobs.training.run import (
+    SETTINGS,
+    StopCallback,
+    TrainResult,
+    check_trained_on,
+    trained_on,
+    vectors_seed,
+    write_recipe,
+)
 from jobs.training.state import EndState, TrainState, document
 from jobs.training.state import read as read_state
 from sharedfs.documents import digest
@@ -85,6 +93,7 @@ class Trainer:
             check_trained_on(folder, dataset, f"remove {folder}/checkpoint*.pt to train it from the start")
         # A run that goes on keeps what it was begun with, also that nothing is known.
         self.content_digest = dataset.content_digest if self.saved is None else trained_on(folder)
+        self.vectors_seed = recipe.network.seed if self.saved is None else vectors_seed(folder)
         self.next_poll_at = 0.0
 
     @property
@@ -120,7 +129,7 @@ class Trainer:
         )
         self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)
-        self.model = build_network(self.recipe, self.dataset, self.device)
+        self.model = build_network(self.recipe, self.dataset, self.device, vectors_seed=self.vectors_seed)
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
         self.train_metrics = make_accumulator(classes, self.device)
@@ -180,7 +189,7 @@ class Trainer:
             self.saver.last_save_s = saved.save_s
             self.context.log(f"going on at epoch {saved.epoch + 1}, step {saved.step}")
         self.context.attempt.check()
-        write_recipe(self.folder, self.recipe, self.content_digest)
+        write_recipe(self.folder, self.recipe, self.content_digest, self.vectors_seed)
         metrics_log.rewrite(self.folder, self.state.journal)
 
     def stopped_before(self) -> str | None:
@@ -278,8 +287,8 @@ class Trainer:
         self.context.log(progress.describe_line(line))
 
     def _note_best(self, line: EpochMetrics) -> None:
-        state, score = self.state, line["validation_balanced_accuracy"]
-        if state.best_epoch and score <= state.journal[state.best_epoch - 1]["validation_balanced_accuracy"]:
+        state = self.state
+        if state.best_epoch and not stops.better(line, state.journal[state.best_epoch - 1], self.settings.select_by):
             return
         state.best_epoch = line["epoch"]
         if self.settings.keep == "best":
@@ -290,7 +299,7 @@ class Trainer:
         lines = self.state.journal
         if stops.never_left_chance(lines, self.validation_support, self.settings.patience_chance):
             raise stops.at_chance_error(lines, stops.diagnose(self.model, next(iter(self.batches.epoch(0)))))
-        if stops.has_stalled(lines, self.settings.patience):
+        if stops.has_stalled(lines, self.settings.patience, self.settings.select_by):
             return stops.EARLY
         return stops.SEARCH if self._search_says_stop() else None
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from jobs.data.settings import Data
 from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
+from jobs.search.algorithms import startups
 from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
 from jobs.settings import Setting, Value, deciding, describe, named
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
@@ -43,6 +44,8 @@ def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) 
         expansion.findings.add(
             (*path, "algorithm"), f"unknown algorithm {section.algorithm!r}{did_you_mean(section.algorithm, legal)}"
         )
+    elif section.startup is not None and startups(section.algorithm) is None:
+        expansion.findings.add((*path, "startup"), f"is no setting of {section.algorithm}", key=True)
     figures = searchable()
     if section.metric not in figures:
         expansion.findings.add((*path, "metric"), f"must be one of {', '.join(figures)}, not {section.metric!r}")
@@ -72,6 +75,7 @@ def _search(
     seed = int(getattr(architecture.settings_class(**settings), "seed", 0)) if section.seed is None else section.seed
     if "seed" in settings:
         settings["seed"] = seed
+    metric = _metric(section, architecture, fixed, settings, expansion, path)
     for point in samples(read_space(space, architecture.settings.values())):
         drawn = {key: architecture.settings[key].read(value) for key, value in point.items()}
         at_point = architecture.settings_class(**{**settings, **drawn})
@@ -85,7 +89,7 @@ def _search(
         algorithm=section.algorithm,
         trials=section.trials,
         parallel=section.parallel,
-        metric=section.metric,
+        metric=metric,
         space=space,
         stopping=_stopping(section.stopping),
         seed=seed,
@@ -97,7 +101,34 @@ def _search(
         evaluate_best=section.evaluate_best,
         refit_seeds=tuple(section.refit_seeds or ()),
         reference=section.reference or {},
+        startup=_startup(section),
     )
+
+
+def _metric(
+    section: SearchSection,
+    architecture: Architecture,
+    fixed: Layer,
+    settings: dict[str, Value],
+    expansion: Expansion,
+    path: KeyPath,
+) -> str:
+    """What a search is judged by: the setting ``select_by`` of its trials, whose old name in a search is ``metric``."""
+    if "select_by" not in architecture.settings:
+        return section.metric
+    if "metric" in section.model_fields_set:
+        if fixed.settings.get("select_by", section.metric) != section.metric:
+            message = f"is the old name of select_by, which is {fixed.settings['select_by']!r}: leave one of them out"
+            expansion.findings.add((*path, "metric"), message, key=True)
+        settings["select_by"] = section.metric
+    return str(settings.get("select_by", section.metric))
+
+
+def _startup(section: SearchSection) -> int | None:
+    known = startups(section.algorithm) if section.algorithm in ALGORITHMS.names() else None
+    if known is None:
+        return None
+    return known[0] if section.startup is None else section.startup
 
 
 def check_stopping(stopping: Mapping[str, Mapping[str, Json] | None] | None) -> list[Problem]:

@@ -93,6 +93,7 @@ class Search:
     evaluate_best: int = 1
     refit_seeds: tuple[int, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
+    startup: int | None = None  # trials with a result before the algorithm proposes
 
     @property
     def group(self) -> str:

@@ -98,9 +98,12 @@ class Search(ExtensibleSection):
 
     architecture: str = Field(description="whose settings are searched")
     algorithm: str = Field("tpe", description="how points are chosen")
+    startup: int | None = Field(
+        None, ge=1, le=100_000, description="of tpe: trials with a result, drawn at random, before it proposes (5)"
+    )
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
-    metric: str = Field(METRIC, description="what is optimised; never a metric of the test rows")
+    metric: str = Field(METRIC, description="the old name of the setting `select_by`")
     space: dict[str, Json] = Field(description="what is searched: a distribution for each setting")
     stopping: dict[str, dict[str, Json] | None] | None = Field(
         None, description="how poor trials are stopped early; left out: never"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs import metrics_log
 from jobs.metrics_log import EpochMetrics
 from jobs.models import deciding_names
-from jobs.search.importance import importance
+from jobs.search.importance import NOTHING, Importance, importance
 from jobs.search.space import Point
 from jobs.search.study import Study, read_point, study_of
 from jobs.settings import Value, shown
@@ -24,6 +24,8 @@ from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
 from pipeline.report.records import RunKey, data_settings, run_key
+from pipeline.report.seeds import SeedSpread
+from pipeline.report.title_sets import TitleSet
 from sharedfs.documents import ID_LENGTH
 from sharedfs.files import read_tail
 from sharedfs.typed_json import Json
@@ -56,6 +58,7 @@ class Result:
     epochs: tuple[EpochMetrics, ...]
     gpu_hours: float | None
     git_commit: str | None
+    fingerprint: str | None = None  # of the test titles
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
     about: Provenance = NOWHERE
@@ -114,9 +117,11 @@ class Collected:
     results: tuple[Result, ...]
     searches: tuple[SearchResult, ...]
     tasks: Mapping[str, int]  # how many tasks are in each state
+    title_sets: dict[str, TitleSet] = field(default_factory=dict)  # by data set
+    spreads: dict[tuple[str, str, str], SeedSpread | None] = field(default_factory=dict)  # architecture, titles, metric
     _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
     _classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _importance: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by search
+    _importance: dict[str, Importance] = field(default_factory=dict)  # by search
     _class_caches: dict[str, records.ClassCache] = field(default_factory=dict)  # by data set
 
     @cached_property
@@ -154,14 +159,14 @@ class Collected:
             return None
         return records.read_predictions(f"{self._runs}/{result.row.evaluate}", split, classes)
 
-    def importance(self, search: SearchResult) -> Mapping[str, float]:
-        """What share of its metric's variance each setting of a search explains; empty with too few trials to tell."""
+    def importance(self, search: SearchResult) -> Importance:
+        """What share of its metric's variance each setting of a search explains; no shares with too few trials."""
         if search.planned.id not in self._importance:
             try:
                 shares = importance(self.storage, search.planned.id)
             except ValueError:
                 # A damaged file of a trial: the rest of the report stands without it.
-                shares = {}
+                shares = NOTHING
             self._importance[search.planned.id] = shares
         return self._importance[search.planned.id]
 
@@ -249,6 +254,7 @@ class _Reader:
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
+            fingerprint=records.fingerprint(evaluate.result) if deciding.state == "done" else None,
             git_commit=(train.about.git_commit if train else None) or evaluate.about.git_commit,
             started=train.started if train else None,
             ended=train.ended if train else None,
@@ -277,13 +283,15 @@ class _Reader:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
         if trial is not None:
-            return settings | _only(names, trial.settings), trial.epochs
+            return settings | {name: value for name, value in trial.settings.items() if name in names}, trial.epochs
         if train_id is None:
             return settings, ()
         if row.search is not None:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
-            settings |= own | _only(names, _settings_written(f"{self.runs}/{train_id}"))
+            settings |= own | {
+                name: value for name, value in _settings_written(f"{self.runs}/{train_id}").items() if name in names
+            }
         return settings, tuple(metrics_log.read(f"{self.runs}/{train_id}"))
 
     def _state(self, task_id: str | None) -> TaskState:
@@ -291,10 +299,6 @@ class _Reader:
 
     def part(self, task_id: str) -> _Part:
         return _part(self.storage, task_id, self._state(task_id), self.runs)
-
-
-def _only(names: Collection[str], settings: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: value for name, value in settings.items() if name in names}
 
 
 def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = None) -> _Part:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
 
 from jobs.provenance import compared
 from jobs.stages.evaluate import target
@@ -17,34 +16,53 @@ from jobs.task import Task, read_record
 from jobs.training.metrics import EVALUATION
 from jobs.units import Made
 from pipeline.report import records, results_csv, significance
-from pipeline.report.groups import runs_text
+from pipeline.report.answers import make_answers
+from pipeline.report.groups import OWN_FAULTS, runs_text
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
+from pipeline.report.seeds import own_spread, pooled_spread
 from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
+from pipeline.report.title_sets import TitleSet, labels_key, make_title_set
 from sharedfs.errors import InputError
 
-RUN_KEY = ("group", "run", "architecture", "seed")
-NO_SETTINGS = frozenset({"id", "git_commit", "state", "cause"})
+OF_RUN = ("group", "run", "architecture")
+RUN_KEY = (*OF_RUN, "seed")
+NO_SETTINGS = frozenset({"id", "git_commit", "state", "cause", *results_csv.OF_TEST})
 BALANCED = "test_balanced_accuracy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One run of a comparison: its line of results.csv and, where storage still has them, its test answers.
+    """One run of a comparison over its seeds: their lines of results.csv and, where storage has them, test answers.
 
-    ``made`` are the units of code that made it, ``compared`` what ``jobs.provenance`` knows of its training.
+    ``titles`` are the test titles it was judged on, ``made`` the units of code that made it, ``compared`` what
+    ``jobs.provenance`` knows of its training, both of its first seed.
     """
 
     name: str
-    line: Mapping[str, str]
-    split: records.Split | None = None
-    predictions: records.Predictions | None = None
+    lines: Sequence[Mapping[str, str]]
+    titles: TitleSet | None = None
+    predictions: Sequence[records.Predictions] = ()
     made: Mapping[str, Made] = field(default_factory=dict)
     compared: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def line(self) -> Mapping[str, str]:
+        return self.lines[0]
+
+    @property
+    def own_failures(self) -> int:
+        """How many seeds failed by their own fault: each counts as one that guesses."""
+        return sum(line.get("state") == "failed" and line.get("cause") in OWN_FAULTS for line in self.lines)
+
+    def figures(self, metric: str) -> list[float]:
+        """The finished seeds' values."""
+        return [float(text) for line in self.lines if (text := line.get(metric, ""))]
+
     def figure(self, metric: str) -> float | None:
-        text = self.line.get(metric, "")
-        return float(text) if text else None
+        """Their mean."""
+        values = self.figures(metric)
+        return math.fsum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,26 +161,35 @@ def _side(address: _Address) -> Side:
         raise InputError(f"{address.text}: no such run; the report has {runs}")
     if len({line["group"] for line in matching}) > 1:
         raise InputError(f"{address.text}: several groups have such a run: give it as GROUP/RUN")
-    return _read_side(address.report, matching[0])
+    return _read_side(address.report, matching)
 
 
-def _read_side(report: Path, line: Mapping[str, str]) -> Side:
-    """The answers are in the evaluation task's folder, which the page's link names; without it, none."""
-    name = f"{line['group']}/{line['run']}" + (f" (seed {line['seed']})" if line["seed"] not in ("", "0") else "")
-    storage, train = Storage(report.resolve().parent.parent), line.get("id", "")
-    evaluate = _evaluations(storage.root).get(train)
-    if evaluate is None:
-        return Side(name=name, line=line)
-    try:
-        evaluation = records.read_evaluation(f"{storage.runs}/{evaluate}")
-    except ValueError:
-        evaluation = None
-    made, facts = _read_origin(storage, train, evaluate)
-    if evaluation is None:
-        return Side(name=name, line=line, made=made, compared=facts)
-    predictions = records.read_predictions(f"{storage.runs}/{evaluate}", "test", len(evaluation[0]))
-    split = evaluation[1].get("test")
-    return Side(name=name, line=line, split=split, predictions=predictions, made=made, compared=facts)
+def _read_side(report: Path, lines: Sequence[Mapping[str, str]]) -> Side:
+    """The answers are in the evaluation tasks' folders, which the page's links name; without them, none."""
+    name = f"{lines[0]['group']}/{lines[0]['run']}"
+    if len(lines) > 1:
+        name += f" ({len(lines)} seeds)"
+    elif lines[0]["seed"] not in ("", "0"):
+        name += f" (seed {lines[0]['seed']})"
+    storage = Storage(report.resolve().parent.parent)
+    origin: tuple[dict[str, Made], dict[str, str]] | None = None
+    titles, predictions = None, []
+    for line in lines:
+        train = line.get("id", "")
+        evaluate = _evaluations(storage.root).get(train)
+        if evaluate is None:
+            continue
+        origin = origin or _read_origin(storage, train, evaluate)
+        try:
+            evaluation = records.read_evaluation(f"{storage.runs}/{evaluate}")
+        except ValueError:
+            evaluation = None
+        found = evaluation and records.read_predictions(f"{storage.runs}/{evaluate}", "test", len(evaluation[0]))
+        if evaluation is not None and found is not None and "test" in evaluation[1]:
+            predictions.append(found)
+            titles = make_title_set(labels_key(evaluation[0], found.label), evaluation[1]["test"].support)
+    made, facts = origin or ({}, {})
+    return Side(name=name, lines=lines, titles=titles, predictions=predictions, made=made, compared=facts)
 
 
 def _read_origin(storage: Storage, train: str, evaluate: str) -> tuple[dict[str, Made], dict[str, str]]:
@@ -230,31 +257,48 @@ def _origins_that_differ(first: Side, second: Side, messages: Messages) -> Itera
 
 def _verdicts(first: Side, second: Side, messages: Messages) -> tuple[str, ...]:
     one, other = first.figure(BALANCED), second.figure(BALANCED)
-    p = chance(first, second)
-    if one is None or other is None or p is None:
+    if one is None or other is None:
         return ()
+    if first.titles is not None and second.titles is not None and first.titles.key != second.titles.key:
+        return (_other_titles(first, second, messages),)
     ahead, behind = (first, second) if one >= other else (second, first)
+    text = verdict(chance(ahead, behind), messages)
     difference = f"{abs(one - other):.4f}"
-    text = verdict(p, messages)
     return (messages("ahead", first=ahead.name, second=behind.name, difference=difference, verdict=text),)
 
 
-def chance(first: Side, second: Side) -> float | None:
-    """The p value of the difference in test balanced accuracy: paired on the same titles, else not paired."""
-    mine, theirs = first.predictions, second.predictions
-    if mine is not None and theirs is not None and np.array_equal(mine.label, theirs.label):
-        right = [(side.predicted == side.label).astype(np.float64) for side in (mine, theirs)]
-        return significance.paired_p(right[0], right[1], mine.label)
-    if first.split is not None and second.split is not None:
-        return significance.unpaired_p(first.split, second.split)
-    return None
+def _other_titles(first: Side, second: Side, messages: Messages) -> str:
+    """That two runs were judged on different titles, and on which: neither is ahead."""
+    counts = [
+        messages("title counts", name=side.name, titles=side.titles.titles, categories=side.titles.categories)
+        for side in (first, second)
+        if side.titles is not None
+    ]
+    return messages("other titles", sides="; ".join(counts))
+
+
+def chance(first: Side, second: Side) -> significance.Verdict | None:
+    """Whether the difference in test balanced accuracy is more than chance; None where the titles are not the same."""
+    if first.titles is None or second.titles is None or first.titles.key != second.titles.key or first.titles.too_few:
+        return None
+    alike = first.line.get("architecture") == second.line.get("architecture")
+    alike = alike and not first.own_failures + second.own_failures
+    pooled = pooled_spread([first.figures(BALANCED), second.figures(BALANCED)]) if alike else None
+    samples = []
+    for side in (first, second):
+        guess, failed = 1 / first.titles.known, side.own_failures
+        scores = (*side.figures(BALANCED), *[guess] * failed)
+        answers = make_answers(side.predictions, guesses=failed, chance=guess, f1=False)
+        if answers is None or len(scores) != len(side.predictions) + failed:
+            return None
+        own = own_spread(scores)
+        samples.append(significance.Sample(scores=scores, spread=own and (pooled or own), answers=answers))
+    return significance.difference(samples[0], samples[1])
 
 
 def _compare_reports(first: _Address, second: _Address, messages: Messages) -> Comparison:
     """Runs that both have, by group, name and seed; and those that only one has."""
-    one, other = (
-        {tuple(line[name] for name in RUN_KEY): line for line in address.lines()} for address in (first, second)
-    )
+    one, other = _runs_of(first), _runs_of(second)
     rows: list[tuple[Cell, ...]] = []
     runs_by_origin: dict[tuple[str, str, str], dict[str, None]] = {}
     for key in (key for key in one if key in other):
@@ -280,21 +324,30 @@ def _compare_reports(first: _Address, second: _Address, messages: Messages) -> C
     return Comparison(tables=(table,), sentences=tuple(sentences))
 
 
+def _runs_of(address: _Address) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """A report's lines by run, those of its seeds together."""
+    runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for line in address.lines():
+        runs.setdefault(tuple(line[name] for name in OF_RUN), []).append(line)
+    return runs
+
+
 def _compare_lines(first: Side, second: Side, messages: Messages) -> list[tuple[Cell, ...]]:
-    """One run in two reports, in a row; none where it is the same task with the same score."""
+    """One run in two reports, in a row; none where it is the same tasks with the same score."""
     one, other = first.figure(BALANCED), second.figure(BALANCED)
-    if first.line.get("id") == second.line.get("id") and one == other:
+    ids = [[line.get("id") for line in side.lines] for side in (first, second)]
+    if ids[0] == ids[1] and one == other:
         return []
     # A setting that one of the reports has no column for is none that is known to differ.
     others = (*NO_SETTINGS, *RUN_KEY, *results_csv.figures_of(first.line))
     names = [name for name in first.line if name in second.line and name not in others]
     changed = [name for name in names if first.line[name] != second.line[name]]
-    p = chance(first, second) if one is not None and other is not None else None
+    known = one is not None and other is not None
     row = (
         Cell(first.name),
         Cell(", ".join(changed) or messages("no difference")),
         *_figures(one, other),
-        Cell(verdict(p, messages) if p is not None else NOTHING),
+        Cell(verdict(chance(first, second), messages) if known else NOTHING),
     )
     return [row]
 

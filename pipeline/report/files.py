@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group, reasons_text
 from pipeline.report.i18n import Messages
+from pipeline.report.insights import Observations
 from pipeline.report.table import Table, escape_markdown, latex_document, to_csv, to_html, to_latex, to_markdown
 from sharedfs.documents import digest
 from sharedfs.files import check_plain, open_plain, plain_folder, read_plain
@@ -24,7 +25,7 @@ class ReportData:
     collected: Collected
     groups: tuple[Group, ...]
     tables: tuple[Table, ...]
-    observations: tuple[str, ...]
+    observations: Observations
     pictures: Mapping[str, Iterable[str]]
     messages: Messages
 
@@ -69,17 +70,22 @@ def _as_markdown(report: ReportData, written: Iterable[str]) -> str:
     """Everything in one text: how much is finished, what was observed, and each group's tables and pictures."""
     messages = report.messages
     parts = [f"# {escape_markdown(report.title)}\n", f"{completion_line(report.collected, messages)}\n"]
-    if report.observations:
-        lines = "".join(f"- {escape_markdown(sentence)}\n" for sentence in report.observations)
-        parts.append(f"## {messages('observations')}\n\n{lines}")
+    if report.observations.first:
+        parts.append(f"## {messages('observations')}\n\n{_listed(report.observations.first)}")
     for group, members in groupby(zip(report.tables, written, strict=True), key=lambda pair: pair[0].group):
         parts.append(f"## {escape_markdown(group)}\n")
         for table, text in members:
             title = table.title.removeprefix(f"{group}: ")
             parts += [f"### {escape_markdown(title[:1].upper() + title[1:])}\n", text]
+        if group in report.observations.by_group:
+            parts += [f"### {messages('observations')}\n", _listed(report.observations.by_group[group])]
         parts += [f"![{escape_markdown(group)}]({path})\n" for path in report.pictures.get(group, ())]
     parts += [f"![{escape_markdown(messages('cost title'))}]({path})\n" for path in report.pictures.get("", ())]
     return "\n".join(parts)
+
+
+def _listed(sentences: Iterable[str]) -> str:
+    return "".join(f"- {escape_markdown(sentence)}\n" for sentence in sentences)
 
 
 def completion_line(collected: Collected, messages: Messages) -> str:

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from jobs.metrics import metric_of
+from jobs.training.settings import BALANCED
 from pipeline.report.collect import Collected, Result, SearchResult
 from pipeline.report.i18n import Messages
 
 RUNS_NAMED = 6  # in a sentence
+# A seed with such a cause says something of its settings; one that the cluster lost says nothing, and is missing.
+OWN_FAULTS = frozenset({"diverged", "at chance", "out of memory", "GPU out of memory"})
+SHARES = frozenset(
+    {"balanced_accuracy", "accuracy", "macro_f1"}
+)  # metrics of which guessing is worth about 1 / classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,8 @@ class Entry:
     architecture: str
     position: int
     results: tuple[Result, ...]
+    search_hours: float | None = None  # GPU-hours of all trials of the search whose winner it is
+    chance: float | None = None  # what guessing scores, where a seed failed by its own fault
     # Figures that are asked for often, computed once.
     _values: dict[str, list[float]] = field(init=False, default_factory=dict, compare=False, repr=False)
     _means: dict[str, float | None] = field(init=False, default_factory=dict, compare=False, repr=False)
@@ -61,9 +69,31 @@ class Entry:
         mean = self.mean(metric) or 0.0
         return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
+    @property
+    def own_failures(self) -> int:
+        """How many seeds failed by what they are and not by what happened to them: they count as guessing."""
+        return sum(result.state == "failed" and result.cause in OWN_FAULTS for result in self.results)
+
+    def judged(self, metric: str) -> list[float]:
+        """What a choice or a comparison goes by: the finished seeds' values, and guessing for those that failed.
+
+        Without them a run would be the better the more of its seeds had diverged.
+        """
+        values = self.values(metric)
+        if self.chance is None or not values or metric.partition("_")[2] not in SHARES:
+            return values
+        return [*values, *[self.chance] * self.own_failures]
+
+    def judged_mean(self, metric: str) -> float | None:
+        values = self.judged(metric)
+        return math.fsum(values) / len(values) if values else None
+
     def gpu_hours(self) -> float | None:
+        """The mean of its seeds, as its scores are; of a search's winner what its whole search took."""
+        if self.search_hours is not None:
+            return self.search_hours
         hours = [result.gpu_hours for result in self.results if result.gpu_hours is not None]
-        return math.fsum(hours) if hours else None
+        return math.fsum(hours) / len(hours) if hours else None
 
     def reference(self, metric: str) -> float | None:
         return self.first.row.reference.get(metric)
@@ -116,6 +146,8 @@ def make_groups(collected: Collected) -> tuple[Group, ...]:
                     architecture=results[0].row.architecture,
                     position=position,
                     results=tuple(results),
+                    search_hours=_search_hours(searches.get(name)),
+                    chance=_guessing(results, collected),
                 )
             )
             position += 1
@@ -123,8 +155,35 @@ def make_groups(collected: Collected) -> tuple[Group, ...]:
     return tuple(groups)
 
 
+def _search_hours(search: SearchResult | None) -> float | None:
+    hours = [trial.gpu_hours for trial in search.trials if trial.gpu_hours is not None] if search is not None else []
+    return math.fsum(hours) if hours else None
+
+
+def _guessing(results: Iterable[Result], collected: Collected) -> float | None:
+    """What guessing scores on the data set of a run of which a seed failed by its own fault."""
+    results = tuple(results)
+    if not any(result.state == "failed" and result.cause in OWN_FAULTS for result in results):
+        return None
+    classes = max(len(collected.classes(result)) for result in results)
+    return 1 / classes if classes else None
+
+
+def selected_by(entries: Iterable[Entry]) -> str:
+    """What the best of some entries is chosen by: their ``select_by`` where all that have one agree."""
+    given = {value for entry in entries if isinstance(value := entry.first.settings.get("select_by"), str)}
+    return given.pop() if len(given) == 1 else BALANCED
+
+
+def choose(entries: Iterable[Entry]) -> Entry | None:
+    """The entry to choose without looking at the test titles; None when none has a validation figure."""
+    entries = tuple(entries)
+    return best(entries, selected_by(entries))
+
+
 def best(entries: Iterable[Entry], metric: str) -> Entry | None:
     """The entry with the best mean of a metric, the first of equals; None when no entry has one."""
     sign = metric_of(metric).sign
-    scored = [(sign * mean, -entry.position, entry) for entry in entries if (mean := entry.mean(metric)) is not None]
+    means = ((entry, entry.judged_mean(metric)) for entry in entries)
+    scored = [(sign * mean, -entry.position, entry) for entry, mean in means if mean is not None]
     return max(scored, key=lambda item: item[:2])[2] if scored else None

@@ -1,47 +1,87 @@
-"""Observations: sentences on what a reader should notice, each with its numbers."""
+"""Observations: what a reader should know first, in at most seven sentences, and the rest by group.
+
+The first say what won, by how much, how surely, at what cost, and what to do next. The p values of all comparisons that
+are told are corrected together for their number.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from textwrap import shorten
 
-import numpy as np
-
-from pipeline.report.collect import Collected, Result
-from pipeline.report.groups import Entry, Group, best
+from jobs.search.study import score
+from pipeline.report.collect import Collected
+from pipeline.report.group_insights import (
+    TEST,
+    best_of,
+    overfitting,
+    score_text,
+    stopped,
+    underfitting,
+    unreliable,
+    validation_against_test,
+)
+from pipeline.report.groups import Entry, Group, best, reasons_text, selected_by
 from pipeline.report.i18n import Messages
-from pipeline.report.significance import ALPHA, compare
+from pipeline.report.significance import ALPHA, Verdict, by_titles, compare, holm
+from pipeline.report.standings import answers_of, entry_intervals
 from pipeline.report.table import number_text
+from pipeline.report.title_sets import TitleSet
 
-TEST, VALIDATION = "test_balanced_accuracy", "validation_balanced_accuracy"
-OVERFIT = 1.05  # a last validation loss this many times the lowest one is a rise, not noise
-STILL_LEARNING = 0.01  # balanced accuracy gained in the last epoch
-CHANCE = 3.0  # times the share that guessing reaches,
-CHANCE_MARGIN = 0.05  # or this much above it where that is less: of two categories guessing reaches half
-MESSAGE = 200  # characters of a failed run's own words; its page has all of them
-MOST = 6  # sentences of one kind; the rest is counted
+FIRST = 7  # sentences at the top
+SETS = 2  # of test titles whose winners are among them
+MOST = 6  # sentences of one kind in a group; the rest is counted
 
 
-def find_insights(groups: Iterable[Group], collected: Collected, messages: Messages) -> tuple[str, ...]:
-    """Sentences, the most important first; one that says so when nothing is finished."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """``first`` stand at the top, ``by_group`` under their group's tables."""
+
+    first: tuple[str, ...]
+    by_group: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What sentences are made of; ``verdicts`` are those of all pairs that are compared, by the entries' positions."""
+
+    groups: tuple[Group, ...]
+    collected: Collected
+    messages: Messages
+    sets: Mapping[TitleSet, Sequence[Entry]]
+    verdicts: Mapping[tuple[int, int], Verdict | None]
+
+    def verdict(self, first: Entry, second: Entry) -> str:
+        return verdict(self.verdicts.get((first.position, second.position)), self.messages)
+
+
+def find_insights(groups: Iterable[Group], collected: Collected, messages: Messages) -> Observations:
+    """The observations; one sentence that says so when nothing is finished."""
     groups = tuple(groups)
     entries = [entry for group in groups for entry in group.entries]
     if not any(entry.done for entry in entries) and not any(result.cause for e in entries for result in e.results):
-        return (messages("nothing yet"),)
-    kinds: tuple[Callable[[], list[str]], ...] = (
-        lambda: _winners(entries, collected, messages),
-        lambda: [text for group in groups if (text := _best_of(group, messages))],
-        lambda: _against_linear(groups, collected, messages),
-        lambda: _stopped(entries, collected, messages),
-        lambda: _overfitting(entries, messages),
-        lambda: _underfitting(entries, messages),
-        lambda: _validation_against_test(entries, messages),
-        lambda: _unreliable(groups, collected, messages),
+        return Observations(first=(messages("nothing yet"),))
+    sets = by_titles(collected, entries)
+    facts = _Facts(groups, collected, messages, sets, _compare_all(sets, collected))
+    first = [sentence for titles in list(sets)[:SETS] for sentence in _answer(titles, facts)]
+    first += _against_linear(facts)
+    first += _missing(collected, messages)
+    kinds: tuple[Callable[[Group], list[str]], ...] = (
+        lambda group: best_of(group, facts.sets, messages),
+        lambda group: stopped(group.entries, collected, messages),
+        lambda group: overfitting(group.entries, messages),
+        lambda group: underfitting(group.entries, messages),
+        lambda group: validation_against_test(group.entries, collected, messages),
+        lambda group: unreliable(group, collected, messages),
     )
-    first, *others = kinds
-    return (*first(), *(sentence for kind in others for sentence in _at_most(kind(), messages)))
+    by_group = {
+        group.name: tuple(sentence for kind in kinds for sentence in _at_most(kind(group), messages))
+        for group in groups
+    }
+    folded = {name: sentences for name, sentences in by_group.items() if sentences}
+    return Observations(first=tuple(first[:FIRST]), by_group=folded)
 
 
 def _at_most(sentences: list[str], messages: Messages) -> list[str]:
@@ -50,228 +90,175 @@ def _at_most(sentences: list[str], messages: Messages) -> list[str]:
     return [*sentences[: MOST - 1], messages("many more", count=len(sentences) - MOST + 1)]
 
 
-def _best_of(group: Group, messages: Messages) -> str | None:
-    entry = best(group.entries, VALIDATION)
-    if entry is None or len([one for one in group.entries if one.done]) < 2:
-        return None
-    return messages(
-        "best run",
-        group=group.name,
-        run=entry.run,
-        validation=_text(entry.mean(VALIDATION)),
-        test=_text(entry.mean(TEST)),
+# The answer: what won on some titles, by how much, how surely, at what cost, what next.
+
+
+def _winners(members: Iterable[Entry]) -> list[Entry]:
+    """The best of each architecture by validation, the best first."""
+    members = [entry for entry in members if entry.mean(TEST) is not None]
+    names = dict.fromkeys(entry.architecture for entry in members)
+    metric = selected_by(members)
+    found = [best([entry for entry in members if entry.architecture == name], metric) for name in names]
+    return sorted(
+        (winner for winner in found if winner is not None),
+        key=lambda entry: (-score(metric, entry.judged_mean(metric)), entry.position),
     )
 
 
-def _winners(entries: Sequence[Entry], collected: Collected, messages: Messages) -> list[str]:
-    """The best run of each architecture, chosen on validation, and how far apart the architectures are on test."""
-    names = dict.fromkeys(entry.architecture for entry in entries)
-    best_ones = [best([entry for entry in entries if entry.architecture == name], VALIDATION) for name in names]
-    winners = sorted(
-        (winner for winner in best_ones if winner is not None and winner.mean(TEST) is not None),
-        key=lambda entry: (-(entry.mean(VALIDATION) or 0.0), entry.position),
-    )
+def _runner_up(members: Sequence[Entry], winners: Sequence[Entry]) -> Entry | None:
+    """What the winner has to be ahead of: the best of another architecture, else the next of its own."""
+    if len(winners) > 1:
+        return winners[1]
+    others = [entry for entry in members if not winners or entry is not winners[0]]
+    return best(others, selected_by(members)) if winners else None
+
+
+def _answer(titles: TitleSet, facts: _Facts) -> list[str]:
+    members, messages = facts.sets[titles], facts.messages
+    winners = _winners(members)
+    if not winners:
+        return []
+    winner, metric = winners[0], selected_by(members)
+    ends = entry_intervals([winner], titles, answers_of(facts.collected, [winner]), "balanced_accuracy")
+    low, high = ends.get(winner.position, (None, None))
+    test = score_text(winner.mean(TEST))
     sentences = [
         messages(
-            "best by architecture",
+            "won" if len(winner.done) > 1 else "won by one model",
+            run=winner.label,
             architecture=winner.architecture,
-            run=winner.run,
-            group=winner.group,
-            test=_text(winner.mean(TEST)),
-            validation=_text(winner.mean(VALIDATION)),
+            test=test if low is None else f"{test} [{score_text(low)}, {score_text(high)}]",
+            metric=messages.name(metric),
+            value=score_text(winner.mean(metric)),
+            runs=len(members),
+            seeds=len(winner.done),
+            titles=titles.titles,
         )
-        for winner in winners
     ]
-    for first, second in pairwise(winners):
-        sentences.append(_ahead(first, second, collected, messages))
-    return sentences
+    second = _runner_up(members, winners)
+    if second is not None:
+        sentences.append(_ahead(winner, second, facts))
+    looks = sum(len(entry.done) for entry in members)
+    sentences += _cost(winner, members, facts)
+    if looks > 1:
+        sentences.append(messages("looks", count=looks))
+    return [*sentences, *_next_step(winner, second, facts)]
 
 
-def _ahead(first: Entry, second: Entry, collected: Collected, messages: Messages) -> str:
+def _ahead(first: Entry, second: Entry, facts: _Facts) -> str:
     gap = (first.mean(TEST) or 0.0) - (second.mean(TEST) or 0.0)
+    text = facts.verdict(first, second)
     if gap < 0:
         first, second, gap = second, first, -gap
-    return messages(
-        "ahead",
-        first=first.label,
-        second=second.label,
-        difference=_text(gap),
-        verdict=verdict(compare(collected, first, second, "test"), messages),
-    )
+    return facts.messages("ahead", first=first.label, second=second.label, difference=score_text(gap), verdict=text)
 
 
-def verdict(p: float, messages: Messages) -> str:
-    """``more than chance, p < 0.001`` or not."""
-    p_text = "< 0.001" if p < 0.001 else f"= {p:.3f}"
-    return messages("more than chance" if p <= ALPHA else "not more than chance", p=p_text)
+def _cost(winner: Entry, members: Sequence[Entry], facts: _Facts) -> list[str]:
+    """What the winner took a seed, its search with it, beside all that the evaluated runs took."""
+    spent = [result.gpu_hours for entry in members for result in entry.results if result.gpu_hours is not None]
+    own = winner.gpu_hours()
+    if not own:
+        return []
+    searches = {group.name: group.search for group in facts.groups if group.search is not None}
+    search = searches.get(winner.group)
+    found = {"run": winner.label, "hours": number_text(own, 3), "all": number_text(math.fsum(spent), 3)}
+    if search is not None:
+        return [facts.messages("cost of a search", trials=len(search.trials), **found)]
+    return [facts.messages("cost", **found)]
 
 
-def _against_linear(groups: Iterable[Group], collected: Collected, messages: Messages) -> list[str]:
-    """Networks that don't beat the best linear run on the same data, over the whole manifest."""
-    entries = [entry for group in groups for entry in group.entries if entry.mean(TEST) is not None]
+def _next_step(winner: Entry, second: Entry | None, facts: _Facts) -> list[str]:
+    messages = facts.messages
+    found = None if second is None else facts.verdicts.get((winner.position, second.position))
+    if found is not None and second is not None and not found.of_settings:
+        # What has no seed comes out the same every time.
+        able = [entry.label for entry in (winner, second) if "seed" in entry.first.settings and len(entry.done) == 1]
+        return [messages("next seeds", runs=", ".join(able))] if able else []
+    if found is not None and second is not None and found.p > ALPHA:
+        return [messages("next cheaper", first=winner.label, second=second.label)]
+    if underfitting([winner], messages):
+        return [messages("next epochs", run=winner.label)]
+    return []
+
+
+def _compare_all(
+    sets: Mapping[TitleSet, Sequence[Entry]], collected: Collected
+) -> dict[tuple[int, int], Verdict | None]:
+    """The verdicts of all pairs that sentences speak of, their p values corrected for their number (Holm)."""
+    pairs: dict[tuple[int, int], tuple[Entry, Entry]] = {}
+    for members in sets.values():
+        winners = _winners(members)
+        second = _runner_up(members, winners)
+        wanted = [*([(winners[0], second)] if second is not None else []), *pairwise(winners)]
+        linear, networks = _linear_and_networks(members)
+        if linear is not None:
+            wanted += [(linear, entry) for entry in _told_of(linear, networks)]
+        pairs |= {(one.position, other.position): (one, other) for one, other in wanted}
+    found = {key: compare(collected, *pair) for key, pair in pairs.items()}
+    known = {key: each for key, each in found.items() if each is not None}
+    corrected = holm([each.p for each in known.values()])
+    return found | {key: replace(each, p=p) for (key, each), p in zip(known.items(), corrected, strict=True)}
+
+
+def verdict(found: Verdict | None, messages: Messages) -> str:
+    """Whether it is more than chance, and in what: ``more than chance in titles and seeds, p < 0.001``."""
+    if found is None:
+        return messages("not compared")
+    p_text = "< 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
+    much = "more" if found.p <= ALPHA else "no more"
+    text = messages(f"{much} than chance" if found.of_settings else f"{much} than chance of models", p=p_text)
+    if found.wins is None:
+        return text
+    share, low, high = (number_text(value, 2) for value in found.wins)
+    return messages("wins", verdict=text, share=share, low=low, high=high)
+
+
+# Linear, what a network has to beat.
+
+
+def _linear_and_networks(members: Iterable[Entry]) -> tuple[Entry | None, list[Entry]]:
+    scored = [entry for entry in members if entry.mean(TEST) is not None]
+    linear = best([entry for entry in scored if entry.architecture == "linear"], selected_by(scored))
+    return linear, [entry for entry in scored if entry.architecture != "linear"]
+
+
+def _told_of(linear: Entry, networks: Sequence[Entry]) -> list[Entry]:
+    """The networks that are not above linear, the worst first; where all are, the lowest."""
+    ranked = sorted(networks, key=lambda entry: (entry.judged_mean(TEST) or 0.0, entry.position))
+    bar = linear.mean(TEST) or 0.0
+    behind = [entry for entry in ranked if (entry.judged_mean(TEST) or 0.0) <= bar]
+    return behind[:MOST] if behind else ranked[:1]
+
+
+def _against_linear(facts: _Facts) -> list[str]:
+    """How the networks stand against the best linear run on the same titles: one sentence a set of titles."""
     sentences = []
-    for dataset in dict.fromkeys(entry.first.row.dataset for entry in entries):
-        here = [entry for entry in entries if entry.first.row.dataset == dataset]
-        linear = best([entry for entry in here if entry.architecture == "linear"], VALIDATION)
-        networks = [entry for entry in here if entry.architecture != "linear"]
+    for members in facts.sets.values():
+        linear, networks = _linear_and_networks(members)
         if linear is None or not networks:
             continue
         bar = linear.mean(TEST) or 0.0
-        behind = [entry for entry in networks if (entry.mean(TEST) or 0.0) <= bar]
-        if not behind:
-            sentences.append(messages("all beat linear", linear=_text(bar)))
-        for entry in behind:
-            test = verdict(compare(collected, linear, entry, "test"), messages)
-            score = _text(entry.mean(TEST))
-            sentences.append(messages("loses to linear", run=entry.label, score=score, linear=_text(bar), verdict=test))
-    return sentences
-
-
-def _stopped(entries: Iterable[Entry], collected: Collected, messages: Messages) -> list[str]:
-    """Runs that diverged, were stopped at chance, or ended there without being stopped."""
-    sentences = []
-    for entry in entries:
-        for result in entry.results:
-            if result.cause in ("at chance", "diverged"):
-                key = "stopped at chance" if result.cause == "at chance" else "diverged run"
-                message = shorten(result.message or messages.name(result.cause), MESSAGE, placeholder=" …")
-                sentences.append(
-                    messages(key, run=_name(entry, result, messages), epochs=_epochs(result, messages), message=message)
-                )
-            elif (sentence := _at_chance(entry, result, collected, messages)) is not None:
-                sentences.append(sentence)
-    return sentences
-
-
-def _at_chance(entry: Entry, result: Result, collected: Collected, messages: Messages) -> str | None:
-    score, classes = result.figures.get(VALIDATION), len(collected.classes(result))
-    if not result.done or score is None or classes < 2:
-        return None
-    guess = 1 / classes
-    if score > guess + min((CHANCE - 1) * guess, CHANCE_MARGIN):
-        return None
-    return messages(
-        "at chance run",
-        run=_name(entry, result, messages),
-        score=_text(score),
-        epochs=_epochs(result, messages),
-        classes=classes,
-        chance=_text(guess),
-    )
-
-
-def _epochs(result: Result, messages: Messages) -> str:
-    count = len(result.epochs)
-    return messages("one epoch") if count == 1 else messages("many epochs", count=count)
-
-
-def _overfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
-    sentences = []
-    for entry in entries:
-        for result in entry.results[:1]:
-            losses = _curve(result, "validation_loss")
-            training = _curve(result, "train_loss")
-            if len(losses) < 3 or len(training) != len(losses):
-                continue
-            lowest = int(np.argmin(losses))
-            if losses[-1] > OVERFIT * losses[lowest] and training[-1] < training[lowest]:
-                sentences.append(
-                    messages(
-                        "overfits",
-                        run=_name(entry, result, messages),
-                        lowest=_text(losses[lowest]),
-                        at=lowest + 1,
-                        last=_text(losses[-1]),
-                        end=len(losses),
-                        train=_text(training[-1]),
-                    )
-                )
-    return sentences
-
-
-def _underfitting(entries: Iterable[Entry], messages: Messages) -> list[str]:
-    sentences: list[tuple[float, str]] = []
-    for entry in entries:
-        for result in entry.results[:1]:
-            scores = _curve(result, VALIDATION)
-            if not result.done or len(scores) < 2:
-                continue
-            gain = scores[-1] - scores[-2]
-            if gain > STILL_LEARNING and scores[-1] == max(scores):
-                sentence = messages(
-                    "underfits", run=_name(entry, result, messages), gain=_text(gain), last=_text(scores[-1])
-                )
-                sentences.append((gain, sentence))
-    # The one that would have gained most by going on comes first.
-    return [sentence for _, sentence in sorted(sentences, key=lambda item: -item[0])]
-
-
-def _validation_against_test(entries: Iterable[Entry], messages: Messages) -> list[str]:
-    gaps = [
-        result.figures[TEST] - result.figures[VALIDATION]
-        for entry in entries
-        for result in entry.results
-        if result.done and TEST in result.figures and VALIDATION in result.figures
-    ]
-    if len(gaps) < 2:
-        return []
-    mean = math.fsum(gaps) / len(gaps)
-    return [
-        messages(
-            "validation against test",
-            direction=messages("above" if mean >= 0 else "below"),
-            difference=_text(abs(mean)),
-            count=len(gaps),
-            lowest=number_text(min(gaps), sign=True),
-            highest=number_text(max(gaps), sign=True),
-        )
-    ]
-
-
-def _unreliable(groups: Iterable[Group], collected: Collected, messages: Messages) -> list[str]:
-    """Where labels marked unreliable hurt: for the best run of each group."""
-    sentences = []
-    for group in groups:
-        entry = best(group.entries, VALIDATION)
-        predictions = collected.predictions(entry.done[0], "test") if entry else None
-        if entry is None or predictions is None:
-            continue
-        doubtful = predictions.reliable == 0
-        if not doubtful.any() or doubtful.all():
-            continue
-        right = predictions.predicted == predictions.label
-        if not _hurts(right[doubtful], right[~doubtful]):
-            continue
-        classes = collected.classes(entry.done[0])
-        hurt = np.bincount(predictions.label[doubtful & ~right], minlength=len(classes))
+        behind = [entry for entry in networks if (entry.judged_mean(TEST) or 0.0) <= bar]
+        nearest = _told_of(linear, networks)[0]
+        text = facts.verdict(linear, nearest)
         sentences.append(
-            messages(
-                "unreliable",
-                run=entry.label,
-                unreliable=_text(float(right[doubtful].mean())),
-                reliable=_text(float(right[~doubtful].mean())),
-                titles=int(doubtful.sum()),
-                worst=classes[int(hurt.argmax())] if len(classes) else "",
+            facts.messages(
+                "loses to linear" if behind else "all beat linear",
+                count=len(behind),
+                networks=len(networks),
+                run=nearest.label,
+                score=score_text(nearest.mean(TEST)),
+                linear=score_text(bar),
+                verdict=text,
             )
         )
     return sentences
 
 
-def _hurts(doubtful: np.ndarray, others: np.ndarray) -> bool:
-    """Whether fewer of the doubtful titles are answered rightly, by more than chance (two proportions, one-sided)."""
-    gap = float(others.mean() - doubtful.mean())
-    share = float((others.sum() + doubtful.sum()) / (len(others) + len(doubtful)))
-    error = math.sqrt(share * (1 - share) * (1 / len(others) + 1 / len(doubtful)))
-    return gap > 1.645 * error
-
-
-def _curve(result: Result, metric: str) -> list[float]:
-    return [float(value) for line in result.epochs if isinstance(value := line.get(metric), int | float)]
-
-
-def _name(entry: Entry, result: Result, messages: Messages) -> str:
-    return entry.label if len(entry.results) == 1 else f"{entry.label} ({messages('seed')} {result.row.seed})"
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else number_text(value)
+def _missing(collected: Collected, messages: Messages) -> list[str]:
+    """How many runs failed, by cause."""
+    failed = [result for result in collected.results if result.state == "failed"]
+    if not failed:
+        return []
+    reasons = reasons_text(failed, messages)
+    return [messages("failed runs", count=len(failed), total=len(collected.results), reasons=reasons)]

@@ -1,38 +1,70 @@
-"""How far a balanced accuracy can be trusted: its 95 % interval, and its variance, by the stratified bootstrap.
+"""How far a score on the test titles can be trusted: the variance that the choice of titles gives it, and its interval.
 
-Nothing is drawn at random: the figures are those of infinitely many resamples, computed. Two reports of the same runs
-have the same intervals, and thousands of runs take no longer than a few array operations.
+What is estimated by a balanced accuracy is the mean, over the categories that the test titles have, of the chance that
+a new title of the category is classified rightly: by this model for a run of one seed, by a model of these settings for
+a run of several. For accuracy and macro F1 it is their value over the titles that the test titles were drawn from.
+
+Nothing is drawn at random, and thousands of runs take a few array operations. ``benchmarks/coverage.py`` measures how
+often the intervals hold the truth.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.metrics.balanced_accuracy import mean_recall
 from pipeline.report.records import Split
 
-Z_95 = 1.959963984540054
+LEVEL = 0.95
+PRIOR_TITLES = 2.0  # what the overall recall counts for in a category's, in titles
+FEWEST = 30  # titles; an interval of fewer would not hold what it says
+PRIOR_CATEGORIES = 2.0  # and for how many categories it counts in the variance over all of them
+RARE = 5  # titles of a category under which its own recall says little
 CHUNK = 512  # splits in one array: bounds the memory that thousands of runs take
 
 
-def balanced_accuracy(split: Split) -> float:
-    """Mean recall over the categories that have titles, as scikit-learn's ``balanced_accuracy_score``."""
-    return mean_recall(split.recall) if np.isfinite(split.recall).any() else math.nan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """R scores, each with the variance that chance gives it and that variance's degrees of freedom, all (R,).
 
-
-def intervals(splits: Sequence[Split]) -> np.ndarray:
-    """The 95 % percentile interval of balanced accuracy by the stratified bootstrap, one row (low, high) a split.
-
-    Stratified: each category's titles are resampled on their own, as many as it has. A resample of n titles has
-    Binomial(n, recall) right ones, so the bootstrap distribution of balanced accuracy is known: its first four
-    cumulants are sums over the categories, and its percentiles follow by the Cornish-Fisher expansion (Cornish and
-    Fisher 1938; Hall 1992, The Bootstrap and Edgeworth Expansion). This is the limit of infinitely many resamples,
-    at some 36 ms for 1,000 runs of 632 categories. A category with a single title adds no width: its recall is 0 or 1.
+    ``titles`` (R,) is the sample size that stands for a score of 0 or 1, where no variance can be seen.
     """
-    rows = np.empty((len(splits), 2))
+
+    score: np.ndarray
+    variance: np.ndarray
+    freedom: np.ndarray
+    titles: np.ndarray
+
+
+def effective_titles(support: np.ndarray) -> float:
+    """How many titles decide a balanced accuracy, from the counts (C,) alone: their number where all count the same.
+
+    Kish's effective sample size, (sum w)**2 / sum w**2 (Kish 1965, Survey Sampling), of what each title adds to the
+    variance: the square of 1 / (titles of its category). A category of 15 beside one of 1,000 gives 15.
+    """
+    counts = support[support > 0].astype(np.float64)
+    return float((1 / counts).sum() ** 2 / (1 / counts**3).sum()) if counts.size else 0.0
+
+
+def too_few(support: np.ndarray) -> bool:
+    """Whether these counts of titles (C,) are too small for an interval or a test."""
+    return effective_titles(support) < FEWEST
+
+
+def balanced(splits: Sequence[Split]) -> Estimates:
+    """Balanced accuracies, with the variance of a stratified sample: each category's titles drawn on their own.
+
+    A category's recall p of n titles has the variance p (1 - p) / n. As estimated from few titles it is too small, 0
+    for a single one; so for the variance alone each recall is first shrunk towards the overall one as if two more
+    titles had had it (Agresti and Coull, The American Statistician 52, 1998; Franco et al., Journal of Survey
+    Statistics and Methodology 7, 2019, for samples of strata). And where few categories decide, as one of 60 titles
+    beside one of 1,000, their own recalls say little of the variance: it is shrunk towards that of equal recalls, as if
+    two more categories had had the overall one. Degrees of freedom after Satterthwaite (Biometrics Bulletin 2, 1946)
+    from the counts alone.
+    """
+    parts = np.empty((len(splits), 4))
     widths: dict[int, list[int]] = {}
     for position, split in enumerate(splits):
         widths.setdefault(len(split.recall), []).append(position)
@@ -41,37 +73,55 @@ def intervals(splits: Sequence[Split]) -> np.ndarray:
             some = members[begin : begin + CHUNK]
             recall = np.stack([splits[position].recall for position in some])
             support = np.stack([splits[position].support for position in some])
-            rows[some] = _intervals(recall, support)
-    return rows
+            parts[some] = np.stack(balanced_parts(recall, support), axis=1)
+    return Estimates(score=parts[:, 0], variance=parts[:, 1], freedom=parts[:, 2], titles=parts[:, 3])
 
 
-def _intervals(recall: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """The same for equally long arrays (R, C)."""
+def balanced_parts(recall: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Score, variance, degrees of freedom and titles, (R,) each, for recalls and counts (R, C)."""
     there = support > 0
-    count = np.maximum(there.sum(axis=1), 1)
+    categories = np.maximum(there.sum(axis=1), 1)
     titles = np.where(there, support, 1).astype(np.float64)
     right = np.where(there, np.nan_to_num(recall), 0.0)
-    # Cumulants of Binomial(n, p) / n: p, pq / n, pq (1 - 2p) / n**2, pq (1 - 6pq) / n**3. Those of independent
-    # categories add up; the mean over them divides the k-th by count**k.
-    spread = right * (1 - right)
-    mean = right.sum(axis=1) / count
-    second = (spread / titles).sum(axis=1) / count**2
-    third = (spread * (1 - 2 * right) / titles**2).sum(axis=1) / count**3
-    fourth = (spread * (1 - 6 * spread) / titles**3).sum(axis=1) / count**4
-    deviation = np.sqrt(second)
-    safe = np.where(second > 0, second, 1.0)
-    skewness, excess = third / safe**1.5, fourth / safe**2
-    ends = []
-    for z in (-Z_95, Z_95):
-        # Cornish-Fisher up to the fourth cumulant; with skewness and excess 0 it is the normal's quantile.
-        quantile = z + (z**2 - 1) * skewness / 6 + (z**3 - 3 * z) * excess / 24 - (2 * z**3 - 5 * z) * skewness**2 / 36
-        ends.append(np.clip(mean + deviation * quantile, 0.0, 1.0))
-    # A nearly perfect or hopeless run has so skewed a distribution that the expansion may fold over.
-    return np.stack([np.minimum(*ends), np.maximum(*ends)], axis=1)
+    score = right.sum(axis=1) / categories
+    shrunk = (right * titles + PRIOR_TITLES * score[:, None]) / (titles + PRIOR_TITLES)
+    each = np.where(there, 1 / titles, 0.0)  # what a category adds to the variance, but for p (1 - p)
+    variance = (shrunk * (1 - shrunk) * each).sum(axis=1) / categories**2
+    total = np.maximum(each.sum(axis=1), np.finfo(float).tiny)
+    squares = np.maximum((each**2).sum(axis=1), np.finfo(float).tiny)
+    equal, deciding = score * (1 - score) * total / categories**2, total**2 / squares
+    variance = (deciding * variance + PRIOR_CATEGORIES * equal) / (deciding + PRIOR_CATEGORIES)
+    # A category with one title has no spread of its own: all of them share one, a degree of freedom each.
+    freedom = total**2 / np.maximum((each**2 / np.maximum(titles - 1, 1)).sum(axis=1), np.finfo(float).tiny)
+    return score, variance, freedom, categories**2 / total
 
 
-def bootstrap_variance(split: Split) -> float:
-    """The variance of balanced accuracy under the same bootstrap: the second cumulant above, for one split."""
-    there = split.support > 0
-    right = split.recall[there]
-    return float((right * (1 - right) / split.support[there]).sum() / max(1, int(there.sum())) ** 2)
+def accuracies(splits: Sequence[Split]) -> Estimates:
+    """Accuracies: shares of independent titles."""
+    titles = np.array([split.support.sum() for split in splits], dtype=np.float64)
+    right = np.array([float(np.nan_to_num(split.recall) @ split.support) for split in splits])
+    titles = np.maximum(titles, 1)
+    score = right / titles
+    return Estimates(
+        score=score, variance=score * (1 - score) / titles, freedom=np.maximum(titles - 1, 1), titles=titles
+    )
+
+
+def intervals(estimates: Estimates, level: float = LEVEL) -> np.ndarray:
+    """Wilson's interval of each score, (R, 2), with its effective sample size and Student's t.
+
+    The effective sample size is how many independent titles would give a share the same variance, score (1 - score) /
+    variance (Korn and Graubard, Survey Methodology 24, 1998; Franco et al. 2019). Wilson's interval (Journal of the
+    American Statistical Association 22, 1927) stays within 0 and 1 and has a width where all titles are right.
+    """
+    from scipy.special import stdtrit  # a sixth of a second, which no command but the report's should take
+
+    score = np.clip(estimates.score, 0.0, 1.0)
+    spread = score * (1 - score)
+    seen = (spread > 0) & (estimates.variance > 0)
+    size = np.where(seen, spread / np.where(seen, estimates.variance, 1.0), estimates.titles)
+    t = stdtrit(estimates.freedom, (1 + level) / 2)
+    shift = t**2 / size
+    middle = (score + shift / 2) / (1 + shift)
+    half = t / (1 + shift) * np.sqrt(spread / size + shift / (4 * size))
+    return np.stack([np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)], axis=1)

@@ -171,6 +171,12 @@ def figures(result: Mapping[str, Json]) -> dict[str, float]:
     return cast(dict[str, float], numbers)
 
 
+def fingerprint(result: Mapping[str, Json]) -> str | None:
+    """What test titles an evaluation scored; None where an earlier version made it."""
+    value = result.get("test_fingerprint")
+    return value if isinstance(value, str) else None
+
+
 # Keys of the manifest's ``data`` that tell runs apart: shown as if they were hyperparameters.
 
 

@@ -31,6 +31,9 @@ PUBLISHED = (  # the order in which the published tables name them; others follo
     "lstm_features",
     "random_buffer_size",
 )
+# What the test titles are, so that runs on other titles are not taken for comparable; and the figure of unseen ones.
+UNSEEN = "test_unseen_balanced_accuracy"
+OF_TEST = ("test_fingerprint", "test_titles", "test_unseen_titles", UNSEEN)
 OF_TRAINING = ("best_epoch", "parameters", "epochs_run", "train_seconds")
 COST = ("gpu_hours", "git_commit")
 SCALARS = frozenset({bool, int, float, str})
@@ -71,7 +74,12 @@ def columns(collected: Collected) -> dict[str, Sequence[Value]]:
     for name in figure_names():
         values = [result.figures.get(name) for result in results]
         table[name] = [None if value is None else int(value) for value in values] if name in WHOLE else values
-    return table | {name: [getattr(result, name) for result in results] for name in COST}
+    table |= {name: [getattr(result, name) for result in results] for name in COST}
+    table["test_fingerprint"] = [result.fingerprint for result in results]
+    for name in OF_TEST[1:]:
+        values = [result.figures.get(name) for result in results]
+        table[name] = [value if value is None or name == UNSEEN else int(value) for value in values]
+    return table
 
 
 def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:

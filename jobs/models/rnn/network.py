@@ -1,4 +1,4 @@
-"""Recurrent network: LSTM layers over the words of a title."""
+"""Recurrent network: LSTM or GRU layers over the words of a title."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OVERHEAD = 32  # what a group costs at each time step on top of its titles, in t
 
 # Titles of similar length together, so that a recurrent layer spends little of its work on padding.
 #
-# A forward LSTM's state after a title's last word does not depend on what follows, so a batch may be cut into groups
-# that are each padded to their own longest title. More groups mean less padding and more, smaller matrix products.
+# What a title is pooled from does not depend on the padding behind its words, so a batch may be cut into groups that
+# are each padded to their own longest title. More groups mean less padding and more, smaller matrix products.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,32 +80,73 @@ def cheapest_groups(titles: list[int]) -> tuple[list[int], list[int]]:
     return counts[::-1], widths[::-1]
 
 
+# Reading from both ends.
+#
+# torch's own bidirectional layers would begin the backward reading in the padding, or take packed sequences, which
+# need the lengths on the host and keep a CPU from its fast kernels. So each direction is a layer of its own, and the
+# second one is given each title's own words in reverse, padding behind them as ever.
+
+
+class BothWays(nn.Module):
+    """Stacked pairs of recurrent layers: the states of both directions together are the next pair's input."""
+
+    def __init__(self, cell: type[nn.LSTM | nn.GRU], size: int, features: int, layers: int) -> None:
+        super().__init__()
+        sizes = [size, *[2 * features] * (layers - 1)]
+        self.ahead = nn.ModuleList(cell(size, features) for size in sizes)
+        self.back = nn.ModuleList(cell(size, features) for size in sizes)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """States (T, B, 2H) from vectors (T, B, D): of place t after reading up to it, and down to it."""
+        order = mirror(lengths, vectors.shape[0])
+        for ahead, back in zip(self.ahead, self.back, strict=True):
+            vectors = torch.cat([ahead(vectors)[0], _take(back(_take(vectors, order))[0], order)], 2)
+        return vectors
+
+
+def mirror(lengths: Tensor, width: int) -> Tensor:
+    """For each place (T, B), flattened, the place in all T x B that has its title's words in reverse; it is its own
+    inverse. Padding stays where it is."""
+    places = torch.arange(width, device=lengths.device)[:, None]
+    titles = torch.arange(len(lengths), device=lengths.device)
+    mirrored = torch.where(places < lengths, lengths - 1 - places, places)
+    return (mirrored * len(lengths) + titles).reshape(-1)
+
+
+def _take(states: Tensor, places: Tensor) -> Tensor:
+    # Along one flat dimension: its gradient is deterministic on a GPU too, unlike that of gather.
+    return states.reshape(-1, states.shape[2]).index_select(0, places).view_as(states)
+
+
 # The RNN as a network.
 
 
 class Rnn(nn.Module):
-    """A stacked LSTM in reading direction and the state of its last layer after each title's last word."""
+    """Recurrent layers over a title's words, and a pool of their last layer's states."""
 
     width_multiple = 2  # of a captured graph: every word of padding is one more step in time
 
-    def __init__(self, words: WordEmbedding, head: nn.Module, *, layers: int, features: int) -> None:
+    def __init__(self, words: WordEmbedding, head: nn.Module, settings: Settings) -> None:
         super().__init__()
         self.words = words
-        self.lstm = nn.LSTM(words.size, features, layers)
+        self.pooling = settings.pooling
+        cell: type[nn.LSTM | nn.GRU] = nn.LSTM if settings.cell == "lstm" else nn.GRU
+        shape = (words.size, settings.lstm_features, settings.lstm_layers)
+        self.lstm = BothWays(cell, *shape) if settings.bidirectional else cell(*shape)
         self.head = head
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
         tokens = self.words.apply_word_dropout(batch.tokens)
-        state = self._grouped(tokens, batch.lengths) if per_word_path(tokens) else self._whole(tokens, batch.lengths)
-        return self.head(state)  # type: ignore[no-any-return]
+        pooled = self._grouped(tokens, batch.lengths) if per_word_path(tokens) else self._whole(tokens, batch.lengths)
+        return self.head(pooled)  # type: ignore[no-any-return]
 
     def _whole(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Last states (B, H), every title padded to the batch's longest."""
-        return self._last(self.words(tokens.t()), lengths)
+        """Pooled titles (B, P), every title padded to the batch's longest."""
+        return self._pooled(self.words(tokens.t()), lengths)
 
     def _grouped(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The same states with little work on padding; all groups' words are looked up at once, as one (1, N) title."""
+        """The same with little work on padding; all groups' words are looked up at once, as one (1, N) title."""
         groups = Groups.of(lengths)
         pieces = list(groups.tokens(tokens))
         vectors = self.words(torch.cat([piece.reshape(-1) for piece in pieces])[None])[0]
@@ -115,14 +156,35 @@ class Rnn(nn.Module):
             pieces,
             strict=True,
         )
-        states = [self._last(part.view(*piece.shape, -1), own) for part, own, piece in parts]
-        return torch.cat(states).index_select(0, groups.rank)
+        pooled = [self._pooled(part.view(*piece.shape, -1), own) for part, own, piece in parts]
+        return torch.cat(pooled).index_select(0, groups.rank)
 
-    def _last(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """The last layer's state (B, H) after the last word, from vectors (T, B, D) by time and lengths (B,)."""
-        states: Tensor = self.lstm(vectors)[0]
-        last = (lengths - 1)[None, :, None].expand(1, -1, states.shape[2])
-        return states.gather(0, last).squeeze(0)
+    def _pooled(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Pooled titles (B, P) from vectors (T, B, D) by time and lengths (B,)."""
+        if not isinstance(self.lstm, BothWays):
+            return pool(self.lstm(vectors)[0], lengths, self.pooling, ends=lengths)
+        ahead, back = self.lstm(vectors, lengths).chunk(2, 2)
+        first = torch.ones_like(lengths)  # where the backward reading ends
+        parts = [pool(ahead, lengths, self.pooling, ends=lengths), pool(back, lengths, self.pooling, ends=first)]
+        return torch.cat(parts, 1)
+
+
+def pool(states: Tensor, lengths: Tensor, pooling: str, *, ends: Tensor) -> Tensor:
+    """States (T, B, H) of titles of these lengths (B,) pooled, (B, H) or for ``max_mean`` (B, 2H).
+
+    ``last`` is the state of the word in whose place, counted from 1, a title's reading ``ends`` (B,).
+    """
+    if pooling == "last":
+        return states.gather(0, (ends - 1)[None, :, None].expand(1, -1, states.shape[2])).squeeze(0)
+    own = (torch.arange(states.shape[0], device=lengths.device)[:, None] < lengths)[:, :, None]
+    parts = []
+    if pooling in ("max", "max_mean"):
+        parts.append(states.masked_fill(~own, float("-inf")).amax(0))
+    if pooling in ("mean", "max_mean"):
+        # In float32 whatever the states are: a bfloat16 sum would round to 8 bits at each addition.
+        sums = states.masked_fill(~own, 0.0).sum(0, dtype=torch.float32)
+        parts.append((sums / lengths[:, None]).to(states.dtype))
+    return torch.cat(parts, 1)
 
 
 def unsupported(device: torch.device, precision: str) -> str | None:
@@ -152,5 +214,4 @@ def unsupported(device: torch.device, precision: str) -> str | None:
 def build(settings: Settings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:  # noqa: ARG001
     """An RNN over these vectors (V, D) with ``classes`` logits."""
     words = WordEmbedding.from_settings(settings, vectors)
-    layers, features = settings.lstm_layers, settings.lstm_features
-    return Rnn(words, build_head(settings, features=features, classes=classes), layers=layers, features=features)
+    return Rnn(words, build_head(settings, features=settings.pooled_features, classes=classes), settings)

@@ -1,7 +1,8 @@
 """Ways to choose the next point, each one file here, found by its name.
 
 A file holds ``REVISION`` and ``propose(space, history, seed) -> draws``: the same history and seed always give the same
-draws.
+draws. One that draws at random until enough trials have a result may take ``startup``, how many; then it has
+``DEFAULT_STARTUP``, and ``BASELINE_STARTUP``, that of searches which do not say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from jobs.plugins import ALGORITHMS
 from jobs.search.space import Draws, Space
 
 
@@ -29,3 +31,10 @@ class Algorithm(Protocol):
 
     def propose(self, space: Space, history: Sequence[Observation], seed: int) -> Draws:
         """Draws for the next trial."""
+
+
+def startups(name: str) -> tuple[int, int] | None:
+    """The default and the baseline of ``startup`` of an algorithm; None for one that has no such setting."""
+    module = ALGORITHMS.load(name)
+    default, baseline = getattr(module, "DEFAULT_STARTUP", None), getattr(module, "BASELINE_STARTUP", None)
+    return (default, baseline) if isinstance(default, int) and isinstance(baseline, int) else None

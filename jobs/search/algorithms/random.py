@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from jobs.search.algorithms import Observation
 from jobs.search.space import Choice, Dimension, Draws, Range, Space
 
-REVISION = 1
+REVISION = 2
 
 
 def propose(space: Space, history: Sequence[Observation], seed: int) -> Draws:  # noqa: ARG001 - what every algorithm is given

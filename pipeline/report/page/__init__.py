@@ -63,6 +63,7 @@ class _Section:
     tables: Sequence[tuple[Table, Markup]]
     curves: PageCurves | None
     pictures: Sequence[tuple[str, str]]
+    observations: Sequence[str]
 
 
 def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
@@ -80,6 +81,7 @@ def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
             tables=by_group.get(group.name, ()),
             curves=interactive_curves(group.entries, messages),
             pictures=_pictures(report.pictures.get(group.name, ()), group.name),
+            observations=report.observations.by_group.get(group.name, ()),
         )
         for position, group in enumerate(report.groups)
     ]
@@ -89,7 +91,7 @@ def _index(environment: jinja2.Environment, report: ReportData) -> bytes:
         completion=completion_line(collected, messages),
         missing=collected.missing(),
         total=len(collected.results),
-        observations=report.observations,
+        observations=report.observations.first,
         sections=sections,
         pictures=_pictures(report.pictures.get("", ()), messages("cost title")),
         files=FILES,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
-from pipeline.report.groups import Group, best
+from pipeline.report.groups import Group, choose
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import new_figure, short
 from pipeline.report.records import Predictions
@@ -87,7 +87,7 @@ class ConfusionMatrix:
 
 
 def build(group: Group, collected: Collected, _messages: Messages) -> list[ConfusionMatrix]:
-    entry = best(group.entries, "validation_balanced_accuracy")
+    entry = choose(group.entries)
     if entry is None:
         return []
     result = entry.done[0]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.report.collect import Collected
-from pipeline.report.groups import Group, make_groups
+from pipeline.report.groups import Entry, Group, make_groups
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import colour, marker, new_figure, plain_numbers, short
+from pipeline.report.significance import by_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ NAMED = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A run's mean test balanced accuracy and its cost, summed over seeds in GPU-hours or a mean in seconds."""
+    """A run's mean test balanced accuracy and its mean cost, over seeds, in GPU-hours or in seconds."""
 
     label: str
     position: int
@@ -38,6 +40,14 @@ class Costs:
 
 def build(_group: Group | None, collected: Collected, _messages: Messages) -> list[Costs]:
     entries = [entry for group in make_groups(collected) for entry in group.entries if entry.done]
+    sets = by_titles(collected, entries).values()
+    names = [f"cost-{number}" if number else "cost" for number in range(len(sets))]
+    plots = zip(names, sets, strict=True)
+    return [found for name, members in plots if (found := _of_titles(name, members)) is not None]
+
+
+def _of_titles(name: str, entries: Sequence[Entry]) -> Costs | None:
+    """The plot of the entries that were judged on the same titles."""
     gpu = any(entry.gpu_hours() for entry in entries)
     costs = []
     for entry in entries:
@@ -51,7 +61,7 @@ def build(_group: Group | None, collected: Collected, _messages: Messages) -> li
         Point(label=entry.label, position=entry.position, cost=cost, score=score, named=entry.position in named)
         for entry, cost, score in costs
     )
-    return [Costs(name="cost", gpu=gpu, points=points)] if points else []
+    return Costs(name=name, gpu=gpu, points=points) if points else None
 
 
 def draw(costs: Costs, messages: Messages) -> Figure:

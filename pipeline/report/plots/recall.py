@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from pipeline.report.collect import Collected
 from pipeline.report.files import file_name
-from pipeline.report.groups import Group
+from pipeline.report.groups import Entry, Group
 from pipeline.report.i18n import Messages
 from pipeline.report.plots import GREY, colour, coloured, new_figure, short
-from pipeline.report.significance import recall
+from pipeline.report.significance import by_titles, mean_recall_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,20 +40,28 @@ class Recalls:
 
 
 def build(group: Group, collected: Collected, _messages: Messages) -> list[Recalls]:
+    sets = by_titles(collected, group.entries).values()
+    names = [f"{file_name(group.name)}-recall{f'-{number}' if number else ''}" for number in range(len(sets))]
+    plots = zip(names, sets, strict=True)
+    return [found for name, members in plots if (found := _of_titles(name, group, members, collected)) is not None]
+
+
+def _of_titles(name: str, group: Group, members: Sequence[Entry], collected: Collected) -> Recalls | None:
+    """The plot of the entries that were judged on the same titles: ranks of other categories are no comparison."""
     recalls = {}
-    for entry in group.entries:
-        split = recall(collected, entry, "test")
+    for entry in members:
+        split = mean_recall_of(collected, entry, "test")
         if split is not None and (split.support > 0).any():
             recalls[entry.position] = np.sort(split.recall[split.support > 0])
     if not recalls:
-        return []
+        return None
     shown = coloured({position: float(values.mean()) for position, values in recalls.items()})
     runs = tuple(
         RunRecall(run=entry.run, position=entry.position, shown=entry.position in shown, recall=recalls[entry.position])
-        for entry in group.entries
+        for entry in members
         if entry.position in recalls
     )
-    return [Recalls(name=f"{file_name(group.name)}-recall", group=group.name, runs=runs)]
+    return Recalls(name=name, group=group.name, runs=runs)
 
 
 def draw(recalls: Recalls, messages: Messages) -> Figure:

@@ -85,7 +85,7 @@ def build(group: Group, collected: Collected, _messages: Messages) -> list[Searc
             trials=trials,
             failed=tuple(progress.ended_after[trial.number] for trial in ended if metric not in trial.figures),
             axes=tuple(axes(group.search)),
-            importance=collected.importance(group.search),
+            importance=collected.importance(group.search).known,
         )
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.report.collect import Collected
 from pipeline.report.groups import Group
 from pipeline.report.i18n import Messages
-from pipeline.report.table import Cell, Column, Table, number
+from pipeline.report.table import Cell, Column, Table, number, number_text
 
 ORDER = 5
 
@@ -13,8 +13,8 @@ ORDER = 5
 def build(group: Group, collected: Collected, messages: Messages) -> Table | None:
     if group.search is None:
         return None
-    shares = collected.importance(group.search)
-    if not shares:
+    found = collected.importance(group.search)
+    if not found.shares:
         return None
     metric = group.search.planned.search.metric
     return Table(
@@ -25,6 +25,16 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
             Column(key="setting", title=messages("setting"), number=False),
             Column(key="importance", title=messages("share of variance")),
         ),
-        rows=tuple((Cell(label), number(share, 2)) for label, share in shares.items()),
-        notes=(messages("note importance", metric=messages.name(metric)),),
+        rows=tuple(
+            (Cell(label), number(share, 2) if label in found.known else Cell(messages("cannot tell")))
+            for label, share in found.shares.items()
+        ),
+        notes=(
+            messages("note importance", metric=messages.name(metric)),
+            messages(
+                "note importance error" if found.known else "note importance unknown",
+                error=number_text(found.error, 2),
+                trials=found.trials,
+            ),
+        ),
     )
