@@ -134,18 +134,14 @@ class History:
 
         if not self.machine.run_until(quiet, QUIET_S):
             live = [process.name for process in self.machine.processes.values() if not process.over]
-            jobs = [
-                (job.id, job.state, job.reason, job.dependency)
-                for job in self.slurm.jobs.values()
-                if not job.over and job.ours
-            ]
+            jobs = [(job.id, job.state, job.reason) for job in self.slurm.jobs.values() if not job.over and job.ours]
             self.world.wrong.append(f"it never gets quiet: processes {live}, jobs {jobs}")
 
     def _waits_in_vain(self, job: Job) -> bool:
         """Behind an element that is held: nothing happens to it before somebody sees to that one."""
         if job.state != "PENDING" or not job.dependency:
             return False
-        parents = [parent for _, ids in job.dependency for id_ in ids for parent in self.slurm.members(id_)]
+        parents = [parent for _, named in job.dependency for parent in named]
         return any(not parent.over and (parent.held or self._waits_in_vain(parent)) for parent in parents)
 
     def _wait_for(self, name: str) -> None:

@@ -92,7 +92,7 @@ class Controller:
                 number=number, index=index, raw=number + place, name=options.get("job-name", "job"), ours=ours,
                 comment=options.get("comment", ""), uid=os.geteuid() if uid is None else uid, script=script,
                 text=text, options=options, submit=self.now(), queued=self.now(), eligible=self.now(),
-                held="hold" in options, dependency=_dependencies(options.get("dependency", "")),
+                held="hold" in options, dependency=self._parents(options.get("dependency", "")),
             )  # fmt: skip
             job.reason = "JobHeldUser" if job.held else "Dependency" if job.dependency else "None"
             job.rows.append(Start(state="PENDING", submit=job.submit))
@@ -287,24 +287,26 @@ class Controller:
             self._ticking = True
             self.after(10.0, self._schedule)
 
+    def _parents(self, clause: str) -> list[tuple[str, list[Job]]]:
+        """By way, the jobs that a dependency names; of what the controller does not know nothing is waited for."""
+        parts = [(way, ids.split(":")) for way, _, ids in (part.partition(":") for part in clause.split(",") if part)]
+        return [(way, [parent for id_ in ids for parent in self.members(id_)]) for way, ids in parts]
+
     def _see_failed_parents(self, job: Job) -> None:
-        for way, ids in job.dependency:
-            parents = [parent for id_ in ids for parent in self.members(id_)] if way != "afterany" else []
-            if way == "aftercorr":
-                parents = [parent for parent in parents if parent.index == job.index]
-            # Kept: a dependency that failed once never recovers, even if the parent is started again.
-            job.failed_parents |= {parent.id for parent in parents if parent.over and parent.state != "COMPLETED"}
+        for way, parents in job.dependency:
+            for parent in parents if way != "afterany" else []:
+                concerns = way == "afterok" or parent.index == job.index
+                # Kept: a dependency that failed once never recovers, even if the parent is started again.
+                if concerns and parent.over and parent.state != "COMPLETED":
+                    job.failed_parents.add(parent.id)
 
     def _depends_no_more(self, job: Job) -> bool:
-        for way, ids in job.dependency:
-            for id_ in ids:
-                parents = self.members(id_)
-                if way == "aftercorr":
-                    parents = [other for other in parents if other.index == job.index]
-                # Of a parent that the controller has forgotten nothing is waited for.
-                if any(not other.over or (way != "afterany" and other.state != "COMPLETED") for other in parents):
-                    return False
-        return True
+        return not job.failed_parents and all(
+            parent.over
+            for way, parents in job.dependency
+            for parent in parents
+            if way != "aftercorr" or parent.index == job.index
+        )
 
     def _is_throttled(self, job: Job) -> bool:
         limit = job.options.get("array", "").partition("%")[2]
@@ -362,7 +364,3 @@ class Controller:
         lag = self.choose.uniform(0.1, self.lag_s)
         before = job.seen[-1][0] if job.seen else 0.0
         job.seen.append((max(before, self.now() + lag), tuple(job.rows)))
-
-
-def _dependencies(text: str) -> list[tuple[str, list[str]]]:
-    return [(way, ids.split(":")) for way, _, ids in (part.partition(":") for part in text.split(",") if part)]

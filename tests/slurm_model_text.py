@@ -51,7 +51,7 @@ class Job:
     restarts: int = 0
     held: bool = False
     ours: bool = True
-    dependency: list[tuple[str, list[str]]] = field(default_factory=list)
+    dependency: list[tuple[str, list[Job]]] = field(default_factory=list)  # on what was there when it was submitted
     failed_parents: set[str] = field(default_factory=set)
     rows: list[Start] = field(default_factory=list)
     seen: list[tuple[float, tuple[Start, ...]]] = field(default_factory=list)

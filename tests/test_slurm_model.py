@@ -163,14 +163,17 @@ def one_cancelled_while_it_runs(site: Site) -> list[Any]:
 
 
 def what_waits_for_a_parent_that_fails(site: Site) -> list[Any]:
-    parent = submit(site, "parent", "sleep 1; exit $((SLURM_ARRAY_TASK_ID==1))", array="0-1")
+    parent = submit(site, "parent", "sleep 8; exit $((SLURM_ARRAY_TASK_ID==1))", array="0-1")
     kill = {"kill_on_invalid_dep": "yes"}
     child = submit(site, "child", array="0-1", dependency=f"aftercorr:{parent}", **kill)
     afterok = submit(site, "afterok", dependency=f"afterok:{parent}", **kill)
     afterany = submit(site, "afterany", dependency=f"afterany:{parent}")
-    waiting = [queue(site, job) for job in (child, afterok, afterany)]
+    every = (child, afterok, afterany)
+    # Slurm says why a job waits once it has looked at it.
+    site.wait(lambda: {row[4] for job in every for row in queue(site, job).values()} == {"Dependency"})
+    waiting = [queue(site, job) for job in every]
     site.wait(lambda: is_over(site, afterany) and is_over(site, afterok) and is_over(site, child))
-    ended = [{element: row[0] for element, row in queue(site, job).items()} for job in (child, afterok, afterany)]
+    ended = [{element: row[0] for element, row in queue(site, job).items()} for job in every]
     return [waiting, {element: state for element, state in ended[0].items() if element == "0"}, ended[1:]]
 
 
