@@ -193,6 +193,18 @@ PROGRAMS = (
         status_judges="nothing differs, is lost, or is double",
     ),
     Program(
+        name="histories",
+        arguments=_words("--count 10000"),
+        quick=_words("--count 40"),
+        status_judges="nothing is lost, double or untrue",
+    ),
+    Program(
+        name="histories",
+        arguments=_words("--faults"),
+        quick=("--faults", "--fault", "retry counted twice"),
+        status_judges="every planted fault is found within 2,000 histories",
+    ),
+    Program(
         name="fuzz",
         arguments=_words("--examples 5000"),
         quick=_words("--examples 10"),

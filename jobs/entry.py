@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Literal
 
 from jobs import circuit_breaker, gpu_errors
-from jobs.attempt import Attempt, SupersededError, begin, begin_after, history, live
+from jobs.attempt import Attempt, SupersededError, begin_after, history, live, numbers
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
 from jobs.provenance import peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
@@ -25,7 +25,7 @@ from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done, rea
 from jobs.units import made
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import DamagedFileError, MissingFileError, TandaError
-from sharedfs.files import refresh_listing, take_umask
+from sharedfs.files import plain_folder, refresh_listing, take_umask
 from sharedfs.typed_json import Json
 
 # 75 is EX_TEMPFAIL: saved, start me again; 73 that the storage is away, and the end of it could not be recorded.
@@ -61,19 +61,26 @@ def _run(folder: Path, interrupted: Callable[[], bool], budget: WaitBudget, cloc
     task = Task.read(folder)
     storage = Storage(folder.parent.parent)
     while True:
+        # In this order: the newest attempt may end, or another begin, between two looks. One that ended before the
+        # second has its record by the third; one that began since the first has the number that is claimed last.
+        begun = numbers(folder)
+        is_live = live(folder, clock)
         if is_done(storage, task.id):
             return _post_stage(task, storage, interrupted)
-        if not live(folder, clock):
-            break
+        if not is_live:
+            reason = circuit_breaker.hold(task, storage)
+            if reason is not None:
+                print(f"held: {reason}", file=sys.stderr, flush=True)
+                return FAILED
+            plain_folder(folder / "attempts")
+            attempt = begin_after(folder, begun[-1] if begun else 0, provenance(), clock=clock)
+            if attempt is not None:
+                break
         # Another process runs it (two people submitted, or a node came back): let it finish (``jobs.attempt``).
         if interrupted():
             return PAUSED
         clock.sleep(POLL_S)
-    reason = circuit_breaker.hold(task, storage)
-    if reason is not None:
-        print(f"held: {reason}", file=sys.stderr, flush=True)
-        return FAILED
-    status = _work(task, storage, begin(folder, provenance(), clock=clock), interrupted, budget, clock)
+    status = _work(task, storage, attempt, interrupted, budget, clock)
     return _post_stage(task, storage, interrupted) if status == DONE else status
 
 
@@ -153,9 +160,7 @@ def _attempt(context: Context, budget: WaitBudget) -> int | None:
         _end(context, state="paused", message=str(pause))
         return PAUSED
     except SupersededError as error:
-        context.log(f"stopped: {error}")
-        _end(context, state="superseded", message=str(error))
-        return PAUSED
+        return _superseded(context, error)
     except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong becomes the record
         if is_transient(error):
             return _wait_for_storage(context, error, budget)
@@ -199,6 +204,12 @@ def _wait_for_storage(context: Context, error: Exception, budget: WaitBudget) ->
     return None if is_back else PAUSED
 
 
+def _superseded(context: Context, error: SupersededError) -> int:
+    context.log(f"stopped: {error}")
+    _end(context, state="superseded", message=str(error))
+    return PAUSED
+
+
 def _failed(context: Context, error: Exception) -> int:
     of_storage = describe_error(error, context.storage.root)
     cause, message, details = _cause(error)
@@ -214,10 +225,13 @@ def _failed(context: Context, error: Exception) -> int:
         return FAILED
     outcome = Outcome(files=(), result=details)
     try:
+        context.attempt.check()  # a late survivor's failure must not take the place of its successor's result
         _record(context, state="failed", outcome=outcome, cause=cause, message=message)
         _end(context, state="failed", cause=cause, message=message)
         if cause == "error":
             circuit_breaker.note_failure(context.task.id, cause, message)
+    except SupersededError as newer:
+        return _superseded(context, newer)
     except OSError as fault:
         # The storage is full or away: the log and the exit status are all that is left.
         context.log(f"the failure could not be recorded: {describe_error(fault, context.storage.root) or fault}")

@@ -165,14 +165,17 @@ def _array_name(manifest: str, request: ArrayRequest) -> str:
 def _after(request: ArrayRequest, element_ids: Mapping[str, str]) -> tuple[Dependency, ...]:
     """What an array waits for: each element for its own training where they match, else all, however they end.
 
-    A task asks the storage itself whether its needs are done, so a dependency only decides when to look.
+    A task asks the storage itself whether its needs are done, so a dependency only decides when to look. What must
+    have ended, done or not, is never waited for as done: a search has a winner without the trial that failed.
     """
     waits = [[element_ids[need] for need in _needs(pack) if need in element_ids] for pack in request.packs]
+    ended = {earlier for pack in request.packs for planned in pack for earlier in planned.after}
     every = tuple(dict.fromkeys([job for jobs in waits for job in jobs]))
     canaries = tuple(element_ids[canary] for canary in request.canaries if canary in element_ids)
     after = [Dependency(way="afterany", jobs=canaries)] if canaries else []
     if every:
         matched = all(len(jobs) == 1 for jobs in waits) and len(every) == len(request.packs)
+        matched = matched and ended.isdisjoint(element_ids)
         after.append(Dependency(way="aftercorr" if matched else "afterany", jobs=every))
     return tuple(after)
 

@@ -25,6 +25,7 @@ from pipeline.status import summary_line, task_states
 from pipeline.submission import SOURCE, Submission
 from pipeline.submit import submit_plan
 from sharedfs.clock import SYSTEM, Clock
+from sharedfs.lock import LockLostError
 from slurm.errors import SubmitError
 from slurm.owned import check_own
 
@@ -87,7 +88,7 @@ def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
     """Queue what is tried again; when nothing can be queued, the report is built all the same."""
     try:
         report = submit_plan(plan, executor=executor, changes=changes)
-    except SubmitError as error:
+    except (SubmitError, LockLostError) as error:
         print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return
     for reason, count in Counter([*report.held.values(), *report.refused.values()]).items():

@@ -31,7 +31,7 @@ _PLAN = {
 _STATUS = {
     **_OF_TASK, "state": "str", "cause": "str", "message": "str", "reason": "str", "progress": "str",
     "attempts": "int64", "gpu_hours": "float64", "peak_mem_gb": "float64", "waited_s": "float64", "job": "str",
-    "node": "str", "executor": "str", "queued": "bool", "changed": "object",
+    "node": "str", "executor": "str", "queued": "bool", "shown": "bool", "changed": "object",
 }  # fmt: skip
 _PREDICTIONS = ("row", "label", "predicted", "reliable")
 _TRIALS = {

@@ -25,7 +25,7 @@ from slurm.commands import warn_once
 from slurm.element import EXITS, Exit
 from slurm.errors import SchedulerError
 from slurm.executors import Executor, make
-from slurm.job_state import GONE, UNKNOWN, JobIdentity, JobState
+from slurm.job_state import GONE, UNKNOWN, WAITING, JobIdentity, JobState
 from slurm.owned import check_own
 
 
@@ -144,6 +144,20 @@ def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = 
                 submission=queued.submission,
             )
     return evidence
+
+
+def still_waiting(storage: Storage, wanted: Collection[str]) -> frozenset[str]:
+    """Those of these tasks of which any element of this user's waits in a queue, not the newest alone."""
+    history = queue_history(read_all(storage), wanted) if wanted else {}
+    every = [queued for elements in history.values() for queued in elements if _other_user(queued.sent.uid) is None]
+    waiting: set[tuple[Queue, str]] = set()
+    for queue in {queued.queue for queued in every}:
+        sent = {queued.element: queued.sent for queued in every if queued.queue == queue}
+        jobs = _observe_or_unknown(storage, queue, sent)
+        waiting |= {(queue, element) for element, job in jobs.items() if job.state == WAITING}
+    return frozenset(
+        task for task, elements in history.items() if any((each.queue, each.element) in waiting for each in elements)
+    )
 
 
 def _observe_or_unknown(storage: Storage, queue: Queue, sent: Mapping[str, JobIdentity]) -> Mapping[str, JobState]:

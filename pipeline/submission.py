@@ -24,7 +24,7 @@ from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import OWNER_WRITES, claim, refresh_listing, write_whole
-from sharedfs.lock import hold
+from sharedfs.lock import Lock, hold
 from sharedfs.typed_json import Undecodable, decode
 from slurm.array import array_id
 from slurm.by_hand import noted_jobs
@@ -232,17 +232,17 @@ def newest(storage: Storage, manifest: str) -> Submission | None:
 
 
 @contextmanager
-def exclusively(storage: Storage, clock: Clock = SYSTEM) -> Iterator[None]:
+def exclusively(storage: Storage, clock: Clock = SYSTEM) -> Iterator[Lock]:
     """Hold the storage's submission lock; waits for others, and says for whom.
 
     Two people who submit at once would otherwise both queue what they share.
     """
     with hold(
         storage.locks / "submit", report=lambda message: print(f"tanda: {message}", file=sys.stderr), clock=clock
-    ):
+    ) as lock:
         # What the one before has submitted this moment, on another machine, is to be seen.
         refresh_listing(storage.submissions)
-        yield
+        yield lock
 
 
 # The manifest and the code as submitted: editing the checkout cannot change a queued job.

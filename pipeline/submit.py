@@ -15,7 +15,7 @@ What is written when, and what a submitter that is killed on the way leaves:
    the ids of all elements so far. Ctrl-C, SIGTERM and SIGHUP wait until it is. Killed before the record, or without an
    answer of Slurm's, at most one array is queued whose ids are in no submission: the next submitter finds it by its
    name and comment and cancels it. Until then its tasks run once all the same: a task looks for a live attempt, and
-   for a record, before it begins.
+   for a record, before it begins. A submitter that slept until another took its lock over queues no more tasks.
 6. The closing job is queued after everything else, and submission.json written a last time. Killed before it: the
    tasks run and are recorded all the same; nobody retries them or builds the report until somebody submits again, which
    ``tanda status`` says. Where a closing job failed and no task is missing, a submission is of a closing job alone.
@@ -53,6 +53,7 @@ from pipeline.decisions.submission import (
     done_tasks,
     is_queued,
     launch_held,
+    met_upstream,
     out_of_reach,
     pending,
     queued_elements,
@@ -65,13 +66,14 @@ from pipeline.manifest.compose import shell_clusters
 from pipeline.manifest.model import Manifest
 from pipeline.manifest.plugins import record_plugins
 from pipeline.plan import Plan, Planned
-from pipeline.queue import make_executor
+from pipeline.queue import make_executor, still_waiting
 from pipeline.rerun import Rerun, choose, move, move_aside
 from pipeline.status import standing, task_states
 from pipeline.submission import Queued, Submission, commit, snapshot, write_source
 from pipeline.submit_result import SubmitResult
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
+from sharedfs.lock import Lock, LockLostError
 from slurm.array import Array, Submitted
 from slurm.commands import warn_once
 from slurm.errors import NotNowError, SubmitError, is_unanswered
@@ -101,7 +103,7 @@ def submit_plan(
     cluster = _named_cluster(plan.manifest) if name == "slurm" else None
     runner = make_executor(name, plan.manifest)
     storage = Storage(plan.manifest.storage)
-    with submission.exclusively(storage, clock):
+    with submission.exclusively(storage, clock) as lock:
         now = standing(plan, clock=clock)
         states = dict(now.states)
         again = choose(plan, rerun, {task: state.changed for task, state in states.items() if state.state == "done"})
@@ -110,7 +112,10 @@ def submit_plan(
         if held_by_slurm:
             runner.release(held_by_slurm)
         tasks = to_submit(plan.tasks, states, changes)
-        stale = stale_dependents(plan.tasks, states, name, tasks, cluster) if changes is None else frozenset()
+        stale: frozenset[str] = frozenset()
+        if changes is None:
+            blocking = still_waiting(storage, met_upstream(plan.tasks, states, name, cluster))
+            stale = stale_dependents(plan.tasks, states, name, tasks, cluster, blocking)
         if stale:
             runner.cancel(sorted({str(states[task].job) for task in stale}))
             tasks = tuple(planned for planned in plan.tasks if planned in tasks or planned.id in stale)
@@ -138,7 +143,7 @@ def submit_plan(
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale, cluster), held=dict(unreachable), rerun=again,
-            clock=clock, closing_only=closing_only,
+            outdated=done_tasks(states), lock=lock, clock=clock, closing_only=closing_only,
         )  # fmt: skip
         submitter.submit(tasks, make_requests(tasks, changes or {}, canary=plan.manifest.canary))
     return replace(
@@ -167,7 +172,8 @@ def _named_cluster(manifest: Manifest) -> str | None:
 class _Submitter:
     """One submission as it is made.
 
-    ``element_ids`` says where each task was queued; ``held`` what was not and why, ``refused`` what will never be.
+    ``element_ids`` says where each task was queued; ``held`` what was not and why, ``refused`` what will never be;
+    ``outdated`` are tasks that are done, of a result that is made again.
     """
 
     plan: Plan
@@ -177,6 +183,8 @@ class _Submitter:
     element_ids: dict[str, str]
     held: dict[str, str]
     rerun: Rerun
+    outdated: frozenset[str]
+    lock: Lock
     clock: Clock
     closing_only: bool = False  # nothing is missing but what an earlier closing job left undone
     refused: dict[str, str] = field(default_factory=dict)
@@ -202,6 +210,7 @@ class _Submitter:
         """
         self.submission = replace(self.submission, remade=tuple(sorted(self.rerun.remade)))
         try:
+            self.lock.check()
             self._prepare(tasks)
             self._queue(requests)
         except BaseException:
@@ -225,7 +234,7 @@ class _Submitter:
             planned.task.write(self.storage)
             if planned.id in self.rerun.restarted:
                 move_aside(self.storage, planned, self.undo)
-            elif is_done(self.storage, planned.id):
+            elif planned.id not in self.outdated and is_done(self.storage, planned.id):
                 # Done since the states were read: what is queued for it finds that, and ends at once.
                 continue
             archive_record(self.storage.run(planned.id), self.undo)
@@ -247,8 +256,10 @@ class _Submitter:
 
     def _queue_array(self, request: ArrayRequest, array: Array) -> None:
         try:
+            # Whoever took over a lock that slept may have queued the same.
+            self.lock.check()
             submitted = self.executor.submit(array)
-        except SubmitError as error:
+        except (SubmitError, LockLostError) as error:
             if not self.submission.arrays:
                 self._confirm(str(error))
                 raise
@@ -351,8 +362,8 @@ class _Submitter:
         self.submission.write(self.storage)
 
 
-def _nothing_queued(array: Array, error: SubmitError) -> Submitted:
-    for_good = not isinstance(error, NotNowError)
+def _nothing_queued(array: Array, error: SubmitError | LockLostError) -> Submitted:
+    for_good = not isinstance(error, NotNowError | LockLostError)
     return Submitted(ids=(None,) * len(array.elements), refused=str(error), for_good=for_good)
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.documents import read_json, write_json
+from sharedfs.errors import TandaError
 from sharedfs.faults import patient
 from sharedfs.files import check_plain, plain_folder, publish_folder
 from sharedfs.typed_json import decode
@@ -52,10 +53,26 @@ class Holder:
         return f"{self.user} (process {self.pid} on {self.host}, since {since})"
 
 
+class LockLostError(TandaError):
+    """This process slept for so long that another took the lock over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that this process holds, by the file that keeps it alive."""
+
+    alive: Path
+
+    def check(self) -> None:
+        """Raise LockLostError when another process has taken the lock over."""
+        if not self.alive.exists():
+            raise LockLostError(f"{self.alive.parent}: this process slept, and another took over; try again")
+
+
 @contextmanager
 def hold(
     folder: Path, *, report: Callable[[str], None] = lambda _message: None, clock: Clock = SYSTEM
-) -> Iterator[None]:
+) -> Iterator[Lock]:
     """Hold the lock for the block, after whoever has it; ``report`` gets a line on them. Raises OSError."""
     report_at = clock.monotonic() + PATIENCE_S
     while (alive := _take(folder, clock)) is None:
@@ -64,7 +81,7 @@ def hold(
             report(f"waiting for {holder(folder) or 'another process'}, who holds {folder}")
         clock.sleep(POLL_S)
     with _held(alive):
-        yield
+        yield Lock(alive)
 
 
 @contextmanager

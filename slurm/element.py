@@ -21,7 +21,8 @@ the way of every task's start.
 # - The element asks for another start (75; on a node of Slurm's it requeues itself) if a child wants one that has not
 #   yet had ``idle_restarts`` starts in a row without progress, which is a change of its progress files; if all that
 #   want one have, it ends with 74. The count is kept in ``<path>/restarts.json``. After SIGTERM it never asks: what
-#   comes is for Slurm to decide, and a cancelled job must not come back.
+#   comes is for Slurm to decide, and a cancelled job must not come back. Nor does a start that Slurm took for dead ask
+#   once the element was started again: it would end its own successor.
 # - TANDA_BESIDE, a command as a JSON list, is the sidecar: started once beside the children with their paths added to
 #   it, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of it changes nothing for them.
 
@@ -336,25 +337,29 @@ def _write(path: Path, facts: Mapping[str, Json], *, permissions: int = 0o666) -
         print(f"{path}: {error}", file=sys.stderr, flush=True)
 
 
-def requeue() -> bool:
-    """Ask Slurm to start this element, and no other of its array, again; False when it will not."""
+def _ask_slurm(*command: str) -> str | None:
+    """What one of Slurm's programs prints; None, once it is said why, where it fails."""
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", element_id()], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"not requeued: {error}", file=sys.stderr, flush=True)
-        return False
-    if done.returncode != 0:
-        print(f"not requeued: {done.stderr.strip()}", file=sys.stderr, flush=True)
-    return done.returncode == 0
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"{error}: {getattr(error, 'stderr', None) or ''}".strip(), file=sys.stderr, flush=True)
+        return None
+    return done.stdout
+
+
+def is_superseded() -> bool:
+    """Whether Slurm has started this element again meanwhile, as it took this start for dead; False if it is silent."""
+    shown = (_ask_slurm("squeue", "-h", "-j", element_id(), "-O", "RestartCnt:12") or "").strip()
+    return shown.isdigit() and int(shown) > restart()
 
 
 def run_on_node(element: Element) -> int:
-    """Run the element on a node of Slurm's, requeue it if it wants another start; the exit status."""
+    """Run the element on a node of Slurm's, requeue it, and no other of its array, if it wants another start; the
+    exit status."""
     code = run(element)
-    if code == AGAIN:
-        requeue()
+    # A start on a node that was only cut off must not end, or begin again, the one that took its place.
+    if code == AGAIN and not is_superseded():
+        _ask_slurm("scontrol", "requeue", element_id())
     return code
 
 

@@ -81,4 +81,4 @@ def stands(state: str, cause: str | None = None, **facts: Any) -> TaskState:
 
 
 def queued(job: str, *, state: str = "waiting", executor: str = "slurm", **facts: Any) -> TaskState:
-    return stands(state, job=job, executor=executor, queued=True, **facts)
+    return stands(state, job=job, executor=executor, queued=True, shown=state != "unknown", **facts)

@@ -12,6 +12,7 @@ from pipeline.decisions.submission import (
     dependents_of,
     is_queued,
     launch_held,
+    met_upstream,
     out_of_reach,
     pending,
     queued_elements,
@@ -90,11 +91,19 @@ def test_what_reads_a_model_that_is_trained_again_is_submitted_with_it_unless_it
 
 
 def test_a_closing_job_submits_what_it_names_and_nothing_else() -> None:
-    states = RUNS.states({"train a": stands("lost"), "train b": stands("lost")})
+    states = RUNS.states({"train a": stands("lost"), "train b": stands("lost"), "evaluate b": stands("lost")})
     assert [planned.run for planned in to_submit(RUNS.all, states, RUNS.ids("evaluate b", "train b"))] == [
         "train b", "evaluate b",
     ]  # fmt: skip
     assert to_submit(RUNS.all, states, ()) == ()
+
+
+def test_what_a_closing_job_names_is_left_to_who_has_queued_it_meanwhile() -> None:
+    """It saw the tasks over before it held the lock: a person may have submitted them since."""
+    taken = {"train a": queued("8_0"), "train b": queued("8_1", state="unknown"), "evaluate a": stands("done")}
+    states = RUNS.states({**taken, "evaluate b": stands("lost")})
+    named = RUNS.ids("train a", "train b", "evaluate a", "evaluate b")
+    assert [planned.run for planned in to_submit(RUNS.all, states, named)] == ["evaluate b"]
 
 
 STALE: dict[str, tuple[Mapping[str, TaskState], Sequence[str], Sequence[str]]] = {
@@ -120,7 +129,7 @@ STALE: dict[str, tuple[Mapping[str, TaskState], Sequence[str], Sequence[str]]] =
     "one of another executor": (
         {"train a": stands("lost"), "evaluate a": queued("9_0", executor="local")}, ["train a"], [],
     ),
-    "one that waits for what is done": ({"evaluate a": queued("9_0", reason="Dependency")}, [], ["evaluate a"]),
+    "one that is about to start": ({"evaluate a": queued("9_0", reason="Dependency")}, [], []),
     "one that waits for its turn": ({"evaluate a": queued("9_0", reason="Priority")}, [], []),
     "one that waits for what is running": (
         {"train a": queued("8_0", state="running"), "evaluate a": queued("9_0", reason="Dependency")}, [], [],
@@ -152,6 +161,15 @@ def test_queued_tasks_whose_dependency_can_no_longer_be_met_are_stale(
 ) -> None:
     restarted = [RUNS.planned[name] for name in submitted]
     assert RUNS.names(stale_dependents(RUNS.all, RUNS.states(stood), "slurm", restarted)) == stale
+
+
+def test_what_waits_for_an_element_that_slurm_holds_of_what_is_done_is_stale() -> None:
+    """And not what is about to start: Slurm looks at dependencies only so often."""
+    states = RUNS.states({"evaluate a": queued("9_0", reason="Dependency"), "evaluate b": queued("9_1")})
+    assert RUNS.names(met_upstream(RUNS.all, states, "slurm")) == ["data", "train a"]
+    assert met_upstream(RUNS.all, states, "local") == frozenset()
+    for blocking, expected in ((RUNS.ids("train a"), ["evaluate a"]), (RUNS.ids("train b"), []), ((), [])):
+        assert RUNS.names(stale_dependents(RUNS.all, states, "slurm", [], None, blocking)) == expected
 
 
 def test_what_waits_for_a_trial_submitted_anew_is_stale() -> None:
@@ -196,8 +214,10 @@ def test_what_an_executor_has_already_can_be_waited_for() -> None:
         pytest.param(queued("7_0", state="running"), {("slurm", None): ("7_0",)}, 1, 0, id="running"),
         pytest.param(queued("3", executor="local"), {("local", None): ("3",)}, 1, 0, id="of another executor"),
         pytest.param(
-            stands("running", job="7_0"), {("inline", None): ("7_0",)}, 1, 0, id="of an executor that it does not name"
+            stands("running", job="7_0", shown=True), {("inline", None): ("7_0",)}, 1, 0, id="of an executor not named"
         ),
+        pytest.param(stands("running", job="7_0", queued=True), {}, 0, 0, id="running by its heartbeat alone"),
+        pytest.param(stands("waiting", job="7_0", reason="held: canary"), {}, 0, 0, id="held, and out of the queue"),
         pytest.param(stands("waiting"), {}, 0, 0, id="never submitted"),
         pytest.param(queued("7_0", state="unknown"), {}, 0, 1, id="unknown"),
         pytest.param(stands("done", job="7_0"), {}, 0, 0, id="done"),

@@ -123,6 +123,18 @@ def test_an_attempt_that_was_overtaken_publishes_nothing(play: Callable[..., tup
     assert (status, read_record(folder)) == (75, None)
 
 
+def test_an_attempt_that_was_overtaken_records_no_failure(play: Callable[..., tuple[int, Path]]) -> None:
+    """It would take the place of what its successor has, or will have, to show."""
+
+    def overtaken(context: Context) -> Outcome:
+        attempt.begin(context.folder)
+        raise TaskFailedError("upstream failed", "it looked for what it needs before its node was cut off")
+
+    status, folder = play(overtaken)
+    assert (status, read_record(folder)) == (75, None)
+    assert [facts.state for facts in attempt.history(folder)] == ["superseded", None]
+
+
 def _start(folder: Path, **facts: object) -> attempt.Attempt:
     begun = attempt.begin(folder)
     document = {"number": begun.number, "started": time.time(), "host": "elsewhere", "pid": 1, **facts}
@@ -222,3 +234,44 @@ def test_a_task_that_cannot_be_begun_is_a_line_for_people_or_a_fault_of_ours(
         assert message.startswith("Traceback") and message.splitlines()[-1].startswith(type(fault).__name__)
     else:
         assert line in message and message.startswith("tanda: ") and message.count("\n") == 1
+
+
+def test_an_attempt_that_another_began_and_ended_between_two_looks_is_seen(
+    play: Callable[..., tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is there by then, and its number taken: the task is not run a second time."""
+    ran: list[int] = []
+
+    def stage(context: Context) -> Outcome:
+        ran.append(context.attempt.number)
+        return _good(context)
+
+    def live(folder: Path, clock: Clock) -> bool:
+        monkeypatch.setattr(entry, "live", attempt.live)
+        before = attempt.live(folder, clock)
+        assert entry.run(folder, clock) == 0  # another process, start to end
+        return before
+
+    monkeypatch.setattr(entry, "live", live)
+    status, folder = play(stage)
+    assert (status, ran) == (0, [1]) and attempt.numbers(folder) == [1]
+
+
+def test_of_two_that_begin_at_once_one_waits(
+    play: Callable[..., tuple[int, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw that nobody is at it; one claims the next number, and the other must not claim the one after that."""
+    ran: list[int] = []
+
+    def stage(context: Context) -> Outcome:
+        ran.append(context.attempt.number)
+        return _good(context)
+
+    def hold(task: Task, storage: Storage) -> None:
+        monkeypatch.setattr(entry.circuit_breaker, "hold", lambda task, storage: None)
+        assert entry.run(storage.run(task.id)) == 0  # another process, start to end
+        return
+
+    monkeypatch.setattr(entry.circuit_breaker, "hold", hold)
+    status, folder = play(stage, clock=OwnClock())
+    assert (status, ran) == (0, [1]) and attempt.numbers(folder) == [1]

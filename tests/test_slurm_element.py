@@ -214,3 +214,26 @@ def test_a_damaged_count_of_restarts_begins_anew(tmp_path: Path, damaged: str) -
     (path / "restarts.json").write_text(damaged)
     assert run(tmp_path, path) == AGAIN
     assert json.loads((path / "restarts.json").read_text())["idle"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        pytest.param("echo 1", True, id="the start that Slurm knows of"),
+        pytest.param("echo 2", False, id="Slurm has started it again meanwhile"),
+        pytest.param("exit 1", True, id="Slurm is silent"),
+    ],
+)
+def test_a_start_that_slurm_took_for_dead_does_not_end_its_successor(tmp_path: Path, shown: str, asked: bool) -> None:
+    path = make_path(tmp_path, "one", "save")
+    for program, text in (("squeue", shown), ("scontrol", f'echo "$@" >> {tmp_path}/asked')):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    write_elements(tmp_path / "elements.json", (Element(paths=(str(path),), command=("/bin/sh", "-c", "exit 75")),))
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1",
+        "TANDA_ELEMENT": "7_0", "TANDA_RESTART": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "slurm.element", str(tmp_path / "elements.json")]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == AGAIN
+    assert (tmp_path / "asked").exists() == asked

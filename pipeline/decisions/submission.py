@@ -59,9 +59,13 @@ def pending(tasks: Sequence[Planned], done: Collection[str]) -> tuple[Planned, .
 def to_submit(
     tasks: Sequence[Planned], states: Mapping[str, TaskState], only: Collection[str] | None = None
 ) -> tuple[Planned, ...]:
-    """What is pending and not queued; with ``only`` exactly those tasks, however they stand."""
+    """What is pending and not queued; with ``only`` those of these tasks that nobody has queued or done meanwhile.
+
+    Whoever names tasks has seen them over, without holding the lock: somebody else may have been first.
+    """
     if only is not None:
-        return tuple(planned for planned in tasks if planned.id in only)
+        taken = {task for task, state in states.items() if state.state == "done" or is_queued(state)}
+        return tuple(planned for planned in tasks if planned.id in only and planned.id not in taken)
     return tuple(planned for planned in pending(tasks, done_tasks(states)) if not is_queued(states[planned.id]))
 
 
@@ -82,31 +86,51 @@ def to_remake(tasks: Sequence[Planned], done: Collection[str], chosen: Collectio
     return frozenset(again)
 
 
+def met_upstream(
+    tasks: Sequence[Planned], states: Mapping[str, TaskState], executor: str, cluster: str | None = None
+) -> frozenset[str]:
+    """What those queued tasks wait for of which Slurm says that they wait, although all of it is done."""
+    waiting = (planned for planned in tasks if _waits(states[planned.id], executor, cluster))
+    return frozenset(need for planned in waiting if _is_met(planned, states) for need in _upstream(planned))
+
+
 def stale_dependents(
     tasks: Sequence[Planned],
     states: Mapping[str, TaskState],
     executor: str,
     submitted: Iterable[Planned],
     cluster: str | None = None,
+    blocking: Collection[str] = (),
 ) -> frozenset[str]:
     """Queued tasks whose dependency can no longer be met, or was: on what is submitted again, or done.
 
     Left there, Slurm would cancel the first a moment later, as if a person had; the others would wait for an element
-    that Slurm started again after its task was done, and holds.
+    that Slurm started again after its task was done, and holds. ``blocking`` are the done tasks that have such an
+    element: behind any other what waits is about to start.
     """
     renewed = {planned.id for planned in submitted}
     stale: set[str] = set()
     for planned in tasks:
-        state = states[planned.id]
-        ours = _is_ours(state, executor, cluster)
-        waits = state.state == "waiting" and state.queued and ours and state.job is not None
-        upstream = (*planned.task.needs, *planned.after)
-        met = state.reason == "Dependency" and all(states[need].state == "done" for need in upstream if need in states)
-        if waits and (met or not (renewed | stale).isdisjoint(upstream)):
+        upstream = _upstream(planned)
+        met = _is_met(planned, states) and not set(blocking).isdisjoint(upstream)
+        if _waits(states[planned.id], executor, cluster) and (met or not (renewed | stale).isdisjoint(upstream)):
             stale.add(planned.id)
     # An element is cancelled whole: not where another task in it has something to wait for.
     shared = {state.job for task, state in states.items() if task not in stale and is_queued(state)}
     return frozenset(task for task in stale if states[task].job not in shared)
+
+
+def _upstream(planned: Planned) -> tuple[str, ...]:
+    return (*planned.task.needs, *planned.after)
+
+
+def _waits(state: TaskState, executor: str, cluster: str | None) -> bool:
+    return state.state == "waiting" and state.queued and _is_ours(state, executor, cluster) and state.job is not None
+
+
+def _is_met(planned: Planned, states: Mapping[str, TaskState]) -> bool:
+    met = all(states[need].state == "done" for need in _upstream(planned) if need in states)
+    return met and states[planned.id].reason == "Dependency"
 
 
 def launch_held(states: Mapping[str, TaskState], executor: str, cluster: str | None = None) -> tuple[str, ...]:
@@ -179,7 +203,7 @@ def cancellable(states: Mapping[str, TaskState], *, executor: str) -> Cancellati
     What another user queued is theirs: the same id may name another element of ours. A task that no executor
     shows as ours and live is left alone.
     """
-    queued = [state for state in states.values() if state.job and state.state in ("waiting", "running")]
+    queued = [state for state in states.values() if state.job and state.shown]
     live = [state for state in queued if state.mine]
     elements: dict[tuple[str, str | None], set[str]] = {}
     for state in live:

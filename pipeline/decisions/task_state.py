@@ -40,6 +40,7 @@ class TaskState:
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
     user: str | None = None  # who queued it, where that was not this user
     queued: bool = False  # live in an executor's queue, so that submitting again would run it twice
+    shown: bool = False  # as live and ours by its executor: by a heartbeat alone, its element may be another's by now
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
     submission: str | None = None  # by which it was queued last
     log: str | None = None  # its element's, where that ended before the task wrote a line of its own
@@ -194,6 +195,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         waited_s=job.waited_s if job else None,
         # Of an element that may still be there, a second one must not be queued.
         queued=queue is not None and (queue.is_live or queue.job.state == "unknown"),
+        shown=queue is not None and queue.is_live,
         **facts,
     )
 
