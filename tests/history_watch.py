@@ -195,17 +195,19 @@ class Watch:
 
     # What is shown.
 
-    def held_notes(self) -> set[str]:
-        return {task for task in self.tasks if (self.world.storage.run(task) / "held.json").exists()}
+    def having(self, name: str) -> set[str]:
+        """The tasks in whose folders is a file of that name."""
+        return {task for task in self.tasks if (self.world.storage.run(task) / name).exists()}
 
-    def shown_states(self, began: float, held: set[str], states: Mapping[str, TaskState]) -> None:
+    def shown_states(self, began: float, held: set[str], recorded: set[str], states: Mapping[str, TaskState]) -> None:
+        """What a look has shown that began then, when these tasks had a note of being held, and these a record."""
         self.states = states
+        held &= self.having("held.json") - self.having("record.json")
         for task, state in states.items():
-            recorded = (self.world.storage.run(task) / "record.json").exists()
             # That an attempt failed is a fact once it is recorded, whatever becomes of its element.
-            final = state.state in ("done", "lost") or (state.state == "failed" and not recorded)
+            final = state.state in ("done", "lost") or (state.state == "failed" and task not in recorded)
             self.tasks[task].shown = (began, state.state) if final else None
-            if task in held and task in self.held_notes() and state.state in ("failed", "lost") and not recorded:
+            if task in held and state.state in ("failed", "lost"):
                 self.wrong(f"{task}: held, and shown as {state.state}: {state.cause}")
         self.machine.note("shows " + " ".join(f"{state.state}{state.cause or ''}" for state in states.values()))
 
