@@ -55,6 +55,7 @@ class _Element:
     id: str
     job: Job | None
     when: float
+    slept: bool  # whoever queued it had slept just before
 
 
 class Watch:
@@ -112,7 +113,8 @@ class Watch:
             self.wrong(f"{task}: attempt {number} begins although attempt {seen.done_by} is done")
         self._check_brake(task, process)
         job = self.world.job_of(process)
-        if seen.shown is not None and job is not None and self.elements[task]:
+        # A stopped trial may go on in its own task's process, too.
+        if seen.shown is not None and not seen.stopped and job is not None and self.elements[task]:
             since, state = seen.shown
             newest = self.elements[task][-1]
             # What Slurm takes for dead may live on, and is no start of it.
@@ -172,16 +174,23 @@ class Watch:
                     continue
                 job = self.slurm.jobs.get(element)
                 for task in tasks:
-                    if slept == process.stalled_until:
+                    has_slept = slept != process.stalled_until
+                    if not has_slept:
                         self._check_queued_once(task, element, process)
-                    queued = _Element(submission=name, id=element, job=job, when=self.machine.now)
+                    queued = _Element(submission=name, id=element, job=job, when=self.machine.now, slept=has_slept)
                     self.elements[task].append(queued)
 
     def _check_queued_once(self, task: str, element: str, process: Process) -> None:
         """An element that is live must not have been seen as over by whoever queues another."""
         for other in self.elements[task]:
             job = other.job
-            if job is None or job.over or job.state == "COMPLETING" or self.slurm.jobs.get(job.id) is not job:
+            if (
+                other.slept
+                or job is None
+                or job.over
+                or job.state == "COMPLETING"
+                or self.slurm.jobs.get(job.id) is not job
+            ):
                 continue
             if other.id != element and not self._recorded_as_failed(task):
                 self.wrong(f"{task}: queued again as {element}, while {other.id} is {job.state}")
@@ -217,7 +226,9 @@ class Watch:
         if what in ("scancel", "release") and not job.ours and self.machine.current is not None:
             self.wrong(f"{what} of {job.id} ({job.name}), which is not ours")
         closing = job.name == "lab-close" and job.ours
-        full = self.machine.now < self.machine.full_until and what.startswith("ends as FAILED")
+        failed = what.startswith("ends as FAILED")
+        # Or its submitter slept before it wrote down what the element starts from.
+        full = failed and (self.machine.now < self.machine.full_until or not getattr(job.run, "children", True))
         if closing and (full or what in ("scancel",) or re.match(r"ends as (CANCELLED|TIMEOUT|OUT_OF|FAILED 9)", what)):
             self._excuse(job)
 
