@@ -20,7 +20,7 @@ from pipeline.submission import Queued, Submission, newest, read_all
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import read_plain
 from sharedfs.typed_json import decode
-from slurm.array import Site
+from slurm.array import Site, array_id
 from slurm.commands import warn_once
 from slurm.element import EXITS, Exit
 from slurm.errors import SchedulerError
@@ -147,17 +147,28 @@ def query(storage: Storage, wanted: Collection[str], closing: QueuedAs | None = 
 
 
 def still_waiting(storage: Storage, wanted: Collection[str]) -> frozenset[str]:
-    """Those of these tasks of which any element of this user's waits in a queue, not the newest alone."""
-    history = queue_history(read_all(storage), wanted) if wanted else {}
-    every = [queued for elements in history.values() for queued in elements if _other_user(queued.sent.uid) is None]
-    waiting: set[tuple[Queue, str]] = set()
-    for queue in {queued.queue for queued in every}:
-        sent = {queued.element: queued.sent for queued in every if queued.queue == queue}
-        jobs = _observe_or_unknown(storage, queue, sent)
-        waiting |= {(queue, element) for element, job in jobs.items() if job.state == WAITING}
-    return frozenset(
-        task for task, elements in history.items() if any((each.queue, each.element) in waiting for each in elements)
-    )
+    """Those of these tasks that were in an array of this user's of which any element waits, theirs or another.
+
+    What depends on them waits for the whole array, as a rule, and may have been queued before their newest element.
+    """
+    submissions = read_all(storage) if wanted else []
+    arrays = {
+        task: {(each.queue, array_id(each.element)) for each in elements if _other_user(each.sent.uid) is None}
+        for task, elements in queue_history(submissions, wanted).items()
+    }
+    asked: dict[Queue, dict[str, JobIdentity]] = {}
+    for submission in submissions:
+        for array in submission.arrays:
+            for each in (QueuedAs.of(submission, array, element) for element in array.elements):
+                if any((each.queue, array_id(each.element)) in theirs for theirs in arrays.values()):
+                    asked.setdefault(each.queue, {})[each.element] = each.sent
+    waiting = {
+        (queue, array_id(job.id))
+        for queue, sent in asked.items()
+        for job in _observe_or_unknown(storage, queue, sent).values()
+        if job.state == WAITING
+    }
+    return frozenset(task for task, theirs in arrays.items() if not theirs.isdisjoint(waiting))
 
 
 def _observe_or_unknown(storage: Storage, queue: Queue, sent: Mapping[str, JobIdentity]) -> Mapping[str, JobState]:

@@ -21,6 +21,7 @@ from history_world import World
 from slurm_model import Job
 from virtual_processes import Process
 
+from jobs.attempt import STALE_S
 from pipeline.status import task_states
 from pipeline.submit import cancel_plan, submit_plan
 from sharedfs.errors import TandaError
@@ -78,6 +79,7 @@ class History:
                 self._wait_for("status")
                 if self.watch.all_ended():
                     break
+                self._wait_for_heartbeats()
                 self.watch.note_quiet()
                 self._submit()
             else:
@@ -144,6 +146,13 @@ class History:
         parents = [parent for _, named in job.dependency for parent in named]
         return any(not parent.over and (parent.held or self._waits_in_vain(parent)) for parent in parents)
 
+    def _wait_for_heartbeats(self) -> None:
+        """What runs by its heartbeat alone is over once that is stale: a person looks again after a while."""
+        if any(state.state == "running" for state in self.watch.states.values()):
+            over: list[bool] = []
+            self.machine.after(2 * STALE_S, lambda: over.append(True))
+            self.machine.run_until(lambda: bool(over), 3 * STALE_S)
+
     def _wait_for(self, name: str) -> None:
         processes = [process for process in self.machine.processes.values() if process.name.startswith(name)]
         self.machine.run_until(lambda: all(process.over for process in processes), 3600.0)
@@ -180,8 +189,8 @@ class History:
     def _status(self) -> None:
         def look() -> int:
             began = self.machine.now
-            held = self.watch.held_notes()
-            self.watch.shown_states(began, held, task_states(self.world.plan))
+            held, recorded = self.watch.having("held.json"), self.watch.having("record.json")
+            self.watch.shown_states(began, held, recorded, task_states(self.world.plan))
             return 0
 
         self._start("status", look)

@@ -141,7 +141,6 @@ FAULTS: dict[str, Callable[[], list[Change]]] = {
     ],
     "retried although queued meanwhile": _retried_as_named,
     "lock not looked at again": lambda: [(Lock, "check", lambda self: None)],
-    "waits for its turn, and cancelled": lambda: [(submit, "still_waiting", lambda storage, wanted: wanted)],
 }
 
 

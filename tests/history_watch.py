@@ -55,6 +55,7 @@ class _Element:
     id: str
     job: Job | None
     when: float
+    slept: bool  # whoever queued it had slept just before
 
 
 class Watch:
@@ -112,7 +113,8 @@ class Watch:
             self.wrong(f"{task}: attempt {number} begins although attempt {seen.done_by} is done")
         self._check_brake(task, process)
         job = self.world.job_of(process)
-        if seen.shown is not None and job is not None and self.elements[task]:
+        # A stopped trial may go on in its own task's process, too.
+        if seen.shown is not None and not seen.stopped and job is not None and self.elements[task]:
             since, state = seen.shown
             newest = self.elements[task][-1]
             # What Slurm takes for dead may live on, and is no start of it.
@@ -172,16 +174,23 @@ class Watch:
                     continue
                 job = self.slurm.jobs.get(element)
                 for task in tasks:
-                    if slept == process.stalled_until:
+                    has_slept = slept != process.stalled_until
+                    if not has_slept:
                         self._check_queued_once(task, element, process)
-                    queued = _Element(submission=name, id=element, job=job, when=self.machine.now)
+                    queued = _Element(submission=name, id=element, job=job, when=self.machine.now, slept=has_slept)
                     self.elements[task].append(queued)
 
     def _check_queued_once(self, task: str, element: str, process: Process) -> None:
         """An element that is live must not have been seen as over by whoever queues another."""
         for other in self.elements[task]:
             job = other.job
-            if job is None or job.over or job.state == "COMPLETING" or self.slurm.jobs.get(job.id) is not job:
+            if (
+                other.slept
+                or job is None
+                or job.over
+                or job.state == "COMPLETING"
+                or self.slurm.jobs.get(job.id) is not job
+            ):
                 continue
             if other.id != element and not self._recorded_as_failed(task):
                 self.wrong(f"{task}: queued again as {element}, while {other.id} is {job.state}")
@@ -195,17 +204,19 @@ class Watch:
 
     # What is shown.
 
-    def held_notes(self) -> set[str]:
-        return {task for task in self.tasks if (self.world.storage.run(task) / "held.json").exists()}
+    def having(self, name: str) -> set[str]:
+        """The tasks in whose folders is a file of that name."""
+        return {task for task in self.tasks if (self.world.storage.run(task) / name).exists()}
 
-    def shown_states(self, began: float, held: set[str], states: Mapping[str, TaskState]) -> None:
+    def shown_states(self, began: float, held: set[str], recorded: set[str], states: Mapping[str, TaskState]) -> None:
+        """What a look has shown that began then, when these tasks had a note of being held, and these a record."""
         self.states = states
+        held &= self.having("held.json") - self.having("record.json")
         for task, state in states.items():
-            recorded = (self.world.storage.run(task) / "record.json").exists()
             # That an attempt failed is a fact once it is recorded, whatever becomes of its element.
-            final = state.state in ("done", "lost") or (state.state == "failed" and not recorded)
+            final = state.state in ("done", "lost") or (state.state == "failed" and task not in recorded)
             self.tasks[task].shown = (began, state.state) if final else None
-            if task in held and task in self.held_notes() and state.state in ("failed", "lost") and not recorded:
+            if task in held and state.state in ("failed", "lost"):
                 self.wrong(f"{task}: held, and shown as {state.state}: {state.cause}")
         self.machine.note("shows " + " ".join(f"{state.state}{state.cause or ''}" for state in states.values()))
 
@@ -215,7 +226,9 @@ class Watch:
         if what in ("scancel", "release") and not job.ours and self.machine.current is not None:
             self.wrong(f"{what} of {job.id} ({job.name}), which is not ours")
         closing = job.name == "lab-close" and job.ours
-        full = self.machine.now < self.machine.full_until and what.startswith("ends as FAILED")
+        failed = what.startswith("ends as FAILED")
+        # Or its submitter slept before it wrote down what the element starts from.
+        full = failed and (self.machine.now < self.machine.full_until or not getattr(job.run, "children", True))
         if closing and (full or what in ("scancel",) or re.match(r"ends as (CANCELLED|TIMEOUT|OUT_OF|FAILED 9)", what)):
             self._excuse(job)
 

@@ -95,7 +95,8 @@ def test_an_element_that_waits_is_seen_among_all_of_a_task(
         executor.pretend(element, state="done")
     tasks = [planned.id for planned in made.plan.tasks]
     assert still_waiting(made.storage, tasks) == frozenset()
-    element, (task,) = next(iter(first.arrays[0].elements.items()))
-    executor.pretend(element, state="waiting")
-    assert still_waiting(made.storage, tasks) == {task}
+    array = first.arrays[0]
+    executor.pretend(next(iter(array.elements)), state="waiting")
+    # All of the array: what depends on one of its tasks waits for the whole of it.
+    assert still_waiting(made.storage, tasks) == {task for tasks in array.elements.values() for task in tasks}
     assert submit.still_waiting(made.storage, ()) == frozenset()
