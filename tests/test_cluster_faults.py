@@ -34,7 +34,7 @@ RUNS = """
       cancelled: {architecture: mlp, seed: 3}
       requeued: {architecture: mlp, seed: 4}
       warned: {architecture: mlp, seed: 5}
-      hopeless: {architecture: mlp, seed: 6, learning_rate: 1e-12}
+      hopeless: {architecture: mlp, seed: 6, learning_rate: 1e-12, embedding_scale: 1e-9}
       starved: {architecture: mlp, seed: 7, resources: {train: {mem_gb: 0.15}}}
 """
 
