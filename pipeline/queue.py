@@ -206,13 +206,12 @@ def queue_history(submissions: Iterable[Submission], wanted: Collection[str]) ->
 
 
 def is_closing(storage: Storage, manifest: str) -> bool:
-    """Whether the closing job of the manifest's newest submission waits or runs."""
-    made = newest(storage, manifest)
+    """Whether the manifest's newest closing job waits or runs: while that one queues what is tried again, the newest
+    submission has none yet."""
+    made = newest(storage, manifest, CLOSE)
     if made is None:
         return False
-    closing = next((array for array in made.arrays if array.stage == CLOSE), None)
-    if closing is None:
-        return False
+    closing = next(array for array in made.arrays if array.stage == CLOSE)
     sent = dict.fromkeys(closing.elements, made.sent(closing))
     states = observe(storage, made.executor, sent, made.uid, closing.named_cluster)
     return any(state.state in ("waiting", "running") for state in states.values())

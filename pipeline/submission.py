@@ -217,8 +217,8 @@ def cancel_unconfirmed(storage: Storage, executor: Executor, cluster: str | None
             replace(made, unconfirmed=elsewhere).write(storage)
 
 
-def newest(storage: Storage, manifest: str) -> Submission | None:
-    """The newest submission of a manifest that queued anything; raises as ``read`` does."""
+def newest(storage: Storage, manifest: str, stage: str | None = None) -> Submission | None:
+    """The newest submission of a manifest that queued anything, or anything of that stage; raises as ``read`` does."""
     # By their names, which begin with the time: of hundreds of submissions only those of this manifest are read.
     folders = sorted(storage.submissions.glob(f"*-{manifest}*"), reverse=True) if storage.submissions.is_dir() else ()
     for folder in folders:
@@ -226,7 +226,8 @@ def newest(storage: Storage, manifest: str) -> Submission | None:
             submission = read(folder)
         except (FileNotFoundError, NotADirectoryError, DamagedFileError):  # ``read_all`` warns of a damaged one
             continue
-        if submission.manifest == manifest and any(array.elements for array in submission.arrays):
+        queued = {array.stage for array in submission.arrays if array.elements}
+        if submission.manifest == manifest and queued and (stage is None or stage in queued):
             return submission
     return None
 

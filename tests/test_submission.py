@@ -12,13 +12,15 @@ import pytest
 from small_manifest import write_manifest
 
 from jobs.storage import Storage
-from pipeline import submission
+from pipeline import queue, submission
+from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.submission import out_of_reach, queued_elements
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
 from pipeline.plan import make_plan
 from pipeline.queue import query
 from pipeline.submission import SOURCE, Queued, snapshot, write_source
+from slurm.job_state import JobState
 
 
 def _queued(element: str, *tasks: str) -> Queued:
@@ -124,3 +126,20 @@ def test_a_submission_is_its_files_owners_and_not_who_it_says(tmp_path: Path) ->
     old.write(storage)
     assert submission.read(storage.submissions / begun.name).uid is None
     assert query(storage, {"a"})["a"].job.state == "gone"
+
+
+def test_a_closing_job_that_queues_what_is_tried_again_is_closing_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The submission that it makes has no closing job yet: its tasks must not be taken for over meanwhile."""
+    storage = Storage(tmp_path)
+    close = Queued(stage=CLOSE, group=CLOSE, job_ids=("8",), elements={"8": ()}, mem_gb=1.0)
+    for number, arrays in ((7, (close,)), (9, ())):
+        made = submission.begin(storage, manifest="m", executor="slurm", git_commit=None)
+        train = Queued(stage="train", group="g", job_ids=(str(number),), elements={str(number): ("t",)}, mem_gb=1.0)
+        replace(made, arrays=(train, *arrays)).write(storage)
+    monkeypatch.setattr(
+        queue, "observe", lambda _storage, _name, sent, *_: {job: JobState(id=job, state="running") for job in sent}
+    )
+    assert queue.is_closing(storage, "m")
+    assert submission.newest(storage, "m", CLOSE) == submission.read_all(storage)[0]
