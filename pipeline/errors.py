@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from jobs.data.dataset import Dataset, Split, TitleFacts
+from jobs.data.dataset import SAME_WORDS, SEEN, Dataset, Split, TitleFacts
 from jobs.data.identity import DataFiles, DatasetDefinition, fingerprint
-from jobs.data.overlap import SAME_WORDS, SEEN
 from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import Task

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 
-from jobs.data.dataset import SPECIAL, Dataset, Split
+from jobs.data.dataset import SAME_WORDS, SEEN, SPECIAL, Dataset, Split
 from jobs.data.meta import Overlap
 from jobs.data.near import LEAST, nearest_in_training
-from jobs.data.overlap import SAME_WORDS, SEEN
 from jobs.storage import Storage
 from pipeline.errors import places_of, print_table
 from pipeline.plan import Plan

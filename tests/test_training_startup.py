@@ -56,7 +56,7 @@ def test_a_training_task_loads_torch_and_nothing_heavy(architecture: str, tmp_pa
         evaluate = Task(stage="evaluate", settings={"train": train.id}, needs=(dataset, train.id))
         status, names = loaded_by(evaluate.write(storage))
         assert status == 0
-        assert not names & {*HEAVY, *COMPILER}
+        assert not names & ({*HEAVY, *COMPILER} - {"scipy"})  # which fits the temperature
 
 
 def test_a_linear_run_does_without_torch(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_run_at_chance_is_stopped_with_what_was_seen(
         return model
 
     built = trainer.build_network
-    monkeypatch.setattr(trainer, "build_network", lambda *arguments: kill_units(built(*arguments)))
+    monkeypatch.setattr(trainer, "build_network", lambda *words, **named: kill_units(built(*words, **named)))
     with pytest.raises(TaskFailedError, match="no better than chance; dead units: ") as caught:
         trained(storage, "mlp", dataset, epochs=20, patience_chance=2)
     assert caught.value.cause == "at chance"

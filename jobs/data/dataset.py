@@ -28,6 +28,8 @@ LANGUAGES = "languages.json"
 EVALUATED = ("validation", "test")
 # Of each title that is evaluated: its row and its file in the part it is from, its language, whether training has it.
 FACTS = {"row": "<u4", "file": "<u4", "language": "<u4", "seen": "|u1"}
+# What training has of it, as a sum: the title, its words in any order, either under other labels too, or alone.
+SEEN, SAME_WORDS, OTHER_LABEL, NO_SAME_LABEL = 1, 2, 4, 8
 # Files that came later and say more of the same titles and vectors: what a model takes in is all in the others.
 ASIDE = (IN_FILE, LANGUAGES, *(f"{split}.{name}.bin" for split in EVALUATED for name in FACTS))
 SPECIAL = ("<PAD>", "<UNK>")

@@ -9,11 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from jobs.data.dataset import NO_SAME_LABEL, OTHER_LABEL, SAME_WORDS, SEEN
 from jobs.data.meta import Overlap
 from jobs.data.title_keys import WORDLESS, Keys, table_bits
-
-# What is known of a title of validation or test, as a sum: it is in training, its words are, under other labels too.
-SEEN, SAME_WORDS, OTHER_LABEL, NO_SAME_LABEL = 1, 2, 4, 8
 
 
 def count(seen: NDArray[np.uint8]) -> Overlap:

@@ -11,8 +11,7 @@ import numpy as np
 
 from jobs.calibration import Calibration
 from jobs.context import Context, Outcome, Progress, TaskInterruptedError
-from jobs.data.dataset import Dataset
-from jobs.data.overlap import SEEN
+from jobs.data.dataset import SEEN, Dataset
 from jobs.models import model_unit
 from jobs.storage import Storage
 from jobs.task import Task
