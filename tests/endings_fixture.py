@@ -149,7 +149,7 @@ def _look(cluster: Rig, id_: str) -> Ending:
     return Ending(accounting=", then ".join(rows) or "-", queue=_queue(cluster, id_) or "-", state=state, alone=alone)
 
 
-def _none(ids: object) -> query.Answer:
+def _none(*_: object) -> query.Answer:
     raise NoAccountingError("as at a site that keeps none")
 
 

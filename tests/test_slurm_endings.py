@@ -67,7 +67,7 @@ def _seen_by_the_accounting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> di
     (id_,) = SlurmArrays().submit(make_array(folder, "exit 0", comment=OURS)).queued
     wait_for(lambda: query.states([id_])[id_].over)
     with monkeypatch.context() as patch:
-        patch.setattr(query, "ask_queue", lambda ids: query.Answer())
+        patch.setattr(query, "ask_queue", lambda *_: query.Answer())
         wait_for(lambda: query.states([id_])[id_].over)
         sent = {comment: {id_: JobIdentity(comment=comment)} for comment in (OURS, ANOTHERS)}
         return {comment: query.states([id_], sent=by_id)[id_].state for comment, by_id in sent.items()}
