@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import uuid
@@ -81,8 +82,9 @@ def _link(cache: Cache, run: MlflowRun, folder: Path) -> bool:
     sent, stamps = cache.runs[run.id], {}
     for name, path in run.artifacts.items():
         with suppress(OSError):  # it is not there, or no more
-            facts = path.stat()
-            stamps[name] = [facts.st_size, facts.st_mtime_ns]
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode):  # a link or a pipe in its place is nothing of the run's
+                stamps[name] = [facts.st_size, facts.st_mtime_ns]
     for name, stamp in stamps.items():
         if sent.stamps.get(name) != stamp:
             _place(run.artifacts[name], _checked_home(sent.home, folder) / name)
