@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,35 +36,32 @@ WITHIN = 2000
 CHUNK = 25
 
 
-def memory() -> Path:
-    """A new folder in memory, where there is one."""
-    shared = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="tanda-histories-", dir=shared if shared.is_dir() else None))
-
-
-def play_chunk(work: tuple[str | None, tuple[int, ...]]) -> list[Verdict]:
-    """The histories of some seeds, with a fault; the lines of those that held are left out."""
-    fault, seeds = work
-    home = memory()
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder in memory, where there is one; removed at the end, whatever became of those who work in it."""
+    shared = Path("/dev/shm")  # in memory: a history writes thousands of small files
+    folder = Path(tempfile.mkdtemp(prefix="tanda-histories-", dir=shared if shared.is_dir() else None))
     try:
-        with planted(fault):
-            verdicts = [play(seed, home) for seed in seeds]
+        yield folder
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(folder, ignore_errors=True)  # a worker that is being ended may still write
+
+
+def play_chunk(work: tuple[Path, str | None, tuple[int, ...]]) -> list[Verdict]:
+    """The histories of some seeds, with a fault; the lines of those that held are left out."""
+    home, fault, seeds = work
+    with planted(fault):
+        verdicts = [play(seed, home / str(os.getpid())) for seed in seeds]
     for verdict in verdicts:
         verdict.lines = verdict.lines if verdict.wrong else []
     return verdicts
 
 
-def play_all(seeds: Iterable[int], processes: int, fault: str | None = None) -> Iterator[Verdict]:
+def play_all(seeds: Iterable[int], processes: int, fault: str | None = None) -> Generator[Verdict, None, None]:
     """Verdicts in the order of the seeds."""
     every = list(seeds)
-    chunks = [(fault, tuple(every[start : start + CHUNK])) for start in range(0, len(every), CHUNK)]
-    if processes == 1:
-        for chunk in chunks:
-            yield from play_chunk(chunk)
-        return
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    with memory() as home, multiprocessing.get_context("fork").Pool(processes) as pool:
+        chunks = [(home, fault, tuple(every[start : start + CHUNK])) for start in range(0, len(every), CHUNK)]
         for verdicts in pool.imap(play_chunk, chunks):
             yield from verdicts
 
@@ -89,10 +87,11 @@ def run_faults(names: Iterable[str], processes: int) -> int:
     missed = 0
     for name in names:
         found = None
-        for number, verdict in enumerate(play_all(range(WITHIN), processes, name), start=1):
-            if verdict.wrong:
-                found = (number, verdict.wrong[0].splitlines()[0])
-                break
+        with closing(play_all(range(WITHIN), processes, name)) as verdicts:
+            for number, verdict in enumerate(verdicts, start=1):
+                if verdict.wrong:
+                    found = (number, verdict.wrong[0].splitlines()[0])
+                    break
         missed += found is None
         told = f"found after {found[0]}: {found[1]}" if found else f"NOT found within {WITHIN}"
         print(f"{name:36} {told}", flush=True)
@@ -100,12 +99,8 @@ def run_faults(names: Iterable[str], processes: int) -> int:
 
 
 def run_one(seed: int, trace: bool, fault: str | None) -> int:
-    home = memory()
-    try:
-        with planted(fault):
-            verdict = play(seed, home)
-    finally:
-        shutil.rmtree(home)
+    with memory() as home, planted(fault):
+        verdict = play(seed, home)
     if trace:
         print(*last_lines(verdict), sep="\n")
     print(
