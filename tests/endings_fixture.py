@@ -161,6 +161,8 @@ def _rows(cluster: Rig, id_: str) -> list[str]:
     for line in lines:
         job, state, code, worst = line.split("|")
         if job == id_:
+            # A step's end may reach a busy controller after its job's: then its status is missing from the worst.
+            worst = code if worst == "0:0" and code.endswith(":0") else worst
             rows.append(f"{state.split(' ')[0]} {code}" + (f" {worst}" if state == "FAILED" else ""))
         elif job == f"{id_}.0" and rows[-1].startswith("FAILED") and state != "FAILED":
             rows[-1] += f" (step {state.split(' ')[0]})"
