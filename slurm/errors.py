@@ -98,6 +98,8 @@ _KINDS: tuple[tuple[type[SlurmError], tuple[str, ...]], ...] = (
     ),
 )  # fmt: skip
 _UNKNOWN_JOB = ("invalid job id", "already finished", "already completing or completed")
+# What scontrol says of an array's elements that did as it was asked, beside one that did not: "6_1-2: No error".
+_DONE = ": no error"
 
 
 def one_line(output: str) -> str:
@@ -111,7 +113,7 @@ def classify_error(message: str) -> SlurmError:
     Of several lines, one for each job, those about jobs that are over count only where there are no others.
     """
     lines = one_line(message).split("; ")
-    others = [line for line in lines if not any(part in line.lower() for part in _UNKNOWN_JOB)]
+    others = [line for line in lines if not any(part in line.lower() for part in (*_UNKNOWN_JOB, _DONE))]
     if not others:
         return UnknownJobError("; ".join(lines))
     text = "; ".join(others).lower()

@@ -136,6 +136,7 @@ def little_account(cluster: Rig) -> Iterator[str]:
     """A new account on which at most 5 elements may be queued."""
     name = f"little{next(_accounts)}"
     cluster.call("sacctmgr", "-i", "add", "account", name, "cluster=lab", "parent=root")
-    cluster.call("sacctmgr", "-i", "add", "user", cluster.user, f"account={name}", "maxsubmitjobs=5")
+    user = ("user", cluster.user, f"account={name}", "cluster=lab")
+    cluster.call("sacctmgr", "-i", "add", *user, "maxsubmitjobs=5")
     yield name
-    cluster.call("sacctmgr", "-i", "delete", "user", cluster.user, f"account={name}")
+    cluster.call("sacctmgr", "-i", "delete", *user)

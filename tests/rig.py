@@ -162,7 +162,7 @@ class Rig:
         if "lab" not in self._try("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").split():
             self.call("sacctmgr", "-i", "add", "cluster", "lab")
             self.call("sacctmgr", "-i", "add", "account", "lab", "cluster=lab")
-            self.call("sacctmgr", "-i", "add", "user", self.user, "account=lab", "defaultaccount=lab")
+            self.call("sacctmgr", "-i", "add", "user", self.user, "account=lab", "cluster=lab", "defaultaccount=lab")
 
     def stop_daemon(self, name: str, *, hard: bool = False) -> None:
         """Stop one daemon by its pid file (``slurmctld``, ``slurmd.n1``, ``slurmdbd``, ...)."""

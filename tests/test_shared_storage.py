@@ -527,7 +527,7 @@ path.write_text(pointed)
 def members(lab: Lab, cluster: Rig) -> Rig:
     """The cluster, on which both users may submit."""
     for user in (ALICE, BOB):
-        cluster.call("sacctmgr", "-i", "add", "user", user, "account=lab", "defaultaccount=lab")
+        cluster.call("sacctmgr", "-i", "add", "user", user, "account=lab", "cluster=lab", "defaultaccount=lab")
     return cluster
 
 
@@ -610,7 +610,8 @@ def test_two_people_share_a_storage_on_the_cluster(lab: Lab, members: Rig) -> No
     queued = [task for task in lab.status(BOB, manifest)["tasks"] if task["queued"]]
     assert {task["user"] for task in queued} <= {ALICE}
     cancelled = lab.call(BOB, "-m", "pipeline", "cancel", manifest)
-    assert cancelled.returncode == 0 and cancelled.stderr.startswith("0 tasks cancelled")
+    assert cancelled.stderr.startswith("0 tasks cancelled\n") and cancelled.returncode == 2
+    assert f"left to {ALICE}, who queued" in cancelled.stderr
     wait_for(lambda: states(lab, BOB, manifest) == {"done"}, 200)
     close_ended_well(members, submission_of(storage))
     lab.tanda(ALICE, "report", manifest)

@@ -77,6 +77,18 @@ def test_a_refusal_among_jobs_that_are_over_is_not_swallowed() -> None:
     assert type(classify_error(f"{over}\n{over}")) is UnknownJobError
 
 
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    {
+        "254_0: Job has already finished\n254_1-2: No error": UnknownJobError,
+        "254_0: Job has already finished\n254_1-2: Access/permission denied": DeniedError,
+        "254_0: No error\n254_1: Requested operation not supported on this system": SlurmError,
+    }.items(),
+)
+def test_elements_that_did_as_asked_are_no_refusal(lines: str, kind: type[SlurmError]) -> None:
+    assert type(classify_error(lines)) is kind
+
+
 NOT_FOR_US = {
     "refused": "echo 'sacct: error: slurmdbd: Access/permission denied' >&2; exit 1",
     "refused with status 0": "echo 'sacct: error: slurmdbd: Access/permission denied' >&2; exit 0",
