@@ -34,6 +34,8 @@ def test_one_seed_is_said_to_tell_of_a_trained_model(tmp_path: Path) -> None:
     finish_all(made, {"a": 0.5})
     folder = build(made.plan, made.states, mlflow=False)
     assert "tell of this trained model, not of its settings" in (folder / "cards/g.md").read_text()
+    card = (folder / "cards/g.md").read_text()
+    assert "trained with one seed by the code" in card and "\nNo GPU; " in card
     assert '<a href="cards/g.md">Model card</a>' in (folder / "index.html").read_text()
 
 
@@ -61,4 +63,4 @@ def test_a_real_evaluation_fills_the_card_in(tmp_path: Path) -> None:
     assert "| portuguese |" in card and "| spanish |" in card
     assert "fitted on validation titles" in card and "test loss, calibrated" in card
     assert "Rare categories: mean recall" in card and "fingerprint of the titles" in card
-    assert "- training: 216 titles (" in card
+    assert "- training: 216 titles (" in card and " 1.00 (" not in card

@@ -104,7 +104,7 @@ def _what(entry: Entry, members: Sequence[Entry], messages: Messages) -> str:
             "card what",
             architecture=entry.architecture,
             parameters="–" if parameters is None else f"{parameters:,.0f}",
-            seeds=len(entry.done),
+            trained=messages("card trained once" if len(entry.done) == 1 else "card trained", seeds=len(entry.done)),
             commit=result.git_commit or messages("unknown commit"),
         )
     ]
@@ -201,7 +201,8 @@ def _weaknesses(
         present = np.flatnonzero(test.support > 0)
         enough = np.flatnonzero(test.support >= RARE)
         present = enough if len(enough) >= WORST else present
-        worst = present[np.argsort(test.recall[present], kind="stable")][:WORST]
+        below = present[test.recall[present] < np.nanmean(test.recall[present])]
+        worst = below[np.argsort(test.recall[below], kind="stable")][:WORST]
         named = ", ".join(
             messages(
                 "card category",
@@ -211,7 +212,8 @@ def _weaknesses(
             )
             for at in worst
         )
-        yield messages("card worst categories", categories=named)
+        if named:
+            yield messages("card worst categories", categories=named)
     for slice_ in _worst_slices(result, collected):
         share = f"{slice_.error:.1%}"
         yield messages("card slice", by=slice_.by, value=slice_.value, share=share, titles=slice_.titles)
@@ -259,8 +261,9 @@ def _worst_slices(result: Result, collected: Collected) -> list[Slice]:
 
 def _cost(entry: Entry, result: Result, messages: Messages) -> str:
     hours, seconds = entry.gpu_hours(), entry.mean("train_seconds")
+    on_gpu = result.about.gpu is not None and hours is not None
     values = {
-        "hours": "–" if hours is None else number_text(hours, 3),
+        "hours": messages("card hours" if on_gpu else "card no hours", hours=number_text(hours or 0.0, 3)),
         "seconds": "–" if seconds is None else number_text(seconds, 1),
         "device": result.about.gpu or "CPU",
     }
