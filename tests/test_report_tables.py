@@ -34,7 +34,7 @@ from report_fixture import (
 
 from jobs import units
 from jobs.units import Unit
-from pipeline.report import build
+from pipeline.report import budgets, build
 from pipeline.report.collect import collect
 from pipeline.report.files import ReportData, document_files
 from pipeline.report.groups import make_groups
@@ -57,7 +57,7 @@ from pipeline.report.table import (
     to_latex,
     to_markdown,
 )
-from pipeline.report.tables import budget, build_all
+from pipeline.report.tables import build_all
 from sharedfs.documents import read_json, write_json
 
 
@@ -242,8 +242,8 @@ def test_the_expected_best_is_the_mean_of_drawn_searches(trials: int) -> None:
     random = np.random.default_rng(0)
     values = random.normal(size=20)
     drawn = random.choice(values, (40_000, trials)).max(axis=1)
-    assert budget.expected_best(values, trials) == pytest.approx(drawn.mean(), abs=0.02)
-    assert [budget.budgets(count) for count in (3, 10, 30)] == [[1, 2, 3], [1, 2, 5, 10], [1, 2, 5, 10, 20, 30]]
+    assert budgets.expected_best(values, trials) == pytest.approx(drawn.mean(), abs=0.02)
+    assert [budgets.budgets(count) for count in (3, 10, 30)] == [[1, 2, 3], [1, 2, 5, 10], [1, 2, 5, 10, 20, 30]]
 
 
 def test_a_search_says_what_fewer_trials_would_have_reached(searched: Made) -> None:

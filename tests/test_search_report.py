@@ -15,10 +15,12 @@ from jobs import metrics_log, models
 from jobs.search.algorithms import random
 from jobs.search.space import read_space
 from jobs.settings import values
-from pipeline.report import build
+from pipeline.report import budgets, build
 from pipeline.report.collect import SearchResult, collect
 from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
+from pipeline.report.plots import budget as budget_plot
+from pipeline.report.plots import files
 from pipeline.report.plots import search as plot
 from pipeline.report.search_summary import axes, by_score, search_progress
 from pipeline.report.tables import budget, build_all
@@ -192,15 +194,24 @@ def test_searches_stand_side_by_side_at_equal_epochs(tmp_path: Path) -> None:
         for number in range(search.trials):
             finish_trial(made, at, number, skill=0.2 + 0.05 * number)
     collected = collect(made.plan, made.states)
-    deep, few = (budget.spent(search) for search in collected.searches[:2])
+    deep, few = (budgets.spent(search) for search in collected.searches[:2])
     assert deep is not None and few is not None and deep.epochs == few.epochs == 4
     table = budget.build(make_groups(collected)[0], collected, make_messages("en"))
     assert table is not None
     assert [column.key for column in table.columns[4:]] == ["search few"], "others are by another figure, or data"
     shown = {row[0].text: row[4] for row in table.rows}
     assert shown["1"].value == pytest.approx(few.scores.mean())
-    assert shown["2"].value == pytest.approx(budget.expected_best(few.scores, 2)) and shown["10"].text == "–"
-    assert few.expected(4 * 2.5) == pytest.approx(budget.expected_best(few.scores, 2.5))
-    assert budget.expected_best(few.scores, 2) < budget.expected_best(few.scores, 2.5) < few.scores.max()
+    assert shown["2"].value == pytest.approx(budgets.expected_best(few.scores, 2)) and shown["10"].text == "–"
+    assert few.expected(4 * 2.5) == pytest.approx(budgets.expected_best(few.scores, 2.5))
+    assert budgets.expected_best(few.scores, 2) < budgets.expected_best(few.scores, 2.5) < few.scores.max()
     alone = budget.build(make_groups(collected)[2], collected, make_messages("en"))
     assert alone is not None and len(alone.columns) == 4
+    (drawn,) = budget_plot.build(make_groups(collected)[0], collected, make_messages("en"))
+    ends = [(line.search, line.epochs[0], line.epochs[-1], line.best[0], line.best[-1]) for line in drawn.lines]
+    assert [end[:3] for end in ends] == [("deep", 4, 48), ("few", 4, 16)]
+    expected = [
+        budgets.expected_best(each.scores, trials) for each, trials in ((deep, 1), (deep, 12), (few, 1), (few, 4))
+    ]
+    assert [score for end in ends for score in end[3:]] == pytest.approx(expected)
+    assert "deep" in files("b", budget_plot.draw(drawn, make_messages("es")))["plots/b.svg"].decode()
+    assert budget_plot.build(make_groups(collected)[2], collected, make_messages("en")) == []
