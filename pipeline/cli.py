@@ -368,11 +368,14 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
     rows: Annotated[int, typer.Option(min=100, help="in train.csv.gz, both languages")] = 20_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    categories: Annotated[
+        int | None, typer.Option(min=2, max=1600, help="of each language; else 632 and 773, as the real ones have")
+    ] = None,
 ) -> None:
-    """Write a realistic data set in both real formats, the same bytes for the same rows and seed."""
+    """Write a data set of made-up titles in both real formats, the same bytes for the same options."""
     from jobs.data.sample import write_sample
 
-    write_sample(folder, rows, seed=seed)
+    write_sample(folder, rows, seed=seed, categories=categories)
     print(folder)
 
 

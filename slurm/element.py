@@ -166,7 +166,8 @@ def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
 @patient
 def _begin_log(path: Path, header: str) -> IO[bytes]:
     check_plain(path.parent)
-    log = open_plain(path, "ab")
+    # Others may change the log where they may change its folder: a run's, not a submission's.
+    log = open_plain(path, "ab", permissions=OWNER_WRITES | (path.parent.stat().st_mode & 0o022))
     try:
         log.write(header.encode())
         log.flush()

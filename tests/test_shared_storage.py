@@ -553,6 +553,7 @@ def test_a_queued_job_runs_what_was_queued(lab: Lab, members: Rig) -> None:
     assert states(lab, BOB, manifest) == {"waiting"}
     members.call("scontrol", "release", ",".join(dict.fromkeys(jobs)))
     wait_for(lambda: states(lab, BOB, manifest) == {"done"}, 200)
+    close_ended_well(members, submission)
     assert changeable_by_others(submission) == []
     # What the tasks write is the group's, as the manifest's umask says.
     (log,) = {path.stat().st_mode & 0o777 for path in (storage / "runs").glob("*/log.txt")}

@@ -67,6 +67,17 @@ def test_a_childs_output_goes_to_its_own_log_under_a_header(tmp_path: Path) -> N
     assert "start 2 ==" in (path / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(("folder", "log"), [(0o2775, 0o664), (0o755, 0o644)])
+def test_a_log_is_for_others_to_change_where_its_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: int, log: int
+) -> None:
+    monkeypatch.setenv("TANDA_UMASK", "002")
+    path = make_path(tmp_path, "a", "exit 0")
+    path.chmod(folder)
+    assert run(tmp_path, path) == 0
+    assert (path / "log.txt").stat().st_mode & 0o777 == log
+
+
 def test_packed_children_run_side_by_side_and_share_the_cpus(tmp_path: Path) -> None:
     paths = [make_path(tmp_path, name, "sleep 0.5") for name in "ab"]
     assert run(tmp_path, *paths) == OK

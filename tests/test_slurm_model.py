@@ -234,6 +234,7 @@ def check(rig: Rig, script: Callable[[Site], list[Any]], folder: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.both_slurms
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_the_model_does_as_slurm_does(cluster: Rig, tmp_path: Path, script: Callable[[Site], list[Any]]) -> None:
     check(cluster, script, tmp_path)
