@@ -316,7 +316,8 @@ def _queue_exit(text: str) -> tuple[int, int]:
 
 
 def _accounting_row(values: Mapping[str, str]) -> JobRow:
-    code, signal = read_exit(values["exit"])
+    # A step that was cancelled before its end was known has no exit code; a job always has one.
+    code, signal = read_exit(values["exit"] or ("0:0" if "." in values["id"] else ""))
     tres = _tres(values["tres"])
     return _row(
         values, tres, exit_code=code, signal=signal,

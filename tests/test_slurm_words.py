@@ -199,6 +199,14 @@ def test_a_step_without_its_job_is_not_passed_over(monkeypatch: pytest.MonkeyPat
     assert _states(answers, monkeypatch) == TRUE | {"24_0": "unknown"}
 
 
+def test_a_step_whose_end_was_never_known_is_no_riddle() -> None:
+    """What 24.11 prints of a step that was cancelled while its node was away."""
+    rows = [_row("24", "CANCELLED", "0:0", "0:0"), _row("24.batch", "CANCELLED", "", "")]
+    answer = parse_accounting("".join(rows))
+    assert answer.unreadable == {} and answer.rows["24"][0].steps == ("CANCELLED",)
+    assert "24" in parse_accounting(_row("24", "CANCELLED", "", "")).unreadable, "a job has an exit code"
+
+
 @pytest.mark.parametrize(
     ("resources", "gpus"),
     [("cpu=1,gres/gpu=2,gres/gpu:a100=2", 2), ("gres/gpu:a100=2,gres/gpu:v100=1", 3), ("cpu=1", 0), ("", 0)],
