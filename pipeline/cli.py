@@ -233,6 +233,19 @@ def report(
 
 
 @app.command()
+def results(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    only: Only = None,
+    form: Annotated[str, typer.Option("--format", metavar="csv|json|parquet|latex")] = "csv",
+) -> None:
+    """Write a row a run to standard output: every setting, figure and cost; in LaTeX what differs, and the scores."""
+    from pipeline.results import render_results
+
+    sys.stdout.buffer.write(render_results(_experiment(manifest, sets).make_plan(only), form))
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="a report's folder, or REPORT:GROUP/RUN[:SEED]")],
     second: Annotated[str, typer.Argument(metavar="B", help="the same, to compare with")],
