@@ -47,10 +47,9 @@ def _finite(value: Value) -> Value:
 
 def _paper_table(collected: Collected, columns: dict[str, Sequence[Value]]) -> Table:
     messages = make_messages(collected.manifest.language)
-    settings = [
-        name for name in results_csv.hyperparameters(collected) if len({str(value) for value in columns[name]}) > 1
-    ]
-    names = (*results_csv.OF_ROW, *settings)
+    # Among the runs that have it: a setting of networks alone does not differ because `linear` has none.
+    had = {name: {str(value) for value in columns[name]} - {"None"} for name in results_csv.hyperparameters(collected)}
+    names = (*results_csv.OF_ROW, *(name for name, values in had.items() if len(values) > 1))
     rows = []
     for at in range(len(collected.results)):
         texts = [setting(columns[name][at]) for name in names]
