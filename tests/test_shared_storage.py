@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import json
+import os
 import shutil
 import socket
 import stat
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster_fixture import ONLY
 from lab_fixture import GROUP, Lab, lab
-from rig import Rig
+from rig import DEBIAN13, Rig
 from slurm_fixture import wait_for
 
 from slurm.executors.local import LocalQueue
@@ -526,6 +528,8 @@ path.write_text(pointed)
 @pytest.fixture(scope="module")
 def members(lab: Lab, cluster: Rig) -> Rig:
     """The cluster, on which both users may submit."""
+    if os.environ.get(ONLY) == DEBIAN13:
+        pytest.skip("only root can enter the Debian 13 that Slurm 24.11 is in")
     for user in (ALICE, BOB):
         cluster.call("sacctmgr", "-i", "add", "user", user, "account=lab", "cluster=lab", "defaultaccount=lab")
     return cluster
