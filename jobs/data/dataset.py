@@ -139,6 +139,17 @@ class Split:
         """Tokens per title, (N,) int64, computed at each call."""
         return np.diff(self.offsets)
 
+    def cut(self, start: int, stop: int) -> Split:
+        """The titles from ``start`` to before ``stop``, or to the end."""
+        offsets = self.offsets[start : stop + 1]
+        return Split(
+            name=self.name,
+            tokens=self.tokens[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+            labels=self.labels[start:stop],
+            reliable=self.reliable[start:stop],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TitleFacts:
