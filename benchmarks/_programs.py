@@ -104,6 +104,21 @@ PROGRAMS = (
         quick=("--data", DATA, "--rounds", "1"),
         claims=(Claim("at most fastText's time", r"ours takes ([\d.]+) of fastText's", 1, least=False),),
     ),
+    Program(
+        name="trained_vectors",
+        needs=("data",),
+        arguments=("--data", DATA),
+        quick=("--data", DATA, "--seeds", "0", "--", "mlp"),
+        claims=(Claim("frozen, above a random start by at least 0.03", r"frozen +gains ([+-]\d\.\d+)", 0.03),),
+    ),
+    Program(
+        name="linear_size",
+        quick=_words("--titles 2000 4000 --as-it-comes 2000"),
+        claims=(
+            Claim("4.9 million titles on 16 cores: at most an hour", r": (\d+) min on", 60, least=False),
+            Claim("and 8 GB", r"cores \(at most 60\), ([\d.]+) GB", 8, least=False),
+        ),
+    ),
     Program(name="search_propose", quick=_words("--past 10")),
     Program(
         name="search_quality",

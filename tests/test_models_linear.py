@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import SGDClassifier
 
 from jobs.data.dataset import Split
 from jobs.models.linear import estimator
-from jobs.models.linear.estimator import Terms
+from jobs.models.linear.hashed import HashedTerms
+from jobs.models.linear.terms import Terms
 from jobs.settings import DataShape
 from jobs.testing import settings_with
 from jobs.training.run import _save
@@ -50,7 +52,12 @@ def dataset(classes: int = CLASSES, seen: int = CLASSES) -> Any:
         name: make_split(name, *draw(count, seed, classes=seen))
         for seed, (name, count) in enumerate({"train": 400, "validation": 100, "test": 100}.items())
     }
-    return SimpleNamespace(splits=splits, vocabulary_size=60, classes=[str(number) for number in range(classes)])
+    return SimpleNamespace(
+        splits=splits,
+        vocabulary_size=60,
+        classes=[str(number) for number in range(classes)],
+        meta=SimpleNamespace(vocabulary=SimpleNamespace(words=58)),
+    )
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -169,6 +176,86 @@ def test_tf_idf_equals_scikit_learns(longest: int, sublinear: bool) -> None:
         assert ours.shape == expected.shape
         # Columns are ordered differently: products of titles are not.
         np.testing.assert_allclose((ours @ ours.T).toarray(), (expected @ expected.T).toarray(), atol=1e-5)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3])
+def test_hashed_terms_without_collisions_are_the_terms(longest: int) -> None:
+    train, test = make_split("train", *draw(80, 5)), make_split("test", *draw(30, 6))
+    exact = Terms.fit(train, vocabulary=60, longest=longest, min_count=2, sublinear=True)
+    hashed = HashedTerms.fit(train, size=1 << 26, vocabulary=60, words=60, longest=longest, min_count=2, sublinear=True)
+    ours, expected = hashed.transform(test, 0, 30), exact.transform(test, 0, 30)
+    np.testing.assert_allclose((ours @ ours.T).toarray(), (expected @ expected.T).toarray(), atol=1e-6)
+    assert (hashed.idf > 0).sum() == exact.size
+
+
+def test_n_grams_of_the_data_are_terms_and_join_no_longer_one() -> None:
+    # Tokens 50 and above are n-grams, which a data set puts behind a title's words.
+    split = make_split("train", [[2, 3, 50, 51], [4, 51]], [0, 1])
+    hashed = HashedTerms.fit(split, size=99, vocabulary=60, words=50, longest=2, min_count=1, sublinear=False)
+    first, second = hashed.counts(split, 0, 2).toarray()
+    assert np.flatnonzero(first[:60]).tolist() == [2, 3, 50, 51] and first[60:].sum() == 1, "2 3, and no pair else"
+    assert np.flatnonzero(second).tolist() == [4, 51]
+
+
+def test_hashed_terms_are_no_fewer_than_tokens() -> None:
+    with pytest.raises(ValueError, match="max_terms: 60 are not more than the data set's 60 tokens: take more"):
+        estimator.fit(dataset(), settings(max_terms=60))
+
+
+@pytest.mark.parametrize("changes", [{}, {"class_weights": "balanced", "seed": 3}, {"loss": "log_loss"}])
+@pytest.mark.parametrize("seen", [5, 2])  # two are one problem, and stay so
+def test_categories_fitted_one_by_one_are_those_fitted_at_once(changes: dict[str, Any], seen: int) -> None:
+    data, chosen = dataset(6, seen), settings(solver="sgd", **changes)
+    train = data.splits["train"]
+    fitted = estimator.fit(data, chosen, SimpleNamespace(cpus=3, log=lambda _: None, progress=lambda *_, **__: None))
+    theirs = SGDClassifier(
+        loss=chosen.loss, alpha=chosen.alpha, max_iter=chosen.max_passes, random_state=chosen.seed,
+        class_weight=None if chosen.class_weights == "none" else "balanced",
+    )  # fmt: skip
+    theirs.fit(fitted.terms.transform(train, 0, len(train)), train.labels.astype(np.int64))
+    expected = theirs.coef_ if seen > 2 else np.concatenate([-theirs.coef_, theirs.coef_])
+    assert np.array_equal(fitted.weights[:, :seen].T, expected.astype(np.float32))
+    assert fitted.bias[seen:] == pytest.approx([fitted.bias[:seen].min() - 10] * (6 - seen))
+
+
+def test_vectors_made_block_by_block_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = dataset().splits["train"]
+    chosen = Terms.fit(train, vocabulary=60, longest=2, min_count=1, sublinear=False)
+    whole = chosen.transform(train, 0, len(train))
+    monkeypatch.setattr(estimator, "ROWS", 37)
+    blocks = estimator._features(chosen, train)
+    for name in estimator.SPARSE:
+        assert np.array_equal(getattr(blocks, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("solver", ["sgd", "liblinear"])
+def test_small_weights_are_dropped_and_the_others_stored_alone(tmp_path: Path, solver: str) -> None:
+    data, changes = dataset(6, 5), {"solver": solver, "loss": "hinge", "max_terms": 5000}
+    whole, few = (estimator.fit(data, settings(**changes, drop_below=below)) for below in (0.0, 0.2))
+    expected = np.where(np.abs(whole.weights) >= np.float32(0.2), whole.weights, 0)
+    assert np.array_equal(few.weights.toarray(), expected) and 0 < few.weights.nnz < whole.weights.size / 20
+    assert few.parameters == few.weights.nnz + 6
+    test = data.splits["test"]
+    assert (few.scores(test).argmax(1) == test.labels).mean() > 0.85
+    few.save(tmp_path)
+    loaded = estimator.load(tmp_path)
+    assert np.array_equal(loaded.scores(test), few.scores(test)) and loaded.terms.size == 5000
+    with np.load(tmp_path / estimator.FILE) as stored:
+        arrays = dict(stored)
+    arrays["indices"][0] = 6  # of a seventh category
+    np.savez(tmp_path / estimator.FILE, **arrays)
+    with pytest.raises(DamagedFileError, match="damaged, train the run again"):
+        estimator.load(tmp_path)
+
+
+def test_many_validation_titles_are_not_all_needed_for_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset()
+    all_of_them = estimator.fit(data, settings(max_terms=5000)).scale
+    monkeypatch.setattr(estimator, "SCALED_BY", 60)
+    monkeypatch.setattr(estimator, "RUN", 10)
+    some = estimator.fit(data, settings(max_terms=5000)).scale
+    assert some != all_of_them and some == pytest.approx(all_of_them, rel=0.2)
+    assert estimator.fit(data, settings()).scale == pytest.approx(all_of_them, rel=0.2)
 
 
 def test_an_empty_vocabulary_says_what_to_change() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,12 +20,12 @@ from jobs.data.dataset import CLASSES, LANGUAGES, META, VOCABULARY, WORD_NGRAMS,
 from jobs.data.identity import DatasetDefinition
 from jobs.data.meta import Account, Contents, Coverage, Dtypes, StoredFile, VocabularySize
 from jobs.data.progress import in_order
-from jobs.data.rows import Block, assign_rows
+from jobs.data.rows import AssignedFile, Block, assign_rows
 from jobs.data.settings import SPLITS
 from jobs.data.shard_store import ShardStore
 from jobs.data.split_assignment import NONE, TRAIN
 from jobs.data.split_writer import SplitWriter
-from jobs.data.vocabulary import Encoder, Vocabulary, build_encoder
+from jobs.data.vocabulary import Encoder, build_encoder
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
@@ -80,11 +80,11 @@ class Assembly:
         number_of = {name: number for number, name in enumerate(self._languages)}
         self._language_maps = [np.array([number_of[name] for name in spool.languages()]) for spool in spools]
 
-    def write(self, folder: Path) -> tuple[Vocabulary, NDArray[np.int64], Contents]:
+    def write(self, folder: Path) -> tuple[Encoder, NDArray[np.int64], Contents]:
         """Write arrays, vocabulary and classes.
 
-        Returns the vocabulary, how often each token occurs in training, and what meta.json says of all that. Raises
-        ValueError for a split without rows.
+        Returns what turned words into tokens, how often each token occurs in training, and what meta.json says of all
+        that. Raises ValueError for a split without rows.
         """
         self._check_splits()
         encoder = build_encoder(self._words, self._word_counts(), self._training_titles, self._settings)
@@ -115,7 +115,17 @@ class Assembly:
             statement={writer.name: writer.statement(self._languages) for writer in writers},
             vocabulary=size,
         )
-        return vocabulary, counts, contents
+        return encoder, counts, contents
+
+    def known_words(self, encoder: Encoder) -> Iterator[Ragged]:
+        """The words of training and unlabelled titles, as token ids, block by block."""
+        files = (*self._assigned.files, *self._assigned.unlabelled)
+        total = sum(int((file.split == TRAIN).sum()) for file in files)
+        done = 0
+        for titles in self._each_block(lambda block: self._titles(block, block.split == TRAIN), files):
+            yield Ragged(encoder.ids[titles.values], titles.lengths)
+            done += len(titles)
+            self._advance("word vectors", done, total)
 
     def _check_splits(self) -> None:
         for number, name in enumerate(SPLITS):
@@ -156,9 +166,9 @@ class Assembly:
             for spool, ragged in enumerate(spool_pieces)
         ]
 
-    def _each_block(self, work: Callable[[Block], T]) -> Iterator[T]:
-        """What the work on each block of rows gives, in order, done on several threads."""
-        blocks = (block for file in self._assigned.files for block in file.blocks())
+    def _each_block(self, work: Callable[[Block], T], files: Iterable[AssignedFile] | None = None) -> Iterator[T]:
+        """What the work on each block of rows, of all labelled files or these, gives, in order, on several threads."""
+        blocks = (block for file in files or self._assigned.files for block in file.blocks())
         return in_order((partial(work, block) for block in blocks), self._threads)
 
     def _word_counts(self) -> NDArray[np.int64]:

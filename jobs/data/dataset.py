@@ -139,6 +139,17 @@ class Split:
         """Tokens per title, (N,) int64, computed at each call."""
         return np.diff(self.offsets)
 
+    def cut(self, start: int, stop: int) -> Split:
+        """The titles from ``start`` to before ``stop``, or to the end."""
+        offsets = self.offsets[start : stop + 1]
+        return Split(
+            name=self.name,
+            tokens=self.tokens[offsets[0] : offsets[-1]],
+            offsets=offsets - offsets[0],
+            labels=self.labels[start:stop],
+            reliable=self.reliable[start:stop],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TitleFacts:
@@ -237,12 +248,11 @@ class Dataset:
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
 
     def drawn_vectors(self) -> NDArray[np.bool_] | None:
-        """Which word vectors are no file's but drawn, (V,); None where an earlier version made it and did not say."""
-        if self.meta.vectors.fingerprint is None:
-            return np.ones(self.vocabulary_size, bool)
-        if IN_FILE not in self.meta.files:
-            return None
-        return np.asarray(self._map(IN_FILE, "|u1", (self.vocabulary_size,)) == 0)
+        """Which word vectors are no file's nor made of titles, but drawn, (V,); None where an earlier version made the
+        data set and did not say."""
+        if IN_FILE in self.meta.files:
+            return np.asarray(self._map(IN_FILE, "|u1", (self.vocabulary_size,)) == 0)
+        return np.ones(self.vocabulary_size, bool) if self.meta.vectors.fingerprint is None else None
 
     @patient
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

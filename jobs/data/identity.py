@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.data import DATASET_FORMAT, files
-from jobs.data.settings import SPLITS, Data, Preprocessing, Split
+from jobs.data.settings import SPLITS, UNLABELLED, Data, Paths, Preprocessing, Split, TrainedVectors
 from jobs.settings import deciding
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
@@ -28,11 +28,17 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VectorFile:
-    """How many numbers a word vector has, and a digest of the file they are from; None for a random start."""
+class VectorSource:
+    """How many numbers a word vector has, and where they are from: a file, by its digest, or the titles, or neither."""
 
     size: int
     fingerprint: str | None
+    train: TrainedVectors | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether they are a random start."""
+        return self.fingerprint is None and self.train is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class DatasetDefinition(Preprocessing):
     """What decides a data set's content, as its preprocess task and its meta.json store it; ``sources`` by part."""
 
     sources: Mapping[str, tuple[SourceFile, ...]]
-    embeddings: VectorFile
+    embeddings: VectorSource
     dataset_format: int
 
 
@@ -63,18 +69,28 @@ def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
         settings["split"] = deciding(Split())
     absolute: dict[str, tuple[str, ...]] = {}
     sources: dict[str, list[dict[str, str]]] = {}
+
+    def add(part: str, name: Paths, setting: str) -> None:
+        if name is not None:
+            paths = files.find_files(name, setting)
+            absolute[part] = tuple(map(str, paths))
+            sources[part] = [asdict(_describe(path, data.format)) for path in paths]
+
     for part in SOURCES:
-        if (name := getattr(data, part)) is None:
-            continue
-        paths = files.find_files(name, part)
-        absolute[part] = tuple(map(str, paths))
-        sources[part] = [asdict(_describe(path, data.format)) for path in paths]
+        add(part, getattr(data, part), part)
     if not data.same_file:
         _check_different(absolute, sources)
-    file = None if data.embeddings.file is None else files.find_files(data.embeddings.file, "embeddings.file")[0]
-    vectors = VectorFile(size=data.embeddings.size, fingerprint=None if file is None else fingerprint(file))
+    vectors: dict[str, Json] = {"size": data.embeddings.size, "fingerprint": None}
+    file = None
+    if data.embeddings.file is not None:
+        file = files.find_files(data.embeddings.file, "embeddings.file")[0]
+        vectors["fingerprint"] = fingerprint(file)
+    if data.embeddings.train is not None:
+        vectors["train"] = deciding(data.embeddings.train)
+        # It may be a file of another part: titles of validation and test are left out by what they say.
+        add(UNLABELLED, data.embeddings.train.unlabelled, "embeddings.train.unlabelled")
     where = DataFiles(files=absolute, embeddings=None if file is None else str(file))
-    settings |= {"sources": sources, "embeddings": asdict(vectors), "dataset_format": DATASET_FORMAT}
+    settings |= {"sources": sources, "embeddings": vectors, "dataset_format": DATASET_FORMAT}
     return settings, asdict(where)
 
 

@@ -52,7 +52,10 @@ class VocabularySize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """Word vectors and the file they are from: see ``vectors.coverage``; of a random start only ``size`` is known."""
+    """Word vectors, and how many tokens have one of the file or of the titles: see ``vectors.coverage``.
+
+    ``fingerprint`` is the file's, None of vectors made of the titles; of a random start only ``size`` is known.
+    """
 
     size: int
     fingerprint: str | None
@@ -67,17 +70,18 @@ class Coverage:
 
     @property
     def text(self) -> str | None:
-        """How many words have a vector of the file, in words; None without one."""
+        """How many words have a vector that is not random, in words; None of a random start."""
         if self.types_share is None or self.tokens_share is None:
             return None
         found = f"{self.types_share:.1%} of the words and {self.tokens_share:.1%} of the training titles' tokens"
-        return f"{found} have a vector in the file"
+        return f"{found} have a vector {'in the file' if self.fingerprint else 'made of the titles'}"
 
     @property
     def document(self) -> dict[str, Json]:
         """As it is stored."""
-        stated = asdict(self)
-        return stated if self.fingerprint is not None else {"size": stated["size"], "fingerprint": None}
+        if self.fingerprint is None and self.types_found is None:
+            return {"size": self.size, "fingerprint": None}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

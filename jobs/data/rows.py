@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,19 @@ from jobs.data.dataset import Ragged
 from jobs.data.identity import DatasetDefinition
 from jobs.data.meta import Account, Overlap
 from jobs.data.progress import in_order
-from jobs.data.settings import SPLITS
+from jobs.data.settings import SPLITS, UNLABELLED
 from jobs.data.shard_store import FileColumns, ShardStore
-from jobs.data.split_assignment import TEST, TRAIN, VALIDATION, Part, SplitAssignment, assign_splits, sample_training
+from jobs.data.split_assignment import (
+    ELSEWHERE,
+    NONE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Part,
+    SplitAssignment,
+    assign_splits,
+    sample_training,
+)
 from jobs.data.title_keys import Keys, PieceKeys
 
 BLOCK_ROWS = 200_000
@@ -100,9 +110,13 @@ class _FileKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignedRows:
-    """Where all rows went: the files, the categories by number, the account of each part, the overlap of each split."""
+    """Where all rows went: the files, the categories by number, the account of each part, the overlap of each split.
+
+    ``unlabelled`` are files without labels; their titles are TRAIN, or NONE where validation or test has them.
+    """
 
     files: tuple[AssignedFile, ...]
+    unlabelled: tuple[AssignedFile, ...]
     classes: list[str]
     accounts: dict[str, Account]
     overlap: dict[str, Overlap]
@@ -118,7 +132,7 @@ def assign_rows(
     are those of its files end to end: what is decided on a part is then cut at the files' ends again. Everything here
     is a few bytes a row, in memory at once; text stays on disk.
     """
-    files = sorted(
+    spooled = sorted(
         (
             SpooledFile(spool=number, folder=spool.folder, columns=columns)
             for number, spool in enumerate(spools)
@@ -126,6 +140,7 @@ def assign_rows(
         ),
         key=lambda file: (file.columns.part, file.columns.number),
     )
+    files = [file for file in spooled if file.columns.part != UNLABELLED]
     names, labels = _labels(spools, files)
     keys = [_keys(file, piece_keys[file.spool], threads) for file in files]
     parts = []
@@ -162,7 +177,34 @@ def assign_rows(
         for part in parts
     }
     counts = _mark_seen(assigned, keys)
-    return AssignedRows(files=tuple(assigned), classes=classes, accounts=accounts, overlap=counts)
+    unlabelled: tuple[AssignedFile, ...] = ()
+    if UNLABELLED in settings.sources:
+        without = [file for file in spooled if file.columns.part == UNLABELLED]
+        their_keys = (_keys(file, piece_keys[file.spool], threads).ordered for file in without)
+        is_judged = ((file.split == VALIDATION) | (file.split == TEST) for file in assigned)
+        judged = [own.ordered[rows] for own, rows in zip(keys, is_judged, strict=True)]
+        unlabelled = tuple(_assign_unlabelled(without, their_keys, np.concatenate(judged)))
+        accounts[UNLABELLED] = _account_of_unlabelled(unlabelled)
+    return AssignedRows(
+        files=tuple(assigned), unlabelled=unlabelled, classes=classes, accounts=accounts, overlap=counts
+    )
+
+
+def _assign_unlabelled(files: Iterable[SpooledFile], keys: Iterable[Keys], judged: Keys) -> Iterator[AssignedFile]:
+    """Unlabelled files without the titles whose keys are among those judged; ``keys`` has each file's."""
+    wanted = overlap.Wanted(judged)
+    for file, own in zip(files, keys, strict=True):
+        nothing = np.zeros(len(own), np.uint8)
+        split = np.where(wanted.among(own), NONE, TRAIN).astype(np.uint8)
+        yield AssignedFile(spooled=file, split=split, labels=nothing.astype(np.int32), seen=nothing)
+
+
+def _account_of_unlabelled(files: Sequence[AssignedFile]) -> Account:
+    split = np.concatenate([file.split for file in files])
+    left_out = int((split == NONE).sum())
+    assignment = SplitAssignment(split=split, dropped={ELSEWHERE: left_out} if left_out else {})
+    account = _account([file.spooled.columns for file in files], assignment)
+    return replace(account, kept={"word vectors": len(split) - left_out})
 
 
 def _labels(spools: Sequence[ShardStore], files: Sequence[SpooledFile]) -> tuple[list[str], list[NDArray[np.int32]]]:

@@ -116,12 +116,44 @@ class Vocabulary:
     ] = 100_000
 
 
+UNLABELLED = "unlabelled"  # the part of a data set whose titles have no labels
+
+
+@settings
+class TrainedVectors:
+    """Word vectors made of the training titles: which words stand near each other, more often than by chance.
+
+    Positive pointwise mutual information and a truncated singular value decomposition. Titles of validation and test
+    are left out, of `unlabelled` files too. `train: {}` takes the defaults.
+    """
+
+    unlabelled: Annotated[
+        Paths, PLUMBING, Doc("files of further titles, read as the others are; they need no categories")
+    ] = None
+    window: Annotated[int, Ge(1), Le(100), ORIGINAL, Doc("so many words before and after a word are near it")] = 5
+    smoothing: Annotated[
+        float,
+        Gt(0),
+        Le(1),
+        ORIGINAL,
+        Doc("exponent of how often a near word occurs: below 1, rare ones count for less"),
+    ] = 0.75
+    weighting: Annotated[
+        float, Ge(0), Le(1), ORIGINAL, Doc("exponent of the singular values: 0, each dimension counts as much as any")
+    ] = 0.5
+
+
 @settings
 class Embeddings:
-    """Word vectors: a word2vec or GloVe file, or a random start when `file` is left out."""
+    """Word vectors: a word2vec or GloVe file, or made of the titles by `train`, or a random start without either."""
 
     file: Annotated[str | None, PLUMBING, Doc("text or binary, plain, .gz or .zst")] = None
     size: Annotated[int, Ge(1), Le(10_000), ORIGINAL, Doc("numbers of a vector")] = 300
+    train: Annotated[TrainedVectors | None, Baseline(None), Doc("make them of the training titles")] = None
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.train is not None:
+            raise ValueError("give either file or train: word vectors are read or made, not both")
 
 
 @settings

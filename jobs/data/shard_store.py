@@ -37,6 +37,7 @@ from jobs.data.formats import parse_jobs
 from jobs.data.identity import DatasetDefinition, check_unchanged
 from jobs.data.json_lines import NO_JSON, NO_OBJECT
 from jobs.data.progress import Meter, in_order
+from jobs.data.settings import UNLABELLED
 from jobs.data.title_keys import WORDLESS
 from sharedfs.documents import read_as, write_json
 from sharedfs.errors import InputError
@@ -193,10 +194,10 @@ class ShardWriter:
         arrays = {
             "pieces": self._pieces.number(flat),
             "lengths": lengths,
-            "labels": self._labels.number(table["label"]),
-            "reliable": _reliable(table),
             "rows": rows,
         }
+        if "label" in table.columns:
+            arrays |= {"labels": self._labels.number(table["label"]), "reliable": _reliable(table)}
         if "language" in table.columns:
             arrays["languages"] = self._languages.number(table["language"].fill_null(""))
         if "group" in table.columns:
@@ -223,13 +224,16 @@ class _ParsedChunk:
 def _usable_rows(chunk: Chunk, language: str | None) -> tuple[pl.DataFrame, NDArray[np.int64], dict[str, int]]:
     """The rows that can be used, their positions in the chunk, and how many can't, by the first cause that holds."""
     dropped = {}
-    table = chunk.table.with_columns(text.normalised_labels(chunk.table["label"]))
+    table = chunk.table
     rows = np.arange(len(table)) if chunk.positions is None else np.asarray(chunk.positions, np.int64)
     has_tokens = "tokens" in table.columns
     if has_tokens and table.schema["tokens"] == pl.String:  # csv has no lists
         table = table.with_columns(pl.col("tokens").str.extract_all(r"\S+"))
     title = pl.col("tokens").is_not_null() if has_tokens else pl.col("text").str.strip_chars() != ""
-    rules: Sequence[tuple[str, pl.Expr]] = [(NO_TITLE, title), (NO_LABEL, pl.col("label") != "")]
+    rules: list[tuple[str, pl.Expr]] = [(NO_TITLE, title)]
+    if "label" in table.columns:  # unlabelled titles have none
+        table = table.with_columns(text.normalised_labels(table["label"]))
+        rules.append((NO_LABEL, pl.col("label") != ""))
     if language is not None:
         of_language = pl.col("language").str.strip_chars().str.to_lowercase() == language.lower()
         rules = [(WRONG_LANGUAGE, of_language), *rules]
@@ -278,7 +282,8 @@ def _replaced(table: pl.DataFrame) -> int:
     name = "text" if "text" in table.columns else "tokens"
     title = table[name] if table.schema[name] == pl.String else table[name].list.join(" ")
     broken = title.str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
-    if table["label"].unique().str.contains(_REPLACEMENT, literal=True).any():  # of few: most chunks have none
+    # Of few: most chunks have none.
+    if "label" in table.columns and table["label"].unique().str.contains(_REPLACEMENT, literal=True).any():
         broken |= table["label"].str.contains(_REPLACEMENT, literal=True).fill_null(value=False)
     return int(broken.sum())
 
@@ -311,7 +316,11 @@ def source_of(definition: DatasetDefinition, path: Path, part: str, number: int)
     """A file of a data set's part as it is read: which columns, and which of them must be there."""
     named = definition.columns
     content = {"text": named.text} if named.tokens is None else {"tokens": named.tokens}
+    columns = {**content, "label": named.label, "language": named.language, "quality": named.quality}
     required = {"label", *content}
+    if part == UNLABELLED:
+        del columns["label"], columns["quality"]
+        required.remove("label")
     if definition.language is not None:
         required.add("language")
     if definition.quality == "reliable" and part in ("train", "source"):
@@ -324,7 +333,7 @@ def source_of(definition: DatasetDefinition, path: Path, part: str, number: int)
     return Source(
         path=path,
         format=definition.sources[part][number].format,
-        columns={**content, "label": named.label, "language": named.language, "quality": named.quality, **extra},
+        columns={**columns, **extra},
         required=frozenset(required),
         header=definition.header,
         quotes=definition.quotes,

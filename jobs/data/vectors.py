@@ -1,4 +1,4 @@
-"""Word vectors for a vocabulary: word2vec and GloVe files, read once and stored."""
+"""Word vectors for a vocabulary: word2vec and GloVe files, read once and stored; and random ones."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _binary_block(path: Path, ids: list[int], values: list[bytes], size: int) ->
 
 @dataclass(frozen=True, slots=True)
 class VectorTable:
-    """Vectors (V, D) float32 and which of them the file had (V,)."""
+    """Vectors (V, D) float32 and which of them the file had, or the titles gave, (V,): the others are drawn."""
 
     vectors: NDArray[np.float32]
     in_file: NDArray[np.bool_]
@@ -178,9 +178,13 @@ class VectorTable:
 def random_start(count: int, size: int) -> VectorTable:
     """Standard normal vectors, the padding row zero: the same for the same shape."""
     vectors = np.zeros((count, size), np.float32)
-    in_file = np.zeros(count, bool)
-    _draw(vectors, in_file, _SEED)
-    return VectorTable(vectors, in_file)
+    return complete(vectors, np.zeros(count, bool))
+
+
+def complete(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> VectorTable:
+    """These vectors with random ones, put in their place, for the words that have none."""
+    _draw(vectors, known, _SEED)
+    return VectorTable(vectors, known)
 
 
 def _draw(vectors: NDArray[np.float32], in_file: NDArray[np.bool_], seed: int) -> None:
@@ -232,8 +236,7 @@ def from_file(
         new = ~in_file[ids]
         vectors[ids[new]] = block.vectors[first[new]]
         in_file[ids[new]] = True
-    _draw(vectors, in_file, _SEED)
-    return VectorTable(vectors, in_file)
+    return complete(vectors, in_file)
 
 
 def cached(
@@ -277,8 +280,8 @@ def _check_found(path: Path, table: VectorTable, tokens: Sequence[str]) -> None:
         )
 
 
-def coverage(table: VectorTable, counts: NDArray[np.int64], fingerprint: str) -> Coverage:
-    """Shares of types (distinct tokens) and of training tokens that have a vector of their own in the file.
+def coverage(table: VectorTable, counts: NDArray[np.int64], fingerprint: str | None) -> Coverage:
+    """Shares of types (distinct tokens) and of training tokens that have a vector of their own, not a drawn one.
 
     Unknown words count among the tokens: they have none.
     """

@@ -73,6 +73,13 @@ class KeyCounter:
         frame = self._merged().filter(pl.col("count") >= min_count).sort(["count", "key"], descending=[True, False])
         return frame["key"].head(limit).to_numpy()
 
+    def counts(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """All keys in order, and how often each occurs."""
+        if not self._frames:
+            return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        frame = self._merged().sort("key")
+        return frame["key"].to_numpy(), frame["count"].to_numpy()
+
 
 @dataclass(frozen=True, slots=True)
 class KeyIndex:

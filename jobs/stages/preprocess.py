@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,18 @@ from numpy.typing import NDArray
 from jobs.context import Context, Outcome, Progress
 from jobs.data import shards
 from jobs.data.dataset import IN_FILE, VECTORS, Dataset
-from jobs.data.identity import DataFiles, DatasetDefinition, VectorFile, check_unchanged
+from jobs.data.identity import DataFiles, DatasetDefinition, VectorSource, check_unchanged
 from jobs.data.meta import Account, Coverage, Meta
 from jobs.data.progress import Meter, stop_if_asked
 from jobs.units import Unit
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import publish_folder
 from sharedfs.typed_json import Json
+
+if TYPE_CHECKING:
+    from jobs.data.assembly import Assembly
+    from jobs.data.vectors import VectorTable
+    from jobs.data.vocabulary import Encoder
 
 
 def run(context: Context) -> Outcome:
@@ -128,7 +134,7 @@ def _make(context: Context, home: Path) -> None:
         context.progress(Progress(phase=phase, done=done, total=total, unit="rows"))
 
     work = assembly.Assembly(spools, definition, threads=context.cpus, advance=advance)
-    vocabulary, counts, contents = work.write(folder)
+    encoder, counts, contents = work.write(folder)
     for part, account in contents.parts.items():
         context.log(f"{part}: {_in_words(account)}")
     for name, overlap in contents.overlap.items():
@@ -139,7 +145,7 @@ def _make(context: Context, home: Path) -> None:
         )
     for names in contents.alike:
         context.log(f"categories that look alike: {', '.join(map(repr, names))}")
-    coverage = _write_vectors(context, definition.embeddings, where.embeddings, folder, vocabulary.tokens, counts)
+    coverage = _write_vectors(context, work, encoder, counts, folder)
     assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
 
 
@@ -154,38 +160,52 @@ def _in_words(account: Account) -> str:
 
 
 def _write_vectors(
-    context: Context,
-    embeddings: VectorFile,
-    source: str | None,
-    folder: Path,
-    tokens: Sequence[str],
-    counts: NDArray[np.int64],
+    context: Context, work: Assembly, encoder: Encoder, counts: NDArray[np.int64], folder: Path
 ) -> Coverage:
     from jobs.data import vectors
 
-    size, fingerprint, target = embeddings.size, embeddings.fingerprint, folder / VECTORS
-    if fingerprint is None or source is None:
-        with target.open("xb") as file:
-            vectors.random_start(len(tokens), size).vectors.astype("<f4").tofile(file)
-        return Coverage(size=size, fingerprint=None)
-    path = Path(source)
-    check_unchanged(path, fingerprint)
-    meter = Meter(context, "word vectors", path.stat().st_size)
-    table, cached = vectors.cached(
-        context.storage.vectors, fingerprint, path, tokens, size, threads=context.cpus, advance=meter.add_bytes
-    )
-    try:
-        target.hardlink_to(cached)
-    except OSError:  # a file system without hard links
-        with target.open("xb") as file:
+    source = context.task.settings_as(DatasetDefinition).embeddings
+    table, cached = _vectors(context, source, work, encoder)
+    with suppress(OSError):  # a file system without hard links
+        if cached is not None:
+            (folder / VECTORS).hardlink_to(cached)
+    if not (folder / VECTORS).exists():
+        with (folder / VECTORS).open("xb") as file:
             table.vectors.astype("<f4").tofile(file)
+    if source.is_random:
+        return Coverage(size=source.size, fingerprint=None)
     with (folder / IN_FILE).open("xb") as file:
         table.in_file.astype(np.uint8).tofile(file)
-    coverage = vectors.coverage(table, counts, fingerprint)
+    coverage = vectors.coverage(table, counts, source.fingerprint)
     context.log(f"word vectors: {coverage.text}")
     if coverage.low:
-        context.log(f"WARNING: {path} has vectors for few of the words: is it of this language, and spelt alike?")
+        context.log("WARNING: vectors for few of the words: is their file of this language, and spelt alike?")
     return coverage
+
+
+def _vectors(
+    context: Context, source: VectorSource, work: Assembly, encoder: Encoder
+) -> tuple[VectorTable, Path | None]:
+    """The vectors of an encoder's tokens, and the file that holds them where one does."""
+    from jobs.data import trained_vectors, vectors
+
+    tokens, name = encoder.vocabulary.tokens, context.task.plumbing_as(DataFiles).embeddings
+    if source.train is not None:
+        return trained_vectors.train(work.known_words(encoder), len(tokens), source.size, source.train), None
+    if source.fingerprint is None or name is None:
+        return vectors.random_start(len(tokens), source.size), None
+    path = Path(name)
+    check_unchanged(path, source.fingerprint)
+    meter = Meter(context, "word vectors", path.stat().st_size)
+    return vectors.cached(
+        context.storage.vectors,
+        source.fingerprint,
+        path,
+        tokens,
+        source.size,
+        threads=context.cpus,
+        advance=meter.add_bytes,
+    )
 
 
 def _result(meta: Meta) -> dict[str, Json]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs import models
 from jobs.data import DATASET_FORMAT
-from jobs.data.identity import VectorFile
+from jobs.data.identity import VectorSource
 from jobs.data.settings import Preprocessing
 from jobs.models import Recipe
 from jobs.search.study import METRIC, Definition
@@ -58,7 +58,7 @@ def definition_with(architecture: str, dataset: str, space: Mapping[str, Json], 
 def meta_with(splits: Mapping[str, tuple[int, int]], *, max_length: int, words: int, size: int) -> dict[str, Json]:
     """The meta.json of a data set made by hand: (rows, tokens) of its splits, its vocabulary, its vectors' numbers."""
     sizes = {"rows": 0, "tokens": 0, "longest": max_length, "without_known_tokens": 0}
-    vectors = asdict(VectorFile(size=size, fingerprint=None))
+    vectors = asdict(VectorSource(size=size, fingerprint=None))
     settings: dict[str, Json] = {**deciding(Preprocessing(max_length=max_length))}
     return {
         "format": DATASET_FORMAT,

@@ -20,7 +20,7 @@ from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
 from jobs.plugins import MODELS, torch_side
 from jobs.storage import Storage
-from jobs.training.metrics import of_logits
+from jobs.training.metrics import of_parts
 from sharedfs.documents import read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import sync_file, sync_folder
@@ -29,7 +29,7 @@ from sharedfs.typed_json import Json
 SETTINGS = "settings.json"
 TRAINED_ON = "dataset_digest"  # in it: of the data set's content; missing in those of earlier versions
 VECTORS_SEED = "vectors_seed"  # in it: by what word vectors were drawn; earlier versions drew all with seed 0
-BATCH_TITLES = 1024  # scored at once
+BATCH_TITLES, ESTIMATED_TITLES = 1024, 65_536  # scored at once by a network, by an estimator
 
 Part = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 StopCallback = Callable[[Sequence[EpochMetrics]], str | None]
@@ -142,7 +142,7 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
     scores = {}
     for part in ("train", "validation"):
         split = dataset.splits[part]
-        scores[part] = of_logits(fitted.scores(split), np.asarray(split.labels, dtype=np.int64))
+        scores[part] = of_parts(_scored(fitted, split), titles=len(split), classes=len(dataset.classes))
     spent = time.monotonic() - began
     curves = {part: {name: scores[part].figures[name] for name in every_epoch()} for part in scores}
     line = metrics_log.make_line(
@@ -172,6 +172,14 @@ def _fit(context: Context, *, recipe: Recipe, dataset: Dataset, folder: Path) ->
         "device": "cpu",
     }
     return TrainResult(files=files, lines=(line,), figures=figures)
+
+
+def _scored(fitted: Any, split: Split) -> Iterator[Part]:
+    """Parts of the split, as ``Trained.logits``: all titles' logits at once may be more than memory holds."""
+    for start in range(0, len(split), ESTIMATED_TITLES):
+        part = split.cut(start, start + ESTIMATED_TITLES)
+        rows = np.arange(start, start + len(part))
+        yield rows, fitted.scores(part), np.asarray(part.labels, dtype=np.int64)
 
 
 def _save(fitted: Any, folder: Path, attempt: int) -> tuple[Path, ...]:
@@ -247,7 +255,7 @@ class Trained:
     def logits(self, split: Split) -> Iterator[Part]:
         """Parts of the split, which together cover it once: row numbers (B,), logits (B, C), labels (B,)."""
         if self._estimator:
-            yield np.arange(len(split)), self._fitted.scores(split), np.asarray(split.labels, dtype=np.int64)
+            yield from _scored(self._fitted, split)
             return
         import torch
 

@@ -20,12 +20,13 @@ _DATA = (
     ("searches", "*"),
 )
 _AXES = ((*_EXPERIMENT, "grid"), (*_EXPERIMENT, "zip"))
+_VECTORS: tuple[KeyPath, ...] = (("file",), ("train", "unlabelled"))
 PATTERNS: tuple[KeyPath, ...] = (
     ("storage",),
     *((*section, source) for section in _DATA for source in SOURCES),
-    *((*section, "embeddings", "file") for section in _DATA),
+    *((*section, "embeddings", *below) for section in _DATA for below in _VECTORS),
     *((*axes, source, "*") for axes in _AXES for source in SOURCES),
-    *((*axes, "embeddings", "*", "file") for axes in _AXES),
+    *((*axes, "embeddings", "*", *below) for axes in _AXES for below in _VECTORS),
     ("plugins", "*"),
 )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from jobs.settings import ORIGINAL, DataShape, Doc, ModelSettings, settings
+from jobs.settings import ORIGINAL, Baseline, DataShape, Doc, ModelSettings, settings
 
 KIND = "estimator"
 REVISION = 1
@@ -29,11 +29,25 @@ class Settings(ModelSettings):
     loss: Annotated[
         Literal["hinge", "squared_hinge", "modified_huber", "log_loss"],
         ORIGINAL,
-        Doc("of each category against the rest; modified_huber and log_loss with sgd alone"),
+        Doc(
+            "of each category against the rest; modified_huber and log_loss with sgd alone, for which squared_hinge is "
+            "poor: take hinge"
+        ),
     ] = "squared_hinge"
     class_weights: Annotated[Literal["none", "balanced"], ORIGINAL, Doc("of the titles' losses")] = "none"
     max_passes: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("over the titles, at most")] = 1_000
     seed: Annotated[int, Ge(0), Le(2**31 - 1), ORIGINAL, Doc("of the order in which titles are visited")] = 0
+    max_terms: Annotated[
+        Annotated[int, Ge(2), Le(2**28)] | None,
+        Baseline(None),
+        Doc(
+            "for millions of titles: so many terms, which n-grams of several words share by a hash, beside those of "
+            "data.text; none: every n-gram of tokens is a term"
+        ),
+    ] = None
+    drop_below: Annotated[
+        float, Ge(0), Le(1), Baseline(0.0), Doc("weights nearer to 0 are dropped, and the others stored alone")
+    ] = 0.0
 
     def check(self, _shape: DataShape) -> str | None:
         """A loss that its solver does not know."""

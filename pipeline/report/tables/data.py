@@ -108,7 +108,8 @@ def _notes(dataset: Dataset, storage: Storage, messages: Messages) -> Iterable[s
             yield f"{name}, {SPLIT_WORDS[split]}: {messages('note fingerprint', fingerprint=statement.fingerprint)}"
     if meta.vectors.types_share is not None:
         types, tokens = f"{meta.vectors.types_share:.1%}", f"{meta.vectors.tokens_share:.1%}"
-        yield f"{name}: {messages('note vectors', types=types, tokens=tokens)}"
+        key = "note vectors made" if meta.vectors.fingerprint is None else "note vectors"
+        yield f"{name}: {messages(key, types=types, tokens=tokens)}"
     for names in meta.alike:
         yield f"{name}: {messages('note alike', names=', '.join(names))}"
     for part, path, fingerprint in _sources(dataset, storage):
