@@ -67,6 +67,7 @@ class Row:
     reference: Mapping[str, float]
     search: str | None = None  # the id of the search that the row's settings come from
     searched: frozenset[str] = frozenset()  # names of settings that the search decides
+    across: bool = False  # the search decides the architecture too: until then ``settings`` say nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +190,7 @@ class _PlanBuilder:
             reference=section.reference,
             search=search,
             searched=section.searched if isinstance(section, Search) else frozenset(),
+            across=isinstance(section, Search) and bool(section.across),
         )
         self.rows.append(row)
 
@@ -234,7 +236,8 @@ class _PlanBuilder:
     def add_search(self, search: Search) -> None:
         dataset = self._add_dataset(search.data, search.resources["preprocess"])
         definition = self._definition(search, dataset)
-        plumbing = beside(search.settings, varied=search.decided)
+        plumbings = {name: beside(each.settings, varied=each.decided) for name, each in search.fixed.items()}
+        plumbing: Mapping[str, Json] = plumbings if search.across else plumbings[search.architecture]
         search_id, document = definition.id, definition.document
         trials = []
         for number in range(search.trials):
@@ -273,7 +276,10 @@ def _evaluation(whose: Mapping[str, Json], *needs: str) -> Task:
 
 def _definition(search: Search, dataset: str) -> Definition:
     plugins = identities(search.parts) if in_use() else {}
-    fixed = deciding(search.settings, varied=search.decided)
+    fixed: dict[str, Mapping[str, Json]] = {}
+    for architecture, each in search.fixed.items():
+        decide = deciding(each.settings, varied=each.decided)
+        fixed[architecture] = {name: value for name, value in decide.items() if name not in each.searched}
     baseline = startups(search.algorithm)
     return Definition(
         architecture=search.architecture,
@@ -283,7 +289,8 @@ def _definition(search: Search, dataset: str) -> Definition:
         space=search.space,
         stopping=search.stopping,
         seed=search.seed,
-        settings={name: value for name, value in fixed.items() if name not in search.searched},
+        settings={} if search.across else fixed[search.architecture],
+        across=fixed if search.across else None,
         plugins=plugins or None,
         startup=None if baseline is None or search.startup == baseline[1] else search.startup,
         points=search.points or None,

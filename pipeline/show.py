@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
-from jobs.models import all_settings
-from jobs.search.space import read_space, samples
-from jobs.settings import ModelSettings, values
-from pipeline.manifest.model import Search
+from jobs.settings import values
 from pipeline.plan import Plan, Planned, PlannedArray, make_arrays
 from pipeline.power import power_lines
 from sharedfs.typed_json import Json
@@ -138,18 +135,9 @@ def cost_lines(plan: Plan) -> list[str]:
         if row.search is None and (note := row.settings.cost_note()):
             notes.setdefault(note, []).append(f"{row.group}/{row.run}")
     for planned in plan.searches:
-        for note in {each for point in _points(planned.search) if (each := point.cost_note())}:
+        for note in {each for _, settings in planned.search.examples if (each := settings.cost_note())}:
             notes.setdefault(note, []).append(f"trials of {planned.search.name}")
     return [f"{_listed(dict.fromkeys(names))}: {note}" for note, names in sorted(notes.items())]
-
-
-def _points(search: Search) -> list[ModelSettings]:
-    """Settings of trials that show every option of a search's choices, and its ranges at both ends."""
-    known = {setting.name: setting for setting in all_settings(search.architecture)}
-    points = samples(read_space(search.space, known.values()))
-    return [
-        replace(search.settings, **{name: known[name].read(value) for name, value in point.items()}) for point in points
-    ]
 
 
 def _listed(names: Collection[str]) -> str:

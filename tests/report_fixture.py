@@ -348,3 +348,15 @@ def _record(
         attempt=attempt,
         about={"host": "node1", "git_commit": "0123abc", "gpus": gpus, "slurm": {"job_id": "77"}},
     ).write(made.storage)
+
+
+def seeds_of(root: Path, skills: dict[str, float], seeds: int, **more: int) -> Made:
+    """Runs of these skills, each trained with so many seeds and evaluated."""
+    data = data_files(root / "data")
+    rates = {name: 0.1 * number for number, name in enumerate(skills, start=1)}
+    runs = [
+        make_run(data, group="g", name=name, dropout=rates[name], seed=seed) for name in skills for seed in range(seeds)
+    ]
+    made = make(root, runs=tuple(runs), **more)
+    finish_all(made, skills)
+    return made

@@ -1,21 +1,16 @@
-"""Tables, searches and observations: what they show, and in which formats."""
+"""Tables and observations: what they show."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster_fixture import REQUIRED
 from report_fixture import (
-    SPACE,
     Made,
     amend_record,
     build_tables,
@@ -24,17 +19,15 @@ from report_fixture import (
     finish_all,
     finish_evaluate,
     finish_train,
-    finish_trial,
     five_results,
     make,
     make_run,
-    make_search,
     rows_of,
+    seeds_of,
 )
 
 from jobs import units
 from jobs.units import Unit
-from pipeline.report import budgets, build
 from pipeline.report.collect import collect
 from pipeline.report.files import ReportData, document_files
 from pipeline.report.groups import make_groups
@@ -42,20 +35,14 @@ from pipeline.report.i18n import make_messages
 from pipeline.report.insights import Observations
 from pipeline.report.page import render
 from pipeline.report.plots import cost, recall
-from pipeline.report.search_summary import search_progress
 from pipeline.report.significance import by_titles
 from pipeline.report.standings import Standing, answers_of, standings
 from pipeline.report.table import (
     Cell,
-    Column,
     Table,
     escape_latex,
     escape_markdown,
-    latex_document,
     number_text,
-    to_html,
-    to_latex,
-    to_markdown,
 )
 from pipeline.report.tables import build_all
 from sharedfs.documents import read_json, write_json
@@ -149,21 +136,10 @@ def test_too_few_titles_have_no_interval_and_tell_nothing_apart(titles: int, few
     assert [cell.bold for cell in _column(table, "test_balanced_accuracy")] == [few, True]
 
 
-def _seeds_of(root: Path, skills: dict[str, float], seeds: int, **more: int) -> Made:
-    data = data_files(root / "data")
-    rates = {name: 0.1 * number for number, name in enumerate(skills, start=1)}
-    runs = [
-        make_run(data, group="g", name=name, dropout=rates[name], seed=seed) for name in skills for seed in range(seeds)
-    ]
-    made = make(root, runs=tuple(runs), **more)
-    finish_all(made, skills)
-    return made
-
-
 @pytest.mark.parametrize(("seeds", "settings"), [(1, False), (3, True)])
 def test_one_seed_speaks_of_trained_models_alone(seeds: int, settings: bool, tmp_path: Path) -> None:
     """No sentence, note or star says of settings what one seed of them showed."""
-    made = _seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, seeds, titles=2_000)
+    made = seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, seeds, titles=2_000)
     text = (build_tables(made) / "results.md").read_text().replace("\\", "")
     assert ("in titles and seeds" in text) == settings
     assert ("over titles and seeds" in text) == settings
@@ -174,7 +150,7 @@ def test_one_seed_speaks_of_trained_models_alone(seeds: int, settings: bool, tmp
 
 
 def test_the_spread_of_seeds_is_told_of_all_runs_together(tmp_path: Path) -> None:
-    made = _seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, 3, titles=2_000)
+    made = seeds_of(tmp_path, {"a": 0.4, "b": 0.8}, 3, titles=2_000)
     rows = [result.figures["test_balanced_accuracy"] for result in collect(made.plan, made.states).results]
     pooled = np.sqrt(np.mean([np.var(rows[:3], ddof=1), np.var(rows[3:], ddof=1)]))
     notes = " ".join(_metrics(made).notes)
@@ -209,7 +185,7 @@ def test_runs_on_other_titles_are_not_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("cause", "wins"), [("diverged", False), ("out of memory", False), ("node failure", True)])
 def test_a_seed_that_failed_by_its_own_fault_counts(cause: str, wins: bool, tmp_path: Path) -> None:
-    made = _seeds_of(tmp_path, {"sound": 0.6, "lucky": 0.75}, 3, titles=2_000)
+    made = seeds_of(tmp_path, {"sound": 0.6, "lucky": 0.75}, 3, titles=2_000)
     for row in [row for row in made.plan.rows if row.run == "lucky"][1:]:
         fail(made, row.train or "", cause, "it did", epochs=1)
         shutil.rmtree(made.storage.run(row.evaluate))
@@ -237,29 +213,6 @@ def test_the_star_goes_by_what_selects(tmp_path: Path) -> None:
     assert "chosen by its validation loss of 1.000" in (build_tables(made) / "results.md").read_text()
 
 
-@pytest.mark.parametrize("trials", [1, 3, 20])
-def test_the_expected_best_is_the_mean_of_drawn_searches(trials: int) -> None:
-    random = np.random.default_rng(0)
-    values = random.normal(size=20)
-    drawn = random.choice(values, (40_000, trials)).max(axis=1)
-    assert budgets.expected_best(values, trials) == pytest.approx(drawn.mean(), abs=0.02)
-    assert [budgets.budgets(count) for count in (3, 10, 30)] == [[1, 2, 3], [1, 2, 5, 10], [1, 2, 5, 10, 20, 30]]
-
-
-def test_a_search_says_what_fewer_trials_would_have_reached(searched: Made) -> None:
-    folder = build_tables(searched)
-    rows = [line.split(",") for line in (folder / "tables/mlp-budget.csv").read_text().splitlines()[1:]]
-    values = [
-        trial.figures["validation_balanced_accuracy"]
-        for trial in collect(searched.plan, searched.states).searches[0].trials
-    ]
-    assert [row[0] for row in rows] == ["1", "2", "5", "6"]
-    assert float(rows[0][3]) == pytest.approx(np.mean(values), abs=6e-4)
-    assert float(rows[-1][1]) == sum(
-        len(trial.epochs) for trial in collect(searched.plan, searched.states).searches[0].trials
-    )
-
-
 def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
     made = _two_data_sets(tmp_path)
     collected = collect(made.plan, made.states)
@@ -268,17 +221,6 @@ def test_pictures_show_runs_on_the_same_titles(tmp_path: Path) -> None:
     recalls = recall.build(make_groups(collected)[0], collected, make_messages("en"))
     assert [[run.run for run in each.runs] for each in recalls] == [["a", "b"], ["easy"]]
     assert len({each.name for each in (*costs, *recalls)}) == 4
-
-
-def test_costs_are_means_as_scores_are_and_a_winner_bears_its_search(searched: Made, tmp_path: Path) -> None:
-    seeds = _seeds_of(tmp_path / "seeds", {"a": 0.4, "b": 0.8}, 3)
-    hours = [result.gpu_hours or 0 for result in collect(seeds.plan, seeds.states).results][:3]
-    assert make_groups(collect(seeds.plan, seeds.states))[0].entries[0].gpu_hours() == pytest.approx(np.mean(hours))
-    collected = collect(searched.plan, searched.states)
-    (group,) = make_groups(collected)
-    spent = sum(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
-    assert spent > 3 * max(trial.gpu_hours or 0 for trial in collected.searches[0].trials)
-    assert group.entries[0].gpu_hours() == pytest.approx(spent)
 
 
 def test_test_and_validation_are_compared_over_the_categories_of_both(tmp_path: Path) -> None:
@@ -384,45 +326,6 @@ def test_notes_say_what_earlier_code_and_other_machines_made(tmp_path: Path, lan
         assert [note for note in NOTES[language] if shown(note) not in text] == []
 
 
-def test_formats_show_a_table_each_in_its_way() -> None:
-    table = Table(
-        name="t",
-        group="g",
-        title="T",
-        columns=(Column(key="run", title="run", number=False), Column(key="x", title="x_1")),
-        rows=((Cell("a|b"), Cell("0.5", 0.5, bold=True)),),
-        caption="All: 1 %.",
-    )
-    assert to_markdown(table) == "All: 1 %.\n\n| run | x\\_1 |\n| --- | ---: |\n| a\\|b | **0.5** |\n"
-    assert "\\textbf{0.5} \\\\" in to_latex(table)
-    assert "x\\_1" in to_latex(table)
-    assert '<th scope="col" class="number" data-key="x">x_<wbr>1</th>' in to_html(table)
-    assert '<td class="number" data-value="0.5"><strong>0.5</strong></td>' in to_html(table)
-
-
-@pytest.mark.skipif(
-    shutil.which("pdflatex") is None and not os.environ.get(REQUIRED), reason="pdflatex is not installed"
-)
-def test_latex_compiles_and_no_table_is_wider_than_its_page(tmp_path: Path) -> None:
-    titles = [f"a_rather_long_setting_{n}" for n in range(12)] + ["a column of several words"] * 6
-    wide = Table(
-        name="t",
-        group="g",
-        title="T <&%$#_{}~^\\>",
-        columns=tuple(Column(key=title, title=title, number=n % 3 > 0) for n, title in enumerate(titles)),
-        rows=tuple(
-            (Cell("1024, 512, 1024, 512, 256, 128"), Cell("0.123 ± 0.012"), Cell("1e-05")) * 6 for _ in range(3)
-        ),
-        caption="Every mark: − ± ≥ ≤ ★ – … ñ.",
-    )
-    few = replace(wide, columns=wide.columns[:4], rows=tuple(row[:4] for row in wide.rows))
-    (tmp_path / "t.tex").write_text(latex_document("All & sundry", [to_latex(wide), to_latex(few)]))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout[-2_000:]
-    assert "Overfull" not in (tmp_path / "t.log").read_text(errors="replace")
-
-
 def test_the_worst_run_of_all_has_its_place_beside_its_cost(made: Made) -> None:
     collected = collect(made.plan, made.states)
     first = collected.results[0]
@@ -434,57 +337,6 @@ def test_the_worst_run_of_all_has_its_place_beside_its_cost(made: Made) -> None:
         ("baseline / CNN", True),
         ("baseline / wide", True),
     ]
-
-
-@pytest.fixture
-def searched(tmp_path: Path) -> Made:
-    """A search of six trials, one stopped early, one failed, and its winner evaluated."""
-    data = data_files(tmp_path / "data")
-    made = make(tmp_path, searches=(make_search(data, name="mlp", space=SPACE, trials=6),))
-    for number in range(6):
-        finish_trial(
-            made, 0, number, skill=0.3 + 0.1 * number, stopped="stopped by the search" if number == 2 else None
-        )
-    finish_evaluate(made, made.plan.rows[0].evaluate, skill=0.8)
-    return made
-
-
-def test_a_searchs_winner_is_its_best_trial_with_that_trials_settings(searched: Made) -> None:
-    row = rows_of(build_tables(searched))[0]
-    assert row["run"] == "winner"
-    assert row["id"] == searched.plan.searches[0].trials[5]
-    point = json.loads((searched.storage.search(searched.plan.searches[0].id) / "trials/0005/point.json").read_text())[
-        "point"
-    ]
-    assert float(row["learning_rate"]) == pytest.approx(point["learning_rate"])
-    assert float(row["dropout"]) == pytest.approx(point["dropout"])
-
-
-@pytest.mark.parametrize("named", ["../../x; rm -r y", "x" * 16, "0123456789ABCDEF", "0123456789abcdef\n", 3])
-def test_a_winner_whose_name_is_no_id_is_neither_path_nor_shell(named: object, searched: Made) -> None:
-    row = searched.plan.rows[0]
-    path = searched.storage.run(row.evaluate) / "record.json"
-    record = read_json(path)
-    write_json(path, {**record, "result": {**record["result"], "train": named}})
-    result = collect(searched.plan, searched.states).results[0]
-    assert result.id in searched.plan.searches[0].trials
-
-
-def test_a_damaged_line_of_a_metrics_log_is_passed_over(searched: Made) -> None:
-    trial = searched.plan.searches[0].trials[0]
-    line = {"epoch": 1, "ended": "noon", "validation_balanced_accuracy": "good"}
-    (searched.storage.run(trial) / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    (search,) = collect(searched.plan, searched.states).searches
-    progress = search_progress(search)
-    assert (progress.ended_after[0], progress.best[0][0]) == (1, 2)
-
-
-def test_a_search_shows_its_trials_best_first(searched: Made) -> None:
-    folder = build(searched.plan, searched.states, mlflow=False)
-    lines = (folder / "tables/mlp-trials.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == ["5", "4", "3", "1", "0", "2"]
-    assert "stopped early" in lines[6]
-    assert (folder / "plots/mlp-search.png").exists()
 
 
 @pytest.mark.parametrize(("categories", "score", "said"), [

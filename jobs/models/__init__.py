@@ -1,7 +1,8 @@
 """Architectures, each one folder here, found by its name; their settings are read without importing torch.
 
 A folder's ``__init__`` holds ``REVISION``, ``KIND`` (``network`` or ``estimator``) and ``Settings``, a class of
-settings whose ``check(shape)`` may say what is wrong between them. A network's settings are ``NetworkSettings``, and
+settings whose ``check(shape)`` may say what is wrong between them. It may hold ``SPACE``, what `space: default` of a
+search stands for. A network's settings are ``NetworkSettings``, and
 its ``network.py`` holds ``build`` (``jobs.models.protocol`` says what that may assume and must keep to), and may hold
 ``unsupported(device, precision)``, which returns why it can't be computed so on that device, or None; an estimator's
 ``estimator.py`` holds ``fit`` and ``load``.
@@ -48,6 +49,16 @@ class NetworkSettings(TrainingSettings):
         Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
     ] = 1.0
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
+
+
+NETWORK_SPACE: Mapping[str, Json] = {
+    "learning_rate": {"loguniform": [1e-4, 1e-2]},
+    "weight_decay": {"loguniform": [1e-7, 1e-3]},
+    "batch_size": {"choice": [64, 128, 256, 512]},
+    "dropout": {"uniform": [0.0, 0.5]},
+    "word_dropout": {"uniform": [0.0, 0.3]},
+}
+"""What `space: default` of every network here searches, beside what is its own."""
 
 
 def model_unit(architecture: str) -> Unit:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jobs.search.across import ARCHITECTURE
 from jobs.search.points import IllegalPointError, draws_of
-from jobs.search.space import Draws
+from jobs.search.space import Draws, Point
 from jobs.search.study import Study, Trial, open_study, read_trials
 from jobs.settings import values
 
@@ -28,13 +29,19 @@ def earlier_trials(study: Study) -> list[Trial]:
 
 def _draws_here(study: Study, earlier: Study, trial: Trial) -> Draws | None:
     """A trial's draws in the space of the search that continues; None where that could not have given it."""
-    were = values(earlier.recipe(trial.point).settings)
+    were = _settings(earlier, trial.point)
     space = study.space()
     try:
         draws = draws_of(space, were, whole=False)
     except IllegalPointError:
         return None
     point = space.point(draws)
-    are = values(study.recipe(point).settings)
+    are = _settings(study, point)
     # What the earlier search varied and this one fixes must be what is fixed.
-    return draws if all(are[name] == were[name] for name in (*point, *trial.point)) else None
+    return draws if all(are[name] == were[name] for name in (ARCHITECTURE, *point, *trial.point)) else None
+
+
+def _settings(study: Study, point: Point) -> Point:
+    """All settings of a point, and its architecture."""
+    recipe = study.recipe(point)
+    return {ARCHITECTURE: recipe.architecture, **values(recipe.settings)}

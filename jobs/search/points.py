@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jobs.search.across import ARCHITECTURE
 from jobs.search.space import Branch, Choice, Dimension, Draws, Option, Range, Space
 from jobs.settings import Value, named
 from sharedfs.errors import KeyPath
@@ -82,7 +83,7 @@ def _read_branch(branch: Branch, point: Mapping[str, Value], draws: Draws) -> se
             raise IllegalPointError((name,), f"must be one of {parts}, not {part!r}")
         where: KeyPath = (name, part)
     else:
-        tried, where = [(at, option, point) for at, option in enumerate(branch.options)], ()
+        tried, where = [(at, option, point) for at, option in _meant(branch, point)], ()
     problems = []
     for at, option, given in tried:
         found: Draws = {branch.label: at}
@@ -99,6 +100,20 @@ def _read_branch(branch: Branch, point: Mapping[str, Value], draws: Draws) -> se
     if len(problems) == 1:
         raise IllegalPointError((*where, *problems[0].path), str(problems[0]))
     raise IllegalPointError(where, f"is none of the options of {branch.label}")
+
+
+def _meant(branch: Branch, point: Mapping[str, Value]) -> list[tuple[int, Option]]:
+    """The options that a point may be of, with their positions: of several architectures those of its own."""
+    options = list(enumerate(branch.options))
+    if branch.label != ARCHITECTURE or not all(ARCHITECTURE in option.fixed for option in branch.options):
+        return options
+    if ARCHITECTURE not in point:
+        raise IllegalPointError((), f"has no {ARCHITECTURE}: a point gives every setting of the space")
+    meant = [(at, option) for at, option in options if option.fixed[ARCHITECTURE] == point[ARCHITECTURE]]
+    if not meant:
+        names = ", ".join(str(option.fixed[ARCHITECTURE]) for option in branch.options)
+        raise IllegalPointError((ARCHITECTURE,), f"must be one of {names}, not {point[ARCHITECTURE]!r}")
+    return meant
 
 
 def _read_option(option: Option, point: Mapping[str, Value], draws: Draws) -> set[str]:

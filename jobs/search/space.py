@@ -168,11 +168,13 @@ def _dimension(name: str, spec: Distribution, settings: Mapping[str, Setting], p
             setting=settings[name],
             options=tuple(settings[name].read(option) for option in arguments),
         )
-    options = tuple(
-        Option(fixed=_fixed(option, settings), dimensions=_dimensions(option, settings, f"{label}.{position}."))
-        for position, option in enumerate(arguments)
-    )
+    options = tuple(read_option(option, settings, f"{label}.{position}.") for position, option in enumerate(arguments))
     return Branch(label=label, options=options)
+
+
+def read_option(option: Mapping[str, Json], settings: Mapping[str, Setting], prefix: str) -> Option:
+    """A checked option of a conditional choice: what it fixes, and its dimensions with this before their labels."""
+    return Option(fixed=_fixed(option, settings), dimensions=_dimensions(option, settings, prefix))
 
 
 def _fixed(option: Mapping[str, Json], settings: Mapping[str, Setting]) -> dict[str, Value]:

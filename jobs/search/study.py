@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from jobs import metrics_log, models
+from jobs import metrics_log
 from jobs.attempt import live, newest, numbers
 from jobs.metrics import metric_of
 from jobs.metrics_log import EpochMetrics
 from jobs.models import Recipe, read_recipe
 from jobs.plugins import STOPPING
-from jobs.search.space import Point, Space, read_space
+from jobs.search.across import ARCHITECTURE, space_of
+from jobs.search.space import Point, Space
 from jobs.search.stopping import Rule, read_rule
 from jobs.settings import ModelSettings, Value, values
 from jobs.storage import Storage
@@ -29,9 +30,10 @@ from jobs.units import Unit
 from sharedfs.documents import decode_as, digest, read_as, read_json, write_json
 from sharedfs.errors import DamagedFileError
 from sharedfs.files import plain_folder
-from sharedfs.typed_json import Json
+from sharedfs.typed_json import Json, decode
 
 SEARCH = "search.json"
+Plumbing = dict[str, dict[str, Json]]  # of a search of several architectures, by their names
 METRIC = "validation_balanced_accuracy"  # what a search is judged by where it does not say; ``jobs.metrics.searchable``
 
 
@@ -55,6 +57,8 @@ class Definition:
     ``space`` is checked and in its settings' types, ``settings`` are the fixed ones that decide a result, ``plugins``
     the plugins that it is made with, if any, ``startup`` the trials before its algorithm proposes, where it is not the
     baseline, ``points`` those that are tried first, ``continues`` the id of the search whose trials are history here.
+    ``across`` has the fixed settings of each architecture where several are searched: then ``settings`` is empty, and
+    ``architecture`` their names together.
     """
 
     architecture: str
@@ -69,12 +73,24 @@ class Definition:
     startup: int | None = None
     points: Sequence[Mapping[str, Value]] | None = None
     continues: str | None = None
+    across: Mapping[str, Mapping[str, Json]] | None = None
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The names of those that are searched."""
+        return (self.architecture,) if self.across is None else tuple(sorted(self.across))
 
     @property
     def document(self) -> dict[str, Json]:
         """The definition as it is stored, in its trials' tasks and in search.json."""
         document = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("plugins", "startup", "points", "continues"):  # as in every definition before there were any
+        for name in (
+            "plugins",
+            "startup",
+            "points",
+            "continues",
+            "across",
+        ):  # as in every definition before there were any
             if document[name] is None:
                 del document[name]
         return document
@@ -145,12 +161,21 @@ class Study:
 
     def space(self) -> Space:
         """The space to draw from."""
-        return read_space(self.definition.space, models.all_settings(self.definition.architecture))
+        return space_of(self.definition.space, self.definition.architectures)
 
     def recipe(self, point: Mapping[str, Json], plumbing: Mapping[str, Json] = MappingProxyType({})) -> Recipe:
-        """What a point trains by; ``plumbing`` are settings that are part of no id."""
-        given: dict[str, Json] = {**plumbing, **self.definition.settings, **point}
-        whose: dict[str, Json] = {"architecture": self.definition.architecture, "dataset": self.definition.dataset}
+        """What a point trains by; ``plumbing`` are settings that are part of no id, of several architectures by name.
+
+        Raises DamagedFileError for a point whose architecture the search does not have.
+        """
+        architecture, fixed = self.definition.architecture, self.definition.settings
+        if self.definition.across is not None:
+            architecture = str(point.get(ARCHITECTURE))
+            if architecture not in self.definition.across:
+                raise DamagedFileError(f"{self.folder}: a point of {architecture}, which the search does not have")
+            fixed, plumbing = self.definition.across[architecture], decode(Plumbing, plumbing).get(architecture, {})
+        given: dict[str, Json] = {**plumbing, **fixed, **point}
+        whose: dict[str, Json] = {"architecture": architecture, "dataset": self.definition.dataset}
         if self.definition.plugins is not None:
             whose["plugins"] = self.definition.plugins
         return read_recipe(given | whose, self.folder)
@@ -217,8 +242,9 @@ def read_trial(study: Study, number: int) -> Trial:
     """One trial that has a point; raises FileNotFoundError when it has none."""
     proposal = read_point(study, number)
     folder = study.storage.run(proposal.task)
-    settings = study.recipe(proposal.point).settings
-    every = values(settings)
+    recipe = study.recipe(proposal.point)
+    settings = recipe.settings
+    every = {ARCHITECTURE: recipe.architecture, **values(settings)}
     record = _read_sound_record(folder)
     continued = continuation(folder, record)
     value, epochs = _progress_of(study, folder, None if continued else record, settings)

@@ -379,16 +379,11 @@ OPTIMISER_CHECKS = {
     "goes_on_to_the_bit": "A run that was saved and goes on ends with the same bits",
     "lazy_is_dense": "Word vectors whose steps it catches up with end where those moved in every step do",
 }
+SPACE_CHECKS = _of_module("spaces", {"default_space_is_legal": "What it declares as SPACE, if anything, is legal"})
+ESTIMATOR_CHECKS = (estimator_scores, estimator_is_the_same_again, estimator_is_saved, estimator_counts_its_parameters)
 CONTRACTS: Mapping[str, Sequence[Check]] = {
-    "network": (imports_no_torch("network"), _of(MODELS), *_of_module("networks", NETWORK_CHECKS)),
-    "estimator": (
-        imports_no_torch("estimator"),
-        _of(MODELS),
-        estimator_scores,
-        estimator_is_the_same_again,
-        estimator_is_saved,
-        estimator_counts_its_parameters,
-    ),
+    "network": (imports_no_torch("network"), _of(MODELS), *SPACE_CHECKS, *_of_module("networks", NETWORK_CHECKS)),
+    "estimator": (imports_no_torch("estimator"), _of(MODELS), *SPACE_CHECKS, *ESTIMATOR_CHECKS),
     "optimiser": (imports_no_torch("optimiser"), _of(OPTIMISERS), *_of_module("optimisers", OPTIMISER_CHECKS)),
     "schedule": (imports_no_torch("schedule"), _of(SCHEDULES), schedule_stays_within),
     "search algorithm": (algorithm_draws_are_legal, algorithm_is_a_function, algorithm_takes_any_history),

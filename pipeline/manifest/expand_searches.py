@@ -9,14 +9,15 @@ from typing import cast
 from jobs.data.settings import Data
 from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, STOPPING, name_of
+from jobs.search.across import DEFAULT, default_space, joined, own, shared, space_of
 from jobs.search.algorithms import startups
 from jobs.search.points import IllegalPointError, draws_of
-from jobs.search.space import decided, is_branch, is_conditional, is_distribution, read_space, samples
-from jobs.settings import Setting, Value, deciding, describe, named
+from jobs.search.space import Space, decided, is_branch, is_conditional, is_distribution
+from jobs.settings import ModelSettings, Setting, Value, deciding, describe, named
 from pipeline.manifest.expansion import Architecture, Expansion, Layer
-from pipeline.manifest.model import Search
+from pipeline.manifest.model import Fixed, Search
 from pipeline.manifest.schema import Search as SearchSection
-from pipeline.manifest.space_validation import Problem, validate_space
+from pipeline.manifest.space_validation import Problem, validate_space, validate_spaces
 from pipeline.manifest.validation import Findings, SettingError, read_part, read_value
 from sharedfs.errors import KeyPath, did_you_mean
 from sharedfs.typed_json import Json
@@ -26,18 +27,65 @@ def expand_search(name: str, section: SearchSection, expansion: Expansion) -> Se
     """A search as the plan takes it, or None with the problems noted."""
     path: KeyPath = ("searches", name)
     expansion.check_group_name(name, path)
-    architecture = expansion.architectures.get(section.architecture, path)
+    architectures = _architectures(section, expansion, path)
     _check_numbers(section, expansion, path)
-    if architecture is None:
+    if not architectures:
         return None
-    fixed = expansion.architectures.section_layer(architecture, section, path)
-    problems = validate_space(section.space, architecture.settings.values())
+    layers = [expansion.architectures.section_layer(each, section, path) for each in architectures]
+    space, problems = _read_space(section.space, list(zip(architectures, layers, strict=True)))
     for below, message in problems:
         expansion.findings.add((*path, "space", *below), message)
-    data = expansion.datasets.get(fixed.data, path)
+    data = expansion.datasets.get(layers[0].data, path)
     if problems or data is None or check_stopping(section.stopping):
         return None
-    return _search(name, section, architecture, fixed, data, expansion)
+    return _search(name, section, list(zip(architectures, layers, strict=True)), space, data, expansion)
+
+
+def _architectures(section: SearchSection, expansion: Expansion, path: KeyPath) -> list[Architecture]:
+    """Those that a search names, in the order of their names; none with the problem noted."""
+    listed: object = section.architecture
+    if isinstance(listed, Mapping):
+        listed = listed["choice"] if set(listed) == {"choice"} else []
+    names = [listed] if isinstance(listed, str) else listed
+    if not isinstance(names, list) or not names or len(set(names)) < len(names):
+        message = "must be a name, or different names as in [mlp, cnn] or {choice: [mlp, cnn]}"
+        expansion.findings.add((*path, "architecture"), message)
+        return []
+    # Sorted: the same search written in another order is the same search, and must give the same points.
+    found = [expansion.architectures.get(name, path) for name in sorted(names)]
+    return [each for each in found if each is not None] if None not in found else []
+
+
+def _read_space(
+    given: Mapping[str, Json] | str, layers: Sequence[tuple[Architecture, Layer]]
+) -> tuple[dict[str, Json], list[Problem]]:
+    """The space with default ones in their places and numbers in their settings' types, and what is wrong with it."""
+    known = {each.name: each.settings for each, _ in layers}
+    alone = len(known) == 1
+    whole: dict[str, Json] = dict.fromkeys(known, given) if alone or isinstance(given, str) else dict(given)
+    common = {} if alone else shared(whole, tuple(known))
+    for each, layer in layers:
+        if whole.get(each.name) == DEFAULT:
+            default = default_space(each.name)
+            if default is None:
+                below: KeyPath = () if alone else (each.name,)
+                return {}, [(below, f"{each.name} declares no default space: give its distributions")]
+            # What the search says itself, fixed or for all, is not the default's to draw.
+            taken = {*layer.settings, *decided(common, each.settings)}
+            whole[each.name] = {key: spec for key, spec in default.items() if key not in taken}
+    if alone:
+        ((name, given_one),) = whole.items()
+        space = cast(Mapping[str, Json], given_one)
+        problems = validate_space(space, known[name].values())
+        return ({} if problems else canonical(space, known[name])), problems
+    problems = validate_spaces(whole, {name: settings.values() for name, settings in known.items()})
+    if problems:
+        return {}, problems
+    versions = [canonical(shared(whole, tuple(known)), settings) for settings in known.values()]
+    for key in versions[0]:
+        if any(version[key] != versions[0][key] for version in versions):
+            problems.append(((key,), f"is of different types in {', '.join(known)}: give it to each of them"))
+    return versions[0] | {name: canonical(own(whole, name), known[name]) for name in known}, problems
 
 
 def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) -> None:
@@ -62,59 +110,90 @@ def _check_numbers(section: SearchSection, expansion: Expansion, path: KeyPath) 
 
 
 def _search(
-    name: str, section: SearchSection, architecture: Architecture, fixed: Layer, data: Data, expansion: Expansion
+    name: str,
+    section: SearchSection,
+    layers: Sequence[tuple[Architecture, Layer]],
+    space: dict[str, Json],
+    data: Data,
+    expansion: Expansion,
 ) -> Search:
     path: KeyPath = ("searches", name)
-    space = canonical(section.space, architecture.settings)
-    always = {key for key, spec in space.items() if not is_branch(architecture.settings.get(key), spec)}
-    for key in fixed.settings:
-        if key in always:
-            expansion.findings.add((*path, key), "is searched: space has it too", key=True)
-    if "seed" in space:
-        message = "the seed is not searched: use refit_seeds to train the winner with several"
-        expansion.findings.add((*path, "space", "seed"), message, key=True)
-    settings = {**architecture.base, **fixed.settings}
-    seed = int(getattr(architecture.settings_class(**settings), "seed", 0)) if section.seed is None else section.seed
-    if "seed" in settings:
-        settings["seed"] = seed
-    metric = _metric(section, architecture, fixed, settings, expansion, path)
-    for point in samples(read_space(space, architecture.settings.values())):
-        drawn = {key: architecture.settings[key].read(value) for key, value in point.items()}
-        at_point = architecture.settings_class(**{**settings, **drawn})
-        expansion.check_settings(architecture, at_point, data, (*path, "space"))
-    points = _points(section, space, architecture, expansion, path)
-    resources = dict(expansion.resources(architecture, section.resources))
+    known = {architecture.name: architecture for architecture, _ in layers}
+    names = tuple(known)
+    fixed, metrics = {}, {}
+    for architecture, layer in layers:
+        inside = space if len(names) == 1 else {**shared(space, names), **own(space, architecture.name)}
+        fixed[architecture.name], metrics[architecture.name] = _fixed(
+            section, architecture, layer, inside, expansion, path
+        )
+    if len(set(metrics.values())) > 1:
+        judged = ", ".join(f"{each} by {metric}" for each, metric in metrics.items())
+        expansion.findings.add((*path, "architecture"), f"can't be compared: {judged}")
+    first, across = fixed[names[0]], fixed if len(names) > 1 else {}
+    # A network's: an estimator is given no GPU of the manifest's.
+    resources = dict(
+        expansion.resources(max(known.values(), key=lambda each: each.kind == "network"), section.resources)
+    )
     throttle = min(section.parallel, resources["train"].throttle or section.parallel)
     resources["train"] = replace(resources["train"], throttle=throttle)
-    return Search(
+    search = Search(
         name=name,
-        architecture=architecture.name,
+        architecture=joined(names),
         algorithm=section.algorithm,
         trials=section.trials,
         parallel=section.parallel,
-        metric=metric,
+        metric=metrics[names[0]],
         space=space,
         stopping=_stopping(section.stopping),
-        seed=seed,
-        settings=architecture.settings_class(**settings),
-        searched=frozenset(always),
-        decided=decided(space, architecture.settings),
+        seed=_seed(section, first.settings),
+        settings=first.settings,
+        searched=first.searched,
+        decided=first.decided,
         data=data,
         resources=resources,
         evaluate_best=section.evaluate_best,
         refit_seeds=tuple(section.refit_seeds or ()),
         reference=section.reference or {},
         startup=_startup(section),
-        points=points,
+        points=_points(section, space_of(space, names), expansion, path),
         continues=section.continue_,
+        across=across,
     )
+    for of, settings in search.examples:
+        expansion.check_settings(known[of], settings, data, (*path, "space", *((of,) if across else ())))
+    return search
 
 
-def _points(
-    section: SearchSection, space: dict[str, Json], architecture: Architecture, expansion: Expansion, path: KeyPath
-) -> tuple[dict[str, Value], ...]:
+def _fixed(
+    section: SearchSection,
+    architecture: Architecture,
+    layer: Layer,
+    space: Mapping[str, Json],
+    expansion: Expansion,
+    path: KeyPath,
+) -> tuple[Fixed, str]:
+    """What a search fixes of an architecture, whose whole space this is, and what its trials are judged by."""
+    always = {key for key, spec in space.items() if not is_branch(architecture.settings.get(key), spec)}
+    for key in layer.settings:
+        if key in always:
+            expansion.findings.add((*path, key), "is searched: space has it too", key=True)
+    if "seed" in space:
+        message = "the seed is not searched: use refit_seeds to train the winner with several"
+        expansion.findings.add((*path, "space", "seed"), message, key=True)
+    settings = {**architecture.base, **layer.settings}
+    if "seed" in settings:
+        settings["seed"] = _seed(section, architecture.settings_class(**settings))
+    metric = _metric(section, architecture, layer, settings, expansion, path)
+    made = architecture.settings_class(**settings)
+    return Fixed(settings=made, searched=frozenset(always), decided=decided(space, architecture.settings)), metric
+
+
+def _seed(section: SearchSection, settings: ModelSettings) -> int:
+    return int(getattr(settings, "seed", 0)) if section.seed is None else section.seed
+
+
+def _points(section: SearchSection, read: Space, expansion: Expansion, path: KeyPath) -> tuple[dict[str, Value], ...]:
     """The points to try first as the space gives them, their problems noted."""
-    read = read_space(space, architecture.settings.values())
     points: list[dict[str, Value]] = []
     for position, given in enumerate(section.points or ()):
         where = (*path, "points", position)
@@ -144,7 +223,7 @@ def check_continued(searches: Sequence[Search], findings: Findings) -> None:
             findings.add(path, f"no search {search.continues!r}{did_you_mean(search.continues, by_name)}")
         elif _continues(earlier, by_name, search.name):
             findings.add(path, f"{search.continues} continues {search.name}, or is the same search")
-        elif (earlier.architecture, earlier.metric) != (search.architecture, search.metric):
+        elif earlier.metric != search.metric or not set(earlier.fixed) & set(search.fixed):
             message = f"{earlier.name} is a search of {earlier.architecture} by {earlier.metric}, this one of "
             findings.add(path, f"{message}{search.architecture} by {search.metric}: values are not comparable")
         elif earlier.data != search.data:

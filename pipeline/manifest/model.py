@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.data.settings import Data
 from jobs.plugins import ALGORITHMS, METRICS, MODELS, STOPPING, Part
-from jobs.search.space import read_space, samples
+from jobs.search.across import ARCHITECTURE, space_of
+from jobs.search.space import samples
 from jobs.settings import ModelSettings, Value, describe, parts_of
-from jobs.settings import named as named_part
 from sharedfs.typed_json import Json
 from slurm.array import Site
 
@@ -69,11 +69,21 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """What a search fixes of one architecture: ``settings``, but for those that ``searched`` names."""
+
+    settings: ModelSettings
+    searched: frozenset[str]
+    decided: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """A search: ``settings`` are the fixed ones, but for those that ``searched`` names: every point has its own.
 
     ``decided`` are all those that some point has a value for.
     ``space`` has a distribution for each of these, and for those that depend on what was drawn.
+    ``across`` has these of each architecture where several are searched: then ``architecture`` is their names together.
     """
 
     name: str
@@ -96,6 +106,22 @@ class Search:
     startup: int | None = None  # trials with a result before the algorithm proposes
     points: tuple[Mapping[str, Value], ...] = ()  # tried first
     continues: str | None = None  # the name of the search whose trials are history
+    across: Mapping[str, Fixed] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> Mapping[str, Fixed]:
+        """What is fixed, by the names of the architectures that are searched."""
+        only = Fixed(settings=self.settings, searched=self.searched, decided=self.decided)
+        return self.across or {self.architecture: only}
+
+    @property
+    def examples(self) -> Iterator[tuple[str, ModelSettings]]:
+        """Trials that show every option of the space's choices, and its ranges at both ends, by architecture."""
+        for point in samples(space_of(self.space, tuple(self.fixed))):
+            name = str(point.pop(ARCHITECTURE, self.architecture))
+            settings = self.fixed[name].settings
+            known = {setting.name: setting for setting in describe(type(settings))}
+            yield name, replace(settings, **{key: known[key].read(value) for key, value in point.items()})
 
     @property
     def group(self) -> str:
@@ -105,16 +131,12 @@ class Search:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What decides which points are tried, and what they train: by name, in settings and in the space."""
-        named = [(ALGORITHMS, self.algorithm), (MODELS, self.architecture), (METRICS, self.metric.partition("_")[2])]
-        named += [(STOPPING, name) for name in self.stopping or ()]
-        known = describe(type(self.settings))
-        for point in samples(read_space(self.space, known)):
-            named += [
-                (setting.room, named_part(point[setting.name])[0])
-                for setting in known
-                if setting.room is not None and setting.name in point
-            ]
-        return tuple(dict.fromkeys((*(Part(room.name, name) for room, name in named), *parts_of(self.settings))))
+        named = [(ALGORITHMS, self.algorithm), *((MODELS, name) for name in self.fixed)]
+        named += [(METRICS, self.metric.partition("_")[2]), *((STOPPING, name) for name in self.stopping or ())]
+        tried = [parts_of(settings) for _, settings in self.examples]
+        usual = [parts_of(fixed.settings) for fixed in self.fixed.values()]
+        parts = (Part(room.name, name) for room, name in named)
+        return tuple(dict.fromkeys((*parts, *(part for each in (*tried, *usual) for part in each))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

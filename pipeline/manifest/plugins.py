@@ -173,11 +173,12 @@ class RecordedMetric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A plugin as it was submitted: its kind, and its settings, or what a metric is to tables."""
+    """A plugin as it was submitted: its kind, and its settings with a model's default space, or what a metric is."""
 
     kind: str
     settings: tuple[RecordedSetting, ...] = ()
     metric: RecordedMetric | None = None
+    space: Mapping[str, Json] | None = None
 
 
 def _describe(plugin: Plugin) -> Recorded:
@@ -190,7 +191,8 @@ def _describe(plugin: Plugin) -> Recorded:
     # Those that every part of the kind has are ours, and known; unless a plugin gives one another default.
     shared = [_record(setting) for setting in describe(BASES[plugin.kind])] if plugin.kind in BASES else []
     recorded = [] if own is None else [_record(setting) for setting in describe(own)]
-    return Recorded(kind=plugin.kind, settings=tuple(each for each in recorded if each not in shared))
+    space: Mapping[str, Json] | None = getattr(plugin.module, "SPACE", None) if plugin.room is plugins.MODELS else None
+    return Recorded(kind=plugin.kind, settings=tuple(each for each in recorded if each not in shared), space=space)
 
 
 def _record(setting: Setting) -> RecordedSetting:
@@ -237,7 +239,7 @@ def _type(kind: Any) -> Json:
 def _stand_in(plugin: Plugin, recorded: Recorded) -> ModuleType:
     """A module with what was recorded of the plugin, and none of its code."""
     module = ModuleType(f"tanda_plugins.{plugin.room.name}.{plugin.name}")
-    module.__dict__.update(KIND=recorded.kind, REVISION=plugin.revision)
+    module.__dict__.update(KIND=recorded.kind, REVISION=plugin.revision, SPACE=recorded.space)
     if recorded.metric is not None:
         facts: dict[str, Any] = asdict(recorded.metric)
         facts[facts.pop("way")] = _not_run

@@ -19,6 +19,7 @@ from jobs import models
 from jobs.data.settings import Data
 from jobs.metrics import searchable
 from jobs.plugins import ALGORITHMS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room
+from jobs.search.across import DEFAULT, default_space
 from jobs.search.space import DISTRIBUTIONS
 from jobs.settings import Setting, describe, text_of
 from jobs.training.settings import TrainingSettings
@@ -87,9 +88,12 @@ def manifest_schema() -> Schema:
     axes = _object({name: {"type": "array", "minItems": 1} for name in (*keys, "architecture")})
     figures = _object({name: {"type": "number"} for name in figure_names()})
     _refine(definitions["Group"], grid=axes, zip=axes, reference={"type": "object", "additionalProperties": figures})
+    names: Schema = {"type": "array", "minItems": 1, "items": {"enum": list(MODELS.names())}}
+    several: Schema = {"type": "object", "properties": {"choice": names}, "required": ["choice"], **_EXACTLY_ONE}
     _refine(
         definitions["Search"],
-        space=_space(settings.values()),
+        architecture={"anyOf": [{"enum": list(MODELS.names())}, names, several]},
+        space={"anyOf": [{"const": DEFAULT}, _space(settings.values())]},
         algorithm={"enum": list(ALGORITHMS.names())},
         metric={"enum": list(searchable())},
         stopping=_stopping(),
@@ -183,7 +187,8 @@ def _space(settings: Iterable[Setting]) -> Schema:
     """A distribution for each setting; any other name is that of a conditional choice."""
     options: Schema = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
     conditional: Schema = {"type": "object", "properties": {"choice": options}, "required": ["choice"], **_EXACTLY_ONE}
-    properties = _drawn(settings)
+    own: Schema = {"anyOf": [{"const": DEFAULT}, {"type": "object"}]}  # of one architecture of several
+    properties = _drawn(settings) | dict.fromkeys(MODELS.names(), own)
     return {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": conditional}
 
 
@@ -230,6 +235,7 @@ class Described:
     kind: str | None
     summary: str
     settings: Schema
+    space: str | None = None
 
 
 def page() -> str:
@@ -274,7 +280,18 @@ def _parts(room: Room) -> list[Described]:
 def _described(name: str, module: ModuleType, settings: Iterable[Setting]) -> Described:
     summary = (module.__doc__ or "").partition("\n")[0]
     kind = getattr(module, "KIND", None)
-    return Described(name=name, kind=kind, summary=summary, settings=_settings(settings))
+    space = default_space(name) if kind in MODELS.kinds else None
+    drawn = None if space is None else ", ".join(f"{key}: {_flow(spec)}" for key, spec in space.items())
+    return Described(name=name, kind=kind, summary=summary, settings=_settings(settings), space=drawn)
+
+
+def _flow(value: Json) -> str:
+    """A value as YAML writes it in a line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    return _value(value)
 
 
 def _text(section: Schema) -> str:

@@ -96,7 +96,9 @@ class Search(ExtensibleSection):
     Any setting of the architecture (but those of `space`) and any key of `data` may be fixed here.
     """
 
-    architecture: str = Field(description="whose settings are searched")
+    architecture: str | list[str] | dict[str, list[str]] = Field(
+        description="whose settings are searched; of several, `[mlp, cnn]` or `{choice: [mlp, cnn]}`, the best too"
+    )
     algorithm: str = Field("tpe", description="how points are chosen")
     startup: int | None = Field(
         None, ge=1, le=100_000, description="of tpe: trials with a result, drawn at random, before it proposes (5)"
@@ -112,7 +114,9 @@ class Search(ExtensibleSection):
     trials: int = Field(10, ge=1, le=100_000, description="raise it and submit again: the search continues")
     parallel: int = Field(4, ge=1, description="trials that run at once, at most")
     metric: str = Field(METRIC, description="the old name of the setting `select_by`")
-    space: dict[str, Json] = Field(description="what is searched: a distribution for each setting")
+    space: dict[str, Json] | str = Field(
+        description="what is searched: a distribution for each setting, or `default`: the architecture's own space"
+    )
     stopping: dict[str, dict[str, Json] | None] | None = Field(
         None, description="how poor trials are stopped early; left out: never"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from jobs.search.across import ARCHITECTURE, shared
 from jobs.search.space import DISTRIBUTIONS, Distribution, decided, is_branch, is_distribution
 from jobs.settings import Setting, describe, named
 from pipeline.manifest.validation import SettingError, read_value, shown
@@ -17,8 +18,28 @@ Problem = tuple[KeyPath, str]
 def validate_space(space: Mapping[str, Json], settings: Iterable[Setting]) -> list[Problem]:
     """Everything wrong with a space for an architecture's settings: (path below ``space``, what would be right)."""
     if not isinstance(space, Mapping) or not space:
-        return [((), f"must map settings to distributions ({', '.join(DISTRIBUTIONS)})")]
+        return [((), f"must be default, or map settings to distributions ({', '.join(DISTRIBUTIONS)})")]
     return _check_mapping(space, {setting.name: setting for setting in settings}, (), frozenset(), fixed_allowed=False)
+
+
+def validate_spaces(space: Mapping[str, Json], architectures: Mapping[str, Iterable[Setting]]) -> list[Problem]:
+    """The same for a search of several architectures: what is theirs alike, and what is of each alone."""
+    common = shared(space, tuple(architectures))
+    problems: list[Problem] = []
+    if ARCHITECTURE in common:
+        problems.append(((ARCHITECTURE,), "is taken: architectures are named beside `space`"))
+    for name, settings in architectures.items():
+        known = {setting.name: setting for setting in settings}
+        alike = _check_mapping(common, known, (), frozenset(), fixed_allowed=False)
+        problems += [(path, message.replace("the architecture", name)) for path, message in alike]
+        inside = space.get(name, {})
+        if isinstance(inside, Mapping):
+            problems += _check_mapping(inside, known, (name,), decided(common, known), fixed_allowed=True)
+        else:
+            problems.append(
+                ((name,), f"must map settings to distributions or values, or be default, not {shown(inside)}")
+            )
+    return problems
 
 
 def _check_mapping(

@@ -217,6 +217,8 @@ def _words_of_union(members: tuple[Any, ...]) -> str:
     words = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if words:
         return f"a whole number from 1, or {', '.join(words)}"
+    if any(get_origin(member) is dict for member in members):
+        return "a name, a list or a mapping"
     return "a single value" if float in members else "a path, or a list of paths"
 
 

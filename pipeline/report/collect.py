@@ -10,6 +10,7 @@ from functools import cached_property
 from jobs import metrics_log
 from jobs.metrics_log import EpochMetrics
 from jobs.models import deciding_names
+from jobs.search.across import ARCHITECTURE
 from jobs.search.importance import NOTHING, Importance, importance
 from jobs.search.space import Point
 from jobs.search.study import Study, read_point, study_of
@@ -17,7 +18,6 @@ from jobs.settings import Value, shown
 from jobs.stages.evaluate import target
 from jobs.storage import Storage
 from jobs.task import Provenance, Record, Task, read_record
-from jobs.training.run import read_trained_recipe
 from jobs.units import Change, changes
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
@@ -233,6 +233,7 @@ class _Reader:
     def read(self, row: Row, position: int) -> Result:
         evaluate = self.part(row.evaluate)
         train_id = row.train or self._winner(row, evaluate)
+        row = records.decided(row, f"{self.runs}/{train_id}")
         train = self.part(train_id) if train_id else None
         settings, epochs = self._training(row, train_id)
         deciding = _deciding_task(train, evaluate)
@@ -278,7 +279,7 @@ class _Reader:
         """What decides a row's training, as far as it is known, and its epochs."""
         names = deciding_names(type(row.settings))
         texts = shown(row.settings)
-        settings: dict[str, Value] = {name: texts[name] for name in names}
+        settings: dict[str, Value] = {} if row.across else {name: texts[name] for name in names}
         for name in row.searched:
             settings.pop(name, None)
         trial = self.trials.get(train_id or "")
@@ -290,7 +291,9 @@ class _Reader:
             # A refit has its own seed, takes its search's winner's settings, and says which they were when it begins.
             own = {"seed": row.seed} if "seed" in settings else {}
             settings |= own | {
-                name: value for name, value in _settings_written(f"{self.runs}/{train_id}").items() if name in names
+                name: value
+                for name, value in records.settings_written(f"{self.runs}/{train_id}").items()
+                if name in names
             }
         return settings, tuple(metrics_log.read(f"{self.runs}/{train_id}"))
 
@@ -363,7 +366,8 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, study: Study, stat
     if "value" in figures:
         figures[search.metric] = figures["value"]
     stopped = part.result.get("stopped")
-    fixed = {name: value for name, value in shown(search.settings).items() if name not in search.searched}
+    of = search.fixed.get(str(point.get(ARCHITECTURE, search.architecture)))  # none before a point says which
+    fixed = {} if of is None else {name: value for name, value in shown(of.settings).items() if name not in of.searched}
     return Trial(
         id=task_id,
         number=number,
@@ -381,19 +385,12 @@ def _trial(planned: PlannedSearch, number: int, task_id: str, study: Study, stat
     )
 
 
-def _settings_written(folder: str) -> Mapping[str, Value]:
-    """What a run was trained with, in the order of its file; empty before it begins."""
-    try:
-        return dict(sorted(shown(read_trained_recipe(folder).settings).items()))
-    except (OSError, ValueError):
-        return {}
-
-
 def _point(study: Study, number: int) -> Point:
     """What a trial tries; empty as long as nothing was proposed."""
     try:
         point = read_point(study, number).point
-        settings = shown(study.recipe(point).settings)
+        recipe = study.recipe(point)
     except (OSError, ValueError):
         return {}
+    settings = {ARCHITECTURE: recipe.architecture, **shown(recipe.settings)}
     return {name: settings[name] for name in point}

@@ -6,7 +6,7 @@ import io
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypedDict, cast
 from zipfile import BadZipFile, ZipFile
@@ -16,8 +16,9 @@ import orjson
 from numpy.lib import format as npy
 
 from jobs.data.settings import Data
-from jobs.settings import Value, values
+from jobs.settings import Value, shown, values
 from jobs.training.metrics import EVALUATION, PREDICTIONS
+from jobs.training.run import read_trained_recipe
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Row
 from sharedfs.errors import DamagedFileError
@@ -211,3 +212,22 @@ def _flatten(section: Mapping[str, Value], before: str = "") -> Iterable[tuple[s
             yield from _flatten(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
+
+
+def decided(row: Row, folder: str) -> Row:
+    """A row whose architecture a search decides, as its training was begun with; as it was before that."""
+    if not row.across:
+        return row
+    try:
+        recipe = read_trained_recipe(folder)
+    except (OSError, ValueError):
+        return row
+    return replace(row, architecture=recipe.architecture, settings=recipe.settings, searched=frozenset(), across=False)
+
+
+def settings_written(folder: str) -> Mapping[str, Value]:
+    """What a run was trained with, in the order of its file; empty before it begins."""
+    try:
+        return dict(sorted(shown(read_trained_recipe(folder).settings).items()))
+    except (OSError, ValueError):
+        return {}

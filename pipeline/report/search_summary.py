@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.metrics_log import EpochMetrics, figure
 from jobs.models import all_settings
+from jobs.search.across import ARCHITECTURE, own, shared
 from jobs.search.space import is_branch
 from jobs.search.study import best_so_far, score
 from jobs.settings import Setting, named
@@ -51,9 +52,15 @@ def axes(search: SearchResult) -> list[Axis]:
     """The settings that are searched, those inside conditional choices too, in the order of the space."""
     by_name: dict[str, list[Json]] = {}
     planned = search.planned.search
-    known = {setting.name: setting for setting in all_settings(planned.architecture)}
-    for name, spec in _specs(planned.space, known):
-        by_name.setdefault(name, []).append(spec)
+    names = tuple(planned.fixed)
+    spaces = [(names[0], shared(planned.space, names))]
+    if len(names) > 1:
+        by_name[ARCHITECTURE] = [{"choice": list(names)}]
+        spaces += [(name, own(planned.space, name)) for name in names]
+    for architecture, space in spaces:
+        known = {setting.name: setting for setting in all_settings(architecture)}
+        for name, spec in _specs(space, known):
+            by_name.setdefault(name, []).append(spec)
     return [_axis(name, specs) for name, specs in by_name.items()]
 
 

@@ -6,11 +6,17 @@ from typing import Annotated
 
 from annotated_types import Ge, Le, MinLen
 
-from jobs.models import NetworkSettings, Width
+from jobs.models import NETWORK_SPACE, NetworkSettings, Width
 from jobs.settings import ORIGINAL, DataShape, Doc, settings
 
 KIND = "network"
 REVISION = 2
+SPACE = {
+    **NETWORK_SPACE,
+    "hidden_layers": {"choice": [[], [128], [256]]},
+    "filters_count": {"qloguniform": [50, 400, 50]},
+    "filters_length": {"choice": [[1, 2], [2, 3], [1, 2, 3], [2, 3, 4]]},
+}
 
 
 @settings

@@ -10,6 +10,13 @@ from jobs.settings import ORIGINAL, Baseline, DataShape, Doc, ModelSettings, set
 
 KIND = "estimator"
 REVISION = 1
+SPACE = {
+    "ngrams": {"randint": [1, 3]},
+    "min_count": {"randint": [1, 3]},
+    "sublinear": {"choice": [False, True]},
+    "c": {"loguniform": [1e-2, 1e2]},
+    "class_weights": {"choice": ["none", "balanced"]},
+}
 
 
 @settings

@@ -1,10 +1,11 @@
 """MLP: the mean of a title's word vectors, then hidden layers."""
 
-from jobs.models import NetworkSettings
+from jobs.models import NETWORK_SPACE, NetworkSettings
 from jobs.settings import settings
 
 KIND = "network"
 REVISION = 1
+SPACE = {**NETWORK_SPACE, "hidden_layers": {"choice": [[256], [512], [256, 128], [512, 256]]}}
 
 
 @settings

@@ -6,11 +6,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from jobs.models import NetworkSettings, Width
+from jobs.models import NETWORK_SPACE, NetworkSettings, Width
 from jobs.settings import ORIGINAL, Baseline, DataShape, Doc, settings
 
 KIND = "network"
 REVISION = 1
+SPACE = {
+    **NETWORK_SPACE,
+    "hidden_layers": {"choice": [[], [128], [256]]},
+    "lstm_features": {"qloguniform": [64, 512, 64]},
+    "bidirectional": {"choice": [False, True]},
+    "pooling": {"choice": ["last", "max", "mean"]},
+}
 
 
 @settings
