@@ -5,6 +5,7 @@ Its exit status is read by the element that started it: see ``slurm.element``.
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import traceback
@@ -16,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from jobs import circuit_breaker, gpu_errors
+from jobs import circuit_breaker, gpu_errors, gpu_use
 from jobs.attempt import Attempt, SupersededError, begin_after, history, live, numbers
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
-from jobs.provenance import peak_mb, provenance
+from jobs.provenance import cores_used, peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done, read_record
 from jobs.units import made
@@ -280,8 +281,9 @@ def _record(
         running_s=now - context.started + sum(attempt.ran_s for attempt in past),
         attempt=context.attempt.number,
         former_attempts=context.attempt.number - len(past) - 1,
-        about=replace(provenance(), peak_mb=peak_mb()),
+        about=replace(provenance(), peak_mb=peak_mb(), cores=cores_used()),
         made=made(outcome.units),
+        gpu=gpu_use.total([*(attempt.gpu for attempt in past), gpu_use.read(context.attempt.path)]),
     ).write(context.storage)
 
 
@@ -305,6 +307,8 @@ def main() -> int:
         print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
         return 2
     take_umask()
+    # So that who ends a task whose GPU is idle (``jobs.gpu_watch``) has it print where each thread stands, to its log.
+    faulthandler.register(signal.SIGUSR1)
     folder = Path(sys.argv[1])
     try:
         return run(folder)

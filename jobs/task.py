@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from jobs import metrics_log
+from jobs.gpu_use import GpuUse
 from jobs.storage import Storage
 from jobs.units import Made
 from sharedfs.documents import decode_as, digest, read_as, read_json, write_json
@@ -31,6 +32,7 @@ Cause = Literal[
     "node failure",
     "no GPU",
     "GPU failure",
+    "GPU idle",
     "storage",
     "cancelled",
     "diverged",
@@ -100,7 +102,8 @@ class Provenance:
     """Where and with what a task ran; None for what is not known, as a version of what it never imported.
 
     ``cpus`` is the number of threads, ``gpus`` how many GPUs it could see, ``gpu`` the name of the one it computed on,
-    ``slurm`` the job by the variables that Slurm set, ``peak_mb`` the most memory that the process had.
+    ``slurm`` the job by the variables that Slurm set, ``peak_mb`` the most memory that the process had,
+    ``cores`` how many cores it used on average.
     """
 
     host: str | None = None
@@ -110,6 +113,7 @@ class Provenance:
     gpus: int = 0
     slurm: Mapping[str, str] = field(default_factory=dict)
     peak_mb: float | None = None
+    cores: float | None = None
     torch: str | None = None
     cuda: str | None = None
     cudnn: int | None = None
@@ -124,7 +128,8 @@ class Record:
     ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
     ``running_s`` is the time at work summed over all attempts, of which ``former_attempts``, the first ones, were at a
     result that was since made again, and count for nothing here. ``about`` says where and with what it ran, ``made`` by
-    which units of code, by name; neither decides anything.
+    which units of code, by name, ``gpu`` what its GPU did in these attempts, as far as it was measured by then; none of
+    them decides anything.
     """
 
     id: str
@@ -141,6 +146,7 @@ class Record:
     former_attempts: int = 0
     about: Provenance = Provenance()
     made: Mapping[str, Made] = field(default_factory=dict)
+    gpu: GpuUse | None = None
 
     def write(self, storage: Storage) -> None:
         """Write record.json into the task's folder."""

@@ -6,19 +6,26 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.data import Quotes
-from pipeline import cli_runs
+from pipeline import cli_results, cli_runs
+from pipeline.cli_options import (
+    Executor,
+    Json,
+    ManifestPath,
+    Only,
+    Profile,
+    Sets,
+    TaskName,
+    make_console,
+    open_experiment,
+)  # fmt: skip
 from pipeline.cli_runs import print_json
-from pipeline.edge import Edge, Terminal, version
+from pipeline.edge import Edge, version
 from sharedfs.errors import InputError
-
-if TYPE_CHECKING:
-    from pipeline.experiment import Experiment
 
 app = typer.Typer(
     cls=Edge,
@@ -28,32 +35,6 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Make data to try things with.")
 app.add_typer(data, name="data")
-
-ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the experiment manifest, a YAML file")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="change one value of the manifest")]
-Profile = Annotated[Path | None, typer.Option("--cluster", metavar="PROFILE", help="a cluster profile to use instead")]
-Only = Annotated[str | None, typer.Option("--only", metavar="GROUP", help="one group or search of the manifest")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output and nothing else")]
-Executor = Annotated[
-    str | None, typer.Option("--executor", metavar="slurm|local|inline", help="instead of the cluster profile's")
-]
-TaskName = Annotated[
-    str, typer.Argument(metavar="TASK", help="a task's id, or its run's name, or GROUP/RUN, or GROUP/RUN/STAGE")
-]
-
-
-def _experiment(manifest: Path, sets: list[str] | None = None, cluster: Path | None = None) -> Experiment:
-    from pipeline.experiment import Experiment
-
-    experiment = Experiment(manifest, sets=sets or (), cluster=cluster)
-    experiment.keeps_umask = False
-    return experiment
-
-
-def _console(*, stderr: bool = False) -> Console:
-    # A pipe has no width: tables are laid out for 160 columns there, and never wrapped to 80.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Terminal(stderr=stderr, width=width)
 
 
 def _print_version(asked: bool) -> None:
@@ -82,14 +63,14 @@ def plan(
     from pipeline.show import plan_document, print_plan
     from pipeline.status import done_on_storage
 
-    made = _experiment(manifest, sets, cluster).make_plan(only, provisional=True)
+    made = open_experiment(manifest, sets, cluster).make_plan(only, provisional=True)
     for missing in made.missing:
         print(f"tanda: {missing}; ids are provisional until it is there", file=sys.stderr)
     done = done_on_storage(made)
     if json:
         print_json(plan_document(made, done))
     else:
-        print_plan(made, done, _console())
+        print_plan(made, done, make_console())
 
 
 @app.command()
@@ -117,7 +98,7 @@ def submit(
     from pipeline.scripts import write_scripts
     from pipeline.submit_result import print_submitted
 
-    experiment = _experiment(manifest, sets, cluster)
+    experiment = open_experiment(manifest, sets, cluster)
     if dry_run:
         print(shown(experiment.make_plan(only, run_plugins=True), executor=executor, rerun=rerun), end="")
         return
@@ -131,7 +112,7 @@ def submit(
     if json:
         print_json(submitted.document())
     else:
-        print_submitted(submitted, _console())
+        print_submitted(submitted, make_console())
     raise typer.Exit(submitted.exit_status)
 
 
@@ -141,10 +122,10 @@ def run(manifest: ManifestPath, sets: Sets = None, only: Only = None, executor: 
     from pipeline.run import run_plan
     from pipeline.status import print_states
 
-    experiment, console = _experiment(manifest, sets), _console()
+    experiment, console = open_experiment(manifest, sets), make_console()
     made = experiment.make_plan(only, run_plugins=True)
     whole = (lambda: made) if only is None else partial(experiment.make_plan, run_plugins=True)
-    ended = run_plan(made, whole, executor=executor or "local", console=console, errors=_console(stderr=True))
+    ended = run_plan(made, whole, executor=executor or "local", console=console, errors=make_console(stderr=True))
     print_states(made, ended.states, console)
     console.print(f"report: {ended.page}", soft_wrap=True)
     raise typer.Exit(int(any(state.state != "done" for state in ended.states.values())))
@@ -162,14 +143,14 @@ def status(
     from pipeline.live import watch
     from pipeline.status import print_states, standing, states_document
 
-    made = _experiment(manifest, sets).make_plan(only)
+    made = open_experiment(manifest, sets).make_plan(only)
     if watching:
-        watch(made, _console())
+        watch(made, make_console())
     now = standing(made)
     if json:
         print_json(states_document(made, now.states, now.undone))
     else:
-        print_states(made, now.states, _console(), now.undone)
+        print_states(made, now.states, make_console(), now.undone)
     raise typer.Exit(now.exit_status)
 
 
@@ -183,7 +164,7 @@ def logs(
     """Print a task's log."""
     from pipeline.why import read_log
 
-    for text in read_log(_experiment(manifest, sets).make_plan(), task, follow=follow):
+    for text in read_log(open_experiment(manifest, sets).make_plan(), task, follow=follow):
         print(text, end="", flush=True)
 
 
@@ -192,7 +173,7 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
     """Cancel what of a manifest is queued or running."""
     from pipeline.submit import cancel_plan
 
-    cancelled = cancel_plan(_experiment(manifest, sets).make_plan(only))
+    cancelled = cancel_plan(open_experiment(manifest, sets).make_plan(only))
     count, unknown = cancelled.ending, cancelled.unknown
     print(f"{count} task{'s' * (count != 1)} cancelled", file=sys.stderr)
     for user, left in cancelled.left.items():
@@ -205,76 +186,14 @@ def cancel(manifest: ManifestPath, sets: Sets = None, only: Only = None) -> None
 @app.command()
 def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
     """Explain why a task waits or failed, and what to do about it."""
-    print(_experiment(manifest, sets).why(task))
+    print(open_experiment(manifest, sets).why(task))
 
 
-@app.command()
-def report(
-    manifest: ManifestPath,
-    sets: Sets = None,
-    only: Only = None,
-    plots: Annotated[bool, typer.Option(help="draw the plots and the page")] = True,
-    mlflow: Annotated[bool, typer.Option(help="bring MLflow's store up to date")] = True,
-) -> None:
-    """Collect records, rebuild tables, plots and the page, update MLflow's store; works while jobs run.
-
-    With --only the group's report lies in a folder of its own, only/GROUP below the whole one's.
-    """
-    from pipeline.live import progress_bar
-    from pipeline.report import build
-    from pipeline.status import task_states
-
-    made = _experiment(manifest, sets).make_plan(only)
-    states = task_states(made)
-    with progress_bar(_console(stderr=True)) as progress:
-        folder = build(made, states, plots=plots, mlflow=mlflow, only=only, progress=progress)
-    print(folder / "index.html" if plots else folder / "results.md")
-    raise typer.Exit(int(any(state.state in ("failed", "lost") for state in states.values())))
-
-
-@app.command()
-def results(
-    manifest: ManifestPath,
-    sets: Sets = None,
-    only: Only = None,
-    form: Annotated[str, typer.Option("--format", metavar="csv|json|parquet|latex")] = "csv",
-) -> None:
-    """Write a row a run to standard output: every setting, figure and cost; in LaTeX what differs, and the scores."""
-    from pipeline.results import render_results
-
-    sys.stdout.buffer.write(render_results(_experiment(manifest, sets).make_plan(only), form))
-
-
-@app.command()
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="a report's folder, or REPORT:GROUP/RUN[:SEED]")],
-    second: Annotated[str, typer.Argument(metavar="B", help="the same, to compare with")],
-) -> None:
-    """Compare two reports or two runs: settings and metrics that differ, and whether it is more than chance."""
-    from pipeline.report.compare import compare as compare_reports
-
-    print(compare_reports(first, second).text())
-
-
-@app.command()
-def overlap(
-    manifest: ManifestPath,
-    sets: Sets = None,
-    only: Only = None,
-    near: Annotated[bool, typer.Option("--near", help="also look for test titles with few words changed")] = False,
-    count: Annotated[int, typer.Option("--count", min=0, help="with --near: list this many, the nearest first")] = 20,
-    json: Json = False,
-) -> None:
-    """Count the titles of validation and test that training has too, in each data set that is made."""
-    from pipeline.overlap import find_overlap, print_overlap
-
-    found = find_overlap(_experiment(manifest, sets).make_plan(only), near=near, count=count)
-    if json:
-        print_json(found)
-    else:
-        print_overlap(found, _console())
-
-
+app.command()(cli_results.report)
+app.command()(cli_results.results)
+app.command()(cli_results.compare)
+app.command()(cli_results.efficiency)
+app.command()(cli_results.overlap)
 app.command()(cli_runs.predict)
 app.command()(cli_runs.errors)
 
@@ -296,7 +215,7 @@ def doctor(
         findings.append(finding)
         if not json:
             verdict = ("ok  ", "green") if finding.ok else ("FAIL", "red")
-            _console().print(Text.assemble(verdict, f" {finding.name}: {finding.reason}"), soft_wrap=True)
+            make_console().print(Text.assemble(verdict, f" {finding.name}: {finding.reason}"), soft_wrap=True)
     if json:
         print_json(findings)  # dataclasses, which orjson knows
     raise typer.Exit(int(not all(finding.ok for finding in findings)))
@@ -307,7 +226,7 @@ def check_plugin(file: Annotated[Path, typer.Argument(metavar="FILE", help="a pl
     """Run the contract tests of a plugin's kind on it: what it must keep to before a job may use it."""
     from pipeline.check_plugin import print_findings
 
-    raise typer.Exit(int(not print_findings(file, _console())))
+    raise typer.Exit(int(not print_findings(file, make_console())))
 
 
 @app.command()
@@ -320,8 +239,8 @@ def gc(
     from pipeline.gc import find_unreferenced, remove
     from pipeline.live import progress_bar
 
-    plans = [_experiment(manifest).make_plan() for manifest in manifests]
-    with progress_bar(_console(stderr=True)) as progress:
+    plans = [open_experiment(manifest).make_plan() for manifest in manifests]
+    with progress_bar(make_console(stderr=True)) as progress:
         waste = find_unreferenced(Storage(plans[0].manifest.storage), plans, progress)
     for found in waste:
         print(f"{found.size / 1e6:10.1f} MB  {found.path}  {found.why}")
@@ -329,7 +248,7 @@ def gc(
     if not waste:
         print("nothing to remove")
     elif yes or typer.confirm(f"remove these {len(waste)} ({total_mb:.1f} MB)?", default=False):
-        with progress_bar(_console(stderr=True)) as progress:
+        with progress_bar(make_console(stderr=True)) as progress:
             freed = remove(Storage(plans[0].manifest.storage), waste, progress)
         print(f"{freed / 1e6:.1f} MB removed")
 
@@ -371,7 +290,7 @@ def mlflow(
     from jobs.storage import Storage
     from pipeline.mlflow.store import server_command
 
-    storage = Storage(_experiment(manifest, sets).load().storage)
+    storage = Storage(open_experiment(manifest, sets).load().storage)
     command, environment = server_command(storage, port=port)
     os.execvpe(command[0], command, environment)  # noqa: S606 - the page takes this process's place
 
