@@ -60,7 +60,7 @@ def test_the_published_spaces_are_legal_and_give_points_in_the_settings_types() 
 @pytest.mark.parametrize(
     ("document", "path", "words"),
     [
-        ({}, (), "must map settings"),
+        ({}, (), "or map settings"),
         ({"dropout": 0.3}, ("dropout",), "must be a distribution"),
         ({"dropuot": {"uniform": [0, 0.5]}}, ("dropuot",), "did you mean 'dropout'"),
         ({"lstm_layers": {"choice": [1]}}, ("lstm_layers",), "the architecture has no such setting"),
