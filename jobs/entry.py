@@ -5,7 +5,6 @@ Its exit status is read by the element that started it: see ``slurm.element``.
 
 from __future__ import annotations
 
-import faulthandler
 import signal
 import sys
 import traceback
@@ -307,8 +306,6 @@ def main() -> int:
         print("usage: python -m jobs STORAGE/runs/ID", file=sys.stderr)
         return 2
     take_umask()
-    # So that who ends a task whose GPU is idle (``jobs.gpu_watch``) has it print where each thread stands, to its log.
-    faulthandler.register(signal.SIGUSR1)
     folder = Path(sys.argv[1])
     try:
         return run(folder)

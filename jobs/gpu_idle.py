@@ -53,7 +53,7 @@ def end_idle(task: IdleTask, rule: IdleRule, say: Callable[[str], None]) -> bool
     message = _idle_words(task, rule, read_progress(folder))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # which ends this process: it must leave none stopped
     try:
-        os.kill(pid, signal.SIGUSR1)  # it prints where its threads stand (``jobs.entry``)
+        os.kill(pid, signal.SIGUSR1)  # it prints where its threads stand (``jobs.__main__``)
         time.sleep(STACK_S)
         os.kill(pid, signal.SIGSTOP)
         recorded = False

@@ -22,11 +22,10 @@ from jobs.task import Record, Task, read_record
 from pipeline.decisions.task_state import AttemptEvidence, Evidence, decide
 
 ROOT = Path(__file__).parents[1]
-# The entry of a job with a stage that stands in one call for ever, after it has said how far it is.
+# ``python -m jobs`` with a stage that stands in one call for ever, after it has said how far it is.
 STUCK = """
-import sys, time
+import runpy, time
 import jobs.stages.train as train
-from jobs import entry
 from jobs.context import Progress
 
 def stand_still(context):
@@ -34,7 +33,7 @@ def stand_still(context):
     time.sleep(600)
 
 train.run = stand_still
-sys.exit(entry.main())
+runpy.run_module("jobs", run_name="__main__")
 """
 
 
