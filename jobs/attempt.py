@@ -30,10 +30,12 @@ import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from jobs import gpu_use
+from jobs.gpu_use import GpuUse
 from jobs.task import Provenance
 from sharedfs import lock
 from sharedfs.clock import SYSTEM, Clock, storage_time
@@ -155,7 +157,8 @@ class AttemptFacts:
 
     ``heartbeat`` is when ``alive`` was last touched. ``by`` is the id of the task whose process it was, where that was
     another's; ``slurm`` the job by the variables that Slurm set. ``ended``, ``state`` (done, failed, paused or
-    superseded) and what follows are from end.json, and None where a killed process left none.
+    superseded) and what follows are from end.json, and None where a killed process left none. ``gpu`` is what the GPU
+    did meanwhile, None where that was not measured.
     """
 
     number: int
@@ -172,6 +175,7 @@ class AttemptFacts:
     message: str | None = None
     running_s: float | None = None
     peak_mb: float | None = None
+    gpu: GpuUse | None = None
 
     @property
     def last_heartbeat(self) -> float | None:
@@ -219,11 +223,12 @@ def _read_attempt(folder: Path, number: int, *names: str) -> AttemptFacts:
     except FileNotFoundError:
         heartbeat = None
     documents = [_read_document(f"{path}/{name}") for name in names]
-    own = {"number": number, "heartbeat": heartbeat}
+    own = {"number": number, "heartbeat": heartbeat, "gpu": None}
     # Together, else the one that is sound alone, else none.
     for known in ({name: fact for document in documents for name, fact in document.items()}, *documents):
         with suppress(Undecodable):
-            return decode(AttemptFacts, {**known, **own})
+            facts = decode(AttemptFacts, {**known, **own})
+            return replace(facts, gpu=gpu_use.read(path)) if facts.gpus else facts
     return AttemptFacts(number=number, heartbeat=heartbeat)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from jobs import circuit_breaker, gpu_errors
+from jobs import circuit_breaker, gpu_errors, gpu_use
 from jobs.attempt import Attempt, SupersededError, begin_after, history, live, numbers
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
 from jobs.provenance import peak_mb, provenance
@@ -282,6 +282,7 @@ def _record(
         former_attempts=context.attempt.number - len(past) - 1,
         about=replace(provenance(), peak_mb=peak_mb()),
         made=made(outcome.units),
+        gpu=gpu_use.total([*(attempt.gpu for attempt in past), gpu_use.read(context.attempt.path)]),
     ).write(context.storage)
 
 

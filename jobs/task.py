@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from jobs import metrics_log
+from jobs.gpu_use import GpuUse
 from jobs.storage import Storage
 from jobs.units import Made
 from sharedfs.documents import decode_as, digest, read_as, read_json, write_json
@@ -124,7 +125,8 @@ class Record:
     ``result`` holds the stage's own figures; ``files`` maps paths relative to the storage to sizes in bytes.
     ``running_s`` is the time at work summed over all attempts, of which ``former_attempts``, the first ones, were at a
     result that was since made again, and count for nothing here. ``about`` says where and with what it ran, ``made`` by
-    which units of code, by name; neither decides anything.
+    which units of code, by name, ``gpu`` what its GPU did in these attempts, as far as it was measured by then; none of
+    them decides anything.
     """
 
     id: str
@@ -141,6 +143,7 @@ class Record:
     former_attempts: int = 0
     about: Provenance = Provenance()
     made: Mapping[str, Made] = field(default_factory=dict)
+    gpu: GpuUse | None = None
 
     def write(self, storage: Storage) -> None:
         """Write record.json into the task's folder."""

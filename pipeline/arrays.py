@@ -13,10 +13,11 @@ from jobs.storage import Storage
 from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
 from pipeline.manifest.model import Manifest
+from pipeline.manifest.model import Resources as Given
 from pipeline.plan import Planned, PlannedArray, make_arrays
 from sharedfs.files import UMASK
 from slurm.array import Array, Dependency, Resources
-from slurm.element import SIDECAR
+from slurm.sidecar import SIDECARS
 
 if TYPE_CHECKING:
     pass
@@ -103,7 +104,7 @@ class ArrayBuilder:
             ),
             after=_after(request, element_ids),
             throttle=given.throttle,
-            environment={**self._environment(request.group, request.canaries), **self._sidecar(request.stage)},
+            environment={**self._environment(request.group, request.canaries), **self._sidecars(request.stage, given)},
             code=self.folder / "code",
             comment=f"tanda {self.folder.name} {request.stage} {request.group}",
             exclude=(request.change.exclude,) if request.change and request.change.exclude else (),
@@ -128,13 +129,16 @@ class ArrayBuilder:
             storage=(self.storage.root,),
         )
 
-    def _sidecar(self, stage: str) -> dict[str, str]:
-        """The command of the process that sends epochs to a tracking server while tasks train."""
-        uri = self.manifest.tracking_uri
-        if uri is None or stage not in ("train", "trial"):
-            return {}
-        command = (self.manifest.cluster.python_command, "-m", "pipeline.mlflow.follower", uri, self.manifest.name)
-        return {SIDECAR: json.dumps(command)}
+    def _sidecars(self, stage: str, given: Given) -> dict[str, str]:
+        """The commands of the processes that run beside tasks: one sends epochs to a tracking server while they
+        train, one measures their GPUs."""
+        python, uri = self.manifest.cluster.site(stage).python_command, self.manifest.tracking_uri
+        commands: list[tuple[str, ...]] = []
+        if uri is not None and stage in ("train", "trial"):
+            commands.append((python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name))
+        if given.gpus:
+            commands.append((python, "-m", "jobs.gpu_watch"))
+        return {SIDECARS: json.dumps(commands)} if commands else {}
 
     @property
     def _umask(self) -> int:

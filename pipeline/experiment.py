@@ -200,7 +200,8 @@ class Experiment:
         Columns: those of ``plan`` up to ``architecture``, then ``state`` (waiting, running, done, failed, lost,
         unknown), ``cause`` and ``message`` of a failure, ``reason`` why it waits, ``progress`` in words,
         ``attempts``, ``gpu_hours``, ``peak_mem_gb``, ``waited_s`` in the queue, ``job``, ``node``, ``executor``,
-        ``queued`` (live in an executor's queue), ``changed``.
+        ``queued`` (live in an executor's queue), ``changed``, ``gpu_use`` (percent, mean; then its quartiles:
+        ``gpu_use_q1``, ``gpu_use_median``, ``gpu_use_q3``), ``gpu_peak_gb``, ``gpu_energy_kwh``.
 
         >>> experiment.status("architectures")[["group", "run", "stage", "state", "attempts"]]
                    group     run       stage state  attempts
@@ -241,7 +242,7 @@ class Experiment:
 
         Columns: ``group``, ``run``, ``architecture``, ``seed``, ``id`` of the training, ``state``, ``cause``; a column
         a setting that some run has (lists are tuples); figures, losses a title and scores from 0 to 1, NaN until the
-        run is done; ``train_seconds``, ``gpu_hours``, ``git_commit``.
+        run is done; ``train_seconds``, ``gpu_hours``, ``git_commit``; what its GPUs did, as in ``status``.
 
         >>> experiment.results()[["group", "run", "seed", "dropout", "best_epoch", "test_balanced_accuracy"]].round(3)
                    group     run  seed  dropout  best_epoch  test_balanced_accuracy
@@ -326,8 +327,7 @@ class Experiment:
         """A row a trial of a search, in order; works while they run.
 
         Columns: ``number``, ``id``, ``state`` (waiting, running, paused, lost, stopped early, done, failed), ``cause``,
-        ``value`` of the search's metric so far (NaN: none), ``epochs_run``, then each setting that is drawn. Raises
-        InputError for an unknown search, DamagedFileError.
+        ``value`` of its metric (NaN: none yet), ``epochs_run``, settings drawn. Raises InputError, DamagedFileError.
 
         >>> experiment.trials("tuned")[["number", "state", "value", "epochs_run", "dropout"]].round(3)
            number    state  value  epochs_run  dropout

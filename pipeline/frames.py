@@ -11,6 +11,7 @@ from typing import get_type_hints
 
 import pandas
 
+from jobs import gpu_use
 from jobs.metrics_log import EpochMetrics
 from jobs.search.study import open_study, read_trials
 from jobs.storage import Storage
@@ -32,6 +33,7 @@ _STATUS = {
     **_OF_TASK, "state": "str", "cause": "str", "message": "str", "reason": "str", "progress": "str",
     "attempts": "int64", "gpu_hours": "float64", "peak_mem_gb": "float64", "waited_s": "float64", "job": "str",
     "node": "str", "executor": "str", "queued": "bool", "shown": "bool", "changed": "object",
+    **dict.fromkeys(gpu_use.FIGURES, "float64"),
 }  # fmt: skip
 _PREDICTIONS = ("row", "label", "predicted", "reliable")
 _TRIALS = {
@@ -41,7 +43,7 @@ _RUN = {"group": "str", "run": "str", "seed": "int64", "id": "str"}
 # Columns of results.csv that may be empty to the last row.
 _RESULTS = {
     **_RUN, "architecture": "str", "state": "str", "cause": "str", "best_epoch": "Int64", "parameters": "Int64",
-    "epochs_run": "Int64", "git_commit": "str",
+    "epochs_run": "Int64", "git_commit": "str", **dict.fromkeys(gpu_use.FIGURES, "float64"),
 }  # fmt: skip
 _WAITING = TaskState(id="", state="waiting")
 
@@ -66,9 +68,11 @@ def status_frame(plan: Plan, states: Mapping[str, TaskState]) -> pandas.DataFram
     rows = []
     for planned in plan.tasks:
         state = states.get(planned.id, _WAITING)
-        values = {name: getattr(state, name) for name in _STATUS if name not in _OF_TASK}
+        values = {
+            name: getattr(state, name) for name in _STATUS if name not in _OF_TASK and name not in gpu_use.FIGURES
+        }
         progress = None if state.progress is None else progress_words(state.progress)
-        rows.append({**_of_task(planned), **values, "progress": progress})
+        rows.append({**_of_task(planned), **values, "progress": progress, **gpu_use.figures(state.gpu)})
     return _frame(rows, _STATUS)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs import gpu_use
 from jobs.attempt import STALE_S, AttemptFacts, history
 from jobs.circuit_breaker import held_reason
 from jobs.context import Progress, read_progress
@@ -142,6 +143,7 @@ def _read_record(storage: Storage, runs: Path, planned: Planned) -> Evidence:
         files_intact=intact,
         continued=continuation(runs / planned.id, record) if stopped else None,
         changed=differences(record.made) if intact else (),
+        gpu=record.gpu,
     )
 
 
@@ -167,6 +169,7 @@ def _read_traces(
         held_note=None if state == RUNNING else held_reason(folder),
         progress=read_progress(folder) if has_progress else None,
         last_words=_last_words(evidence, queue, storage),
+        gpu=gpu_use.total(facts.gpu for facts in attempts),
     )
 
 
@@ -214,21 +217,25 @@ def states_document(
 
 
 def _state_document(state: TaskState) -> dict[str, Json]:
-    return {**asdict(state), "progress": None if state.progress is None else state.progress.document}
+    progress = None if state.progress is None else state.progress.document
+    return {**asdict(state), "progress": progress, "gpu": gpu_use.figures(state.gpu) if state.gpu else None}
 
 
 def summary_line(states: Mapping[str, TaskState]) -> str:
-    """One line: how many tasks are in each state, and the GPU-hours so far."""
+    """One line: how many tasks are in each state, the GPU-hours so far, and what the GPUs did in them."""
     counts = Counter(state.state for state in states.values())
     parts = [f"{counts[state]} {state}" for state in SUMMARY_ORDER if counts[state]]
     hours = sum(state.gpu_hours or 0.0 for state in states.values())
-    return ", ".join(parts) + (f"; {hours:.2f} GPU-hours" if hours else "")
+    did = gpu_use.words(gpu_use.total(state.gpu for state in states.values()))
+    return "; ".join(filter(None, (", ".join(parts), f"{hours:.2f} GPU-hours" if hours else "", did)))
 
 
 def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | None = None) -> Table:
     """A line a task; with ``rows`` those that need eyes first: running, failed, waiting, then done."""
     table = Table(title=f"{plan.manifest.name}: {summary_line(states)}", title_justify="left")
-    for name in ("task", "stage", "group", "run", "state", "job", "GPU-hours", "detail"):
+    measured = any(gpu_use.words(state.gpu) for state in states.values())
+    of_gpu = ("GPU-hours", "GPU use") if measured else ("GPU-hours",)
+    for name in ("task", "stage", "group", "run", "state", "job", *of_gpu, "detail"):
         table.add_column(name, justify="right" if name == "GPU-hours" else "left", overflow="fold")
     shown = list(plan.tasks)
     if rows is not None and len(shown) > rows:
@@ -246,6 +253,7 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             Text(state.state, style=COLOURS[state.state]),
             f"{state.job or '-'} ({state.user})" if state.user else state.job or "-",
             f"{state.gpu_hours:.2f}" if state.gpu_hours else "-",
+            *((gpu_use.words(state.gpu).removeprefix("GPU ") or "-",) if measured else ()),
             describe(state),
         )
     return table

@@ -1,7 +1,7 @@
 """What one element of an array does: a child process for each of its paths, side by side, watched to the end.
 
-Nothing but the standard library is imported here, in ``slurm.owned`` and in what both take of ``sharedfs``: it is on
-the way of every task's start.
+Nothing but the standard library is imported here, in ``slurm.owned``, ``slurm.sidecar`` and in what they take of
+``sharedfs``: it is on the way of every task's start.
 ``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
 """
 
@@ -23,8 +23,9 @@ the way of every task's start.
 #   want one have, it ends with 74. The count is kept in ``<path>/restarts.json``. After SIGTERM it never asks: what
 #   comes is for Slurm to decide, and a cancelled job must not come back. Nor does a start that Slurm took for dead ask
 #   once the element was started again: it would end its own successor.
-# - TANDA_BESIDE, a command as a JSON list, is the sidecar: started once beside the children with their paths added to
-#   it, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of it changes nothing for them.
+# - TANDA_BESIDE, a JSON list of commands, are the sidecars (``slurm.sidecar``): started once beside the children with
+#   their paths added, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of one changes
+#   nothing for them, unless it ends a child.
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -45,12 +46,11 @@ from typing import IO
 from sharedfs.faults import fault_of, patient
 from sharedfs.files import OWNER_WRITES, check_plain, open_plain, take_umask, write_whole
 from sharedfs.typed_json import Json, decode
+from slurm import sidecar
 from slurm.owned import read_own
 
 OK, FAILED, STORAGE, IDLE, AGAIN = 0, 1, 73, 74, 75
 SHORTEST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
-SIDECAR = "TANDA_BESIDE"
-SIDECAR_S = 5.0  # in which the sidecar may send what it still has
 PROGRESS_FILES = ("checkpoint.pt", "metrics.jsonl")
 EXITS = "exits"
 
@@ -89,6 +89,7 @@ class Exit:
 class _Child:
     path: Path
     progress: dict[str, int]  # when each progress file was last written before the start
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     code: int | None = None  # negative: the signal that ended it
     peak_mb: float | None = None
@@ -106,12 +107,11 @@ def run(element: Element) -> int:
     watch.children = children
     for index, child in enumerate(children):
         _start(child, index, element, watch)
-    sidecar = _start_sidecar(children)
+    sidecars = sidecar.start([_beside(child) for child in children if child.process is not None])
     _wait(children, element, watch)
     for child in children:
         _write_exit(child)
-    if sidecar is not None:
-        _end_sidecar(sidecar, SIDECAR_S if watch.warned_at is None else min(SIDECAR_S, 0.1 * element.warn_s))
+    sidecar.end(sidecars, sidecar.LAST_S if watch.warned_at is None else min(sidecar.LAST_S, 0.1 * element.warn_s))
     again = [child for child in children if _wants_another(child, watch)]
     if again and not watch.stopped:
         progress = [_made_progress(child, element) for child in again]  # a list: each keeps its own count
@@ -151,11 +151,12 @@ def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
     if watch.warned_at is not None or watch.stopped:
         child.code = AGAIN
         return
+    child.environment = _environment(element, index)
     try:
         with _begin_log(child.path / "log.txt", _header(element)) as log:
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(element, index),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child.environment,
             )  # fmt: skip
     except OSError as error:
         # The storage or the program is missing: the other paths may still run.
@@ -177,25 +178,11 @@ def _begin_log(path: Path, header: str) -> IO[bytes]:
     return log
 
 
-def _start_sidecar(children: list[_Child]) -> subprocess.Popen[bytes] | None:
-    sidecar = os.environ.get(SIDECAR)
-    if not sidecar or all(child.process is None for child in children):
-        return None
-    try:
-        command = [*json.loads(sidecar), *(str(child.path) for child in children)]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
-    except (OSError, ValueError) as error:
-        print(f"not started beside the tasks: {error}", file=sys.stderr, flush=True)
-        return None
-
-
-def _end_sidecar(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    process.terminate()
-    try:
-        process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _beside(child: _Child) -> sidecar.Child:
+    """A child that was started, for what runs beside it."""
+    assert child.process is not None
+    cpus, gpus = int(child.environment["TANDA_CPUS"]), child.environment.get("CUDA_VISIBLE_DEVICES")
+    return sidecar.Child(path=str(child.path), pid=child.process.pid, cpus=cpus, gpus=gpus)
 
 
 def _environment(element: Element, index: int) -> dict[str, str]:
@@ -205,7 +192,7 @@ def _environment(element: Element, index: int) -> dict[str, str]:
     # What was allotted: with a GPU a task must not fall back to the CPU, without one it leaves its neighbours' alone.
     environment["TANDA_GPUS"] = str(element.gpus)
     environment["TANDA_WARNING_S"] = str(element.warn_s)
-    environment.pop(SIDECAR, None)
+    environment.pop(sidecar.SIDECARS, None)
     devices = visible_gpus(os.environ)
     gpus = len(devices) or element.gpus or 1
     environment["TANDA_GPU_TASKS"] = str(len(range(index % gpus, count, gpus)))

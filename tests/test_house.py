@@ -23,6 +23,7 @@ DOORS = {
     "mlflow": "pipeline/mlflow/store.py",
     "submitit": "slurm/executors/slurm.py",
     "hyperopt": "jobs/search/algorithms/tpe.py",
+    "pynvml": "jobs/nvml.py",
 }
 
 

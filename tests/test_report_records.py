@@ -68,7 +68,8 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     assert names[end - 3 : end + 1] == ["epochs_run", "train_seconds", "gpu_hours", "git_commit"]
     of_test = ["test_fingerprint", "test_titles", "test_unseen_titles", "test_unseen_balanced_accuracy"]
     calibrated = [f"test_calibrated_{name}" for name in ("loss", "brier", "calibration_error")]
-    assert names[end + 1 :] == [*of_test, "temperature", *calibrated]
+    of_gpu = ["gpu_use", "gpu_use_q1", "gpu_use_median", "gpu_use_q3", "gpu_peak_gb", "gpu_energy_kwh"]
+    assert names[end + 1 :] == [*of_test, "temperature", *calibrated, *of_gpu]
     hyperparameters = names[7:start]
     published = "hidden_layers dropout learning_rate weight_decay epochs batch_size freeze_embeddings"
     published += " filters_count filters_length random_buffer_size"

@@ -32,7 +32,7 @@ NOWHERE = "http://127.0.0.1:9"
 CHILD = (sys.executable, str(Path(__file__).with_name("slurm_child.py")))
 PROFILE = Path(__file__).parents[1] / "configs" / "clusters" / "test.yaml"
 ROOT = str(Path(__file__).parents[1])
-RUN = "import sys; from slurm import element as e; e.SIDECAR_S = 1.0; sys.exit(e.run(e.read_element(*sys.argv[1:], 0)))"
+RUN = "import sys; from slurm import element as e; e.sidecar.LAST_S = 1; sys.exit(e.run(e.read_element(FILE, 0)))"
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +186,8 @@ def _element(folder: Path, paths: list[Path], beside: list[str], *, cpus: int = 
     elements = folder / "elements.json"
     document = {"paths": [str(path) for path in paths], "command": CHILD, "cpus": cpus, "warn_s": 100}
     elements.write_text(json.dumps({"elements": [document]}))
-    environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1", "TANDA_BESIDE": json.dumps(beside)}
-    code = RUN.replace("*sys.argv[1:]", "__import__('pathlib').Path(sys.argv[1])")
+    environment = {**os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1", "TANDA_BESIDE": json.dumps([beside])}
+    code = RUN.replace("FILE", "__import__('pathlib').Path(sys.argv[1])")
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, str(elements)], env=environment, capture_output=True, text=True, timeout=60
@@ -240,7 +240,9 @@ def test_followers_stand_beside_what_trains(made: Made, stage: str, told: bool) 
         manifest = dataclasses.replace(made.plan.manifest, tracking_uri=uri)
         maker = ArrayBuilder(manifest=manifest, storage=made.storage, folder=made.storage.root / "s", git_commit=None)
         environment = maker.array(ArrayRequest(stage=stage, group="g", packs=((planned,),)), {}).environment
-        assert ("TANDA_BESIDE" in environment) == (told and uri is not None)
+        modules = [command[2] for command in json.loads(environment.get("TANDA_BESIDE", "[]"))]
+        assert ("pipeline.mlflow.follower" in modules) == (told and uri is not None)
+        assert ("jobs.gpu_watch" in modules) == (planned.resources.gpus > 0)
 
 
 def test_a_follower_loads_nothing_heavy() -> None:

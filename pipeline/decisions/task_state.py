@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.context import Progress
+    from jobs.gpu_use import GpuUse
     from jobs.task import Record
     from pipeline.element_log import LastWords
     from slurm.job_state import JobState
@@ -43,6 +44,7 @@ class TaskState:
     shown: bool = False  # as live and ours by its executor: by a heartbeat alone, its element may be another's by now
     changed: tuple[str, ...] = ()  # in what the code that made its result was not what it is now, in words
     submission: str | None = None  # by which it was queued last
+    gpu: GpuUse | None = None  # what its GPU did, over all attempts
     log: str | None = None  # its element's, where that ended before the task wrote a line of its own
 
 
@@ -100,7 +102,7 @@ class Evidence:
     the task did not start when its turn came. ``continued`` is how the attempt stands that trains a stopped trial on,
     mostly in another task's process; its record is then the former one. ``changed`` says in what the code that made the
     record was not what it is now (``jobs.units``). ``last_words`` are the logs' of an element that is over, where no
-    record tells of its end.
+    record tells of its end. ``gpu`` is what the GPU did, by the record of a task that is done, else by its attempts.
     """
 
     id: str
@@ -117,6 +119,7 @@ class Evidence:
     continued: str | None = None
     changed: tuple[str, ...] = ()
     last_words: LastWords | None = None
+    gpu: GpuUse | None = None
 
     @property
     def is_done(self) -> bool:
@@ -173,6 +176,7 @@ def _done(evidence: Evidence, record: Record) -> TaskState:
         gpu_hours=record.running_s * record.about.gpus / 3600 / evidence.pack,
         peak_mem_gb=round(peak_mb / 1024, 3) if peak_mb else None,
         changed=evidence.changed,
+        gpu=evidence.gpu,
     )
 
 
@@ -193,6 +197,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
         node=job.node if job else None,
         peak_mem_gb=_peak_gb(evidence),
         waited_s=job.waited_s if job else None,
+        gpu=evidence.gpu,
         # Of an element that may still be there, a second one must not be queued.
         queued=queue is not None and (queue.is_live or queue.job.state == "unknown"),
         shown=queue is not None and queue.is_live,

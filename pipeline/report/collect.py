@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from jobs import metrics_log
+from jobs import gpu_use, metrics_log
 from jobs.metrics_log import EpochMetrics
 from jobs.models import deciding_names
 from jobs.search.across import ARCHITECTURE
@@ -58,6 +59,7 @@ class Result:
     epochs: tuple[EpochMetrics, ...]
     gpu_hours: float | None
     git_commit: str | None
+    gpu: gpu_use.GpuUse | None = None  # what the GPUs of both its tasks did
     fingerprint: str | None = None  # of the test titles
     started: float | None = None  # seconds since the epoch, as the training task's record has them
     ended: float | None = None
@@ -117,6 +119,7 @@ class Collected:
     results: tuple[Result, ...]
     searches: tuple[SearchResult, ...]
     tasks: Mapping[str, int]  # how many tasks are in each state
+    gpu: gpu_use.GpuUse | None = None  # what the GPUs of all of them did
     title_sets: dict[str, TitleSet] = field(default_factory=dict)  # by data set
     spreads: dict[tuple[str, str, str], SeedSpread | None] = field(default_factory=dict)  # architecture, titles, metric
     _evaluations: dict[str, Mapping[str, records.Split]] = field(default_factory=dict)
@@ -188,10 +191,7 @@ class Collected:
 def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress | None = None) -> Collected:
     """Read every row's records and metrics log; what is broken becomes a row that says so."""
     storage = Storage(plan.manifest.storage)
-    counts: dict[str, int] = {}
-    for planned in plan.tasks:
-        state = states.get(planned.id, WAITING).state
-        counts[state] = counts.get(state, 0) + 1
+    counts = Counter(states.get(planned.id, WAITING).state for planned in plan.tasks)
     tasks = {planned.id: planned.task for planned in plan.tasks}
     searches = tuple(_search(planned, storage, states, tasks) for planned in plan.searches)
     trials = {trial.id: trial for search in searches for trial in search.trials}
@@ -201,7 +201,8 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
         results.append(reader.read(row, position))
         if progress and (position + 1) % 100 == 0:
             progress("collect", position + 1, len(plan.rows))
-    return Collected(manifest=plan.manifest, storage=storage, results=tuple(results), searches=searches, tasks=counts)
+    gpu, rows = gpu_use.total(state.gpu for state in states.values()), tuple(results)
+    return Collected(manifest=plan.manifest, storage=storage, results=rows, searches=searches, tasks=counts, gpu=gpu)
 
 
 @dataclass(slots=True)
@@ -255,6 +256,7 @@ class _Reader:
             figures=figures,
             epochs=epochs,
             gpu_hours=_sum(self._state(task).gpu_hours for task in (train_id, row.evaluate)),
+            gpu=gpu_use.total(self._state(task).gpu for task in (train_id, row.evaluate)),
             fingerprint=records.fingerprint(evaluate.result) if deciding.state == "done" else None,
             git_commit=(train.about.git_commit if train else None) or evaluate.about.git_commit,
             started=train.started if train else None,
@@ -324,8 +326,8 @@ def _part(storage: Storage, task_id: str, state: TaskState, runs: str | None = N
 
 
 def _from_record(state: str, cause: str | None, message: str | None, record: Record) -> _Part:
-    made = changes(record.made)
-    return _Part(state, cause, message, record.result, record.about, record.started, record.ended, made)
+    facts = (record.result, record.about, record.started, record.ended, changes(record.made))
+    return _Part(state, cause, message, *facts)
 
 
 def _whole(storage: Storage, files: Mapping[str, int]) -> bool:
@@ -344,8 +346,7 @@ def _deciding_task(train: _Part | None, evaluate: _Part) -> _Part:
 
 
 def _sum(values: Iterator[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) if present else None
+    return sum(known) if (known := [value for value in values if value is not None]) else None
 
 
 def _search(

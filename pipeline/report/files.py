@@ -94,11 +94,16 @@ def _listed(sentences: Iterable[str]) -> str:
 
 
 def completion_line(collected: Collected, messages: Messages) -> str:
-    """One sentence: all is finished, or how much is missing and why."""
+    """All is finished, or how much is missing and why; then what the GPUs did, where that was measured."""
     total, missing = len(collected.results), collected.missing()
-    if not missing:
-        return messages("all done", total=total)
-    return messages("missing rows", missing=missing, total=total, reasons=reasons_text(collected.results, messages))
+    reasons = reasons_text(collected.results, messages)
+    line = messages("missing rows", missing=missing, total=total, reasons=reasons) if missing else ""
+    used = collected.gpu
+    if used is None or used.mean is None:
+        return line or messages("all done", total=total)
+    hours, mean = f"{used.measured_s / 3600:.2f}", f"{used.mean:.0f}"
+    energy = "–" if used.energy_kwh is None else f"{used.energy_kwh:.3g}"
+    return f"{line or messages('all done', total=total)} {messages('GPUs did', hours=hours, mean=mean, energy=energy)}"
 
 
 # A report's folder: derived files, each replaced whole and only when its bytes changed.

@@ -10,6 +10,8 @@ from itertools import dropwhile, takewhile
 from types import NoneType
 from typing import Any
 
+from jobs.gpu_use import FIGURES as OF_GPU
+from jobs.gpu_use import figures as gpu_figures
 from jobs.metrics import all_metrics
 from jobs.settings import Value
 from pipeline.report.collect import Collected
@@ -40,7 +42,7 @@ OF_TRAINING = ("best_epoch", "parameters", "epochs_run", "train_seconds")
 COST = ("gpu_hours", "git_commit")
 SCALARS = frozenset({bool, int, float, str})
 WHOLE = frozenset({"best_epoch", "parameters", "epochs_run"})
-DECIMALS = {"train_seconds": 3, "gpu_hours": 4}
+DECIMALS = {"train_seconds": 3, "gpu_hours": 4, **dict.fromkeys(OF_GPU, 2), "gpu_energy_kwh": 4}
 
 
 def figure_names() -> tuple[str, ...]:
@@ -81,7 +83,9 @@ def columns(collected: Collected) -> dict[str, Sequence[Value]]:
     for name in OF_TEST[1:]:
         values = [result.figures.get(name) for result in results]
         table[name] = [value if value is None or name == UNSEEN else int(value) for value in values]
-    return table | {name: [result.figures.get(name) for result in results] for name in CALIBRATED}
+    table |= {name: [result.figures.get(name) for result in results] for name in CALIBRATED}
+    of_gpu = [gpu_figures(result.gpu) for result in results]
+    return table | {name: [each[name] for each in of_gpu] for name in OF_GPU}
 
 
 def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
@@ -89,7 +93,7 @@ def as_csv(table: Mapping[str, Sequence[Value]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table)
-    figures = {*figures_of(table), *CALIBRATED}
+    figures = {*figures_of(table), *CALIBRATED, *OF_GPU}
     writer.writerows(zip(*(_texts(name, values, figures) for name, values in table.items()), strict=True))
     return out.getvalue().encode()
 
@@ -119,7 +123,7 @@ def as_parquet(table: Mapping[str, Sequence[Value]]) -> bytes:
     # Loaded here: most commands of the pipeline never write one. pyarrow would load all of pandas to look at a list.
     import polars
 
-    numbers = frozenset((*figures_of(table), *CALIBRATED)) - WHOLE - {"gpu_hours"}
+    numbers = frozenset((*figures_of(table), *CALIBRATED, *OF_GPU)) - WHOLE - {"gpu_hours"}
     series = (polars.Series(name, _one_type(values, name in numbers)) for name, values in table.items())
     frame = polars.DataFrame(series)
     sink = io.BytesIO()

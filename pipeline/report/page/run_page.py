@@ -10,6 +10,7 @@ from typing import TypedDict
 import numpy as np
 from jinja2 import Template
 
+from jobs import gpu_use
 from jobs.metrics import metric_of
 from pipeline.report.calibration import Diagram, read_calibration
 from pipeline.report.collect import Collected, Result
@@ -98,6 +99,9 @@ def _figures(result: Result, messages: Messages) -> list[tuple[str, str, str]]:
     ]
     if result.gpu_hours is not None:
         rows.append((messages("GPU-hours"), number_text(result.gpu_hours, 4), ""))
+    for name, value in gpu_use.figures(result.gpu).items():
+        if value is not None:
+            rows.append((messages(name), number_text(value, DECIMALS[name]), ""))
     return rows
 
 

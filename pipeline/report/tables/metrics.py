@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs import gpu_use
 from jobs.metrics import all_metrics, metric_of
 from jobs.metrics.top5 import TOP
 from jobs.provenance import COMPARED as FACTS
@@ -79,6 +80,10 @@ def build(group: Group, collected: Collected, messages: Messages) -> Table | Non
         messages("GPU-hours a seed" if group.search is None else "GPU-hours"),
         [number(entry.gpu_hours(), 3) for entry in entries],
     )
+    used = [gpu_use.figures(gpu_use.total(result.gpu for result in entry.results)) for entry in entries]
+    for name, decimals in (("gpu_use", 0), ("gpu_peak_gb", 1), ("gpu_energy_kwh", 3)):
+        if any(figures[name] is not None for figures in used):
+            add(name, messages(name), [number(figures[name], decimals) for figures in used])
     text = {"run", "titles", "seeds", *(key for key in cells if key.endswith("interval"))}
     table = Table(
         name="metrics",
