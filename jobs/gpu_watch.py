@@ -1,9 +1,10 @@
-"""``python -m jobs.gpu_watch STORAGE/runs/ID...``: measures the GPUs of one element's tasks while they run.
+"""``python -m jobs.gpu_watch IDLE_MIN IDLE_BELOW STORAGE/runs/ID...``: measures the GPUs of an element's tasks.
 
 ``slurm.sidecar`` starts it beside them and says of each, in TANDA_CHILDREN, its process, its cores and its GPUs. It
 looks once a second and rewrites ``attempts/<n>/gpu.json`` once a minute, at first more often. What cannot be measured
 (no driver, a MIG slice, a call that is denied) is unknown time, said once in the element's log. Of a task's GPUs the
-first counts: a task computes on one.
+first counts: a task computes on one. A task whose GPU is used less than IDLE_BELOW percent for IDLE_MIN minutes in a
+row, none of them unknown, is ended (``jobs.gpu_idle``); 0 minutes: never.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import orjson
 
 from jobs import gpu_use
 from jobs.attempt import Attempt, newest
+from jobs.gpu_idle import IdleRule, IdleTask, end_idle
 from jobs.gpu_use import BINS, GpuUse
 from jobs.nvml import Look, Nvml, UnmeasuredError
 from sharedfs.typed_json import decode
@@ -82,6 +84,8 @@ class Watched:
     tally: Tally = field(default_factory=Tally)
     cpu_s: float = 0.0
     is_certain: bool = False  # that the GPU which is looked at is the task's
+    idle_s: float = 0.0  # in which its GPU did nothing, up to now without a break
+    idle_cpu_s: float = 0.0  # the processor time that it used meanwhile
     alive: bool = True
 
     @property
@@ -89,10 +93,18 @@ class Watched:
         """The name of the GPU that it computes on."""
         return (self.child.gpus or "").split(",")[0].strip()
 
-    def cores_busy(self, cpu_s: float, seconds: float) -> bool:
-        """Whether all its cores were busy since the last look, by the processor time that it has used by now."""
-        spent_s, self.cpu_s = cpu_s - self.cpu_s, cpu_s
-        return spent_s >= ALL_CORES * self.child.cpus * seconds
+    @property
+    def idle(self) -> IdleTask:
+        """The time in which its GPU did nothing, up to now."""
+        child = self.child
+        return IdleTask(
+            folder=Path(child.path), pid=child.pid, cpus=child.cpus, idle_s=self.idle_s, cpu_s=self.idle_cpu_s
+        )
+
+    def note_idle(self, seconds: float, spent_s: float, *, idle: bool) -> None:
+        """Add to the time in which its GPU did nothing, or begin it anew."""
+        self.idle_s = self.idle_s + seconds if idle else 0.0
+        self.idle_cpu_s = self.idle_cpu_s + spent_s if idle else 0.0
 
     def write(self) -> None:
         """Write what there is to the attempt that this process makes; a new one begins from nothing."""
@@ -117,6 +129,8 @@ class Watch:
     nvml: Nvml | UnmeasuredError
     log: Callable[[str], None]
     process: Callable[[int], float | None]
+    rule: IdleRule = field(default_factory=IdleRule)
+    stop: Callable[[IdleTask, IdleRule, Callable[[str], None]], bool] = end_idle
     _handles: dict[str, Any] = field(default_factory=dict)
     _energy_mj: dict[str, int] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
@@ -134,6 +148,11 @@ class Watch:
         living = [task for task in self.tasks if task.alive]
         for gpu in dict.fromkeys(task.gpu for task in living):
             self._look_at(gpu, [task for task in living if task.gpu == gpu], cpu_s, seconds)
+        for task in living:
+            if self.rule.is_over(task.idle_s):
+                task.write()
+                self.stop(task.idle, self.rule, self.log)
+                task.note_idle(0.0, 0.0, idle=False)
 
     def _look_at(self, gpu: str, tasks: Sequence[Watched], cpu_s: dict[int, float], seconds: float) -> None:
         share_s = seconds / len(tasks)
@@ -148,7 +167,7 @@ class Watch:
         energy_j = self._energy_since(gpu, look)
         for task in tasks:
             pid = task.child.pid
-            cores_busy = task.cores_busy(cpu_s[pid], seconds)
+            spent_s, task.cpu_s = cpu_s[pid] - task.cpu_s, cpu_s[pid]
             # A number may be another GPU's, where CUDA and NVML count differently. Then the task's process is not on
             # it, or there is only one.
             is_alone = isinstance(self.nvml, Nvml) and self.nvml.count == 1
@@ -156,7 +175,8 @@ class Watch:
             if not task.is_certain:
                 self._unknown(task, share_s)
                 continue
-            task.tally.add(look, share_s, cores_busy=cores_busy)
+            task.note_idle(seconds, spent_s, idle=look.utilisation < self.rule.below)
+            task.tally.add(look, share_s, cores_busy=spent_s >= ALL_CORES * task.child.cpus * seconds)
             self._add_sums(task.tally, look, pid, None if energy_j is None else energy_j / len(tasks))
 
     def _ask(self, gpu: str) -> Look:
@@ -190,6 +210,7 @@ class Watch:
         tally.energy_j = tally.energy_j + energy_j if known else None  # type: ignore[operator]
 
     def _unknown(self, task: Watched, share_s: float) -> None:
+        task.note_idle(0.0, 0.0, idle=False)
         task.tally.unknown_s += share_s
         task.tally.energy_j = None
 
@@ -240,9 +261,10 @@ class _Terminated(Exception):  # noqa: N818 - no error
 
 def main(arguments: list[str], children: str) -> int:
     """Watch the tasks for the process that started this one."""
-    if not arguments or not children:
-        print("usage: TANDA_CHILDREN=[..] python -m jobs.gpu_watch STORAGE/runs/ID...", file=sys.stderr)
+    if len(arguments) < 3 or not children:
+        print("usage: python -m jobs.gpu_watch IDLE_MIN IDLE_BELOW STORAGE/runs/ID...", file=sys.stderr)
         return 2
+    rule = IdleRule(minutes=float(arguments[0]), below=float(arguments[1]))
 
     def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - Python's signature
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough: what is being written must end
@@ -255,13 +277,13 @@ def main(arguments: list[str], children: str) -> int:
         signal.signal(number, signal.SIG_IGN)  # they are for the tasks
     os.nice(10)
     parent = os.getppid()
-    tasks = [Watched(child) for child in decode(tuple[Child, ...], orjson.loads(children)) if child.path in arguments]
+    tasks = [Watched(child) for child in decode(tuple[Child, ...], orjson.loads(children))]
     nvml: Nvml | UnmeasuredError
     try:
         nvml = Nvml()
     except UnmeasuredError as error:
         nvml = error
-    whole = Watch(tasks, nvml, say, lambda pid: processor_s(pid, parent))
+    whole = Watch(tasks, nvml, say, lambda pid: processor_s(pid, parent), rule)
     try:
         signal.signal(signal.SIGTERM, terminate)
         watch(whole, gone=lambda: os.getppid() != parent)

@@ -32,6 +32,7 @@ Cause = Literal[
     "node failure",
     "no GPU",
     "GPU failure",
+    "GPU idle",
     "storage",
     "cancelled",
     "diverged",

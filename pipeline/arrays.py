@@ -137,7 +137,7 @@ class ArrayBuilder:
         if uri is not None and stage in ("train", "trial"):
             commands.append((python, "-m", "pipeline.mlflow.follower", uri, self.manifest.name))
         if given.gpus:
-            commands.append((python, "-m", "jobs.gpu_watch"))
+            commands.append((python, "-m", "jobs.gpu_watch", str(given.idle_min), f"{given.idle_below:g}"))
         return {SIDECARS: json.dumps(commands)} if commands else {}
 
     @property

@@ -36,6 +36,8 @@ REMEDIES = {
     "`device: cpu` trains without a GPU, `resources: {STAGE: {gpus: 0}}` asks for none",
     "GPU failure": "look at that node's GPU (nvidia-smi -q, dmesg for Xid) and its compute mode; "
     "an exclusive GPU carries no `pack`; submit again to resume from the checkpoint",
+    "GPU idle": "see in the message what it was doing, and in the log its stack: one that computes on the CPU takes "
+    "`resources: {STAGE: {gpus: 0}}`, one that prepares data more `cpus` or `idle_min`; it resumes from the checkpoint",
     "storage": "the storage was full, or away for that node: look at it there (df, dmesg), free some room; submit "
     "again to resume from the checkpoint",
     "cancelled": "it was cancelled; submit again to resume from the checkpoint",

@@ -25,6 +25,7 @@ def _again(cause: str) -> Retry:
 TABLE: dict[str | None, tuple[Retry | None, Retry | None, Retry | None, Retry | None]] = {
     "error": (None, None, None, None),
     "GPU out of memory": (None, None, None, None),
+    "GPU idle": (None, None, None, None),
     "cancelled": (None, None, None, None),
     "diverged": (None, None, None, None),
     "at chance": (None, None, None, None),

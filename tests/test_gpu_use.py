@@ -206,7 +206,7 @@ def _element(folder: Path, setup: str) -> tuple[Path, str]:
     (folder / "elements.json").write_text(json.dumps({"elements": [document]}))
     environment = {
         **os.environ, "PYTHONPATH": f"{pynvml_folder(folder, setup)}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1",
-        "CUDA_VISIBLE_DEVICES": "0", "TANDA_BESIDE": json.dumps([[sys.executable, "-m", "jobs.gpu_watch"]]),
+        "CUDA_VISIBLE_DEVICES": "0", "TANDA_BESIDE": json.dumps([[sys.executable, "-m", "jobs.gpu_watch", "0", "1"]]),
     }  # fmt: skip
     command = [sys.executable, "-m", "slurm.element", str(folder / "elements.json"), "0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -227,7 +227,10 @@ WRONG = {
     ),
     "shards of training": (
         "resources: {train: {shards: 3}}\n" + RUN % "",
-        "4:21: resources.train.shards: unknown key; must be one of cpus, gpus, mem_gb, pack, throttle, time_min",
+        (
+            "4:21: resources.train.shards: unknown key; must be one of cpus, gpus, idle_below, idle_min, mem_gb, pack, "
+            "throttle, time_min"
+        ),
     ),
     "no memory": (
         "resources: {train: {mem_gb: 0}}\n" + RUN % "",

@@ -22,7 +22,7 @@ class Retry:
 # Tried again for as long as every start gets further, whatever the budget.
 RESUMED = frozenset({"time limit", "preempted too often"})
 # The same again would end the same: a person has to change something, or wanted it so.
-FINAL = frozenset({"error", "GPU out of memory", "cancelled", "diverged", "at chance"})
+FINAL = frozenset({"error", "GPU out of memory", "GPU idle", "cancelled", "diverged", "at chance"})
 # The node is to blame, or its mount of the storage: tried again on another. The circuit breaker does not count these
 # (``jobs.task.NODE_CAUSES``).
 AWAY = frozenset({"node failure", "no GPU", "GPU failure", "storage"})

@@ -19,7 +19,10 @@ from slurm.array import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one task of a stage gets; ``throttle`` caps how many run at once, ``pack`` shares one allocation."""
+    """What one task of a stage gets; ``throttle`` caps how many run at once, ``pack`` shares one allocation.
+
+    A task whose GPU is used less than ``idle_below`` percent for ``idle_min`` minutes is ended; 0: never.
+    """
 
     cpus: int = 2
     gpus: int = 0
@@ -28,6 +31,8 @@ class Resources:
     throttle: int | None = None
     pack: int = 1
     shards: int = 1
+    idle_min: int = 0
+    idle_below: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,12 @@ class Stage(TaskResources):
     """What a task of a stage is given."""
 
     pack: int | None = Field(None, ge=1, le=64, description="tasks that share one allocation, and its GPU")
+    idle_min: int | None = Field(
+        None, ge=0, description="minutes in which its GPU is idle before a task is ended (`GPU idle`); 0: never (0)"
+    )
+    idle_below: float | None = Field(
+        None, gt=0, le=100, description="percent of utilisation under which a GPU is idle (1)"
+    )
 
 
 class Stages(Section):
