@@ -174,6 +174,20 @@ def status(
 
 
 @app.command()
+def efficiency(manifest: ManifestPath, sets: Sets = None, only: Only = None, json: Json = False) -> None:
+    """Show GPU-hours that were held and not used, by cause, each with the change to make."""
+    from pipeline.efficiency import efficiency_document, find_efficiency, print_efficiency
+    from pipeline.status import task_states
+
+    made = _experiment(manifest, sets).make_plan(only)
+    found = find_efficiency(made, task_states(made))
+    if json:
+        print_json(efficiency_document(found))
+    else:
+        print_efficiency(made.manifest.name, found, _console())
+
+
+@app.command()
 def logs(
     manifest: ManifestPath,
     task: TaskName,
