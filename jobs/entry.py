@@ -19,7 +19,7 @@ from typing import Literal
 from jobs import circuit_breaker, gpu_errors, gpu_use
 from jobs.attempt import Attempt, SupersededError, begin_after, history, live, numbers
 from jobs.context import Context, Outcome, TaskFailedError, TaskInterruptedError, allotted_cpus, shares_gpu
-from jobs.provenance import peak_mb, provenance
+from jobs.provenance import cores_used, peak_mb, provenance
 from jobs.storage import Storage, WaitBudget, describe_error, is_transient
 from jobs.task import TASK, TRAINING_FAILURES, Cause, Record, Task, is_done, read_record
 from jobs.units import made
@@ -280,7 +280,7 @@ def _record(
         running_s=now - context.started + sum(attempt.ran_s for attempt in past),
         attempt=context.attempt.number,
         former_attempts=context.attempt.number - len(past) - 1,
-        about=replace(provenance(), peak_mb=peak_mb()),
+        about=replace(provenance(), peak_mb=peak_mb(), cores=cores_used()),
         made=made(outcome.units),
         gpu=gpu_use.total([*(attempt.gpu for attempt in past), gpu_use.read(context.attempt.path)]),
     ).write(context.storage)

@@ -7,6 +7,7 @@ import platform
 import resource
 import socket
 import sys
+import time
 from contextlib import suppress
 
 from jobs.context import allotted_cpus, visible_gpus
@@ -16,6 +17,7 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RE
 COMPARED = {"torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "gpu": "GPU", "cpus": "threads"}
 """What may change the last bits of a result, with its name for people: sums of floats depend on their order."""
 NO_GPU = "none"
+_BEGAN = time.monotonic()  # a process loads this at its start
 
 
 def compared(about: Provenance) -> dict[str, str]:
@@ -51,6 +53,11 @@ def _gpu_name() -> str | None:
     with suppress(RuntimeError):  # of a GPU that died: why is recorded with this
         return str(torch.cuda.get_device_name())
     return None
+
+
+def cores_used() -> float:
+    """How many cores this process used so far, on average."""
+    return round(min(time.process_time() / max(time.monotonic() - _BEGAN, 0.01), allotted_cpus()), 2)
 
 
 def peak_mb() -> float:

@@ -102,7 +102,8 @@ class Provenance:
     """Where and with what a task ran; None for what is not known, as a version of what it never imported.
 
     ``cpus`` is the number of threads, ``gpus`` how many GPUs it could see, ``gpu`` the name of the one it computed on,
-    ``slurm`` the job by the variables that Slurm set, ``peak_mb`` the most memory that the process had.
+    ``slurm`` the job by the variables that Slurm set, ``peak_mb`` the most memory that the process had,
+    ``cores`` how many cores it used on average.
     """
 
     host: str | None = None
@@ -112,6 +113,7 @@ class Provenance:
     gpus: int = 0
     slurm: Mapping[str, str] = field(default_factory=dict)
     peak_mb: float | None = None
+    cores: float | None = None
     torch: str | None = None
     cuda: str | None = None
     cudnn: int | None = None

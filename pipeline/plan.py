@@ -14,10 +14,12 @@ from jobs.plugins import METRICS, Part, identities, in_use
 from jobs.search.algorithms import startups
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
+from jobs.storage import Storage
 from jobs.task import STAGES, Task
 from pipeline.manifest.model import Manifest, Resources, Run, Search
 from pipeline.manifest.yaml_nodes import composed
 from pipeline.memory import collection_paused
+from pipeline.sizing import Sizing, size_tasks
 from sharedfs.errors import InputError, did_you_mean
 from sharedfs.typed_json import Json
 
@@ -95,7 +97,8 @@ class PlannedArray:
 class Plan:
     """Everything a manifest asks for, done or not: each task once, needs before what needs them.
 
-    ``missing`` are the data files that do not exist; ids that build on them are provisional.
+    ``missing`` are the data files that do not exist; ids that build on them are provisional. ``sizings`` say where
+    resources that are `auto` are from.
     """
 
     manifest: Manifest
@@ -103,6 +106,7 @@ class Plan:
     rows: tuple[Row, ...]
     searches: tuple[PlannedSearch, ...]
     missing: tuple[str, ...] = ()
+    sizings: tuple[Sizing, ...] = ()
 
     def by_id(self) -> dict[str, Planned]:
         return {planned.id: planned for planned in self.tasks}
@@ -112,8 +116,9 @@ class Plan:
 def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool = False) -> Plan:
     """The plan of a manifest, or of one of its groups or searches.
 
-    Reads the data files' fingerprints and nothing else. Raises FileNotFoundError for a data file that is not
-    there, unless a ``provisional`` plan will do; ValueError for a group that the manifest lacks.
+    Reads the data files' fingerprints, where resources are `auto` what tasks left on the storage, and nothing else.
+    Raises FileNotFoundError for a data file that is not there, unless a ``provisional`` plan will do; ValueError for a
+    group that the manifest lacks.
     """
     names = {run.group for run in manifest.runs} | {search.name for search in manifest.searches}
     only = None if only is None else composed(only)
@@ -126,12 +131,18 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     for search in manifest.searches:
         if only in (None, search.name):
             builder.add_search(search)
+    resources, sizings = size_tasks(Storage(manifest.storage), builder.tasks.values())
+    tasks = [
+        replace(planned, resources=resources[planned.id]) if planned.id in resources else planned
+        for planned in builder.tasks.values()
+    ]
     return Plan(
         manifest=manifest,
-        tasks=tuple(sorted(builder.tasks.values(), key=lambda planned: STAGES.index(planned.stage))),
+        tasks=tuple(sorted(tasks, key=lambda planned: STAGES.index(planned.stage))),
         rows=tuple(builder.rows),
         searches=tuple(builder.searches),
         missing=tuple(builder.missing),
+        sizings=sizings,
     )
 
 

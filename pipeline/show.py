@@ -64,6 +64,10 @@ def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> Mapping[str,
             }
             for array in make_arrays(plan.tasks)
         ],
+        "sizings": [
+            {**asdict(sizing.kind), "resources": asdict(sizing.resources), "sources": dict(sizing.sources)}
+            for sizing in plan.sizings
+        ],
     }
 
 
@@ -108,7 +112,7 @@ def print_plan(plan: Plan, done: Mapping[str, Sequence[str]], console: Console) 
     left = sum(planned.id not in done for planned in plan.tasks)
     counts = ", ".join(f"{number} {stage}" for stage, number in stages.items())
     console.print(f"{len(plan.tasks)} tasks ({counts}); {left} to do, {len(plan.tasks) - left} done")
-    for line in (*startup_lines(plan), *power_lines(plan, done)):
+    for line in (*(sizing.line for sizing in plan.sizings), *startup_lines(plan), *power_lines(plan, done)):
         console.print(line, soft_wrap=True)
     for line in (*changed_lines(plan.tasks, done), *cost_lines(plan)):
         console.print(line, style="yellow", soft_wrap=True)

@@ -151,7 +151,7 @@ WRONG = {
     ),
     "memory without end": (
         "resources: {train: {mem_gb: .inf}}\n" + RUN % "",
-        "4:29: resources.train.mem_gb: must be a number, not inf",
+        "4:29: resources.train.mem_gb: must be a number above 0, or auto, not inf",
     ),
     "an sbatch option that is no number": (
         "cluster: {extra: {nice: .nan}}\n" + RUN % "",
@@ -234,7 +234,7 @@ WRONG = {
     ),
     "no memory": (
         "resources: {train: {mem_gb: 0}}\n" + RUN % "",
-        "4:29: resources.train.mem_gb: must be at least 0.001, not 0",
+        "4:29: resources.train.mem_gb: must be a number above 0, or auto, not 0",
     ),
     "an umask that is no octal": (
         "umask: 22\n" + RUN % "",

@@ -21,7 +21,9 @@ from slurm.array import Site
 class Resources:
     """What one task of a stage gets; ``throttle`` caps how many run at once, ``pack`` shares one allocation.
 
-    A task whose GPU is used less than ``idle_below`` percent for ``idle_min`` minutes is ended; 0: never.
+    A task whose GPU is used less than ``idle_below`` percent for ``idle_min`` minutes is ended; 0: never. ``auto``
+    names those of cpus, mem_gb and time_min that are taken from finished tasks (``pipeline.sizing``); their values here
+    are the defaults where there are none.
     """
 
     cpus: int = 2
@@ -33,6 +35,7 @@ class Resources:
     shards: int = 1
     idle_min: int = 0
     idle_below: float = 1.0
+    auto: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

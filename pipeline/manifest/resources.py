@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from pipeline.manifest.model import Resources
-from pipeline.manifest.schema import Stages
+from pipeline.manifest.schema import AUTO, Stages
 
 DEFAULTS: Mapping[str, Resources] = {
     "preprocess": Resources(cpus=4, mem_gb=16.0, time_min=60),
@@ -32,7 +33,14 @@ def resolve_resources(below: Mapping[str, Resources], *sections: Stages) -> Mapp
     for section in sections:
         given = section.model_dump(exclude_none=True)
         below = {
-            stage: replace(resources, **given[stage]) if given[stage] else resources
-            for stage, resources in below.items()
+            stage: _with(resources, given[stage]) if given[stage] else resources for stage, resources in below.items()
         }
     return below
+
+
+def _with(below: Resources, given: Mapping[str, Any]) -> Resources:
+    """Resources with what is given on top; under an `auto` the value stays, as the default where nothing tells."""
+    automatic = {name for name, value in given.items() if value == AUTO}
+    stay = (automatic | set(below.auto)) - (given.keys() - automatic)
+    values = {name: value for name, value in given.items() if name not in automatic}
+    return replace(below, **values, auto=tuple(sorted(stay)))

@@ -6,7 +6,7 @@ legal depends on the architecture and is checked when they are expanded.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,13 +26,18 @@ class ExtensibleSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
+AUTO: Final = "auto"
+AutoCount = Annotated[int, Field(ge=1)] | Literal["auto"] | None
+AutoSize = Annotated[float, Field(ge=0.001)] | Literal["auto"] | None
+
+
 class TaskResources(Section):
     """What a task of any stage is given."""
 
-    cpus: int | None = Field(None, ge=1, description="cores")
+    cpus: AutoCount = Field(None, description="cores")
     gpus: int | None = Field(None, ge=0, description="GPUs")
-    mem_gb: float | None = Field(None, ge=0.001, description="memory, in gibibytes")
-    time_min: int | None = Field(None, ge=1, description="time limit, in minutes")
+    mem_gb: AutoSize = Field(None, description="memory, in gibibytes")
+    time_min: AutoCount = Field(None, description="time limit, in minutes")
     throttle: int | None = Field(None, ge=1, description="tasks of an array that run at once, at most")
 
 
@@ -54,13 +59,21 @@ class Stage(TaskResources):
     )
 
 
+class Close(Stage):
+    """What the closing job is given: it is no task, and tells nothing of what it used."""
+
+    cpus: int | None = Field(None, ge=1, description="cores")
+    mem_gb: float | None = Field(None, ge=0.001, description="memory, in gibibytes")
+    time_min: int | None = Field(None, ge=1, description="time limit, in minutes")
+
+
 class Stages(Section):
     """Resources by stage: a run's or search's own, else the manifest's, else the cluster profile's."""
 
     preprocess: Preprocess = Field(Preprocess(), description="reading text into a data set")
     train: Stage = Field(Stage(), description="training; a search's trials too")
     evaluate: Stage = Field(Stage(), description="evaluation of a trained run")
-    close: Stage = Field(Stage(), description="the job that retries failures and rebuilds the report at the end")
+    close: Close = Field(Close(), description="the job that retries failures and rebuilds the report at the end")
 
 
 class EarlyStopping(Section):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -216,7 +216,8 @@ def _resolve(model: type[Any], location: KeyPath) -> tuple[KeyPath, str]:
 def _words_of_union(members: tuple[Any, ...]) -> str:
     words = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if words:
-        return f"a whole number from 1, or {', '.join(words)}"
+        numbers = {get_args(member)[0] for member in members if get_origin(member) is Annotated}
+        return f"{'a number above 0' if float in numbers else 'a whole number from 1'}, or {', '.join(words)}"
     if any(get_origin(member) is dict for member in members):
         return "a name, a list or a mapping"
     return "a single value" if float in members else "a path, or a list of paths"
