@@ -365,14 +365,7 @@ def init(
     print(write_starting_manifest(data_file, target, quotes))
 
 
-@app.command()
-def schema(
-    profile: Annotated[bool, typer.Option("--profile", help="of a cluster profile instead of a manifest")] = False,
-) -> None:
-    """Print the JSON schema of manifests, for editors."""
-    from pipeline.manifest.reference import manifest_schema, profile_schema
-
-    print_json(profile_schema() if profile else manifest_schema())
+app.command()(cli_runs.schema)
 
 
 @app.command()
@@ -390,20 +383,7 @@ def mlflow(
     os.execvpe(command[0], command, environment)  # noqa: S606 - the page takes this process's place
 
 
-@data.command()
-def sample(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
-    rows: Annotated[int, typer.Option(min=100, help="in train.csv.gz, both languages")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    categories: Annotated[
-        int | None, typer.Option(min=2, max=1600, help="of each language; else 632 and 773, as the real ones have")
-    ] = None,
-) -> None:
-    """Write a data set of made-up titles in both real formats, the same bytes for the same options."""
-    from jobs.data.sample import write_sample
-
-    write_sample(folder, rows, seed=seed, categories=categories)
-    print(folder)
+data.command()(cli_runs.sample)
 
 
 @app.command(hidden=True)

@@ -1,4 +1,4 @@
-"""The commands that take the folder of a finished run: options and words, as in ``pipeline.cli``."""
+"""The commands that take a finished run's folder, or no manifest at all: options and words, as in ``pipeline.cli``."""
 
 from __future__ import annotations
 
@@ -64,6 +64,30 @@ def repro(
             print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
         print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
         raise typer.Exit(int(bool(differences)))
+
+
+def schema(
+    profile: Annotated[bool, typer.Option("--profile", help="of a cluster profile instead of a manifest")] = False,
+) -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from pipeline.manifest.reference import manifest_schema, profile_schema
+
+    print_json(profile_schema() if profile else manifest_schema())
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new or existing folder")],
+    rows: Annotated[int, typer.Option(min=100, help="in train.csv.gz, both languages")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    categories: Annotated[
+        int | None, typer.Option(min=2, max=1600, help="of each language; else 632 and 773, as the real ones have")
+    ] = None,
+) -> None:
+    """Write a data set of made-up titles in both real formats, the same bytes for the same options."""
+    from jobs.data.sample import write_sample
+
+    write_sample(folder, rows, seed=seed, categories=categories)
+    print(folder)
 
 
 def print_json(document: object) -> None:
