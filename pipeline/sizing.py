@@ -192,6 +192,8 @@ class _Reader:
         for folder in sorted(self.storage.runs.glob("*")):
             with suppress(OSError, DamagedFileError):
                 record = read_record(folder)
+                if record is not None and record.stage not in stages:
+                    continue
                 task = Task.read(folder)
                 if task.stage in stages and (used := self._used(folder, task, record)) is not None:
                     yield used
