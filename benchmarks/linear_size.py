@@ -115,6 +115,8 @@ def main() -> None:
     for less, more in pairwise(sizes):
         times, ratio = more.titles / less.titles, more.busy_s / less.busy_s
         print(f"{times:.1f} times the titles: {ratio:.2f} times the processor seconds")
+    if len(sizes) < 2:
+        return
     less, more = sizes[-2:]
     share = (given.full - more.titles) / (more.titles - less.titles)
     full_min = (more.busy_s + share * (more.busy_s - less.busy_s)) / given.cores / 60

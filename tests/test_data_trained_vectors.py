@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from data_fixture import SHARED, contents, context_of, csv_file, jsonl_file, preprocess_into, task_of
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, random_array
+from threadpoolctl import threadpool_limits
 
 from jobs.data import trained_vectors, vectors
 from jobs.data.dataset import UNK, Dataset, Ragged
@@ -76,6 +77,15 @@ def test_factors_are_those_of_a_whole_decomposition(weighting: float) -> None:
     found = trained_vectors.factor(csr_array(matrix), 5, weighting=weighting)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-3, atol=1e-3)
     assert np.array_equal(found, trained_vectors.factor(csr_array(matrix), 5, weighting=weighting))
+
+
+def test_factors_are_the_same_bits_however_many_threads_blas_has() -> None:
+    matrix = random_array((3000, 3000), density=0.003, rng=np.random.default_rng(2), dtype=np.float32, format="csr")
+    made = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            made.append(trained_vectors.factor(matrix, 64, weighting=0.5))
+    assert np.array_equal(*made)
 
 
 COLOURS, SIZES = ("rojo", "verde", "azul"), ("grande", "chico", "enorme")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from jobs.data.dataset import UNK, Ragged, positions_in_rows
 from jobs.data.settings import TrainedVectors
@@ -80,7 +81,9 @@ def positive_information(
 def factor(matrix: csr_array, size: int, *, weighting: float) -> NDArray[np.float32]:
     """The left singular vectors of the ``size`` largest singular values, times these to a power.
 
-    By random projection (Halko, Martinsson and Tropp, SIAM Review 2011), from one seed: the same on every run.
+    By random projection (Halko, Martinsson and Tropp, SIAM Review 2011), from one seed.
     """
-    left, values, _ = randomized_svd(matrix, size, random_state=_SEED)
+    # On another number of threads BLAS adds up otherwise: a data set's bytes must not depend on it.
+    with threadpool_limits(1):
+        left, values, _ = randomized_svd(matrix, size, random_state=_SEED)
     return np.asarray(left * values**weighting, np.float32)

@@ -42,7 +42,7 @@ BROKEN = (
     EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError,
     struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-SCALED_BY, RUN = 65_536, 1_024  # titles that the scale is chosen on, where terms are hashed: so many in a row each time
+SCALED_BY, RUN = 16_384, 256  # titles that the scale is chosen on, where terms are hashed: so many in a row each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
