@@ -608,17 +608,18 @@ for path in sorted(old.rglob('*')):
 @pytest.mark.cluster
 def test_two_people_share_a_storage_on_the_cluster(lab: Lab, members: Rig) -> None:
     storage = lab.storage("slurm-two", owner=ALICE, mode=0o2770)
-    manifest = lab.manifest(storage)
     # He is the first to write: reports/ and mlflow.db are his, and his login has another umask.
-    lab.tanda(BOB, "report", manifest)
-    lab.tanda(ALICE, "submit", manifest, "--executor", "slurm")
+    lab.tanda(BOB, "report", lab.manifest(storage))
+    manifest, jobs = on_hold(lab, storage)
     queued = [task for task in lab.status(BOB, manifest)["tasks"] if task["queued"]]
-    assert {task["user"] for task in queued} <= {ALICE}
+    assert {task["user"] for task in queued} == {ALICE}
     cancelled = lab.call(BOB, "-m", "pipeline", "cancel", manifest)
     assert cancelled.stderr.startswith("0 tasks cancelled\n") and cancelled.returncode == 2
     assert f"left to {ALICE}, who queued" in cancelled.stderr
+    members.call("scontrol", "release", ",".join(dict.fromkeys(jobs)))
     wait_for(lambda: states(lab, BOB, manifest) == {"done"}, 200)
     close_ended_well(members, submission_of(storage))
+    manifest = lab.manifest(storage)  # nothing of it is held
     lab.tanda(ALICE, "report", manifest)
     before = set((storage / "submissions").iterdir())
     lab.tanda(BOB, "submit", manifest, "--rerun", "a", "--executor", "slurm")
