@@ -32,7 +32,10 @@ _FILES: Mapping[str, tuple[str, ...]] = {
         "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py", "metrics/*.py",
         "calibration.py",
     ),
-    "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
+    "model": (
+        "models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/subwords.py",
+        "models/__init__.py",
+    ),
     "estimator": (
         "models/{name}/__init__.py", "models/{name}/*.py", "models/__init__.py",
         "training/run.py", "training/metrics.py",

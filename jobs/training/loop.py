@@ -17,7 +17,9 @@ from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.data.vectors import of_run
 from jobs.models import Recipe
+from jobs.models.layers import WordEmbedding
 from jobs.models.protocol import Build
+from jobs.models.subwords import SubwordVectors
 from jobs.plugins import MODELS, torch_side
 from jobs.training import stops
 from jobs.training.device import UnusableError, autocast
@@ -67,7 +69,11 @@ def build_network(
     torch.manual_seed(settings.seed)
     build: Build = network.build
     max_length = dataset.meta.settings.max_length
-    return build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length).to(device)
+    model = build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length)
+    if settings.subwords and dataset.subwords is not None:
+        for words in [module for module in model.modules() if isinstance(module, WordEmbedding)]:
+            words.subwords = SubwordVectors(dataset.subwords, len(dataset.subword_ngrams), words.size)
+    return model.to(device)
 
 
 # Metrics of one pass over a split. A GPU runs behind the host, which would have to wait for it to read a number: so

@@ -118,6 +118,8 @@ class Trainer:
 
     def _build(self) -> None:
         settings, split = self.settings, self.dataset.splits
+        if settings.subwords:
+            split = {name: each.with_words() for name, each in split.items()}
         self.device = device.choose(settings.device)
         self.precision = settings.precision
         set_up = device.prepare(
