@@ -74,7 +74,7 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     published += " filters_count filters_length random_buffer_size"
     network = "embedding_dropout embedding_scale word_dropout subwords"
     steps = "optimiser schedule gradient_clip"
-    training = "shuffle logit_adjustment bucket_by_length keep"
+    training = "shuffle logit_adjustment label_smoothing class_weights unreliable_weight bucket_by_length keep"
     training += " select_by patience patience_chance precision compile"
     assert hyperparameters == f"{published} {network} {steps} {training} deterministic tf32 language".split()
 

@@ -60,6 +60,17 @@ class TrainingSettings(ModelSettings):
         ORIGINAL,
         Doc("1: train for balanced accuracy, by adding the log of each category's share to the logits of the loss"),
     ] = 0.0
+    label_smoothing: Annotated[
+        float, Ge(0), Le(0.9), Baseline(0.0), Doc("share of each target that is spread evenly over all categories")
+    ] = 0.0
+    class_weights: Annotated[
+        Literal["none", "balanced", "square_root"],
+        Baseline("none"),
+        Doc("balanced: a title weighs as 1 / the titles of its category; square_root: as 1 / the square root of them"),
+    ] = "none"
+    unreliable_weight: Annotated[
+        float, Ge(0), Le(1), Baseline(1.0), Doc("of a title whose label is marked unreliable, beside 1 of the others")
+    ] = 1.0
     bucket_by_length: Annotated[bool, ORIGINAL, Doc("batches of titles of similar length")] = False
     seed: Annotated[int, Ge(0), Le(2**31 - 1), ORIGINAL, Doc("of initial weights, order and dropout")] = 0
     keep: Annotated[
