@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from jobs.context import allotted_cpus
 from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, WORD_NGRAMS, Dataset, Ragged, Split, offsets
 from jobs.data.identity import DatasetDefinition
-from jobs.data.vocabulary import Encoder, Vocabulary, character_ngrams, index_word_ngrams
+from jobs.data.vocabulary import Encoder, Subwords, Vocabulary, character_ngrams, index_word_ngrams
 from jobs.storage import Storage
 from jobs.training.metrics import most_probable
 from jobs.training.run import SETTINGS, Trained, read_trained_recipe
@@ -40,6 +41,10 @@ class TitleEncoder:
         first_ngram = self._vocabulary.first_word_ngram
         self._words = {word: number for number, word in tokens[len(SPECIAL) : first_ngram]}
         self._ngram_ids = {ngram: number for number, ngram in tokens[self._vocabulary.first_character_ngram :]}
+        self._subword_ids = {}
+        if dataset.subwords is not None:
+            self._subword_ids = {ngram: number for number, ngram in enumerate(dataset.subword_ngrams, start=1)}
+            self._known_subwords = dataset.subwords.take(np.arange(dataset.vocabulary_size))
         self._word_ngrams = index_word_ngrams(self._vocabulary, self._settings.text.word_ngrams)
 
     def encode(self, titles: Sequence[str]) -> Split:
@@ -48,12 +53,14 @@ class TitleEncoder:
         Where the data set took lists of tokens as they stood, a title's tokens are what stands between spaces.
         """
         distinct, rows = self._distinct_words(titles)
+        ids = np.array([self._words.get(word, UNK) for word in distinct], np.int64)
         encoder = Encoder(
             vocabulary=self._vocabulary,
-            ids=np.array([self._words.get(word, UNK) for word in distinct], np.int64),
-            character_ngrams=self._character_ngrams(distinct),
+            ids=ids,
+            character_ngrams=_ngrams(distinct, self._settings.text.character_ngrams, self._ngram_ids),
             word_ngrams=self._word_ngrams,
             max_length=self._settings.max_length,
+            subwords=self._subwords(distinct, ids),
         )
         encoded = encoder.encode(rows)
         return Split(
@@ -62,6 +69,8 @@ class TitleEncoder:
             offsets=offsets(encoded.lengths),
             labels=np.zeros(len(titles), np.uint16),
             reliable=np.ones(len(titles), np.uint8),
+            words=encoder.encode_words(rows),
+            subwords=None if encoder.subwords is None else encoder.subwords.table,
         )
 
     def _distinct_words(self, titles: Sequence[str]) -> tuple[list[str], Ragged]:
@@ -78,17 +87,20 @@ class TitleEncoder:
         words, words_of_pieces = text.split_words(pieces, self._settings.text, self._settings.language)
         return words.to_list(), rows.expand(words_of_pieces)
 
-    def _character_ngrams(self, words: Sequence[str]) -> Ragged | None:
-        sizes = self._settings.text.character_ngrams
-        if sizes is None:
+    def _subwords(self, distinct: Sequence[str], ids: NDArray[np.int64]) -> Subwords | None:
+        ngrams = _ngrams(distinct, self._settings.text.subwords, self._subword_ids)
+        if ngrams is None:
             return None
-        rows = [
-            [self._ngram_ids[ngram] for ngram in character_ngrams(word, *sizes) if ngram in self._ngram_ids]
-            for word in words
-        ]
-        return Ragged(
-            np.array([at for row in rows for at in row], np.int64), np.array([len(row) for row in rows], np.int64)
-        )
+        words = pl.Series(distinct, dtype=pl.String)
+        return Subwords.of(words, ids, ngrams, self._known_subwords, list(self._subword_ids))
+
+
+def _ngrams(words: Sequence[str], sizes: tuple[int, int] | None, ids: Mapping[str, int]) -> Ragged | None:
+    """The ids of each word's character n-grams of these sizes, of those that have one."""
+    if sizes is None:
+        return None
+    rows = [[ids[ngram] for ngram in character_ngrams(word, *sizes) if ngram in ids] for word in words]
+    return Ragged(np.array([at for row in rows for at in row], np.int64), np.array([*map(len, rows)], np.int64))
 
 
 # New titles classified by a trained run.

@@ -324,10 +324,12 @@ def shown(of: object) -> dict[str, Value]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DataShape:
-    """What is known of data before there is any: the most tokens of a title, and how many numbers a vector has."""
+    """What is known of data before there is any: the most tokens of a title, how many numbers a vector has, and whether
+    words have sub-words."""
 
     max_length: int
     vector_size: int
+    subwords: bool = False
 
 
 @settings

@@ -29,10 +29,13 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("data/__init__.py", "data/*.py", "data/*.toml", "stages/preprocess.py"),
     "training": ("training/__init__.py", "training/*.py", "data/batches.py"),
     "evaluate": (
-        "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/run.py", "metrics/*.py",
-        "calibration.py",
+        "stages/evaluate.py", "training/metrics.py", "training/loop.py", "training/loss.py", "training/run.py",
+        "metrics/*.py", "calibration.py",
     ),
-    "model": ("models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/__init__.py"),
+    "model": (
+        "models/{name}/__init__.py", "models/{name}/*.py", "models/layers.py", "models/subwords.py",
+        "models/__init__.py",
+    ),
     "estimator": (
         "models/{name}/__init__.py", "models/{name}/*.py", "models/__init__.py",
         "training/run.py", "training/metrics.py",

@@ -113,6 +113,7 @@ def test_lists_of_tokens_are_taken_as_they_stand(tmp_path: Path) -> None:
         ({}, ["cámara", "digital", "lente"]),
         ({"accents": "strip"}, ["camara", "digital", "lente"]),
         ({"digits": "keep"}, ["cámara", "32gb", "digital", "con", "lente"]),
+        ({"digits": "zero"}, ["cámara", "00gb", "digital", "con", "lente"]),
         ({"min_letters": 1}, ["cámara", "gb", "x", "digital", "con", "lente"]),
         ({"stop_words": "spanish"}, ["cámara", "digital", "lente"]),
         ({"min_letters": 2, "word_ngrams": 2}, ["cámara", "gb", "digital", "con", "lente", "cámara gb", "gb digital"]),
@@ -214,7 +215,7 @@ def test_neither_threads_nor_shards_change_a_byte(tmp_path: Path) -> None:
     data: dict[str, Any] = {
         "source": str(folder),
         "deduplicate": True,
-        "text": {"word_ngrams": 3, "character_ngrams": [2, 4]},
+        "text": {"word_ngrams": 3, "character_ngrams": [2, 4], "subwords": [3, 5]},
         "max_length": 60,
     }
     plain = contents(preprocess_into(tmp_path / "one", cpus=1, **data).folder)

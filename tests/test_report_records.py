@@ -73,9 +73,10 @@ def test_columns_are_those_of_the_design(made: Made) -> None:
     hyperparameters = names[7:start]
     published = "hidden_layers dropout learning_rate weight_decay epochs batch_size freeze_embeddings"
     published += " filters_count filters_length random_buffer_size"
-    network = "embedding_dropout embedding_scale word_dropout"
+    network = "embedding_dropout embedding_scale word_dropout subwords"
     steps = "optimiser schedule gradient_clip"
-    training = "shuffle logit_adjustment bucket_by_length keep select_by patience patience_chance precision compile"
+    training = "shuffle logit_adjustment label_smoothing class_weights unreliable_weight bucket_by_length keep"
+    training += " select_by patience patience_chance precision compile"
     assert hyperparameters == f"{published} {network} {steps} {training} deterministic tf32 language".split()
 
 

@@ -16,7 +16,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobs.data import DATASET_FORMAT, text, title_keys
-from jobs.data.dataset import CLASSES, LANGUAGES, META, VOCABULARY, WORD_NGRAMS, Ragged, offsets
+from jobs.data.dataset import (
+    CLASSES,
+    LANGUAGES,
+    META,
+    NGRAMS,
+    SUBWORD_LENGTHS,
+    SUBWORDS,
+    VOCABULARY,
+    WORD_NGRAMS,
+    Ragged,
+    offsets,
+)
 from jobs.data.identity import DatasetDefinition
 from jobs.data.meta import Account, Contents, Coverage, Dtypes, StoredFile, VocabularySize
 from jobs.data.progress import in_order
@@ -25,7 +36,7 @@ from jobs.data.settings import SPLITS
 from jobs.data.shard_store import ShardStore
 from jobs.data.split_assignment import NONE, TRAIN
 from jobs.data.split_writer import SplitWriter
-from jobs.data.vocabulary import Encoder, build_encoder
+from jobs.data.vocabulary import Encoder, Subwords, build_encoder
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
 from sharedfs.files import write_whole
@@ -36,7 +47,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRows:
-    """Rows of one split: their token ids, and by the names of a split's other files what is stored of each.
+    """Rows of one split: their token ids, and by the names of a split's other files what is stored of each, or of
+    each of its tokens (``words``).
 
     ``languages`` are positions among the data set's; ``texts`` stable keys of the raw titles, where they are asked for.
     """
@@ -99,6 +111,8 @@ class Assembly:
         write_whole(folder / LANGUAGES, orjson.dumps(self._languages))
         with (folder / WORD_NGRAMS).open("xb") as file:
             vocabulary.word_ngrams.astype("<i4").tofile(file)
+        if encoder.subwords is not None:
+            _write_subwords(folder, encoder.subwords)
         size = VocabularySize(
             size=len(vocabulary.tokens),
             words=vocabulary.word_count,
@@ -195,7 +209,8 @@ class Assembly:
     def _write_splits(
         self, folder: Path, encoder: Encoder, dtypes: Dtypes
     ) -> tuple[list[SplitWriter], NDArray[np.int64]]:
-        writers = [SplitWriter(folder, name, dtypes, self._assigned.classes) for name in SPLITS]
+        own_ids = encoder.subwords is not None
+        writers = [SplitWriter(folder, name, dtypes, self._assigned.classes, own_ids=own_ids) for name in SPLITS]
         counts = np.zeros(len(encoder.vocabulary.tokens), np.int64)
         done = 0
         try:
@@ -213,7 +228,8 @@ class Assembly:
 
     def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
         kept = block.split != NONE
-        titles = encoder.encode(self._titles(block, kept))
+        words_of_titles = self._titles(block, kept)
+        titles, words = encoder.encode(words_of_titles), encoder.encode_words(words_of_titles)
         split, every = block.split[kept], np.flatnonzero(kept)
         splits = {}
         for number in np.unique(split).tolist():
@@ -221,6 +237,8 @@ class Assembly:
             rows = every[mask]
             columns = {"labels": block.file.labels[block.rows][rows], "reliable": block.column("reliable")[rows]}
             languages = self._language_maps[block.spool][block.column("languages")[rows]]
+            if words is not None:
+                columns["words"] = words[np.repeat(mask, titles.lengths)]
             texts = None
             if number != TRAIN:
                 columns |= {
@@ -238,6 +256,13 @@ class Assembly:
                 texts=texts,
             )
         return EncodedBlock(rows=len(kept), splits=splits)
+
+
+def _write_subwords(folder: Path, subwords: Subwords) -> None:
+    write_whole(folder / NGRAMS, orjson.dumps(list(subwords.ngrams)))
+    for name, array in ((SUBWORDS, subwords.table.values), (SUBWORD_LENGTHS, subwords.table.lengths)):
+        with (folder / name).open("xb") as file:
+            array.astype("<u4").tofile(file)
 
 
 def _describe(accounts: Mapping[str, Account]) -> str:

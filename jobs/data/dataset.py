@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ META, CLASSES, VOCABULARY, WORD_NGRAMS, VECTORS, IN_FILE = (
     "meta.json", "classes.json", "vocabulary.json", "word_ngrams.bin", "vectors.bin", "vectors_in_file.bin"
 )  # fmt: skip
 LANGUAGES = "languages.json"
+# Where `text.subwords` asks for them: the n-grams by id, which begins at 1, and which of them each word has.
+NGRAMS, SUBWORDS, SUBWORD_LENGTHS = "subword_ngrams.json", "subwords.bin", "subword_lengths.bin"
 EVALUATED = ("validation", "test")
 # Of each title that is evaluated: its row and its file in the part it is from, its language, whether training has it.
 FACTS = {"row": "<u4", "file": "<u4", "language": "<u4", "seen": "|u1"}
@@ -81,6 +83,10 @@ class Ragged:
             return self
         return Ragged(self.values[positions_in_rows(self.lengths) < limit], np.minimum(self.lengths, limit))
 
+    def followed_by(self, other: Ragged) -> Ragged:
+        """These rows, and then the other's."""
+        return Ragged(np.concatenate([self.values, other.values]), np.concatenate([self.lengths, other.lengths]))
+
     def sums(self, items: Ints) -> NDArray[np.int64]:
         """Per row, the sum of one number per item."""
         totals = offsets(items)
@@ -122,7 +128,9 @@ class Split:
     """One part of a data set: ``tokens[offsets[i]:offsets[i + 1]]`` are title i's, at least one.
 
     ``tokens`` (flat, uint16 or uint32), ``offsets`` (N + 1, int64), ``labels`` (N, uint16 or int32),
-    ``reliable`` (N, uint8: 1 reliable or unmarked, 0 unreliable). Arrays are read-only maps of files.
+    ``reliable`` (N, uint8: 1 reliable or unmarked, 0 unreliable). Arrays are read-only maps of files. Where the data
+    set has sub-words, ``words`` are the tokens again (flat, uint32), in which words outside of the vocabulary have ids
+    of their own from V on, and ``subwords`` has, by those ids, the ids of each word's n-grams.
     """
 
     name: str
@@ -130,6 +138,8 @@ class Split:
     offsets: NDArray[np.int64]
     labels: NDArray[Any]
     reliable: NDArray[np.uint8]
+    words: NDArray[np.uint32] | None = None
+    subwords: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -142,13 +152,19 @@ class Split:
     def cut(self, start: int, stop: int) -> Split:
         """The titles from ``start`` to before ``stop``, or to the end."""
         offsets = self.offsets[start : stop + 1]
-        return Split(
-            name=self.name,
-            tokens=self.tokens[offsets[0] : offsets[-1]],
+        inside = slice(offsets[0], offsets[-1])
+        return replace(
+            self,
+            tokens=self.tokens[inside],
             offsets=offsets - offsets[0],
             labels=self.labels[start:stop],
             reliable=self.reliable[start:stop],
+            words=None if self.words is None else self.words[inside],
         )
+
+    def with_words(self) -> Split:
+        """The split for a network with sub-word vectors: its tokens are ``words``."""
+        return self if self.words is None else replace(self, tokens=self.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +217,19 @@ class Dataset:
         """Of what its files hold, by their digests: made again with the same bytes it is the same."""
         return digest({name: file.sha256 for name, file in self.meta.files.items() if name not in ASIDE})
 
+    @cached_property
+    def subword_ngrams(self) -> list[str]:
+        """The character n-grams of words; one's id is its position, and 1 more."""
+        return _names(self.folder / NGRAMS)
+
+    @cached_property
+    def subwords(self) -> Ragged | None:
+        """By token id, from V on of words outside of the vocabulary: the ids of a word's n-grams; None without any."""
+        if SUBWORDS not in self.meta.files:
+            return None
+        values, lengths = (self.meta.files[name].bytes // 4 for name in (SUBWORDS, SUBWORD_LENGTHS))
+        return Ragged(self._map(SUBWORDS, "<u4", (values,)), self._map(SUBWORD_LENGTHS, "<u4", (lengths,)))
+
     @property
     def vocabulary_size(self) -> int:
         """V, the number of tokens."""
@@ -241,7 +270,9 @@ class Dataset:
                 ("reliable", "|u1", counts.rows),
             )
         }
-        return Split(name=name, **arrays)
+        if self.subwords is not None:
+            arrays["words"] = self._map(f"{name}.words.bin", "<u4", (counts.tokens,))
+        return Split(name=name, subwords=self.subwords, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
         """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0."""

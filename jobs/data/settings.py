@@ -88,7 +88,11 @@ class Text:
     """
 
     accents: Annotated[Literal["keep", "strip"], ORIGINAL, Doc("strip: á is a, ñ is n")] = "keep"
-    digits: Annotated[Literal["keep", "drop"], ORIGINAL, Doc("drop: removed from inside words too")] = "drop"
+    digits: Annotated[
+        Literal["keep", "drop", "zero"],
+        ORIGINAL,
+        Doc("drop: removed from inside words too; zero: each becomes 0, so that 250ml and 500ml are one word"),
+    ] = "drop"
     min_letters: Annotated[int, Ge(1), Le(100), ORIGINAL, Doc("words of fewer letters (and digits) are dropped")] = 3
     stop_words: Annotated[Literal["none", Language, "auto"], ORIGINAL, Doc("auto: by the data's language")] = "none"
     word_ngrams: Annotated[
@@ -100,9 +104,17 @@ class Text:
         Doc("[shortest, longest]: add the parts of each <word> with its boundary marks"),
     ] = None
 
+    subwords: Annotated[
+        tuple[int, int] | None,
+        Baseline(None),
+        Doc("[shortest, longest]: keep the parts of each <word>, unknown ones too, for networks with `subwords`"),
+    ] = None
+
     def __post_init__(self) -> None:
-        if self.character_ngrams is not None and not 1 <= self.character_ngrams[0] <= self.character_ngrams[1] <= 12:
-            raise ValueError(f"character_ngrams: give [shortest, longest] within 1 and 12, not {self.character_ngrams}")
+        for name in ("character_ngrams", "subwords"):
+            sizes = getattr(self, name)
+            if sizes is not None and not 1 <= sizes[0] <= sizes[1] <= 12:
+                raise ValueError(f"{name}: give [shortest, longest] within 1 and 12, not {sizes}")
 
 
 @settings
@@ -112,7 +124,11 @@ class Vocabulary:
     min_count: Annotated[int, Ge(1), ORIGINAL, Doc("rarer words and n-grams are left out")] = 2
     max_size: Annotated[int, Ge(1), Le(2_000_000), ORIGINAL, Doc("the most frequent words")] = 50_000
     max_ngrams: Annotated[
-        int, Ge(1), Le(10_000_000), ORIGINAL, Doc("the most frequent word n-grams, and as many character n-grams")
+        int,
+        Ge(1),
+        Le(10_000_000),
+        ORIGINAL,
+        Doc("the most frequent word n-grams, as many character n-grams, and as many sub-words"),
     ] = 100_000
 
 

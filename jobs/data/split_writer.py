@@ -18,11 +18,15 @@ from jobs.data.title_keys import Fingerprint, Keys, stable_keys
 class SplitWriter:
     """Appends titles to one split's files."""
 
-    def __init__(self, folder: Path, name: str, dtypes: Dtypes, classes: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, dtypes: Dtypes, classes: Sequence[str], *, own_ids: bool = False
+    ) -> None:
         self.name = name
         self._dtypes = {"tokens": dtypes.tokens, "offsets": "<i8", "labels": dtypes.labels, "reliable": "|u1"}
         if name in EVALUATED:
             self._dtypes |= FACTS
+        if own_ids:
+            self._dtypes["words"] = "<u4"
         self._files: dict[str, BinaryIO] = {part: (folder / f"{name}.{part}.bin").open("xb") for part in self._dtypes}
         self._rows = self._tokens = self._longest = self._wordless = self._unreliable = 0
         self._supports = np.zeros(len(classes), np.int64)

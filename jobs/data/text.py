@@ -140,4 +140,6 @@ def _normalised(text: pl.Series, settings: Text) -> pl.Series:
         text = text.str.normalize("NFD").str.replace_all(_MARKS, "").str.normalize("NFC")
     if settings.digits == "drop":
         text = text.str.replace_all(_DIGITS, "")
+    elif settings.digits == "zero":
+        text = text.str.replace_all(_DIGITS, "0")
     return text.str.replace_all(_BETWEEN_WORDS, " ").str.strip_chars(" ")

@@ -18,6 +18,7 @@ from jobs.data.dataset import SPECIAL, UNK, Ragged, join, positions_in_rows
 from jobs.data.settings import Preprocessing
 from jobs.data.settings import Vocabulary as Limits
 
+SUBWORDS_OF_A_WORD = 64  # at most, the first ones: on a GPU every token of a batch has room for the longest word's
 _MERGE_AT = 20_000_000  # counted keys held before they are added up
 
 
@@ -216,6 +217,27 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subwords:
+    """The token ids of distinct words, of those outside of the vocabulary too, and by token id the n-grams of each."""
+
+    ids: NDArray[np.int64]
+    table: Ragged
+    ngrams: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, words: pl.Series, ids: NDArray[np.int64], ngrams: Ragged, known: Ragged, names: Sequence[str]
+    ) -> Subwords:
+        """Words that have an id, or get one behind the ``known`` rows, by code points, where they have n-grams."""
+        ngrams = ngrams.head(SUBWORDS_OF_A_WORD)
+        unknown = np.flatnonzero((ids == UNK) & (ngrams.lengths > 0))
+        unknown = unknown[words.gather(unknown).arg_sort().to_numpy()]
+        own = ids.copy()
+        own[unknown] = np.arange(len(unknown)) + len(known)
+        return cls(ids=own, table=known.followed_by(ngrams.take(unknown)), ngrams=names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Encoder:
     """Turns titles, given as positions among distinct words, into token ids."""
 
@@ -224,11 +246,19 @@ class Encoder:
     character_ngrams: Ragged | None  # of each distinct word: ids of its character n-grams
     word_ngrams: tuple[KeyIndex, ...]  # the word pairs, and the triples, with their ids
     max_length: int
+    subwords: Subwords | None = None
 
     def encode(self, titles: Ragged) -> Ragged:
         """Each title's token ids, at least one and at most ``max_length``."""
+        return self._encode(titles, self.ids)
+
+    def encode_words(self, titles: Ragged) -> NDArray[np.uint32] | None:
+        """The same tokens, flat, with the own ids of words outside of the vocabulary; None without sub-words."""
+        return None if self.subwords is None else self._encode(titles, self.subwords.ids).values.astype(np.uint32)
+
+    def _encode(self, titles: Ragged, ids: NDArray[np.int64]) -> Ragged:
         words = Ragged(self.ids[titles.values], titles.lengths)
-        rows = [words]
+        rows = [Ragged(ids[titles.values], titles.lengths)]
         for order, index in enumerate(self.word_ngrams, start=2):
             rows.append(index.look_up(word_ngram_keys(words, order, self.vocabulary.first_word_ngram)))
         if self.character_ngrams is not None:
@@ -287,7 +317,29 @@ def build_encoder(distinct: pl.Series, counts: NDArray[np.int64], training: Titl
         character_ngrams=ngrams_of_words,
         word_ngrams=index_word_ngrams(vocabulary, text.word_ngrams),
         max_length=settings.max_length,
+        subwords=_subwords(distinct, counts, ids, words, len(tokens), settings),
     )
+
+
+def _subwords(
+    distinct: pl.Series,
+    counts: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    known: NDArray[np.int64],
+    size: int,
+    settings: Preprocessing,
+) -> Subwords | None:
+    """The n-grams of the distinct words, of which those at ``known`` are in the vocabulary of ``size`` tokens."""
+    if settings.text.subwords is None:
+        return None
+    limits = settings.vocabulary
+    names, positions = frequent_character_ngrams(
+        distinct.to_list(), counts, *settings.text.subwords, min_count=limits.min_count, limit=limits.max_ngrams
+    )
+    ngrams = Ragged(positions.values + 1, positions.lengths).head(SUBWORDS_OF_A_WORD)
+    lengths = np.zeros(size, np.int64)  # neither <PAD> and <UNK> nor n-grams that are tokens have any
+    lengths[len(SPECIAL) : len(SPECIAL) + len(known)] = ngrams.lengths[known]
+    return Subwords.of(distinct, ids, ngrams, Ragged(ngrams.take(known).values, lengths), names)
 
 
 def most_frequent(words: pl.Series, counts: NDArray[np.int64], *, min_count: int, limit: int) -> NDArray[np.int64]:

@@ -17,7 +17,20 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from jobs.plugins import MODELS, Part, check_same, identities, in_use
-from jobs.settings import ORIGINAL, Doc, ModelSettings, Setting, Value, describe, divided, parts_of, settings, values
+from jobs.settings import (
+    ORIGINAL,
+    Baseline,
+    DataShape,
+    Doc,
+    ModelSettings,
+    Setting,
+    Value,
+    describe,
+    divided,
+    parts_of,
+    settings,
+    values,
+)
 from jobs.training.settings import TrainingSettings
 from jobs.units import Unit
 from sharedfs.documents import decode_as
@@ -49,6 +62,18 @@ class NetworkSettings(TrainingSettings):
         Doc("the word vectors are multiplied by it at the start: 0.01 turns a random start into a small one"),
     ] = 1.0
     word_dropout: Annotated[Share, ORIGINAL, Doc("share of a title's words hidden in training")] = 0.0
+    subwords: Annotated[
+        bool, Baseline(False), Doc("add the mean of the vectors of a word's parts to its own; takes `text.subwords`")
+    ] = False
+
+    @property
+    def trains_vectors(self) -> bool:
+        return self.subwords or super().trains_vectors
+
+    def problem(self, shape: DataShape) -> str | None:
+        if self.subwords and not shape.subwords:
+            return "subwords: the data set has none: set text.subwords, as in [3, 5], or leave subwords false"
+        return super().problem(shape)
 
 
 NETWORK_SPACE: Mapping[str, Json] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from torch.autograd import Function
 
 from jobs.models import NetworkSettings
 
+if TYPE_CHECKING:
+    from jobs.models.subwords import SubwordVectors
+
 PER_WORD_MOST_BYTES = 1 << 30
 DROPOUT_LEVELS = 1 << 16
-PAD = 0
+PAD, UNK = 0, 1
 Fetch = Callable[[Tensor], Tensor]
 
 
@@ -105,7 +108,7 @@ class Projection:
 
     def __call__(self, words: WordEmbedding, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (U, P) of projected words and each token's row number, shaped as ``tokens``, for ``weight`` (P, D)."""
-        small = words.weight.shape[0] * weight.shape[0] * 4 <= PER_WORD_MOST_BYTES
+        small = words.weight.shape[0] * weight.shape[0] * 4 <= PER_WORD_MOST_BYTES and words.subwords is None
         if small and not words.training and not torch.is_grad_enabled():
             return self._filled_table(words, tokens, weight), tokens
         self._table = None
@@ -186,7 +189,8 @@ class WordEmbedding(nn.Module):
     Frozen vectors are no part of the state that is saved: the data set has them. On a CPU the gradient of trained
     ones is sparse, with a row for each distinct word of the batch; a lazy optimiser sets ``fetch`` to read rows,
     (U,) -> (U, D), since those in ``weight`` may be out of date. Elsewhere ``used`` are the tokens of the last
-    training pass, for the optimiser's L2 term.
+    training pass, for the optimiser's L2 term. With ``subwords`` those of a word are added to its vector, and tokens
+    from V on are unknown words, whose own vector is that of <UNK>.
     """
 
     weight: Tensor
@@ -201,6 +205,7 @@ class WordEmbedding(nn.Module):
         self.dropout = dropout
         self.fetch: Fetch | None = None
         self.used: Tensor | None = None
+        self.subwords: SubwordVectors | None = None
         if frozen:
             self.register_buffer("weight", weight, persistent=False)
         else:
@@ -239,24 +244,35 @@ class WordEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Vectors (B, T, D) of tokens (B, T)."""
-        if self.trains and tokens.device.type == "cpu":
+        if (self.trains or self.subwords is not None) and tokens.device.type == "cpu":
             rows, index = self.distinct(tokens)
             return nn.functional.embedding(index, rows)
-        self.used = tokens if self.trains else None
-        return nn.functional.embedding(tokens, self.weight, padding_idx=PAD)
+        known = tokens if self.subwords is None else tokens.where(tokens < len(self.weight), UNK)
+        self.used = known if self.trains else None
+        vectors = nn.functional.embedding(known, self.weight, padding_idx=PAD)
+        return vectors if self.subwords is None else vectors + self.subwords.of_tokens(tokens)
 
     def distinct(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (U, D) of the distinct tokens, padding first even where there is none, and each token's row in them.
 
         The row numbers have the shape of ``tokens``. Costs a sort of the tokens, N log N for N of them.
         """
-        padding = tokens.new_zeros(1)
-        ids, index = torch.unique(torch.cat([padding, tokens.reshape(-1)]), return_inverse=True)
-        index = index[1:].view(tokens.shape)
+        first = [PAD] if self.subwords is None else [PAD, UNK]
+        ids, index = torch.unique(torch.cat([tokens.new_tensor(first), tokens.reshape(-1)]), return_inverse=True)
+        index = index[len(first) :].view(tokens.shape)
+        if self.subwords is None:
+            return self._rows(ids), index
+        # Unknown words have the highest ids: their rows, the last ones, begin as that of <UNK>, which is at its id.
+        known = self._rows(ids[ids < len(self.weight)])
+        rows = torch.cat([known, known[UNK].expand(len(ids) - len(known), -1)])
+        return rows + self.subwords.of_words(ids), index
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        """Vectors (U, D) of distinct ids (U,), ascending."""
         if not self.trains:
-            return self.weight.index_select(0, ids), index
+            return self.weight.index_select(0, ids)
         rows = self.fetch(ids) if self.fetch else self.weight.detach().index_select(0, ids)
-        return _Rows.apply(self.weight, rows, ids), index  # type: ignore[no-untyped-call]
+        return _Rows.apply(self.weight, rows, ids)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Rows(Function):
@@ -279,3 +295,38 @@ class _Rows(Function):
         # Distinct and ascending by construction, which is what coalesced means.
         rows = torch.sparse_coo_tensor(ids[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
         return rows, None, None
+
+
+# Means of rows over bags of unequal length: a title's words, a word's n-grams.
+
+
+def means(rows: Tensor, index: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+    """Means (B, D) of rows (U, D) on a CPU; see ``_Mean``. A bag without any is zero."""
+    result: Tensor = _Mean.apply(rows, index, starts, lengths)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Mean(Function):
+    """Means (B, D) of rows (U, D) over bags; ``index`` (N,) is each item's row, ``starts`` (B,) where a bag begins.
+
+    The gradient of row u is the sum, over the occurrences of item u, of gradient[bag] / length[bag]. torch would
+    scatter N rows of D numbers one by one; sorting the occurrences by item (N log N on integers) makes each row's sum a
+    bag over bags, which the vectorised kernel of the forward pass adds many times faster.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+        ctx.save_for_backward(index, lengths)
+        ctx.count = len(rows)
+        return nn.functional.embedding_bag(index, rows, starts, mode="mean")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        # gradient (B, D) -> (U, D).
+        index, lengths = ctx.saved_tensors
+        shares = gradient / lengths.clamp(min=1)[:, None]
+        bags = torch.repeat_interleave(lengths)
+        order = torch.argsort(index, stable=True)
+        sizes = torch.bincount(index, minlength=ctx.count)
+        rows = nn.functional.embedding_bag(bags[order], shares, sizes.cumsum(0) - sizes, mode="sum")
+        return rows, None, None, None

@@ -17,8 +17,9 @@ class Model(Protocol):
 
     It may assume that
 
-    - tokens are from 0 to V - 1, 0 is padding and stands only behind a title's own words, each title has at least one
-      word and at most ``max_length``; B may be 1, and the last batch of an epoch is smaller;
+    - tokens are from 0 to V - 1 (with ``subwords`` unknown words have higher ones, which ``WordEmbedding`` knows), 0 is
+      padding and stands only behind a title's own words, each title has at least one word and at most ``max_length``; B
+      may be 1, and the last batch of an epoch is smaller;
     - word vectors (V, D) are float32, row 0 is zero, and the array may be a read-only map of a file that others share;
     - under ``precision: bfloat16`` its matrix products are done in it by autocast, and the loss is not.
 

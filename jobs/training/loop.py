@@ -17,31 +17,14 @@ from jobs.data.batches import Batch
 from jobs.data.dataset import Dataset
 from jobs.data.vectors import of_run
 from jobs.models import Recipe
+from jobs.models.layers import WordEmbedding
 from jobs.models.protocol import Build
+from jobs.models.subwords import SubwordVectors
 from jobs.plugins import MODELS, torch_side
 from jobs.training import stops
 from jobs.training.device import UnusableError, autocast
+from jobs.training.loss import PLAIN, Loss
 from jobs.training.optimiser import Optimiser
-
-# Training for balanced accuracy where categories are of very different sizes.
-
-
-def logit_adjustment(support: NDArray[np.int64], strength: float, device: torch.device) -> Tensor | None:
-    """What is added to the logits inside the training loss, (C,); None for strength 0.
-
-    ``strength`` x log(share of the training titles), from ``support`` (C,), the titles of each category (logit
-    adjustment: Menon and others, "Long-tail learning via logit adjustment", 2021). A category without training
-    titles counts as if it had one.
-    """
-    # Why it is right: with the loss -log softmax(f(x) + log p(y)), the best f(x) + log p(y) is log p(y | x) up to a
-    # constant, so f(x) alone is log p(x | y): its largest entry is the category that minimises the mean of the
-    # categories' error rates, which is what balanced accuracy measures. Hence evaluation leaves the adjustment out.
-    # A strength other than 1 scales the prior's part. It costs one addition of (C,) to (B, C) in a training step.
-    if strength == 0.0:
-        return None
-    shares = np.maximum(support, 1) / max(int(support.sum()), 1)
-    return torch.from_numpy((strength * np.log(shares)).astype(np.float32)).to(device)
-
 
 # An architecture's network over a data set's word vectors.
 
@@ -67,7 +50,11 @@ def build_network(
     torch.manual_seed(settings.seed)
     build: Build = network.build
     max_length = dataset.meta.settings.max_length
-    return build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length).to(device)
+    model = build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length)
+    if settings.subwords and dataset.subwords is not None:
+        for words in [module for module in model.modules() if isinstance(module, WordEmbedding)]:
+            words.subwords = SubwordVectors(dataset.subwords, len(dataset.subword_ngrams), words.size)
+    return model.to(device)
 
 
 # Metrics of one pass over a split. A GPU runs behind the host, which would have to wait for it to read a number: so
@@ -233,7 +220,7 @@ def _allow_nondeterministic() -> Iterator[None]:
 class Stepper:
     """Steps a model over batches: forward, loss, metrics, backward, update.
 
-    ``logit_adjustment`` (C,) is added to the logits in the loss; ``gradient_clip`` is all gradients' largest norm.
+    ``gradient_clip`` is all gradients' largest norm.
     """
 
     model: nn.Module
@@ -241,13 +228,13 @@ class Stepper:
     metrics: MetricAccumulator
     device: torch.device
     precision: str
-    logit_adjustment: Tensor | None = None
+    loss: Loss = PLAIN
     gradient_clip: float | None = None
 
     def step(self, batch: Batch) -> None:
         """One update; nothing here waits for the device."""
         self.zero_grad()
-        logits, loss = forward(self.model, batch, self.device, self.precision, self.logit_adjustment)
+        logits, loss = forward(self.model, batch, self.device, self.precision, self.loss)
         # Before the backward pass: the logits are still in the processor's cache, and gradients can take their memory.
         self.metrics.add(loss, logits, batch.labels)
         del logits
@@ -281,14 +268,13 @@ def forward(
     batch: Batch,
     device: torch.device,
     precision: str,
-    adjustment: Tensor | None = None,
+    loss: Loss = PLAIN,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) float32 and the mean cross-entropy over the batch, (), of the logits plus ``adjustment`` (C,)."""
+    """Logits (B, C) float32 and the batch's loss, ()."""
     with autocast(device, precision):
         logits = model(batch)
     logits = logits.float()
-    adjusted = logits if adjustment is None else logits + adjustment
-    return logits, nn.functional.cross_entropy(adjusted, batch.labels)
+    return logits, loss(logits, batch)
 
 
 def validate(

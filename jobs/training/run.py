@@ -260,8 +260,12 @@ class Trained:
         import torch
 
         from jobs.data.batches import EvaluationBatches
+        from jobs.models.subwords import read_subwords
         from jobs.training.loop import forward
 
+        if self.recipe.network.subwords and split.subwords is not None:
+            read_subwords(self._model, split.subwords, self._device)
+            split = split.with_words()
         with torch.inference_mode():
             for batch in EvaluationBatches(split, BATCH_TITLES, self._device):
                 logits, _ = forward(self._model, batch, self._device, self.recipe.network.precision)

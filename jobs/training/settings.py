@@ -60,6 +60,17 @@ class TrainingSettings(ModelSettings):
         ORIGINAL,
         Doc("1: train for balanced accuracy, by adding the log of each category's share to the logits of the loss"),
     ] = 0.0
+    label_smoothing: Annotated[
+        float, Ge(0), Le(0.9), Baseline(0.0), Doc("share of each target that is spread evenly over all categories")
+    ] = 0.0
+    class_weights: Annotated[
+        Literal["none", "balanced", "square_root"],
+        Baseline("none"),
+        Doc("balanced: a title weighs as 1 / the titles of its category; square_root: as 1 / the square root of them"),
+    ] = "none"
+    unreliable_weight: Annotated[
+        float, Ge(0), Le(1), Baseline(1.0), Doc("of a title whose label is marked unreliable, beside 1 of the others")
+    ] = 1.0
     bucket_by_length: Annotated[bool, ORIGINAL, Doc("batches of titles of similar length")] = False
     seed: Annotated[int, Ge(0), Le(2**31 - 1), ORIGINAL, Doc("of initial weights, order and dropout")] = 0
     keep: Annotated[
@@ -97,10 +108,15 @@ class TrainingSettings(ModelSettings):
         Doc("on a GPU: factors of float32 matrix products rounded to 10 bits of mantissa (TF32); false: full float32"),
     ] = True
 
+    @property
+    def trains_vectors(self) -> bool:
+        """Whether vectors of words, or of parts of them, are trained."""
+        return not self.freeze_embeddings
+
     def without_effect(self, varied: frozenset[str]) -> Mapping[str, Any]:
         """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides."""
         no_decay = self.weight_decay == 0 and "weight_decay" not in varied
-        frozen = self.freeze_embeddings and "freeze_embeddings" not in varied
+        frozen = not self.trains_vectors and varied.isdisjoint(("freeze_embeddings", "subwords"))
         return {"optimiser": self.optimiser.without_vector_decay()} if no_decay or frozen else {}
 
     def problem(self, shape: DataShape) -> str | None:
@@ -112,7 +128,7 @@ class TrainingSettings(ModelSettings):
     def cost_note(self) -> str | None:
         """That a CPU moves all word vectors in every step, which may take many times a step's own work."""
         why = self.optimiser.dense_because(self.learning_rate, self.weight_decay)
-        if why is None or self.freeze_embeddings or self.device == "cuda":
+        if why is None or not self.trains_vectors or self.device == "cuda":
             return None
         name = name_of(type(self.optimiser))
         return f"{name} {why}: on a CPU each step then moves all word vectors, not its batch's alone"

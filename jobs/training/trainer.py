@@ -17,7 +17,7 @@ from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
-from jobs.training import checkpoint, device, loop, optimiser, progress, stops
+from jobs.training import checkpoint, device, loss, optimiser, progress, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
@@ -118,6 +118,8 @@ class Trainer:
 
     def _build(self) -> None:
         settings, split = self.settings, self.dataset.splits
+        if settings.subwords:
+            split = {name: each.with_words() for name, each in split.items()}
         self.device = device.choose(settings.device)
         self.precision = settings.precision
         set_up = device.prepare(
@@ -154,7 +156,7 @@ class Trainer:
             self.train_metrics,
             device=self.device,
             precision=self.precision,
-            logit_adjustment=loop.logit_adjustment(self.train_support, settings.logit_adjustment, self.device),
+            loss=loss.make(settings, split["train"], self.train_support, self.device),
             gradient_clip=settings.gradient_clip,
         )
         self.replayer = self._replayer() if settings.compile else None

@@ -90,7 +90,11 @@ class Expansion:
 
     def check_settings(self, architecture: Architecture, settings: ModelSettings, data: Data, path: KeyPath) -> None:
         """Note what is wrong between settings, at the setting that their check names."""
-        shape = DataShape(max_length=data.max_length, vector_size=data.embeddings.size)
+        shape = DataShape(
+            max_length=data.max_length,
+            vector_size=data.embeddings.size,
+            subwords=data.text.subwords is not None,
+        )
         problem = settings.problem(shape)
         if problem is None:
             return
