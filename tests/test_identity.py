@@ -221,7 +221,7 @@ def test_new_settings_orphan_nothing_and_a_changed_default_redoes_what_leaned_on
     project = upgraded.parent
     folder = project / "storage" / "reports" / "small"
     before = (folder / "results.csv").read_text()
-    smoothing = 'label_smoothing: Annotated[float, Ge(0), Baseline(0.0), Doc("share of the target")] = 0.0'
+    smoothing = 'target_noise: Annotated[float, Ge(0), Baseline(0.0), Doc("share of the target")] = 0.0'
     training = project / "jobs/training/settings.py"
     _add_setting(training, '    """How a network is trained."""\n', smoothing)
     training.write_text(training.read_text().replace("import ORIGINAL,", "import ORIGINAL, Baseline,"))
@@ -237,7 +237,7 @@ def test_new_settings_orphan_nothing_and_a_changed_default_redoes_what_leaned_on
     assert _tanda(project, "gc", upgraded).strip() == "nothing to remove"
     _tanda(project, "report", upgraded)
     lines = [line.split(",") for line in (folder / "results.csv").read_text().splitlines()]
-    new = [at for at, name in enumerate(lines[0]) if name in ("label_smoothing", "pooling")]
+    new = [at for at, name in enumerate(lines[0]) if name in ("target_noise", "pooling")]
     assert len(new) == 2
     old = [[value for at, value in enumerate(line) if at not in new] for line in lines]
     assert "\n".join(",".join(line) for line in old) + "\n" == before, "the same but for the new columns"

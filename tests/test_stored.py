@@ -143,10 +143,10 @@ def _known_columns(text: str, stored: str) -> list[dict[str, str]]:
     """The rows of a table, with the columns that the stored one has: later versions may know more.
 
     Without intervals, which are computed better now, hours, which are a seed's now, and losses, which are shown side by
-    side only where they are of one kind.
+    side only where they are of one kind, and a setting of linear alone that networks have, too, by now.
     """
     columns = next(csv.reader(stored.splitlines()))
-    gone = ("95 % interval", "GPU-hours", "test loss", "validation loss", "training loss")
+    gone = ("95 % interval", "GPU-hours", "test loss", "validation loss", "training loss", "class_weights")
     known = [name for name in columns if not name.startswith(gone)]
     return [{name: row[name] for name in known} for row in csv.DictReader(text.splitlines())]
 
