@@ -104,6 +104,13 @@ PROGRAMS = (
         quick=("--data", DATA, "--rounds", "1"),
         claims=(Claim("at most fastText's time", r"ours takes ([\d.]+) of fastText's", 1, least=False),),
     ),
+    Program(
+        name="ablation",
+        needs=("data",),
+        arguments=("--data", DATA),
+        quick=("--data", DATA, *_words("--seeds 0 --epochs 1 --networks mlp subwords")),
+        at_any_size=False,
+    ),
     Program(name="search_propose", quick=_words("--past 10")),
     Program(
         name="search_quality",
