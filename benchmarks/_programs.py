@@ -119,6 +119,13 @@ PROGRAMS = (
             Claim("and 8 GB", r"cores \(at most 60\), ([\d.]+) GB", 8, least=False),
         ),
     ),
+    Program(
+        name="ablation",
+        needs=("data",),
+        arguments=("--data", DATA),
+        quick=("--data", DATA, *_words("--seeds 0 --epochs 1 --networks mlp subwords")),
+        at_any_size=False,
+    ),
     Program(name="search_propose", quick=_words("--past 10")),
     Program(
         name="search_quality",
