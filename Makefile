@@ -15,7 +15,7 @@ setup: .venv/.ready
 	touch $@
 
 demo: setup  ## sample data, then the quickstart manifest on local processes, then where the report is
-	test -d demo/data || $(BIN)/tanda data sample demo/data --rows 20000
+	test -d demo/data || $(BIN)/tanda data sample demo/data --rows 60000 --categories 60
 	$(BIN)/tanda run configs/quickstart.yaml
 
 test: setup  ## everything, the real Slurm cluster and the browser included

@@ -92,6 +92,7 @@ FIRST_TRY: dict[str | None, Retry | None] = {
     "node failure": Retry(reason="node failure", exclude="n3"),
     "no GPU": Retry(reason="no GPU", exclude="n3"),
     "GPU failure": Retry(reason="GPU failure", exclude="n3"),
+    "GPU idle": None,
     "storage": Retry(reason="storage", exclude="n3"),
     "cancelled": None,
     "diverged": None,

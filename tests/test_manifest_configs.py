@@ -122,7 +122,7 @@ def test_the_published_settings_of_the_searches_lie_in_their_spaces(
 def test_quickstart_shows_all_architectures_a_grid_and_seeds() -> None:
     manifest = load(CONFIGS / "quickstart.yaml")
     assert {run.architecture for run in manifest.runs} >= {"mlp", "cnn", "rnn", "linear"}
-    assert {run.seed for run in manifest.runs if run.group == "width"} == {0, 1}
+    assert {run.seed for run in manifest.runs if run.group == "filters"} == {0, 1}
     assert manifest.storage == CONFIGS.parent / "demo/storage"
     assert manifest.runs[0].data.train == str(CONFIGS.parent / "demo/data/spanish.train.jsonl.gz")
 

@@ -1,7 +1,7 @@
 """The README is true: its commands run, its manifest plans, its tables are complete; so are those of docs/.
 
 Commands of the README's ``console`` blocks run in a copy of the project's configs, in order, as a person would type
-them. Three things differ: the sample has 2,000 rows instead of 20,000; ``source .venv/bin/activate`` finds a stand-in
+them. Three things differ: the sample has 2,000 rows instead of 60,000; ``source .venv/bin/activate`` finds a stand-in
 that puts this test's own environment on the path; and what is submitted trains with ``device: cpu``, as the manifest
 asks for GPUs and those of the cluster are not there. ``make demo`` and ``make test`` are not run, as the second would
 run this very test: ``make -n`` shows that they are targets, and what they would do. Those of the section on the cluster
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "RESULTS.md"]
 PROJECT = ("jobs", "pipeline", "sharedfs", "slurm")
-ROWS = ("--rows 20000", "--rows 2000")
+ROWS = ("--rows 60000", "--rows 2000")
 ON_THE_CPU = ("tanda submit lab.yaml", "tanda submit lab.yaml --set defaults.device=cpu")
 CLUSTER_SECTION = "## Three gestures on a cluster"
 
