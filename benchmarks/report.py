@@ -88,7 +88,7 @@ def _data(root: Path) -> Data:
     paths = {}
     for split in ("train", "validation", "test"):
         path = root / f"{split}.csv"
-        path.write_text("title,category\na thing,A\n")
+        path.write_text(f"title,category\na thing to {split},A\n")
         paths[split] = str(path)
     return Data(**paths)
 
