@@ -69,12 +69,12 @@ class Nvml:
         energy: int | None = None
         with self._told():
             utilisation = int(library.nvmlDeviceGetUtilizationRates(handle).gpu)
-        with suppress(library.NVMLError):
+        with suppress(library.NVMLError):  # not every board and user may ask: then it is None, which is unknown
             memory = {
                 int(process.pid): None if process.usedGpuMemory is None else process.usedGpuMemory / MB
                 for process in library.nvmlDeviceGetComputeRunningProcesses(handle)
             }
-        with suppress(library.NVMLError):
+        with suppress(library.NVMLError):  # as before: boards before Volta do not count it
             energy = int(library.nvmlDeviceGetTotalEnergyConsumption(handle))
         return Look(utilisation=utilisation, memory_mb=memory, energy_mj=energy)
 

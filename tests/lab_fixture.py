@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,13 @@ import pytest
 from small_manifest import write_titles
 
 ROOT = Path(__file__).parents[1]
-GROUP, USERS = "tlab", ("alicex", "bobx")
+ALICE, BOB = "alicex", "bobx"
+GROUP, USERS = "tlab", (ALICE, BOB)
+# Everything below a folder, changed in one way or another.
+WRITE = "open(sys.argv[1], 'ab')"
+CREATE = "open(sys.argv[1] + '/new', 'x')"
+RENAME = "os.rename(sys.argv[1], sys.argv[1] + '-away')"
+REMOVE = "os.unlink(sys.argv[1])"
 MANIFEST = """
 name: {name}
 storage: {storage}
@@ -141,3 +148,34 @@ def _python(folder: Path) -> Path:
             return made.python
         wrong = tried.stderr.strip().splitlines()[-1]
     pytest.skip(f"ordinary users can't run this checkout with {' or '.join(bases)}: {wrong}")
+
+
+def changeable_by_others(folder: Path) -> list[str]:
+    """What in a folder others may write to, sticky folders left out."""
+    paths = [folder, *folder.rglob("*")]
+    modes = {str(path): path.lstat().st_mode for path in paths}
+    return [path for path, mode in modes.items() if mode & 0o022 and not mode & stat.S_ISVTX and not stat.S_ISLNK(mode)]
+
+
+def submission_of(storage: Path) -> Path:
+    (folder,) = (storage / "submissions").iterdir()
+    return folder
+
+
+def states(lab: Lab, user: str, manifest: Path) -> set[str]:
+    return set(lab.status(user, manifest)["summary"])
+
+
+def not_the_groups(lab: Lab, storage: Path) -> list[str]:
+    """What on a storage the group may not change, but for what has to be somebody's own."""
+    group = grp.getgrnam(GROUP).gr_gid
+    owned = [storage / name for name in ("submissions", "local", "plugins")]
+    wrong = []
+    for path in storage.rglob("*"):
+        facts = path.lstat()
+        wanted = 0o2070 if stat.S_ISDIR(facts.st_mode) else 0o060
+        if path in owned or any(folder in path.parents for folder in owned):
+            continue
+        if facts.st_mode & wanted != wanted or facts.st_mode & 0o007 or facts.st_gid != group:
+            wrong.append(f"{path} {stat.S_IMODE(facts.st_mode):o} of group {facts.st_gid}")
+    return wrong

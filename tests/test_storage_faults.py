@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import signal
-import stat
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from clock_fixture import OwnClock
+from faults_fixture import Faults, broken, handlers
 
 from jobs import attempt, circuit_breaker, entry, metrics_log, storage
 from jobs.attempt import history, numbers
@@ -28,108 +26,16 @@ from jobs.task import Task, read_record
 from jobs.training import checkpoint
 from pipeline.queue import last_exit_code
 from sharedfs import faults, files
-from sharedfs.documents import read_json
 from sharedfs.faults import AWAY, PATIENCE_S
 from slurm import element
+
+__all__ = ["broken", "handlers"]
 
 FOR_GOOD = 10**9
 LINE = metrics_log.make_line(
     train={"loss": 1.0}, validation={"loss": 1.0}, epoch=1, step=1, gradient_norm=None, seconds=1.0,
     titles_per_s=1.0, ended=1.0, attempt=1,
 )  # fmt: skip
-
-
-@dataclass
-class Faults:
-    """Between the code and the file system: the next ``left`` calls of one operation on a path below ``root`` fail."""
-
-    root: Path
-    clock: OwnClock
-    operation: str = ""
-    number: int = 0
-    left: int = 0
-    only: str = ""  # a part of the paths concerned
-
-    def begin(self, operation: str, number: int, left: int, only: str = "") -> None:
-        self.operation, self.number, self.left, self.only = operation, number, left, only
-
-    def strike(self, operation: str, path: object, *, names: bool = True) -> None:
-        text = str(Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else path)
-        if operation != self.operation or self.left <= 0 or str(self.root) not in text or self.only not in text:
-            return
-        self.left -= 1
-        error = OSError(self.number, os.strerror(self.number))
-        if names:
-            error.filename = text
-        raise error
-
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._wrap(monkeypatch, "replace", "replace")
-        self._wrap(monkeypatch, "rename", "replace")
-        self._wrap(monkeypatch, "mkdir", "mkdir")
-        self._wrap(monkeypatch, "scandir", "listdir")
-        self._wrap(monkeypatch, "fsync", "fsync", names=False)
-        self._wrap(monkeypatch, "read", "read", names=False)
-        system_open, plain_open = os.open, builtins.open
-
-        def opened(path: Any, flags: int, *more: Any, **named: Any) -> int:
-            self.strike("open", path)
-            return system_open(path, flags, *more, **named)
-
-        def opened_file(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
-            file: Any = plain_open(path, mode, *more, **named)
-            if "r" not in mode:
-                write = file.write
-
-                def write_some(text: bytes) -> int:
-                    try:
-                        self.strike("write", path, names=False)
-                    except OSError:
-                        write(text[: len(text) // 2])
-                        file.flush()
-                        raise
-                    return int(write(text))
-
-                file.write = write_some
-            return file
-
-        monkeypatch.setattr(os, "open", opened)
-        monkeypatch.setattr(files, "open", opened_file, raising=False)
-        memmap = np.memmap
-
-        def mapped(path: Any, *more: Any, **named: Any) -> Any:
-            self.strike("read", path)
-            return memmap(path, *more, **named)
-
-        monkeypatch.setattr(np, "memmap", mapped)
-        monkeypatch.setattr(faults._Patience, "sleep", self.clock.sleep)
-        monkeypatch.setattr(faults._Patience, "monotonic", self.clock.monotonic)
-        monkeypatch.setattr(faults._Patience, "spent", False)
-
-    def _wrap(self, monkeypatch: pytest.MonkeyPatch, name: str, operation: str, *, names: bool = True) -> None:
-        system: Callable[..., Any] = getattr(os, name)
-
-        def call(path: Any, *more: Any, **named: Any) -> Any:
-            self.strike(operation, path, names=names)
-            return system(path, *more, **named)
-
-        monkeypatch.setattr(os, name, call)
-
-
-@pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faults:
-    made = Faults(root=tmp_path, clock=OwnClock())
-    made.install(monkeypatch)
-    return made
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Leave the signal handlers as they were."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 def _read(folder: Path) -> None:
@@ -409,86 +315,3 @@ def test_one_that_cannot_read_what_it_is_to_do_does_so_too(broken: Faults, monke
     assert element.main() == element.OK
     broken.begin("open", errno.ESTALE, FOR_GOOD, "elements.json")
     assert element.main() == element.STORAGE
-
-
-# A folder's listing that comes late: what is in it is there all the same.
-
-
-@pytest.fixture
-def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Have a folder's listing, and names that were looked for in it, stay as they are until this node changes it."""
-    kept: dict[str, set[str]] = {}
-    scandir, system_open, system_stat = os.scandir, os.open, os.stat
-
-    def keep(folder: Path) -> None:
-        kept[str(folder)] = {path.name for path in folder.iterdir()}
-
-    class Listing(list[Any]):
-        def __enter__(self) -> Listing:
-            return self
-
-        def __exit__(self, *_error: object) -> None:
-            return
-
-    def listed(path: Any = ".") -> Any:
-        names = kept.get(str(path))
-        return scandir(path) if names is None else Listing(entry for entry in scandir(path) if entry.name in names)
-
-    def check(path: Any) -> None:
-        folder, _, name = str(path).rpartition("/")
-        if folder in kept and name == "record.json" and name not in kept[folder]:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-
-    def opened(path: Any, flags: int, *more: Any, **named: Any) -> int:
-        if flags & os.O_CREAT:
-            kept.pop(str(path).rpartition("/")[0], None)
-        check(path)
-        return system_open(path, flags, *more, **named)
-
-    def stated(path: Any, *more: Any, **named: Any) -> os.stat_result:
-        check(path)
-        return system_stat(path, *more, **named)
-
-    monkeypatch.setattr(os, "scandir", listed)
-    monkeypatch.setattr(os, "open", opened)
-    monkeypatch.setattr(os, "stat", stated)
-    return keep
-
-
-def test_an_attempt_that_no_listing_shows_yet_is_not_overtaken(tmp_path: Path, late: Callable[[Path], None]) -> None:
-    attempt.begin(tmp_path)
-    late(tmp_path / "attempts")
-    # On another node: it is not this host's process that is asked for.
-    files.write_whole(attempt.begin_after(tmp_path, 1, attempt._UNKNOWN).path / attempt.START, b'{"host": "other"}')  # type: ignore[union-attr]
-    assert numbers(tmp_path) == [1] and attempt.newest_number(tmp_path) == 2
-    assert attempt.live(tmp_path)
-
-
-def test_a_result_that_this_node_does_not_see_yet_is_not_missing(
-    tmp_path: Path, late: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, made = Task(stage="train", settings={"seed": 1}), Storage(tmp_path)
-    folder = first.write(made)
-    late(folder)
-    (folder / "record.json").write_bytes(
-        b'{"id": "%s", "stage": "train", "state": "done", "started": 1, "ended": 2, "running_s": 1, "attempt": 1}'
-        % first.id.encode()
-    )
-    assert read_record(folder) is None
-    module = types.ModuleType("jobs.stages.evaluate")
-    module.run = lambda _context: Outcome(files=(), result={})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "jobs.stages.evaluate", module)
-    assert entry.run(Task(stage="evaluate", settings={}, needs=(first.id,)).write(made), OwnClock()) == entry.DONE
-
-
-def test_a_pipe_or_an_endless_file_in_the_place_of_one_is_refused_at_once(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "record.json")
-    with pytest.raises(ValueError, match="is no ordinary file"):
-        read_record(tmp_path)
-    with pytest.raises(OSError, match="is no ordinary file"):
-        files.open_plain(tmp_path / "record.json", "ab")
-    assert stat.S_ISFIFO((tmp_path / "record.json").stat().st_mode)
-    with (tmp_path / "progress.json").open("wb") as file:
-        file.truncate(1 << 40)
-    with pytest.raises(ValueError, match="has 1099511627776 bytes, more than any of ours"):
-        read_json(tmp_path / "progress.json")

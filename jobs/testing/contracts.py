@@ -27,7 +27,7 @@ from jobs.data.dataset import Split
 from jobs.plugins import ALGORITHMS, KINDS, METRICS, MODELS, OPTIMISERS, SCHEDULES, STOPPING, Room, torch_side
 from jobs.search.algorithms import Observation, random
 from jobs.search.space import Space, all_dimensions, read_space
-from jobs.settings import Setting, describe
+from jobs.settings import Setting, Value, describe
 from jobs.testing import settings_with
 from jobs.training.metrics import of_parts
 
@@ -83,15 +83,18 @@ def _of(room: Room) -> Check:
         """Its settings have types, defaults that are legal, and a meaning each."""
         for setting in describe(room.settings(name)):
             setting.read(setting.default)
-            require(_is_within(setting), f"{setting.name}: its default {setting.default!r} is out of its range")
+            require(
+                is_within(setting, setting.default),
+                f"{setting.name}: its default {setting.default!r} is out of its range",
+            )
             require(setting.doc, f"{setting.name}: Doc(...) is empty")
 
     return settings_are_described
 
 
-def _is_within(setting: Setting) -> bool:
-    value = setting.default
-    numbers = value if isinstance(value, tuple) else (value,)
+def is_within(setting: Setting, value: Value) -> bool:
+    """Whether a value, and each of a list's, is within a setting's range."""
+    numbers = value if isinstance(value, list | tuple) else (value,)
     return all(
         (setting.low is None or number >= setting.low)
         and (setting.above is None or number > setting.above)

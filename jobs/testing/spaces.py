@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from jobs.models import all_settings
 from jobs.search.across import default_space
 from jobs.search.algorithms import random
 from jobs.search.space import read_space, samples
 from jobs.settings import DataShape, Setting, Value
 from jobs.testing import settings_with
-from jobs.testing.contracts import require
+from jobs.testing.contracts import is_within, require
 
 DRAWS = 64
 SHAPE = DataShape(max_length=32, vector_size=300)
@@ -34,13 +32,4 @@ def default_space_is_legal(name: str) -> None:
 
 
 def _takes(setting: Setting, value: Value) -> bool:
-    if setting.choices and value not in setting.choices:
-        return False
-    items: Iterable[Value] = value if isinstance(value, list | tuple) else (value,)
-    return all(
-        (setting.low is None or item >= setting.low)
-        and (setting.above is None or item > setting.above)
-        and (setting.high is None or item <= setting.high)
-        for item in items
-        if isinstance(item, int | float)
-    )
+    return (not setting.choices or value in setting.choices) and is_within(setting, value)
