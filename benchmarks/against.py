@@ -1,7 +1,7 @@
-"""This checkout's speed beside another's: start-up, an epoch, plan and status of many runs, the report of many.
+"""This checkout's speed beside another's: start-up, an epoch, preprocess, plan and status of many runs, their report.
 
     git worktree add /tmp/before COMMIT
-    python benchmarks/against.py /tmp/before [--rounds 15] [--runs 10000] [--reported 5000] [MEASURE ...]
+    python benchmarks/against.py /tmp/before [--rounds 15] [--runs 10000] [--reported 5000] [--rows N] [MEASURE ...]
 
 Each round measures the one and the other in turn, first one first, then the other; each in a process of its own that
 takes its code, and this folder's helpers, from its checkout. Printed is the median ratio of a round, ours to theirs,
@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from jobs.data.sample import write_sample
 
 HERE = Path(__file__).resolve().parents[1]
 DRAWS = 10_000
@@ -73,6 +75,12 @@ with storage_with(int(int(sys.argv[2]) * SHARE[name])) as (storage, made):
     recipe_of = getattr(_made, "recipe_of", None) or _made.settings_of  # its name in earlier checkouts
     print(epoch_s(recipe_of(name, epochs=2, patience_chance=99), storage, Dataset.open(storage.dataset(made)), 1))
 """
+PREPROCESS = """
+import sys
+from pathlib import Path
+from preprocess import ours
+print(ours(Path(sys.argv[1]), Path(sys.argv[1]).parent)[0])
+"""
 
 
 def main() -> int:
@@ -83,6 +91,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--reported", type=int, default=5_000)
     parser.add_argument("--titles", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=2_000_000, help="that preprocess reads")
     parser.add_argument("measures", nargs="*")
     given = parser.parse_intermixed_args()
     sides = (HERE, given.other.resolve())
@@ -90,10 +99,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tanda-against-") as name:
         folders = {side: Path(name) / str(number) for number, side in enumerate(sides)}
         for side, folder in folders.items():
-            for each in ("many", "reported"):
+            for each, program, count in (("many", MANY, given.runs), ("reported", REPORTED, given.reported)):
                 (folder / each).mkdir(parents=True)
-            run(side, MANY, str(folder / "many"), str(given.runs))
-            run(side, REPORTED, str(folder / "reported"), str(given.reported))
+                run(side, program, str(folder / each), str(count))
 
         def command(*words: str) -> Callable[[Path], float]:
             return lambda side: run(side, COMMAND, str(folders[side] / "many"), *words)
@@ -106,16 +114,21 @@ def main() -> int:
             measures[f"epoch of {architecture}"] = lambda side, one=architecture: run(  # type: ignore[misc]
                 side, EPOCH, one, str(given.titles)
             )
+        sample = Path(name) / "sample" / "train.csv.gz"
+        preprocess = f"preprocess of {given.rows} rows"
         measures |= {
+            preprocess: lambda side: run(side, PREPROCESS, str(sample)),
             f"plan of {given.runs} runs": many("plan"),
             f"status of {given.runs} runs": many("status"),
             f"report of {given.reported} runs": lambda side: run(
                 side, REPORT, str(folders[side] / "reported"), str(given.reported)
             ),
         }
-        for name, measure in measures.items():
-            if not given.measures or any(word in name for word in given.measures):
-                slower |= compare(name, measure, sides, given.rounds)
+        chosen = [one for one in measures if not given.measures or any(word in one for word in given.measures)]
+        if preprocess in chosen:
+            write_sample(sample.parent, given.rows, formats=["challenge"])
+        for one in chosen:
+            slower |= compare(one, measures[one], sides, given.rounds)
     return int(slower)
 
 
