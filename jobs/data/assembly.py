@@ -231,14 +231,15 @@ class Assembly:
         words_of_titles = self._titles(block, kept)
         titles, words = encoder.encode(words_of_titles), encoder.encode_words(words_of_titles)
         split, every = block.split[kept], np.flatnonzero(kept)
+        split_of_token = np.repeat(split, titles.lengths)
         splits = {}
         for number in np.unique(split).tolist():
-            mask = split == number
+            mask, tokens = split == number, split_of_token == number
             rows = every[mask]
             columns = {"labels": block.file.labels[block.rows][rows], "reliable": block.column("reliable")[rows]}
             languages = self._language_maps[block.spool][block.column("languages")[rows]]
             if words is not None:
-                columns["words"] = words[np.repeat(mask, titles.lengths)]
+                columns["words"] = words[tokens]
             texts = None
             if number != TRAIN:
                 columns |= {
@@ -250,7 +251,7 @@ class Assembly:
                 pieces = block.titles(block.split == number)
                 texts = title_keys.in_order(self._text_keys[block.spool][pieces.values], pieces.lengths)
             splits[number] = EncodedRows(
-                titles=titles if mask.all() else titles.keep_rows(mask),
+                titles=titles if mask.all() else Ragged(titles.values[tokens], titles.lengths[mask]),
                 columns=columns,
                 languages=languages,
                 texts=texts,

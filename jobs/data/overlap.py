@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.data.dataset import NO_SAME_LABEL, OTHER_LABEL, SAME_WORDS, SEEN
 from jobs.data.meta import Overlap
+from jobs.data.progress import in_order
 from jobs.data.title_keys import WORDLESS, Keys, table_bits
 
 
@@ -45,17 +47,20 @@ def join(titles: Iterable[Titles]) -> Titles:
     )
 
 
-def seen_in(training: Iterable[Titles], asked: Titles) -> NDArray[np.uint8]:
+def seen_in(training: Iterable[Callable[[], Titles]], asked: Titles, *, threads: int) -> NDArray[np.uint8]:
     """What training, which comes in parts, has of each title that is asked about: a sum of the flags above, (N,).
 
     Training titles are many and most of them are asked about by none: only the others are kept of each part.
     """
     ordered, bag = Wanted(asked.ordered), Wanted(asked.bag)
-    pairs, bags = [], []
-    for part in training:
-        twins = ordered.among(part.ordered)
-        pairs.append(pl.DataFrame({"key": part.ordered[twins], "label": part.labels[twins]}).unique())
-        bags.append(part.bag[bag.among(part.bag)])
+
+    def twins(titles: Callable[[], Titles]) -> tuple[pl.DataFrame, Keys]:
+        part = titles()
+        rows = ordered.among(part.ordered)
+        pairs = pl.DataFrame({"key": part.ordered[rows], "label": part.labels[rows]}).unique()
+        return pairs, part.bag[bag.among(part.bag)]
+
+    pairs, bags = zip(*in_order((partial(twins, part) for part in training), threads), strict=True)
     distinct = pl.concat(pairs).unique()
     flags = np.zeros(len(asked.labels), np.uint8)
     flags[matching(asked.bag, np.concatenate(bags))] |= SAME_WORDS

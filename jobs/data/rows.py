@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from jobs.data.title_keys import Keys, PieceKeys
 
 BLOCK_ROWS = 200_000
 KEY_ROWS = 20_000  # as much as a processor's cache holds of the arrays that keys are computed with
-_OVERLAP_ROWS = 4_000_000  # of training looked through at a time: copies of their keys are in memory
+_OVERLAP_ROWS = 500_000  # of training looked through at a time: copies of their keys are in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ def assign_rows(
         part.name: _account([file.columns for file in files if file.columns.part == part.name], assignments[part.name])
         for part in parts
     }
-    counts = _mark_seen(assigned, keys)
+    counts = _mark_seen(assigned, keys, threads)
     unlabelled: tuple[AssignedFile, ...] = ()
     if UNLABELLED in settings.sources:
         without = [file for file in spooled if file.columns.part == UNLABELLED]
@@ -247,21 +247,23 @@ def _part(
     )
 
 
-def _mark_seen(files: Sequence[AssignedFile], keys: Sequence[_FileKeys]) -> dict[str, Overlap]:
+def _titles_of(file: AssignedFile, keys: _FileKeys, rows: slice, split: int) -> overlap.Titles:
+    """Those titles among these rows that are in a split."""
+    mask = file.split[rows] == split
+    return overlap.Titles(ordered=keys.ordered[rows][mask], bag=keys.bag[rows][mask], labels=file.labels[rows][mask])
+
+
+def _mark_seen(files: Sequence[AssignedFile], keys: Sequence[_FileKeys], threads: int) -> dict[str, Overlap]:
     """Mark the rows of validation and test that training has; returns the counts by split."""
 
-    def titles(split: int, rows: int) -> Iterator[overlap.Titles]:
+    def titles(split: int) -> Iterator[Callable[[], overlap.Titles]]:
         for file, of_file in zip(files, keys, strict=True):
-            for start in range(0, max(len(file.split), 1), rows):
-                part = slice(start, start + rows)
-                mask = file.split[part] == split
-                yield overlap.Titles(
-                    ordered=of_file.ordered[part][mask], bag=of_file.bag[part][mask], labels=file.labels[part][mask]
-                )
+            for start in range(0, max(len(file.split), 1), _OVERLAP_ROWS):
+                yield partial(_titles_of, file, of_file, slice(start, start + _OVERLAP_ROWS), split)
 
     counts = {}
-    asked = {split: overlap.join(titles(split, _OVERLAP_ROWS)) for split in (VALIDATION, TEST)}
-    seen = overlap.seen_in(titles(TRAIN, _OVERLAP_ROWS), overlap.join(asked.values()))
+    asked = {split: overlap.join(in_order(titles(split), threads)) for split in (VALIDATION, TEST)}
+    seen = overlap.seen_in(titles(TRAIN), overlap.join(asked.values()), threads=threads)
     for split, flags in zip(asked, np.split(seen, [len(asked[VALIDATION].labels)]), strict=True):
         counts[SPLITS[split]] = overlap.count(flags)
         begin = 0

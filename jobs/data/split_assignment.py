@@ -219,17 +219,19 @@ def _by_category(labels: NDArray[np.int32], groups: NDArray[np.int64] | None, sp
 
 def _shares(label: NDArray[np.int32], sizes: NDArray[np.int64], split: Split) -> NDArray[np.uint8]:
     """The part of each group (G,), groups of one category together."""
-    counts = np.bincount(label, weights=sizes).astype(np.int64) if len(label) else np.zeros(0, np.int64)
-    starts = np.cumsum(counts) - counts
-    before = np.cumsum(sizes) - sizes - starts[label]
+    if not len(label):
+        return np.zeros(0, np.uint8)
+    ends = np.append(np.flatnonzero(label[1:] != label[:-1]) + 1, len(label))  # of each category's groups
+    rows_before = np.cumsum(sizes) - sizes
+    starts = rows_before[np.append(0, ends[:-1])]
+    counts = np.diff(starts, append=sizes.sum())
     # Rounded per category; a category always keeps a row to learn from.
     test = np.minimum((counts * split.test + 0.5).astype(np.int64), np.maximum(counts - 1, 0))
     validation = (counts * split.validation + 0.5).astype(np.int64)
     validation = np.minimum(validation, np.maximum(counts - 1 - test, 0))
     # By its middle row, so that a large group does not go where a few rows are left; the last stays in training.
-    middle = before + (sizes - 1) // 2
-    last = np.append(label[1:] != label[:-1], True) if len(label) else np.zeros(0, bool)
-    parts = np.full(len(label), TRAIN, np.uint8)
-    parts[~last & (middle < (test + validation)[label])] = VALIDATION
-    parts[~last & (middle < test[label])] = TEST
-    return parts
+    middle = rows_before + (sizes - 1) // 2
+    to_test = np.minimum(np.searchsorted(middle, starts + test), ends - 1)
+    to_validation = np.minimum(np.searchsorted(middle, starts + test + validation), ends - 1)
+    cuts = np.stack([to_test, to_validation, ends], axis=1).ravel()
+    return np.repeat(np.tile(np.array([TEST, VALIDATION, TRAIN], np.uint8), len(ends)), np.diff(cuts, prepend=0))

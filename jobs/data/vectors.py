@@ -24,6 +24,7 @@ _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*\Z")
 _TEXT_VALUE = re.compile(rb"\s*[-+.\deE]+\s")
 _SPACE, _NEWLINE, _FLOAT_BYTES = 32, 10, 4
 _SEED = 0  # of the vectors that a data set stores
+_DRAWN_AT_ONCE = 1024  # vectors: few enough to be in a cache as they are written
 _VERSION = 1  # raised when the same file and vocabulary would give other vectors
 
 
@@ -175,10 +176,14 @@ class VectorTable:
     in_file: NDArray[np.bool_]
 
 
-def random_start(count: int, size: int) -> VectorTable:
-    """Standard normal vectors, the padding row zero: the same for the same shape."""
-    vectors = np.zeros((count, size), np.float32)
-    return complete(vectors, np.zeros(count, bool))
+def random_start(count: int, size: int) -> Iterator[NDArray[np.float32]]:
+    """Standard normal vectors (count, size), the padding row zero, in blocks: the same for the same shape."""
+    generator = _generator(_SEED)
+    for start in range(0, count, _DRAWN_AT_ONCE):
+        vectors = generator.standard_normal((min(_DRAWN_AT_ONCE, count - start), size), dtype=np.float32)
+        if start == 0:
+            vectors[PAD] = 0
+        yield vectors
 
 
 def complete(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> VectorTable:
@@ -194,7 +199,7 @@ def _draw(vectors: NDArray[np.float32], in_file: NDArray[np.bool_], seed: int) -
     seed 0 the vectors are still those.
     """
     if not in_file.any():
-        vectors[:] = _generator(seed).standard_normal(vectors.shape, dtype=np.float32)
+        _generator(seed).standard_normal(out=vectors, dtype=np.float32)
         vectors[PAD] = 0
         return
     missing = ~in_file

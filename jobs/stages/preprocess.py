@@ -165,15 +165,18 @@ def _write_vectors(
     from jobs.data import vectors
 
     source = context.task.settings_as(DatasetDefinition).embeddings
+    if source.is_random:
+        with (folder / VECTORS).open("xb") as file:
+            for block in vectors.random_start(len(encoder.vocabulary.tokens), source.size):
+                block.astype("<f4", copy=False).tofile(file)
+        return Coverage(size=source.size, fingerprint=None)
     table, cached = _vectors(context, source, work, encoder)
     with suppress(OSError):  # a file system without hard links
         if cached is not None:
             (folder / VECTORS).hardlink_to(cached)
     if not (folder / VECTORS).exists():
         with (folder / VECTORS).open("xb") as file:
-            table.vectors.astype("<f4").tofile(file)
-    if source.is_random:
-        return Coverage(size=source.size, fingerprint=None)
+            table.vectors.astype("<f4", copy=False).tofile(file)
     with (folder / IN_FILE).open("xb") as file:
         table.in_file.astype(np.uint8).tofile(file)
     coverage = vectors.coverage(table, counts, source.fingerprint)
@@ -186,14 +189,15 @@ def _write_vectors(
 def _vectors(
     context: Context, source: VectorSource, work: Assembly, encoder: Encoder
 ) -> tuple[VectorTable, Path | None]:
-    """The vectors of an encoder's tokens, and the file that holds them where one does."""
-    from jobs.data import trained_vectors, vectors
+    """The vectors of an encoder's tokens, from a file or the titles, and the file that holds them where one does."""
+    from jobs.data import vectors
 
     tokens, name = encoder.vocabulary.tokens, context.task.plumbing_as(DataFiles).embeddings
     if source.train is not None:
+        from jobs.data import trained_vectors  # and with it scikit-learn, a second for all the others
+
         return trained_vectors.train(work.known_words(encoder), len(tokens), source.size, source.train), None
-    if source.fingerprint is None or name is None:
-        return vectors.random_start(len(tokens), source.size), None
+    assert source.fingerprint is not None and name is not None  # neither random nor made of the titles
     path = Path(name)
     check_unchanged(path, source.fingerprint)
     meter = Meter(context, "word vectors", path.stat().st_size)
