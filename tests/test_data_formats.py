@@ -15,7 +15,7 @@ from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.data import json_lines
+from jobs.data import csv_text, json_lines
 from jobs.data.dataset import Dataset
 from jobs.data.files import Source
 from jobs.data.meta import Account
@@ -128,6 +128,33 @@ def test_a_separator_that_the_first_line_names(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("sep=;\ntitle;category\n" + ROWS.replace(",", ";") + '"a;b";"C"\n' * 9)
     assert _read(tmp_path, path).classes == ["C", "FUNDAS"]
+
+
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_a_csv_separated_by_tabs_or_semicolons(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a.csv"
+    rows = ROWS.replace(",", separator) + f'"a{separator}b, c"{separator}C\n' * 9
+    path.write_text(f"title{separator}category\n" + rows)
+    assert _read(tmp_path, path).classes == ["C", "FUNDAS"]
+    path.write_text(rows)
+    read = _read(tmp_path, path, header=False, columns={"text": "1", "label": "2"})
+    assert read.classes == ["C", "FUNDAS"]
+    # A comma in the first line, unless in quotes, makes it a csv as others are.
+    path.write_text(f'title{separator},category\n"a",A\n')
+    with pytest.raises(ValueError, match="no column 'title'"):
+        _read(tmp_path, path)
+    path.write_text(f'title{separator}"category, as sold"\n' + rows)
+    assert _read(tmp_path, path, columns={"label": "category, as sold"}).classes == ["C", "FUNDAS"]
+
+
+def test_a_file_of_titles_alone_may_have_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("uno; dos\ntres\n")
+    source = Source(
+        path=path, format="csv", columns={"text": "1"}, required=frozenset({"text"}), header=False, quotes="checked"
+    )
+    chunks = [parse().table for parse in csv_text.parse_jobs(source, source.blocks(), 1 << 20)]
+    assert [title for chunk in chunks for title in chunk["text"].to_list()] == ["uno; dos", "tres"]
 
 
 def test_a_header_may_begin_with_a_hash(tmp_path: Path) -> None:

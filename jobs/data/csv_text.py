@@ -37,6 +37,7 @@ TOO_MANY = "too many fields"
 LONGEST_ROW = 16 << 20
 _LONGEST_HEADER = 1 << 20
 _SEPARATOR_LINE = re.compile(rb'"?sep=(?P<separator>[,;|\t])"?', re.IGNORECASE)
+_QUOTED = re.compile(rb'"[^"]*+"')
 _QUOTES_HINT = "if quotes are characters of the text, set data.quotes: none (tanda init --quotes none)"
 # Python's reader ends rows at a carriage return alone, which polars takes as a character, as we do. A lone surrogate
 # stands for it meanwhile: decoded text holds none.
@@ -98,10 +99,24 @@ def _after_preamble(source: Source, stream: Iterator[bytes]) -> tuple[Source, It
             if (named := _SEPARATOR_LINE.fullmatch(first)) is not None:
                 source = replace(source, separator=named["separator"].decode())
             elif first.strip(b" ") and not (source.header and _is_comment(source, first, pending[end + 1 :])):
-                return source, itertools.chain([pending], stream), line
+                return _with_separator_of(first, source), itertools.chain([pending], stream), line
             pending, line = pending[end + 1 :], line + 1
         if block is None or len(pending) > _LONGEST_HEADER:
             return source, itertools.chain([pending], stream), line
+
+
+def _with_separator_of(first: bytes, source: Source) -> Source:
+    """A csv whose first line has no comma outside quotes, but tabs or semicolons: separated by these.
+
+    Spreadsheets write semicolons where the comma is the decimal point. A file of titles alone and without a header
+    has no separator: its first title may have a semicolon.
+    """
+    bare = _QUOTED.sub(b"", first)
+    if source.format != "csv" or source.separator is not None or b"," in bare:
+        return source
+    alone = not source.header and len(source.required) == 1
+    separator = max("\t" if alone else "\t;", key=lambda one: bare.count(one.encode()))
+    return replace(source, separator=separator) if separator.encode() in bare else source
 
 
 def _is_comment(source: Source, line: bytes, following: bytes) -> bool:
