@@ -370,8 +370,8 @@ def test_observations_say_what_happened(tmp_path: Path) -> None:
     text = (build_tables(made) / "results.md").read_text()
     for phrase in (
         "g / strong (cnn) won with one trained model",
-        "1 of 2 networks are not above linear",
-        "the lowest is g / weak",
+        "Networks not above linear (",
+        "on test): 1 of 2; the lowest is g / weak",
         "1 of 4 runs failed (1 at chance)",
         "g / strong overfits: its validation loss rises from",
         "g / stuck was stopped at chance level after 3 epochs: gradients vanish",
