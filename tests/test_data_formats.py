@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_fixture import csv_file, decoded, jsonl_file, preprocess_into, titles
 from hypothesis import given, settings
@@ -130,6 +132,35 @@ def test_a_separator_that_the_first_line_names(tmp_path: Path) -> None:
     assert _read(tmp_path, path).classes == ["C", "FUNDAS"]
 
 
+@pytest.mark.parametrize("header", [True, False])
+def test_a_line_break_in_the_first_cell(tmp_path: Path, header: bool) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('"title\nof it",category\n' + ROWS, newline="")
+    columns = {"text": "title\nof it"} if header else {"text": "1", "label": "2"}
+    assert _account(tmp_path, path, header=header, columns=columns).read == 10 + (not header)
+
+
+def test_a_column_that_a_parquet_file_has_twice_is_named_if_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {"title": [f"uno {number}" for number in range(10)], "category": ["A"] * 10, "price": ["1"] * 10}
+
+    def write(doubled: str) -> None:
+        pq.write_table(pa.table([*columns.values(), columns[doubled]], names=[*columns, doubled]), path)
+
+    write("title")
+    with pytest.raises(ValueError, match=r"a\.parquet.*'title'"):
+        _read(tmp_path, path)
+    write("price")
+    assert _account(tmp_path, path).read == 10
+
+
+def test_init_reads_utf16_by_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,category\n" + ROWS, encoding="utf-16")
+    profile = profile_data(path)
+    assert (profile.encoding, profile.columns) == ("auto", {"text": "title", "label": "category"})
+
+
 @pytest.mark.parametrize("separator", ["\t", ";"])
 def test_a_csv_separated_by_tabs_or_semicolons(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "a.csv"
@@ -173,9 +204,6 @@ def test_a_header_cell_of_two_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_column_that_is_there_twice_is_named(tmp_path: Path, ending: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = tmp_path / f"a.{ending}"
     if ending == "csv":
         path.write_text("title,category,title\nuno,A,dos\n")
