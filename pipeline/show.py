@@ -15,6 +15,7 @@ from pipeline.power import power_lines
 from sharedfs.typed_json import Json
 
 NAMED_MOST = 6  # of the tasks that a change concerns
+GAIN_SHOWN_FROM = 20  # trials of tpe: ten of them did no better than ten random ones (benchmarks/search_ten.py)
 
 
 def plan_document(plan: Plan, done: Mapping[str, Sequence[str]]) -> Mapping[str, Json]:
@@ -128,6 +129,8 @@ def startup_lines(plan: Plan) -> list[str]:
         text = f"{search.name}: {search.algorithm} proposes from trial {first} on, those before are random"
         if search.trials < first:
             text = f"{text}: all {search.trials} are; raise `trials` or lower `startup`"
+        elif search.algorithm == "tpe" and search.trials < GAIN_SHOWN_FROM:
+            text = f"{text}; no gain over random trials was measured with fewer than {GAIN_SHOWN_FROM}"
         lines.append(text)
     return lines
 

@@ -112,7 +112,8 @@ def test_startup_is_of_algorithms_that_have_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("startup", "trials", "words"), [
-    (5, 10, "s: tpe proposes from trial 6 on, those before are random"),
+    (5, 20, "s: tpe proposes from trial 6 on, those before are random"),
+    (5, 19, "those before are random; no gain over random trials was measured with fewer than 20"),
     (20, 20, "from trial 21 on, those before are random: all 20 are; raise `trials` or lower `startup`"),
 ])  # fmt: skip
 def test_a_plan_says_from_which_trial_on_points_are_proposed(
