@@ -34,7 +34,7 @@ class Calibration:
     def seen(self, split: str, parts: Iterable[Part], *, titles: int) -> Iterator[Part]:
         """The same parts."""
         if split == "validation":
-            sample = _Sample(titles=titles)
+            sample = Sample(titles=titles)
             yield from sample.seen(parts)
             self._temperature = sample.temperature()
         else:
@@ -53,7 +53,7 @@ class Calibration:
         return {"temperature": self._temperature, "at_temperature": self._test.figures(), "test": self._test.diagrams()}
 
 
-class _Sample:
+class Sample:
     """The logits of validation titles, evenly spaced, at most so many of them; noted as parts pass by."""
 
     def __init__(self, *, titles: int) -> None:
@@ -71,15 +71,27 @@ class _Sample:
             self._labels.append(labels[chosen])
             yield rows, logits, labels
 
+    @property
+    def logits(self) -> NDArray[np.floating[Any]]:
+        """Of those titles, (N, C), in the split's order, whatever the parts': sums do not depend on a batch's size."""
+        return np.concatenate(self._logits)[self._order]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of those titles, (N,)."""
+        return np.concatenate(self._labels)[self._order]
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        return np.argsort(np.concatenate(self._rows))
+
     def temperature(self) -> float:
         """What these logits are divided by for the smallest loss; 1 where there is no title or no such number."""
         from scipy.optimize import minimize_scalar
 
         if sum(map(len, self._rows)) == 0:
             return 1.0
-        # In the split's order, whatever the parts': the sum's last digit then does not depend on a batch's size.
-        order = np.argsort(np.concatenate(self._rows))
-        logits, labels = np.concatenate(self._logits)[order], np.concatenate(self._labels)[order]
+        logits, labels = self.logits, self.labels
 
         def loss(log_temperature: float) -> float:
             return float(losses_of(logits * np.float32(math.exp(-log_temperature)), labels).mean())

@@ -38,7 +38,8 @@ _DIGITS = 16
 class Room:
     """A kind of part: ``name`` is the unit's in records, ``kinds`` what a plugin's KIND may be, ``word`` is for people.
 
-    Its package holds the built-in ones; in one of ``folders`` only folders are parts.
+    Its package holds the built-in ones; in one of ``folders`` only folders are parts. ``unnamed`` are those that no
+    manifest names: they are made of others.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Room:
     word: str
     folders: bool = False
     settings_name: str = "Settings"
+    unnamed: tuple[str, ...] = ()
 
     def settings(self, name: str) -> type[Any]:
         """The class of a part's settings; raises InputError as ``load`` does."""
@@ -54,8 +56,9 @@ class Room:
         return settings
 
     def names(self) -> tuple[str, ...]:
-        """Every part there is, sorted, plugins among them; nothing is imported."""
-        return tuple(sorted((*_built_in(self.package, self.folders), *_in_use.get(self.name, {}))))
+        """Every part that can be named, sorted, plugins among them; nothing is imported."""
+        named = [name for name in _built_in(self.package, self.folders) if name not in self.unnamed]
+        return tuple(sorted((*named, *_in_use.get(self.name, {}))))
 
     def load(self, name: str) -> ModuleType:
         """A part's module; raises InputError for a name that there is not, and for a plugin that cannot be imported."""
@@ -78,7 +81,7 @@ class Room:
         )
 
 
-MODELS = Room("model", "jobs.models", ("network", "estimator"), "architecture", folders=True)
+MODELS = Room("model", "jobs.models", ("network", "estimator"), "architecture", folders=True, unnamed=("ensemble",))
 ALGORITHMS = Room("algorithm", "jobs.search.algorithms", ("search algorithm",), "algorithm")
 STOPPING = Room("stopping", "jobs.search.stopping", ("stopping rule",), "stopping rule", settings_name="Rule")
 TABLES = Room("table", "pipeline.report.tables", ("table",), "table")

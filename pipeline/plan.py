@@ -10,13 +10,14 @@ from jobs.data.identity import identify
 from jobs.data.settings import Data
 from jobs.data.shards import shard_tasks
 from jobs.models import Recipe
+from jobs.models.ensemble import Settings as Ensemble
 from jobs.plugins import METRICS, Part, identities, in_use
 from jobs.search.algorithms import startups
 from jobs.search.study import Definition
 from jobs.settings import ModelSettings, beside, deciding, values
 from jobs.storage import Storage
 from jobs.task import STAGES, Task
-from pipeline.manifest.model import Manifest, Resources, Run, Search
+from pipeline.manifest.model import ENSEMBLES, Manifest, Resources, Run, Search, members_of
 from pipeline.manifest.yaml_nodes import composed
 from pipeline.memory import collection_paused
 from pipeline.sizing import Sizing, size_tasks
@@ -120,17 +121,23 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     Raises FileNotFoundError for a data file that is not there, unless a ``provisional`` plan will do; ValueError for a
     group that the manifest lacks.
     """
-    names = {run.group for run in manifest.runs} | {search.name for search in manifest.searches}
+    groups = [run.group for run in (*manifest.runs, *manifest.ensembles)]
+    names = {*groups, *(search.name for search in manifest.searches)}
     only = None if only is None else composed(only)
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}{did_you_mean(only, names)}")
     builder = _PlanBuilder(manifest, provisional=provisional)
     for run in manifest.runs:
-        if only in (None, run.group):
+        if only in (None, run.group) or (
+            only == ENSEMBLES and manifest.is_member(run.group, f"{run.group}/{run.name}")
+        ):
             builder.add_run(run)
     for search in manifest.searches:
-        if only in (None, search.name):
+        if only in (None, search.name) or (only == ENSEMBLES and manifest.is_member(search.name)):
             builder.add_search(search)
+    if only in (None, ENSEMBLES):
+        for ensemble in manifest.ensembles:
+            builder.add_ensemble(ensemble)
     resources, sizings = size_tasks(Storage(manifest.storage), builder.tasks.values())
     tasks = [
         replace(planned, resources=resources[planned.id]) if planned.id in resources else planned
@@ -237,6 +244,28 @@ class _PlanBuilder:
         self._add(train, run, run=run.name, seed=run.seed)
         evaluate = _evaluation({"train": train.id}, dataset, train.id)
         self._add_row(evaluate, run, run=run.name, seed=run.seed, dataset=dataset, train=train.id)
+
+    def add_ensemble(self, ensemble: Run) -> None:
+        """An ensemble of rows that are planned: its members' names become ids, those of trials once these are over."""
+        assert isinstance(ensemble.settings, Ensemble)
+        names, rows = members_of(ensemble), self.rows
+        rows = [row for row in rows if not names.isdisjoint((row.group, f"{row.group}/{row.run}"))]
+        trained = [row.train for row in rows if row.train is not None]
+        ranked = [(row, self.tasks[row.evaluate]) for row in rows if row.train is None]
+        winners = ["{search}/{trials}/{rank}".format_map(planned.task.settings) for _, planned in ranked]
+        # Sorted: the same members named in another order are the same ensemble.
+        members = tuple(sorted({*trained, *winners}))
+        recipe = Recipe(
+            architecture=ensemble.architecture,
+            dataset=rows[0].dataset,
+            settings=replace(ensemble.settings, members=members),
+        )
+        settings, plumbing = recipe.divided
+        task = Task(stage="train", settings=settings, needs=(recipe.dataset, *sorted(trained)), plumbing=plumbing)
+        after = tuple(trial for _, planned in ranked for trial in planned.after)
+        self._add(task, ensemble, run=ensemble.name, seed=0, after=tuple(dict.fromkeys(after)))
+        evaluate = _evaluation({"train": task.id}, recipe.dataset, task.id)
+        self._add_row(evaluate, ensemble, run=ensemble.name, seed=0, dataset=recipe.dataset, train=task.id)
 
     def _definition(self, search: Search, dataset: str) -> Definition:
         # Its data are those of the search that it continues, as the manifest was checked.

@@ -50,9 +50,11 @@ class Expansion:
 
         An estimator gets a GPU only where these ask for one.
         """
-        return resolve_resources(
-            self._shared[architecture.kind], *(section for section in own if section.model_fields_set)
-        )
+        return self.resources_of_kind(architecture.kind, *own)
+
+    def resources_of_kind(self, kind: str, *own: Stages) -> Mapping[str, Resources]:
+        """The same of what computes as a network or as an estimator does."""
+        return resolve_resources(self._shared[kind], *(section for section in own if section.model_fields_set))
 
     def count_runs(self, runs: int, path: KeyPath) -> bool:
         """Whether this many more runs may be made; noted where not."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.manifest.compose import compose, compose_profile, is_cluster_name
+from pipeline.manifest.expand_ensembles import expand_ensembles
 from pipeline.manifest.expand_groups import expand_group
 from pipeline.manifest.expand_searches import check_continued, expand_search
 from pipeline.manifest.expansion import Expansion
@@ -145,12 +146,13 @@ def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None, r
     expansion.check_name(root.name, ("name",), key=False)
     check_profile(root.cluster or ClusterSection(), findings)
     runs, searches = _expand(root, expansion)
+    ensembles = expand_ensembles(root, runs, searches, expansion)
     if root.tracking.uri is not None and not _SERVER.match(root.tracking.uri):
         findings.add(("tracking", "uri"), f"must be http://host or https://host, not {root.tracking.uri!r}")
     if not root.experiments and not root.searches:
         findings.add((), "asks for nothing: give it experiments or searches")
     findings.flush()
-    return _manifest(path, document, root, runs, searches)
+    return _manifest(path, document, root, runs, searches, ensembles)
 
 
 def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
@@ -169,7 +171,9 @@ def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
     return runs, searches
 
 
-def _manifest(path: Path, document: Node, root: Root, runs: list[Run], searches: list[Search]) -> Manifest:
+def _manifest(
+    path: Path, document: Node, root: Root, runs: list[Run], searches: list[Search], ensembles: list[Run]
+) -> Manifest:
     cluster = root.cluster or ClusterSection()
     return Manifest(
         name=root.name,
@@ -179,6 +183,7 @@ def _manifest(path: Path, document: Node, root: Root, runs: list[Run], searches:
         cluster=make_cluster(cluster),
         runs=tuple(runs),
         searches=tuple(searches),
+        ensembles=tuple(ensembles),
         resources=resolve_resources(DEFAULTS, cluster.resources, root.resources),
         language=root.report.language,
         tracking_uri=root.tracking.uri,

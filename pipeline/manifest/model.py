@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data.settings import Data
+from jobs.models.ensemble import Settings as Ensemble
 from jobs.plugins import ALGORITHMS, METRICS, MODELS, STOPPING, Part
 from jobs.search.across import ARCHITECTURE, space_of
 from jobs.search.space import samples
 from jobs.settings import ModelSettings, Value, describe, parts_of
 from sharedfs.typed_json import Json
 from slurm.array import Site
+
+ENSEMBLES = "ensembles"  # the group of all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,12 @@ class Run:
     @property
     def seed(self) -> int:
         return int(getattr(self.settings, "seed", 0))
+
+
+def members_of(ensemble: Run) -> frozenset[str]:
+    """The groups, searches and `group/run` that an ensemble of a manifest names."""
+    assert isinstance(ensemble.settings, Ensemble)
+    return frozenset(ensemble.settings.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,12 +168,17 @@ class Manifest:
     runs: tuple[Run, ...]
     searches: tuple[Search, ...]
     resources: Mapping[str, Resources]
+    ensembles: tuple[Run, ...] = ()  # whose members are groups, searches and runs by name
     language: str = "en"  # of the report
     tracking_uri: str | None = None
     retries: int = 2
     canary: bool = False
     brake_after: int = 3
     umask: int | None = None  # of what is written to the storage
+
+    def is_member(self, *names: str) -> bool:
+        """Whether an ensemble has one of these names among its members."""
+        return any(not members_of(ensemble).isdisjoint(names) for ensemble in self.ensembles)
 
     def take_umask(self) -> None:
         """Give this process the umask that the manifest has, if any: for all that is written of it from here on."""

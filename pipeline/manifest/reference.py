@@ -249,6 +249,7 @@ def page() -> str:
         "Root": {**manifest, "required": root["required"]},
     }
     _refine(sections["Search"], algorithm={"enum": list(ALGORITHMS.names())}, metric={"enum": list(searchable())})
+    _refine(sections["Ensemble"], select_by={"enum": list(searchable())})
     template = jinja2.Template(  # nothing is escaped: it is Markdown, of our own text
         TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,

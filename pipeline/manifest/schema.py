@@ -147,6 +147,27 @@ class Search(ExtensibleSection):
     reference: dict[str, float] | None = Field(None, description="published figures by metric, shown beside ours")
 
 
+class Ensemble(Section):
+    """The mean of the calibrated probabilities of runs of this manifest: it trains nothing, and is a row of the tables.
+
+    All members are of one data set.
+    """
+
+    members: list[str] = Field(
+        description="groups and searches by name, single runs as `group/run`; a run counts with all its seeds"
+    )
+    top: int | None = Field(None, ge=1, le=1000, description="only so many of them, the best on validation titles")
+    greedy: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="begin with the best and add, so many times, the member with which the ensemble is best on "
+        "validation titles; one may be added again, and then counts more (Caruana et al. 2004)",
+    )
+    select_by: str = Field(METRIC, description="what `top` and `greedy` choose by")
+    resources: Stages = Field(Stages(), description="the ensemble's own, by stage")
+
+
 Option = str | int | float | bool | None
 
 
@@ -234,6 +255,7 @@ class Root(Section):
     )
     experiments: dict[str, Group | None] | None = Field(None, description="groups of fixed runs, by name")
     searches: dict[str, Search] | None = Field(None, description="hyperparameter searches, by name")
+    ensembles: dict[str, Ensemble] | None = Field(None, description="of runs and trials of this manifest, by name")
     resources: Stages = Field(Stages(), description="what tasks are given, by stage")
     report: Report = Field(Report(), description="how the report is written")
     tracking: Tracking = Field(Tracking(), description="where else runs are logged")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from jobs.models.ensemble import Settings as Ensemble
 from jobs.search.study import score
 from pipeline.report.collect import Collected
 from pipeline.report.group_insights import (
@@ -33,6 +34,7 @@ from pipeline.report.title_sets import TitleSet
 FIRST = 7  # sentences at the top
 SETS = 2  # of test titles whose winners are among them
 MOST = 6  # sentences of one kind in a group; the rest is counted
+SECONDS = "train_seconds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ def find_insights(groups: Iterable[Group], collected: Collected, messages: Messa
     first += _missing(collected, messages)
     kinds: tuple[Callable[[Group], list[str]], ...] = (
         lambda group: best_of(group, facts.sets, messages),
+        lambda group: _gains(group, facts),
         lambda group: stopped(group.entries, collected, messages),
         lambda group: overfitting(group.entries, messages),
         lambda group: underfitting(group.entries, messages),
@@ -193,6 +196,7 @@ def _compare_all(
         linear, networks = _linear_and_networks(members)
         if linear is not None:
             wanted += [(linear, entry) for entry in _told_of(linear, networks)]
+        wanted += [pair for entry in members for pair in _beside_members(entry, members)]
         pairs |= {(one.position, other.position): (one, other) for one, other in wanted}
     found = {key: compare(collected, *pair) for key, pair in pairs.items()}
     known = {key: each for key, each in found.items() if each is not None}
@@ -213,13 +217,50 @@ def verdict(found: Verdict | None, messages: Messages) -> str:
     return messages("wins", verdict=text, share=share, low=low, high=high)
 
 
+# Ensembles: what they add to their best member.
+
+
+def _members(ensemble: Entry, entries: Iterable[Entry]) -> list[Entry]:
+    """The members of an ensemble among those that are evaluated; none of another entry."""
+    settings = ensemble.first.row.settings
+    names = frozenset(settings.members if isinstance(settings, Ensemble) else ())
+    return [entry for entry in entries if not names.isdisjoint((entry.group, f"{entry.group}/{entry.run}"))]
+
+
+def _beside_members(ensemble: Entry, entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """An ensemble, and its best member by validation."""
+    chosen = best(_members(ensemble, entries), selected_by(entries))
+    return [] if chosen is None or ensemble.mean(TEST) is None else [(ensemble, chosen)]
+
+
+def _gains(group: Group, facts: _Facts) -> list[str]:
+    """What each ensemble of a group adds to its best member, and how long its members were trained."""
+    sentences = []
+    for entries in facts.sets.values():
+        for ensemble in (entry for entry in entries if entry.group == group.name):
+            for _, member in _beside_members(ensemble, entries):
+                gap = (ensemble.mean(TEST) or 0.0) - (member.mean(TEST) or 0.0)
+                seconds = math.fsum(value for each in _members(ensemble, entries) for value in each.values(SECONDS))
+                sentences.append(
+                    facts.messages(
+                        "ensemble adds",
+                        run=ensemble.run,
+                        member=member.label,
+                        difference=number_text(gap, 3, sign=True),
+                        verdict=facts.verdict(ensemble, member),
+                        seconds=number_text(seconds, 0),
+                    )
+                )
+    return sentences
+
+
 # Linear, what a network has to beat.
 
 
 def _linear_and_networks(members: Iterable[Entry]) -> tuple[Entry | None, list[Entry]]:
     scored = [entry for entry in members if entry.mean(TEST) is not None]
     linear = best([entry for entry in scored if entry.architecture == "linear"], selected_by(scored))
-    return linear, [entry for entry in scored if entry.architecture != "linear"]
+    return linear, [entry for entry in scored if entry.architecture not in ("linear", "ensemble")]
 
 
 def _told_of(linear: Entry, networks: Sequence[Entry]) -> list[Entry]:
