@@ -148,9 +148,9 @@ def status(
         watch(made, make_console())
     now = standing(made)
     if json:
-        print_json(states_document(made, now.states, now.undone))
+        print_json(states_document(made, now.states, now.undone, now.notices))
     else:
-        print_states(made, now.states, make_console(), now.undone)
+        print_states(made, now.states, make_console(), now.undone, now.notices)
     raise typer.Exit(now.exit_status)
 
 
