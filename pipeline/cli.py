@@ -191,6 +191,7 @@ def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
 
 app.command()(cli_results.report)
 app.command()(cli_results.results)
+app.command()(cli_results.export)
 app.command()(cli_results.leaderboard)
 app.command()(cli_results.compare)
 app.command()(cli_results.efficiency)

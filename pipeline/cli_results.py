@@ -47,6 +47,18 @@ def results(
     sys.stdout.buffer.write(render_results(open_experiment(manifest, sets).make_plan(only), form))
 
 
+def export(
+    manifest: ManifestPath,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new one")],
+    sets: Sets = None,
+    only: Only = None,
+) -> None:
+    """Write manifest, code, environment, tables, predictions, weights, model cards and digests into one folder."""
+    from pipeline.export import export as export_plan
+
+    print(export_plan(open_experiment(manifest, sets).make_plan(only), folder, only=only))
+
+
 def leaderboard(
     storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="what manifests call `storage`")],
     form: Annotated[str, typer.Option("--format", metavar="text|csv|json|latex")] = "text",
