@@ -259,8 +259,17 @@ def test_a_plugins_code_runs_only_by_the_command_that_says_so(tmp_path: Path) ->
 def test_a_plugin_that_an_export_hides_is_not_run(exported: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
     (folder / "evil.py").write_text(f'KIND = "table"\nORDER = 1\nopen({str(tmp_path / "ran")!r}, "w")\n')
-    for change in ({"plugins": ["evil.py"]}, {"cluster": {"plugins": ["evil.py"]}}, {"include": "other.yaml"}):
-        (folder / "other.yaml").write_text("plugins: [evil.py]\n")
-        write_json(folder / "manifest.json", {**read_json(exported / "manifest.json"), **change})
+    (folder / "other.yaml").write_text("plugins: [evil.py]\n")
+    whole = json.dumps(read_json(exported / "manifest.json"))[:-1]
+    for line in (
+        '"plugins": ["evil.py"]',
+        '"cluster": {"plugins": ["evil.py"]}',
+        '"cluster": "other.yaml"',
+        '"include": "other.yaml"',
+        "<<: {plugins: [evil.py]}",
+    ):
+        (folder / "manifest.json").write_text(f"{whole}, {line}}}")
         _resum(folder)
-        assert _check(folder)[0] == 2 and not (tmp_path / "ran").exists()
+        status, said = _check(folder)
+        assert status == 2 and "whose code is not run" in said[-1], (line, said)
+        assert not (tmp_path / "ran").exists()

@@ -35,6 +35,7 @@ from pipeline.export.contents import (
     STATES,
     SUMS,
     About,
+    DatasetUsed,
     Export,
     Stood,
     report_files,
@@ -123,8 +124,8 @@ def _write_documents(plan: Plan, made: Export, only: str | None) -> About:
         document["cluster"] = {name: value for name, value in cluster.items() if name not in OF_PERSON}
     write_json(made.folder / MANIFEST, document)
     sections = {planned.id: planned.settings for planned in plan.tasks if planned.stage == "preprocess"}
-    named = [{"data": values(data), "task": name} for name, data in sections.items() if name in _datasets(plan)]
-    write_json(made.folder / DATASETS, named)
+    used = [DatasetUsed(data=values(data), task=name) for name, data in sections.items() if name in _datasets(plan)]
+    write_json(made.folder / DATASETS, [asdict(each) for each in used])
     about = About(
         format=FORMAT,
         manifest=plan.manifest.name,

@@ -25,7 +25,9 @@ from jobs.storage import Storage
 from jobs.task import Task
 from pipeline.decisions.task_state import TaskState
 from pipeline.manifest import load
+from pipeline.manifest.compose import compose
 from pipeline.manifest.model import Manifest
+from pipeline.manifest.plugins import PLACES
 from pipeline.plan import Plan, make_plan
 from pipeline.report import results_csv
 from pipeline.report.collect import Collected, collect
@@ -34,7 +36,7 @@ from pipeline.report.groups import make_groups
 from pipeline.report.i18n import make_messages
 from pipeline.report.insights import find_insights
 from pipeline.report.tables import build_all
-from sharedfs.documents import digest, read_as, read_json
+from sharedfs.documents import digest, read_as
 from sharedfs.errors import DamagedFileError, InputError
 from sharedfs.typed_json import Json
 
@@ -55,6 +57,14 @@ class About:
     version: str
     python: str
     plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetUsed:
+    """Of datasets.json: a data set as the manifest has it, and the preprocess task that made it."""
+
+    data: Mapping[str, Json]
+    task: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +109,10 @@ class Export:
         It may be anybody's: no code that it names is run. Raises InputError where it takes plugins, unless the
         folder's own code is what runs, which a person has started as such.
         """
-        document = read_json(self.folder / MANIFEST)
-        if not isinstance(document, dict):
-            raise DamagedFileError(f"{self.folder / MANIFEST}: not a manifest")
-        cluster = document.get("cluster")
-        named = [
-            *(document.get("plugins") or ()),
-            *((cluster if isinstance(cluster, dict) else {}).get("plugins") or ()),
-        ]
-        if (named or "include" in document) and not plugins.SNAPSHOT.is_dir():
+        # With all that it may include: what is found by any way here would run.
+        document = compose(self.folder / MANIFEST, sets, None)
+        named = any((node := document.find(place)) is not None and node.value for place in PLACES)
+        if named and not plugins.SNAPSHOT.is_dir():
             raise InputError(
                 f"{self.folder}: made with plugins, whose code is not run; if you trust it, run it as you by "
                 f"`PYTHONSAFEPATH=1 PYTHONPATH={self.folder / CODE} python -B -m pipeline repro {self.folder} --check`"
@@ -116,7 +121,8 @@ class Export:
 
     def plan(self) -> Plan:
         """The plan as it was, by the fingerprints that the data files had; raises as ``manifest``."""
-        known = {digest(entry["data"]): str(entry["task"]) for entry in read_json(self.folder / DATASETS)}
+        listed = read_as(tuple[DatasetUsed, ...], self.folder / DATASETS, "a list of data sets")
+        known = {digest(used.data): used.task for used in listed}
 
         def identify(data: Data) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
             name = known.get(digest(values(data)))

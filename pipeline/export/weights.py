@@ -51,13 +51,16 @@ def _of_torch(path: Path, note: Mapping[str, str]) -> bytes:
     from jobs.training.checkpoint import read_model
 
     # Tensors that share memory, as tied weights do, are each written whole.
-    return save({name: tensor.contiguous().clone() for name, tensor in read_model(path).items()}, dict(note))
+    tensors = {name: tensor.contiguous().clone() for name, tensor in read_model(path).items()}
+    content: bytes = save(tensors, dict(note))
+    return content
 
 
 def _of_numpy(arrays: Mapping[str, np.ndarray], note: Mapping[str, str]) -> bytes:
     from safetensors.numpy import save
 
-    return save(dict(arrays), dict(note))
+    content: bytes = save(dict(arrays), dict(note))
+    return content
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray] | None:
