@@ -17,6 +17,7 @@ from sharedfs.errors import InputError
 from sharedfs.files import write_whole
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -109,10 +110,12 @@ def draw(fronts: Sequence[Front]) -> Figure:
 
 def _draw(front: Front, axes: Axes) -> None:
     messages = make_messages("en")
-    handles, labels = [], []
-    for at, point in enumerate(sorted(front.points, key=lambda point: point.rank)):
-        of = colour(at) if point.named else GREY
-        axes.vlines(point.cost, point.low, point.high, color=of, alpha=0.35, linewidth=1.2)
+    handles: list[Artist] = []
+    labels: list[str] = []
+    for point in sorted(front.points, key=lambda point: point.rank):
+        of = colour(len(handles)) if point.named else GREY
+        if point.named:
+            axes.vlines(point.cost, point.low, point.high, color=of, alpha=0.35, linewidth=1.2)
         dot = axes.scatter(
             point.cost, point.score, s=46 if point.named else 14, color=of, zorder=3, clip_on=False,
             marker="o" if point.on_front else "x", linewidths=0 if point.on_front else 1.2,
