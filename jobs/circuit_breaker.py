@@ -10,7 +10,8 @@ attempt, at what the others left on the storage:
 - A task is held when some error's count has reached TANDA_BRAKE_AFTER, or when one of TANDA_CANARIES (a training of
   each architecture, which runs before the others) has failed, by no fault of its node, and is of the same architecture.
 - A held task begins no attempt: it writes ``held.json`` with the reason into its run's folder and exits with 1.
-  ``tanda status`` shows that reason. The next submission, or the next start that is not held, removes it.
+  ``tanda status`` shows that reason. The next submission, or the next start that is not held, removes it. The first of
+  a group that is held tells it to the person whose command TANDA_NOTIFY is (``jobs.notice``).
 - A later submission has a folder of its own, and so counts from zero.
 
 A mistake in a manifest then costs a few tasks in place of all. Two tasks that look at the same moment may both begin:
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.notice import COMMAND, tell
 from jobs.storage import Storage
 from jobs.task import NODE_CAUSES, Task, read_record
 from sharedfs.documents import digest, read_as, write_json
@@ -70,7 +72,20 @@ def hold(task: Task, storage: Storage, environment: Mapping[str, str] = os.envir
         note.unlink(missing_ok=True)
     else:
         write_json(note, Hold(reason=reason))
+        _tell(reason, environment)
     return reason
+
+
+def _tell(reason: str, environment: Mapping[str, str]) -> None:
+    group, command = _group_folder(environment), environment.get(COMMAND)
+    if group is None or not command:
+        return
+    submission = group.parent.parent
+    text = (
+        f"tanda: {submission.name}: {group.name} is held\n\n{reason}\n\n"
+        "What has not begun of it stays held. Mend what is wrong, then `tanda submit` queues it again.\n"
+    )
+    tell(command, submission, f"held-{group.name}", text)
 
 
 def held_reason(folder: Path) -> str | None:

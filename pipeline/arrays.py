@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.notice import COMMAND
 from jobs.storage import Storage
 from pipeline.decisions.closing import CLOSE
 from pipeline.decisions.retry import Retry
@@ -115,6 +116,9 @@ class ArrayBuilder:
     def closing(self, jobs: tuple[str, ...]) -> Array:
         """The closing job, after everything of its submission, however it ended; at once where that is nothing."""
         given, site = self.manifest.resources[CLOSE], self.manifest.cluster.site(CLOSE)
+        if self.manifest.mail is not None:
+            mail = {"mail-user": self.manifest.mail, "mail-type": "END,FAIL"}
+            site = replace(site, extra={**mail, **site.extra})
         return Array(
             name=f"{self.manifest.name}-close",
             elements=((self.folder,),),
@@ -156,6 +160,7 @@ class ArrayBuilder:
             "TANDA_GROUP": group,
             "TANDA_BRAKE_AFTER": str(self.manifest.brake_after),
             **({"TANDA_CANARIES": ",".join(canaries)} if canaries else {}),
+            **({COMMAND: self.manifest.notify} if self.manifest.notify else {}),
             UMASK: f"{self._umask:03o}",
         }
 

@@ -148,9 +148,9 @@ def status(
         watch(made, make_console())
     now = standing(made)
     if json:
-        print_json(states_document(made, now.states, now.undone))
+        print_json(states_document(made, now.states, now.undone, now.notices))
     else:
-        print_states(made, now.states, make_console(), now.undone)
+        print_states(made, now.states, make_console(), now.undone, now.notices)
     raise typer.Exit(now.exit_status)
 
 
@@ -191,6 +191,8 @@ def why(manifest: ManifestPath, task: TaskName, sets: Sets = None) -> None:
 
 app.command()(cli_results.report)
 app.command()(cli_results.results)
+app.command()(cli_results.export)
+app.command()(cli_results.leaderboard)
 app.command()(cli_results.compare)
 app.command()(cli_results.efficiency)
 app.command()(cli_results.overlap)

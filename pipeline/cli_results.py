@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,41 @@ def results(
     from pipeline.results import render_results
 
     sys.stdout.buffer.write(render_results(open_experiment(manifest, sets).make_plan(only), form))
+
+
+def export(
+    manifest: ManifestPath,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new one")],
+    sets: Sets = None,
+    only: Only = None,
+) -> None:
+    """Write manifest, code, environment, tables, predictions, weights, model cards and digests into one folder."""
+    from pipeline.export import export as export_plan
+
+    print(export_plan(open_experiment(manifest, sets).make_plan(only), folder, only=only))
+
+
+def leaderboard(
+    storage: Annotated[Path, typer.Argument(metavar="STORAGE", help="what manifests call `storage`")],
+    form: Annotated[str, typer.Option("--format", metavar="text|csv|json|latex")] = "text",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="draw score against GPU-hours: a .png or .svg file")
+    ] = None,
+) -> None:
+    """Rank all evaluated runs of a storage, of every manifest, among those judged on the same test titles."""
+    from pipeline.leaderboard import make_leaderboard, render_leaderboard
+    from pipeline.live import progress_bar
+
+    with progress_bar(make_console(stderr=True)) as progress:
+        made = make_leaderboard(storage, progress)
+    sys.stdout.buffer.write(render_leaderboard(made, form))
+    if plot is not None:
+        from pipeline.leaderboard.plot import write_plot
+
+        write_plot(made, plot)
+    for problem in made.problems:
+        print(f"tanda: {problem}", file=sys.stderr)
+    raise typer.Exit(int(bool(made.problems)))
 
 
 def compare(

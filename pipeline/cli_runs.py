@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.repro import Difference
 
 PluginFiles = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="a plugin that the run was made with; repeatable")
@@ -50,20 +54,43 @@ def errors(
 
 
 def repro(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a finished task: STORAGE/runs/ID")],
-    check: Annotated[bool, typer.Option("--check", help="run it again and compare bits")] = False,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="the folder of a finished task, STORAGE/runs/ID, or an exported folder"),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="run it again and compare bits; of an export tables too")
+    ] = False,
     plugin: PluginFiles = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="of an export: where its data files are here"),
+    ] = None,
+    train: Annotated[bool, typer.Option(help="of an export: train again too, where the data are")] = True,
 ) -> None:
-    """Print how a run was made: commit, settings, data digests, the exact command."""
+    """Print how a run, or what an export has, was made: commit, settings, data digests, the exact command."""
     from pipeline import repro as reproduction
+    from pipeline.export.check import check_export, describe_export, is_export
 
+    if is_export(run):
+        print_json(describe_export(run))
+        if check:
+            checked = check_export(run, sets=sets or (), train=train)
+            for note in checked.notes:
+                print(f"tanda: {note}", file=sys.stderr)
+            _end_check(checked.differences)
+        return
     print_json(reproduction.describe(run))
     if check:
-        differences = reproduction.check(run, plugin or ())
-        for difference in differences:
-            print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
-        print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
-        raise typer.Exit(int(bool(differences)))
+        _end_check(reproduction.check(run, plugin or ()))
+
+
+def _end_check(differences: Sequence[Difference]) -> None:
+    """Name what differs, and end with status 1 where something does."""
+    for difference in differences:
+        print(f"tanda: {difference.file}: {difference.why}", file=sys.stderr)
+    print("tanda: the same bits" if not differences else "tanda: not reproduced", file=sys.stderr)
+    raise typer.Exit(int(bool(differences)))
 
 
 def print_json(document: object) -> None:

@@ -17,6 +17,7 @@ from pipeline.closing_job import write_closed
 from pipeline.decisions.closing import ClosingEvidence, closing_actions, lost_candidates, resumable
 from pipeline.decisions.retry import Retry, made_progress
 from pipeline.decisions.task_state import TaskState
+from pipeline.end_notice import tell_end
 from pipeline.manifest import load
 from pipeline.plan import Plan, make_plan
 from pipeline.queue import queue_history
@@ -48,10 +49,13 @@ def close_submission(folder: Path) -> int:
     for task, retry in actions.retries.items():
         print(f"retry: {task} ({retry.reason})", file=sys.stderr, flush=True)
     if actions.retries:
-        _submit(plan, own.executor, actions.retries)
-    build(plan, task_states(plan))
+        _submit(plan, own, actions.retries)
+    states = task_states(plan)
+    report = build(plan, states)
     for name in actions.finished:
         _clear_away(storage.submissions / name, plan.manifest.name)
+    if plan.manifest.notify is not None:
+        tell_end(plan, states, own, report)
     write_closed(folder, actions.exit_status)
     return actions.exit_status
 
@@ -84,10 +88,10 @@ def _written(path: Path) -> float | None:
         return None
 
 
-def _submit(plan: Plan, executor: str, changes: Mapping[str, Retry]) -> None:
+def _submit(plan: Plan, own: Submission, changes: Mapping[str, Retry]) -> None:
     """Queue what is tried again; when nothing can be queued, the report is built all the same."""
     try:
-        report = submit_plan(plan, executor=executor, changes=changes)
+        report = submit_plan(plan, executor=own.executor, changes=changes, continues=own.name)
     except (SubmitError, LockLostError) as error:
         print(f"not queued; `tanda submit` will queue it: {error}", file=sys.stderr, flush=True)
         return

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs import notice
 from jobs.storage import LOG, Storage
 from jobs.task import RECORD
-from pipeline.decisions.closing import CLOSE, UndoneClosing, undone_closing
+from pipeline.decisions.closing import CLOSE, UndoneClosing, chain, undone_closing
 from pipeline.decisions.task_state import QueueEvidence, TaskState
 from pipeline.element_log import read_last_words
 from pipeline.queue import QueuedAs
-from pipeline.submission import Submission, newest
+from pipeline.submission import Submission, newest, read_all
 from sharedfs.documents import write_json
 from sharedfs.files import OWNER_WRITES
 
@@ -44,6 +45,14 @@ def open_submission(storage: Storage, manifest: str) -> OpenSubmission | None:
     array = next((array for array in submission.arrays if array.stage == CLOSE and array.elements), None)
     closing = None if array is None else QueuedAs.of(submission, array, next(iter(array.elements)))
     return OpenSubmission(submission=submission, closing=closing)
+
+
+def failed_notices(storage: Storage, manifest: str) -> tuple[str, ...]:
+    """A line for each message to a person that was not sent, of a manifest's newest submission and those before it
+    that it continues."""
+    own = newest(storage, manifest)
+    links = () if own is None else chain(own, read_all(storage) if own.continues else ())
+    return tuple(line for link in reversed(links) for line in notice.failures(storage.submissions / link.name))
 
 
 def find_undone(

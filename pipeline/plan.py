@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
@@ -25,6 +25,7 @@ from sharedfs.errors import InputError, did_you_mean
 from sharedfs.typed_json import Json
 
 DATA_GROUP = "data"
+Identify = Callable[[Data], tuple[Mapping[str, Json], Mapping[str, Json]]]  # as ``jobs.data.identity.identify``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +115,13 @@ class Plan:
 
 
 @collection_paused()
-def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool = False) -> Plan:
+def make_plan(
+    manifest: Manifest, *, only: str | None = None, provisional: bool = False, identify: Identify = identify
+) -> Plan:
     """The plan of a manifest, or of one of its groups or searches.
 
     Reads the data files' fingerprints, where resources are `auto` what tasks left on the storage, and nothing else.
+    With another ``identify`` no data files are read: it says what their fingerprints were.
     Raises FileNotFoundError for a data file that is not there, unless a ``provisional`` plan will do; ValueError for a
     group that the manifest lacks.
     """
@@ -126,7 +130,7 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
     only = None if only is None else composed(only)
     if only is not None and only not in names:
         raise InputError(f"{manifest.path}: no group or search {only!r}{did_you_mean(only, names)}")
-    builder = _PlanBuilder(manifest, provisional=provisional)
+    builder = _PlanBuilder(manifest, provisional=provisional, identify=identify)
     for run in manifest.runs:
         if only in (None, run.group) or (
             only == ENSEMBLES and manifest.is_member(run.group, f"{run.group}/{run.name}")
@@ -156,13 +160,14 @@ def make_plan(manifest: Manifest, *, only: str | None = None, provisional: bool 
 class _PlanBuilder:
     """Collects tasks by id: what two runs share is planned once, under the first that asks for it."""
 
-    def __init__(self, manifest: Manifest, *, provisional: bool) -> None:
+    def __init__(self, manifest: Manifest, *, provisional: bool, identify: Identify) -> None:
         self._searches = {search.name: search for search in manifest.searches}
         self.tasks: dict[str, Planned] = {}
         self.rows: list[Row] = []
         self.searches: list[PlannedSearch] = []
         self.missing: list[str] = []
         self._provisional = provisional
+        self._files_of = identify
         self._datasets: dict[Data, str] = {}
 
     def _keep(self, planned: Planned) -> str:
@@ -229,7 +234,7 @@ class _PlanBuilder:
 
     def _identify(self, data: Data) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
         try:
-            return identify(data)
+            return self._files_of(data)
         except FileNotFoundError as error:
             if not self._provisional:
                 raise

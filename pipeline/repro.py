@@ -68,7 +68,6 @@ def check(folder: Path, plugins_from: Sequence[Path] = ()) -> list[Difference]:
     """
     folder = folder.resolve()
     task, record = _finished(folder)
-    cpus = str(record.about.cpus or "")
     storage = Storage(folder.parent.parent)
     with_plugins(storage, plugins_from, lambda: _check_plugins(storage, task))
     with tempfile.TemporaryDirectory(prefix="tanda-repro-") as name:
@@ -79,20 +78,25 @@ def check(folder: Path, plugins_from: Sequence[Path] = ()) -> list[Difference]:
         if in_use():
             code = Path(name) / "code"
             snapshot(code)
-        environment = {
-            **os.environ,
-            "PYTHONSAFEPATH": "1",
-            "PYTHONPATH": str(code),
-            "TANDA_CPUS": cpus,
-            "OMP_NUM_THREADS": cpus,
-            # On the kind of device that it ran on, or not at all: bits of another say nothing.
-            **({"TANDA_GPUS": "1"} if record.about.gpu else {"TANDA_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}),
-        }
-        command = [sys.executable, "-m", "jobs", str(again.run(task.id))]
-        ended = subprocess.run(command, env=environment, check=False)
-        if ended.returncode != 0:
-            raise InputError(f"the run ended with status {ended.returncode} when it was started again")
-        return [found for file in record.files if (found := _compare(storage.root, again.root, file))]
+        status = run_again(again.run(task.id), record, code)
+        if status != 0:
+            raise InputError(f"the run ended with status {status} when it was started again")
+        return [found for file in record.files if (found := compare_file(storage.root, again.root, file))]
+
+
+def run_again(folder: Path, record: Record, code: Path = HOME) -> int:
+    """Run the task of a folder with as many threads, and on the kind of device, as a record has; its exit status."""
+    cpus = str(record.about.cpus or "")
+    environment = {
+        **os.environ,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": str(code),
+        "TANDA_CPUS": cpus,
+        "OMP_NUM_THREADS": cpus,
+        # On the kind of device that it ran on, or not at all: bits of another say nothing.
+        **({"TANDA_GPUS": "1"} if record.about.gpu else {"TANDA_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}),
+    }
+    return subprocess.run([sys.executable, "-m", "jobs", str(folder)], env=environment, check=False).returncode
 
 
 def _check_plugins(storage: Storage, task: Task) -> None:
@@ -151,7 +155,8 @@ def _link_search(storage: Storage, again: Storage, task: Task) -> None:
             shutil.copyfile(storage.run(trial) / RECORD, again.run(trial) / RECORD)
 
 
-def _compare(root: Path, again: Path, file: str) -> Difference | None:
+def compare_file(root: Path, again: Path, file: str) -> Difference | None:
+    """In what a file of two storages differs; times and places in a metrics log count for nothing."""
     if not (again / file).exists():
         return Difference(file=file, why="missing")
     if Path(file).name == metrics_log.NAME:

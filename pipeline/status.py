@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from jobs.search.summary import summary
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.units import differences
-from pipeline.closing_job import find_undone, open_submission
+from pipeline.closing_job import failed_notices, find_undone, open_submission
 from pipeline.decisions.closing import CLOSE, UndoneClosing
 from pipeline.decisions.submission import superseded_shards
 from pipeline.decisions.task_state import (
@@ -50,10 +50,14 @@ COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a manifest stands: its tasks, and what its last closing job left undone, None where nothing."""
+    """Where a manifest stands: its tasks, and what its last closing job left undone, None where nothing.
+
+    ``notices`` says which messages to a person were not sent, a line each.
+    """
 
     states: Mapping[str, TaskState]
     undone: UndoneClosing | None
+    notices: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -76,7 +80,9 @@ def standing(plan: Plan, *, clock: Clock = SYSTEM) -> Standing:
     storage = Storage(plan.manifest.storage)
     unclosed = open_submission(storage, plan.manifest.name)
     states, closing = _decide_all(plan, clock, unclosed.closing if unclosed else None)
-    return Standing(states=states, undone=find_undone(storage, unclosed, closing, states) if unclosed else None)
+    undone = find_undone(storage, unclosed, closing, states) if unclosed else None
+    notices = failed_notices(storage, plan.manifest.name) if plan.manifest.notify is not None else ()
+    return Standing(states=states, undone=undone, notices=notices)
 
 
 def _decide_all(
@@ -202,10 +208,10 @@ def all_finished(states: Mapping[str, TaskState]) -> bool:
 
 
 def states_document(
-    plan: Plan, states: Mapping[str, TaskState], undone: UndoneClosing | None = None
+    plan: Plan, states: Mapping[str, TaskState], undone: UndoneClosing | None = None, notices: Sequence[str] = ()
 ) -> Mapping[str, Json]:
-    """States as one JSON document, for ``status --json``: a task each, counts by state, a search each, and what the
-    closing job left undone."""
+    """States as one JSON document, for ``status --json``: a task each, counts by state, a search each, what the
+    closing job left undone, and which messages were not sent."""
     counts = Counter(state.state for state in states.values())
     tasks = [
         {"stage": planned.stage, "group": planned.group, "run": planned.run, **_state_document(states[planned.id])}
@@ -213,7 +219,8 @@ def states_document(
     ]
     summary = {state: counts[state] for state in STATES if counts[state]}
     searches = [asdict(search) for search in search_states(plan)]
-    return {"tasks": tasks, "summary": summary, "searches": searches, "closing": asdict(undone) if undone else None}
+    closing = asdict(undone) if undone else None
+    return {"tasks": tasks, "summary": summary, "searches": searches, "closing": closing, "notices": list(notices)}
 
 
 def _state_document(state: TaskState) -> dict[str, Json]:
@@ -285,15 +292,19 @@ def progress_words(progress: Progress) -> str:
 
 
 def print_states(
-    plan: Plan, states: Mapping[str, TaskState], console: Console, undone: UndoneClosing | None = None
+    plan: Plan,
+    states: Mapping[str, TaskState],
+    console: Console,
+    undone: UndoneClosing | None = None,
+    notices: Sequence[str] = (),
 ) -> None:
-    """The tasks that need eyes first, a line a search and a file of word vectors, advice on what was asked, and what
-    the closing job left undone."""
+    """The tasks that need eyes first, a line a search and a file of word vectors, advice on what was asked, what the
+    closing job left undone, and which messages were not sent."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
     for line in (*search_lines(plan), *coverage_lines(plan), *advice(plan, states)):
         console.print(line)
-    if undone is not None:
-        console.print(undone.line, style="yellow", soft_wrap=True)
+    for line in (*([] if undone is None else [undone.line]), *notices):
+        console.print(line, style="yellow", soft_wrap=True, markup=False)
 
 
 def advice(plan: Plan, states: Mapping[str, TaskState]) -> list[str]:

@@ -87,6 +87,7 @@ class Submission:
     unconfirmed: tuple[Queued, ...] = ()
     uid: int | None = None  # whose it is: whose local queue its elements are in; None in those of earlier versions
     by_hand: Mapping[str, Queued] = field(default_factory=dict)
+    continues: str | None = None  # the submission of which it tries failures again, or makes up for the closing job
     notes_closing: bool = False  # its closing job notes that it is done; that of an earlier version does not
 
     def write(self, storage: Storage) -> None:
@@ -98,6 +99,10 @@ class Submission:
         return JobIdentity(
             submitted=self.time, name=array.name, comment=array.comment, uid=self.uid, cluster=array.cluster
         )
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        return frozenset(task for array in self.arrays for tasks in array.elements.values() for task in tasks)
 
     def with_array(self, array: Queued) -> Submission:
         return replace(self, arrays=(*self.arrays, array))
@@ -116,7 +121,13 @@ def guard(storage: Storage) -> list[Path]:
 
 
 def begin(
-    storage: Storage, *, manifest: str, executor: str, git_commit: str | None, clock: Clock = SYSTEM
+    storage: Storage,
+    *,
+    manifest: str,
+    executor: str,
+    git_commit: str | None,
+    continues: str | None = None,
+    clock: Clock = SYSTEM,
 ) -> Submission:
     """Make a new submission's folder ``<time>-<name>``, by exclusive creation; others may read it, not change it."""
     storage.submissions.mkdir(parents=True, exist_ok=True)
@@ -135,6 +146,7 @@ def begin(
         time=now,
         git_commit=git_commit,
         uid=os.geteuid(),
+        continues=continues,
         notes_closing=True,
     )
 

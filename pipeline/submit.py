@@ -89,9 +89,11 @@ def submit_plan(
     executor: str | None = None,
     changes: Mapping[str, Retry] | None = None,
     rerun: str | None = None,
+    continues: str | None = None,
     clock: Clock = SYSTEM,
 ) -> SubmitResult:
-    """Queue every task that is neither done nor queued; with ``changes`` only those tasks, changed so.
+    """Queue every task that is neither done nor queued; with ``changes`` only those tasks, changed so, as the closing
+    job of the submission that it ``continues`` asks for.
 
     ``rerun`` names a group or a run whose tasks are made again although they are done, or is ``changed``: those that
     earlier code made. Their former results are kept in ``superseded/`` of their folders.
@@ -138,8 +140,9 @@ def submit_plan(
         for folder in submission.guard(storage):
             print(f"tanda: {folder}: {submission.UNGUARDED.format(folder)}", file=sys.stderr)
         started = submission.begin(
-            storage, manifest=plan.manifest.name, executor=name, git_commit=commit(), clock=clock
-        )
+            storage, manifest=plan.manifest.name, executor=name, git_commit=commit(), clock=clock,
+            continues=continues or (now.undone.submission if now.undone else None),
+        )  # fmt: skip
         submitter = _Submitter(
             plan=plan, storage=storage, executor=runner, submission=started,
             element_ids=queued_elements(states, name, stale, cluster), held=dict(unreachable), rerun=again,

@@ -15,11 +15,13 @@ from pipeline.decisions.closing import (
     GIVEN_UP,
     ClosingActions,
     ClosingEvidence,
+    chain,
     closing_actions,
     exit_status,
     finished_submissions,
     lost_candidates,
     resumable,
+    tells_end,
 )
 from pipeline.decisions.retry import FINAL, RESUMED, Retry, made_progress
 from pipeline.decisions.task_state import STATES, TaskState
@@ -373,3 +375,43 @@ def test_the_exit_status_is_1_where_something_that_ended_is_left(state: str, tri
     states = RUNS.states({"train a": stands(state)})
     expected = int(state in ("failed", "lost") and not tried_again)
     assert exit_status(states, RUNS.ids("train a") if tried_again else ()) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "told", "tells"),
+    [
+        (("mine", "t"), (), (), True),
+        (("mine", "t"), (), ("mine",), False),
+        (("mine", "t"), (), ("earlier",), True),
+        # It goes on in a later one; one that could queue nothing is no such.
+        (("mine", "t"), (("later", "t", "mine"),), (), False),
+        (("mine", "t"), (("later", None, "mine"),), (), True),
+        (("mine", "t"), (("later", "t", "earlier"), ("earlier", "t", None)), (), True),
+        # It tries again what failed of an earlier one, told or not: its end is another.
+        (("mine", "t", "earlier"), (("earlier", "t", None),), (), True),
+        (("mine", "t", "earlier"), (("earlier", "t", None),), ("earlier",), True),
+        # A closing job alone makes up for another's, unless that one had told it.
+        (("mine", None, "earlier"), (("earlier", "t", None),), (), True),
+        (("mine", None, "earlier"), (("earlier", "t", None),), ("earlier",), False),
+        (("mine", None, "earlier"), (("earlier", None, "1st"), ("1st", "t", None)), ("1st",), False),
+        (("mine", None, "earlier"), (("earlier", "t", "1st"), ("1st", "t", None)), ("1st",), True),
+        (("mine", None, "gone"), (), (), True),
+    ],
+)
+def test_the_end_is_told_once_by_the_last_that_goes_on(
+    own: tuple[Any, ...], others: Sequence[tuple[Any, ...]], told: Sequence[str], tells: bool
+) -> None:
+    first, *rest = [_continuing(*each) for each in (own, *others)]
+    assert tells_end(first, [first, *rest], told) == tells
+
+
+def _continuing(name: str, task: str | None, continues: str | None = None) -> Submission:
+    made = submission("mine", *([task] if task else []))
+    return replace(made, name=name, continues=continues)
+
+
+def test_a_chain_goes_back_in_time_alone() -> None:
+    one, two = _continuing("1st", "t", "2nd"), _continuing("2nd", "t", "1st")
+    assert [link.name for link in chain(two, [one, two])] == ["2nd", "1st"]
+    assert [link.name for link in chain(one, [one, two])] == ["1st"]
+    assert [link.name for link in chain(_continuing("1st", "t", "1st"), [one])] == ["1st"]

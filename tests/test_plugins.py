@@ -199,7 +199,7 @@ def test_of_anothers_manifest_nothing_runs_and_everything_is_known(
     own = make_plan(load(manifest))
     assert ran.exists()
     storage = Storage(own.manifest.storage)
-    monkeypatch.setattr(choosing, "_is_trusted", lambda _source: False)
+    monkeypatch.setattr(choosing, "is_trusted", lambda _source: False)
     with pytest.raises(ManifestError, match=r"another user's plugin, of which .* has no record: its code is not run"):
         load(manifest)
     assert plugins.in_use() == ()
@@ -208,7 +208,7 @@ def test_of_anothers_manifest_nothing_runs_and_everything_is_known(
     load(manifest)
     choosing.record_plugins(storage)
     ran.unlink()
-    monkeypatch.setattr(choosing, "_is_trusted", lambda _source: False)
+    monkeypatch.setattr(choosing, "is_trusted", lambda _source: False)
     monkeypatch.delitem(sys.modules, "tanda_plugins.model.centroid")
     seen = make_plan(load(manifest))
     assert [task.id for task in seen.tasks] == [task.id for task in own.tasks]
@@ -230,7 +230,7 @@ def test_what_a_record_cannot_be_is_damage(tmp_path: Path, monkeypatch: pytest.M
     storage = Storage(tmp_path / "storage")
     choosing.record_plugins(storage)
     (record,) = storage.plugins.iterdir()
-    monkeypatch.setattr(choosing, "_is_trusted", lambda _source: False)
+    monkeypatch.setattr(choosing, "is_trusted", lambda _source: False)
     for kind in ("__import__('os')", {"room": "kitchen"}, {"choices": 3}, None):
         document = {"kind": "estimator", "settings": [
             {"name": "sharpness", "kind": kind, "default": 1, "doc": "", "role": "ORIGINAL"}
@@ -327,7 +327,7 @@ def test_of_another_users_optimiser_schedule_and_metric_the_facts_are_known(
     assert train.task.settings["plugins"].keys() == {"optimiser lion", "schedule straight"}  # type: ignore[union-attr]
     assert evaluate.task.settings["metrics"].keys() == {"metric matthews"}  # type: ignore[union-attr]
     choosing.record_plugins(Storage(own.manifest.storage))
-    monkeypatch.setattr(choosing, "_is_trusted", lambda _source: False)
+    monkeypatch.setattr(choosing, "is_trusted", lambda _source: False)
     for name in ("optimiser.lion", "schedule.straight", "metric.matthews"):
         monkeypatch.delitem(sys.modules, f"tanda_plugins.{name}")
     assert [task.id for task in make_plan(load(manifest)).tasks] == [task.id for task in own.tasks]

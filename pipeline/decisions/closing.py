@@ -203,12 +203,34 @@ def finished_submissions(
         for submission in submissions
         if submission.manifest == manifest
         and not submission.by_hand  # whose scripts may still be submitted
-        and all(task in states and states[task].state == "done" for task in _tasks(submission))
+        and all(task in states and states[task].state == "done" for task in submission.tasks)
     )
 
 
-def _tasks(submission: Submission) -> set[str]:
-    return {task for array in submission.arrays for tasks in array.elements.values() for task in tasks}
+def chain(own: Submission, submissions: Iterable[Submission]) -> tuple[Submission, ...]:
+    """A submission, and those that it continues, the newest first."""
+    known = {submission.name: submission for submission in submissions}
+    links = [own]
+    # By names that begin with the time, one is older than what continues it: a file that says otherwise ends the chain.
+    while (earlier := known.get(links[-1].continues or "")) is not None and earlier.name < links[-1].name:
+        links.append(earlier)
+    return tuple(links)
+
+
+def tells_end(own: Submission, submissions: Sequence[Submission], told: Collection[str]) -> bool:
+    """Whether the closing job of a submission tells a person that it is over; ``told`` are those of which it was told.
+
+    Not where a later one goes on with it, which tells it then; nor where it makes up for another closing job alone,
+    which had told it.
+    """
+    if any(later.continues == own.name and any(array.elements for array in later.arrays) for later in submissions):
+        return False
+    for link in chain(own, submissions):
+        if link.name in told:
+            return False
+        if link.tasks:
+            break
+    return True
 
 
 def exit_status(states: Mapping[str, TaskState], changes: Collection[str]) -> int:

@@ -13,7 +13,7 @@ from pipeline.manifest.expand_searches import check_continued, expand_search
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import Cluster, Manifest, Resources, Run, Search
 from pipeline.manifest.path_fields import with_dollars_kept
-from pipeline.manifest.plugins import use_plugins
+from pipeline.manifest.plugins import is_trusted, use_plugins
 from pipeline.manifest.resources import DEFAULTS, resolve_resources
 from pipeline.manifest.schema import Cluster as ClusterSection
 from pipeline.manifest.schema import Container as ContainerSection
@@ -22,7 +22,9 @@ from pipeline.manifest.validation import Findings, validate
 from pipeline.manifest.yaml_nodes import Node
 from pipeline.memory import collection_paused
 from sharedfs.errors import KeyPath
+from sharedfs.typed_json import Json
 from slurm.array import Container
+from slurm.commands import warn_once
 
 _SINGLE_WORDS = ("partition", "account", "qos", "constraint", "gres_type", "exclude")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -43,6 +45,7 @@ def check_profile(section: ClusterSection, findings: Findings) -> None:
         _check_placement(getattr(section.stages, stage), ("cluster", "stages", stage), findings)
     _check_line(("cluster", "activate"), section.activate, findings)
     _check_line(("cluster", "python"), section.python, findings)
+    _check_notice(section, ("cluster",), findings)
     if section.container is not None:
         _check_container(section.container, ("cluster", "container"), findings)
     for position, module in enumerate(section.modules):
@@ -69,6 +72,14 @@ def _check_placement(section: Placement, at: KeyPath, findings: Findings) -> Non
         _check_line(path, value, findings)
 
 
+def _check_notice(section: ClusterSection | Root, at: KeyPath, findings: Findings) -> None:
+    if section.notify is not None and not section.notify.strip():
+        findings.add((*at, "notify"), "must be a shell command, not an empty text")
+    _check_line((*at, "notify"), section.notify, findings)
+    if section.mail is not None and not _is_word(section.mail):
+        findings.add((*at, "mail"), f"must be one address, not {section.mail!r}")
+
+
 def _check_container(section: ContainerSection, at: KeyPath, findings: Findings) -> None:
     if (section.pyxis is None) == (section.apptainer is None):
         findings.add(at, "must have one of pyxis and apptainer, with an image", key=True)
@@ -92,7 +103,7 @@ def _check_line(path: KeyPath, value: object, findings: Findings) -> None:
 
 def make_cluster(section: ClusterSection) -> Cluster:
     """The checked profile as executors take it."""
-    plain = section.model_dump(exclude={"resources", "plugins", "stages", "container"})
+    plain = section.model_dump(exclude={"resources", "plugins", "stages", "container", "notify", "mail"})
     stages = section.stages.model_dump(exclude_unset=True)
     container = section.container
     if container is not None:
@@ -145,6 +156,7 @@ def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None, r
     expansion = Expansion(root, findings)
     expansion.check_name(root.name, ("name",), key=False)
     check_profile(root.cluster or ClusterSection(), findings)
+    _check_notice(root, (), findings)
     runs, searches = _expand(root, expansion)
     ensembles = expand_ensembles(root, runs, searches, expansion)
     if root.tracking.uri is not None and not _SERVER.match(root.tracking.uri):
@@ -152,7 +164,8 @@ def load(path: Path, *, sets: Sequence[str] = (), cluster: Path | None = None, r
     if not root.experiments and not root.searches:
         findings.add((), "asks for nothing: give it experiments or searches")
     findings.flush()
-    return _manifest(path, document, root, runs, searches, ensembles)
+    notify = _own_notify(document, is_said=run_plugins)
+    return _manifest(path, document, root, runs, searches, ensembles=ensembles, notify=notify)
 
 
 def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
@@ -171,14 +184,43 @@ def _expand(root: Root, expansion: Expansion) -> tuple[list[Run], list[Search]]:
     return runs, searches
 
 
+def _own_notify(document: Node, *, is_said: bool) -> str | None:
+    """The manifest's command, else the profile's; one that another user's file names never runs as this user."""
+    for place in (("notify",), ("cluster", "notify")):
+        node = document.find(place)
+        if node is None or node.value is None:
+            continue
+        if is_trusted(node.mark.source):
+            return str(node.value)
+        if is_said:
+            warn_once(f"{node.mark}: another user's `notify`: not run; put a command into a file of your own")
+    return None
+
+
+def _with_notify(document: dict[str, Json], notify: str | None) -> dict[str, Json]:
+    """The document for jobs, which take every command in it for their user's own."""
+    cluster = document.get("cluster")
+    if isinstance(cluster, dict):
+        document = {**document, "cluster": {name: value for name, value in cluster.items() if name != "notify"}}
+    rest = {name: value for name, value in document.items() if name != "notify"}
+    return rest if notify is None else {**rest, "notify": notify}
+
+
 def _manifest(
-    path: Path, document: Node, root: Root, runs: list[Run], searches: list[Search], ensembles: list[Run]
+    path: Path,
+    document: Node,
+    root: Root,
+    runs: list[Run],
+    searches: list[Search],
+    *,
+    ensembles: list[Run],
+    notify: str | None,
 ) -> Manifest:
     cluster = root.cluster or ClusterSection()
     return Manifest(
         name=root.name,
         path=path.absolute(),
-        document=with_dollars_kept(document).plain(),
+        document=_with_notify(with_dollars_kept(document).plain(), notify),
         storage=Path(root.storage),
         cluster=make_cluster(cluster),
         runs=tuple(runs),
@@ -190,5 +232,7 @@ def _manifest(
         retries=root.retries,
         canary=root.canary,
         brake_after=root.brake_after,
+        notify=notify,
+        mail=root.mail or cluster.mail,
         umask=None if root.umask is None else int(root.umask, 8),
     )

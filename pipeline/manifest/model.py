@@ -174,6 +174,8 @@ class Manifest:
     retries: int = 2
     canary: bool = False
     brake_after: int = 3
+    notify: str | None = None  # a shell command that gets messages; this user's own, never another's
+    mail: str | None = None  # whom Slurm tells that a closing job has ended
     umask: int | None = None  # of what is written to the storage
 
     def is_member(self, *names: str) -> bool:

@@ -46,7 +46,7 @@ def use_plugins(document: Node, storage: Path, findings: Findings, *, run: bool)
     for path, item in _listed(document):
         try:
             named = plugins.find(Path(item.value)) if is_plugin_path(item.value) else plugins.find_installed(item.value)
-            found += named if run or _is_trusted(item.mark.source) else _recorded(named, Storage(storage))
+            found += named if run or is_trusted(item.mark.source) else _recorded(named, Storage(storage))
             plugins.use(found)
         except (InputError, OSError) as error:
             findings.add(path, str(error))
@@ -60,7 +60,7 @@ def _listed(document: Node) -> Iterator[tuple[KeyPath, Node]]:
             yield from (((*place, position), item) for position, item in enumerate(node.value))
 
 
-def _is_trusted(source: str) -> bool:
+def is_trusted(source: str) -> bool:
     """Whether a file is this user's own or root's; what is no file was typed, as `--set`."""
     path = Path(source)
     return not path.exists() or path.stat().st_uid in (os.geteuid(), 0)

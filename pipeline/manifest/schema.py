@@ -169,6 +169,12 @@ class Ensemble(Section):
 
 
 Option = str | int | float | bool | None
+NOTIFY = Field(
+    None,
+    description="a shell command that gets a message on standard input, once when a submission is over and at once when"
+    " a group is held; a job runs it; only from a file of your own or root's",
+)
+MAIL = Field(None, description="an address that Slurm writes to when the closing job has ended")
 
 
 class Placement(Section):
@@ -231,6 +237,8 @@ class Cluster(Placement):
     )
     stages: Places = Field(Places(), description="options by which jobs of a stage differ")
     plugins: list[str] = Field([], description="plugins for every manifest of the site, below the manifest's own")
+    notify: str | None = NOTIFY
+    mail: str | None = MAIL
     resources: Stages = Field(Stages(), description="by stage, below the manifest's own")
 
 
@@ -262,4 +270,6 @@ class Root(Section):
     retries: int = Field(2, ge=0, le=100, description="how often a task is retried after a failure that may pass")
     canary: bool = Field(False, description="run one task of each architecture before the rest is released")
     brake_after: int = Field(3, ge=1, description="hold the rest of a group once this many failed with the same error")
+    notify: str | None = NOTIFY
+    mail: str | None = MAIL
     umask: str | None = Field(None, pattern=r"^0[0-7]{2,3}$", description="of what is written to storage: `027`")

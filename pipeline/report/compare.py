@@ -21,7 +21,7 @@ from pipeline.report.groups import OWN_FAULTS, runs_text
 from pipeline.report.i18n import Messages, make_messages
 from pipeline.report.insights import verdict
 from pipeline.report.seeds import own_spread, pooled_spread
-from pipeline.report.table import NOTHING, Cell, Column, Table, number, setting
+from pipeline.report.table import NOTHING, Cell, Column, Table, aligned, number, setting
 from pipeline.report.title_sets import TitleSet, labels_key, make_title_set
 from sharedfs.errors import InputError
 
@@ -74,20 +74,7 @@ class Comparison:
 
     def text(self) -> str:
         """For a terminal: aligned columns, then the sentences."""
-        return "\n".join([*(_aligned(table) for table in self.tables), *self.sentences])
-
-
-def _aligned(table: Table) -> str:
-    lines = [[column.title for column in table.columns], *([cell.text for cell in row] for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "  ".join(
-            text.rjust(width) if column.number else text.ljust(width)
-            for text, width, column in zip(line, widths, table.columns, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([f"{table.title}:", *(f"  {line}" for line in texts), ""])
+        return "\n".join([*(aligned(table) for table in self.tables), *self.sentences])
 
 
 def compare(first: str, second: str, *, language: str = "en") -> Comparison:

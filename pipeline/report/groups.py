@@ -147,7 +147,7 @@ def make_groups(collected: Collected) -> tuple[Group, ...]:
                     position=position,
                     results=tuple(results),
                     search_hours=_search_hours(searches.get(name)),
-                    chance=_guessing(results, collected),
+                    chance=guessing(results, collected),
                 )
             )
             position += 1
@@ -160,7 +160,7 @@ def _search_hours(search: SearchResult | None) -> float | None:
     return math.fsum(hours) if hours else None
 
 
-def _guessing(results: Iterable[Result], collected: Collected) -> float | None:
+def guessing(results: Iterable[Result], collected: Collected) -> float | None:
     """What guessing scores on the data set of a run of which a seed failed by its own fault."""
     results = tuple(results)
     if not any(result.state == "failed" and result.cause in OWN_FAULTS for result in results):

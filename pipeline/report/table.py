@@ -183,6 +183,23 @@ def rows_of(columns: Mapping[str, list[Cell]]) -> tuple[tuple[Cell, ...], ...]:
     return tuple(zip(*columns.values(), strict=True))
 
 
+# Tables on a terminal.
+
+
+def aligned(table: Table) -> str:
+    """Columns of equal width below the title."""
+    lines = [[column.title for column in table.columns], *([cell.text for cell in row] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [
+        "  ".join(
+            text.rjust(width) if column.number else text.ljust(width)
+            for text, width, column in zip(line, widths, table.columns, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([f"{table.title}:", *(f"  {line}" for line in texts), ""])
+
+
 # Tables in CSV: what is shown, cell by cell.
 
 
