@@ -209,7 +209,10 @@ class Dataset:
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
+        """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams.
+
+        With an encoder they are its tokenizer's, by ids of its own.
+        """
         return _names(self.folder / VOCABULARY)
 
     @cached_property
@@ -275,7 +278,10 @@ class Dataset:
         return Split(name=name, subwords=self.subwords, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0."""
+        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0.
+
+        With an encoder D is 0: its vectors are its own.
+        """
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
 
     def drawn_vectors(self) -> NDArray[np.bool_] | None:
@@ -294,7 +300,8 @@ class Dataset:
                 f"{path}: {path.stat().st_size} bytes, not {expected} as in {META}: the data set is damaged; "
                 f"{_rebuild(self.folder)}"
             )
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+        # Of nothing there is no map.
+        return np.memmap(path, dtype=dtype, mode="r", shape=shape) if expected else np.zeros(shape, dtype)
 
 
 def _rebuild(folder: Path) -> str:

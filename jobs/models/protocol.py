@@ -55,4 +55,7 @@ class Build(Protocol):
     """``build`` of a network."""
 
     def __call__(self, settings: NetworkSettings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:
-        """A ``Model`` with ``classes`` logits over vectors (V, D), for titles of up to ``max_length`` tokens."""
+        """A ``Model`` with ``classes`` logits over vectors (V, D), for titles of up to ``max_length`` tokens.
+
+        Where its settings say ``takes_encoder``, D is 0 and it is also given ``folder``, which has the encoder's files.
+        """

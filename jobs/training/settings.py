@@ -46,7 +46,7 @@ class TrainingSettings(ModelSettings):
     ] = None
     epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
     batch_size: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("titles a step")] = 128
-    freeze_embeddings: Annotated[bool, ORIGINAL, Doc("keep the word vectors as they were read")] = True
+    freeze_embeddings: Annotated[bool, ORIGINAL, Doc("keep the word vectors, or the encoder, as they were read")] = True
     shuffle: Annotated[
         Shuffle,
         ORIGINAL,
@@ -123,7 +123,7 @@ class TrainingSettings(ModelSettings):
         if self.select_by not in (legal := searchable()):
             return f"select_by: must be one of {', '.join(legal)}, not {self.select_by!r}"
         wrong = self.optimiser.check(self.learning_rate, self.weight_decay)
-        return self.check(shape) if wrong is None else f"optimiser: {wrong}"
+        return super().problem(shape) if wrong is None else f"optimiser: {wrong}"
 
     def cost_note(self) -> str | None:
         """That a CPU moves all word vectors in every step, which may take many times a step's own work."""
