@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data_fixture import SHARED, contents, csv_file, decoded, preprocess_into, task_of
@@ -22,14 +24,15 @@ from training_fixture import context_of, train_task
 
 from jobs.context import TaskInterruptedError
 from jobs.data import pretrained
+from jobs.data.batches import Batch, EvaluationBatches, TrainBatches, _DeviceMaker
 from jobs.data.dataset import Dataset
-from jobs.models.encoder.network import build
+from jobs.models.encoder.network import Encoder, build
 from jobs.predict import TitleEncoder, predict
 from jobs.stages import evaluate, preprocess, train
 from jobs.storage import Storage
 from jobs.task import Task
 from jobs.testing import settings_with
-from jobs.training import checkpoint
+from jobs.training import checkpoint, fixed
 from pipeline.manifest import load
 from pipeline.manifest.yaml_nodes import ManifestError
 from sharedfs.errors import InputError
@@ -200,11 +203,11 @@ def test_it_learns_and_is_used_again_and_a_frozen_one_is_not_stored_twice(
     assert [answer[0].category for answer in answers][:2] == ["TOOLS", "FRUIT"]
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(("frozen", "word_dropout"), [(True, 0.0), (True, 0.2), (False, 0.2)])
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(
-    dataset: Dataset, root: Path, tmp_path: Path, frozen: bool
+    dataset: Dataset, root: Path, tmp_path: Path, frozen: bool, word_dropout: float
 ) -> None:
-    settings = {"epochs": 3, "batch_size": 16, "freeze_embeddings": frozen, "word_dropout": 0.2, "seed": 7}
+    settings = {"epochs": 3, "batch_size": 16, "freeze_embeddings": frozen, "word_dropout": word_dropout, "seed": 7}
     alone = checkpoint.read_model(trained(dataset, root, **settings) / checkpoint.MODEL)
     other = Storage(tmp_path)
     shutil.copytree(dataset.folder, other.dataset(dataset.folder.name))
@@ -219,6 +222,41 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(
     again = checkpoint.read_model(other.run(task.id) / checkpoint.MODEL)
     assert stops == 3 and again.keys() == alone.keys()
     assert all(torch.equal(again[name], alone[name]) for name in alone)
+
+
+def test_what_is_fixed_is_computed_once_where_it_fits(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    pooled = Encoder._pooled
+
+    def counted(network: Encoder, batch: Batch) -> torch.Tensor:
+        calls.append(len(batch))
+        return pooled(network, batch)
+
+    monkeypatch.setattr(Encoder, "_pooled", counted)
+    titles = sum(len(dataset.splits[name]) for name in ("train", "validation"))
+    losses = []
+    for most, passes in ((fixed.MOST_BYTES, 1), (100, 5)):
+        calls.clear()
+        monkeypatch.setattr(fixed, "MOST_BYTES", most)
+        shutil.copytree(dataset.folder, Storage(tmp_path / str(most)).dataset(dataset.folder.name))
+        folder = trained(dataset, tmp_path / str(most), epochs=4, word_dropout=0.0)
+        # Both splits are smaller than the first batch, which tells how much it would be.
+        assert sum(calls) == titles * passes
+        losses.append([json.loads(line)["train_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_features_are_those_of_their_titles_in_every_batch(dataset: Dataset) -> None:
+    split = dataset.splits["train"]
+    marked = replace(split, features=np.arange(len(split), dtype=np.float32)[:, None])
+    batches = [
+        *TrainBatches(marked, batch_size=7, seed=1, bucket_by_length=True).epoch(2),
+        *EvaluationBatches(marked, 7),
+        _DeviceMaker(marked, torch.device("cpu")).batch(torch.tensor([3, 1, 2]), 6),
+    ]
+    assert all(batch.features is not None and batch.features[:, 0].tolist() == batch.rows.tolist() for batch in batches)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real rows are not in {SHARED}")

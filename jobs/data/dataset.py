@@ -130,7 +130,8 @@ class Split:
     ``tokens`` (flat, uint16 or uint32), ``offsets`` (N + 1, int64), ``labels`` (N, uint16 or int32),
     ``reliable`` (N, uint8: 1 reliable or unmarked, 0 unreliable). Arrays are read-only maps of files. Where the data
     set has sub-words, ``words`` are the tokens again (flat, uint32), in which words outside of the vocabulary have ids
-    of their own from V on, and ``subwords`` has, by those ids, the ids of each word's n-grams.
+    of their own from V on, and ``subwords`` has, by those ids, the ids of each word's n-grams. ``features`` (N, F)
+    float32 are what a network computed of each title before its training, which is no file's.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Split:
     reliable: NDArray[np.uint8]
     words: NDArray[np.uint32] | None = None
     subwords: Ragged | None = None
+    features: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

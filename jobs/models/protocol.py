@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from jobs.models import NetworkSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from jobs.data.batches import Ahead, Batch
@@ -45,6 +47,13 @@ class Model(Protocol):
 
         What it gives for a title must not depend on which others it is given with; ``forward`` finds it in
         ``batch.features``.
+        """
+
+    @property
+    def fixed(self) -> Callable[[Batch], Tensor] | None:
+        """Optional: what training never changes of a batch's titles, (B, F); None where it changes all.
+
+        It is then computed once for each title, and ``forward`` finds it in ``batch.features``.
         """
 
     def forward(self, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,17 @@ class Encoder(nn.Module):
             self.body.eval()
         return self
 
+    @property
+    def fixed(self) -> Callable[[Batch], Tensor] | None:
+        """Pools the states of a batch's titles, (B, H), where no training changes them."""
+        return self._pooled if self.frozen and not self.word_dropout else None
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of a batch."""
+        logits: Tensor = self.head(self._pooled(batch) if batch.features is None else batch.features)
+        return logits
+
+    def _pooled(self, batch: Batch) -> Tensor:
         tokens = batch.tokens
         inside = torch.arange(tokens.shape[1], device=tokens.device) < batch.lengths[:, None]
         seen = inside
@@ -63,9 +73,8 @@ class Encoder(nn.Module):
         # Where its padding is another token than 0: some count positions by the tokens that are none.
         tokens = tokens.where(inside, self.padding)
         states = self.body(input_ids=tokens, attention_mask=seen.long()).last_hidden_state  # (B, T, H)
-        pooled = states[:, 0] if self.first else (states * seen[:, :, None]).sum(1) / seen.sum(1)[:, None]
-        logits: Tensor = self.head(pooled)
-        return logits
+        pooled: Tensor = states[:, 0] if self.first else (states * seen[:, :, None]).sum(1) / seen.sum(1)[:, None]
+        return pooled
 
 
 def _leave_out(_module: nn.Module, state: dict[str, Tensor], prefix: str, _local: Any) -> None:
