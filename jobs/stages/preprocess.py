@@ -155,8 +155,9 @@ def _make(context: Context, home: Path) -> None:
 def _tokens(definition: DatasetDefinition, where: DataFiles, folder: Path) -> TokenEncoder | None:
     """The tokenizer of the encoder that the data set is made for, whose files it then has; None without one."""
     planned = definition.embeddings.encoder
-    if planned is None or where.encoder is None:
+    if planned is None:
         return None
+    assert where.encoder is not None
     from jobs.data import pretrained
     from jobs.data.tokens import TokenEncoder
 
