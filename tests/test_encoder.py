@@ -182,6 +182,32 @@ def test_the_english_encoder_gives_what_transformers_gives_without_a_network(
     torch.testing.assert_close(score(network, make_batch(tokens)), expected, rtol=1e-4, atol=2e-5)
 
 
+def test_other_kinds_of_encoder_know_their_padding_and_their_size(tmp_path: Path) -> None:
+    """RoBERTa pads with token 1 and counts positions from there; Electra's vectors are smaller than its states."""
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8
+    }  # fmt: skip
+    for config in (
+        transformers.RobertaConfig(**sizes, pad_token_id=1),
+        transformers.ElectraConfig(**sizes, embedding_size=8),
+    ):
+        torch.manual_seed(0)
+        made = transformers.AutoModel.from_config(config)
+        folder = tmp_path / config.model_type
+        made.save_pretrained(folder)
+        settings: Any = settings_with("encoder", hidden_layers=[])
+        network: Any = build(settings, vectors=torch.zeros(1, 0), classes=4, max_length=31, folder=folder)
+        titles = [[5, 6, 7, 8], [9, 10]]
+        network.head = torch.nn.Identity()
+        with torch.inference_mode():
+            expected = torch.stack(
+                [made.eval()(torch.tensor([title])).last_hidden_state[0].mean(0) for title in titles]
+            )
+        torch.testing.assert_close(score(network, make_batch(titles, width=9)), expected, rtol=1e-4, atol=1e-5)
+
+
 def trained(dataset: Dataset, root: Path, **settings: Any) -> Path:
     small = {"epochs": 8, "batch_size": 16, "patience_chance": 50, "word_dropout": 0.1, **settings}
     task = train_task("encoder", dataset.folder.name, **small)

@@ -96,11 +96,10 @@ def build(
 ) -> nn.Module:
     """An encoder of the files in a data set's folder with ``classes`` logits; raises DamagedFileError."""
     body, config = _read(folder, dropout=0.0 if settings.freeze_embeddings else settings.dropout)
-    table = body.get_input_embeddings().weight
     # As in other networks a step then moves, on a CPU, the vectors of its batch's tokens alone.
-    words = WordEmbedding(table, frozen=settings.freeze_embeddings, scale=1.0, dropout=0.0)
+    words = WordEmbedding(body.get_input_embeddings().weight, frozen=settings.freeze_embeddings, scale=1.0, dropout=0.0)
     body.set_input_embeddings(words)
-    head = build_head(settings, features=table.shape[1], classes=classes)
+    head = build_head(settings, features=config.hidden_size, classes=classes)
     return Encoder(body, head, settings, padding=config.pad_token_id or 0)
 
 
