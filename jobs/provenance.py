@@ -14,7 +14,10 @@ from jobs.context import allotted_cpus, visible_gpus
 from jobs.task import Provenance
 
 _SLURM = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME")
-COMPARED = {"torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "gpu": "GPU", "cpus": "threads"}
+COMPARED = {
+    "torch": "torch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy", "transformers": "transformers", "gpu": "GPU",
+    "cpus": "threads",
+}  # fmt: skip
 """What may change the last bits of a result, with its name for people: sums of floats depend on their order."""
 NO_GPU = "none"
 _BEGAN = time.monotonic()  # a process loads this at its start
@@ -30,7 +33,7 @@ def compared(about: Provenance) -> dict[str, str]:
 
 def provenance() -> Provenance:
     """Of this process, now; nothing is imported for it. ``peak_mb`` is left out: only a task's end knows it."""
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    numpy, torch, transformers = map(sys.modules.get, ("numpy", "torch", "transformers"))
     on_gpu = torch is not None and torch.cuda.is_initialized()
     return Provenance(
         host=socket.gethostname(),
@@ -43,6 +46,7 @@ def provenance() -> Provenance:
         cuda=torch.version.cuda if torch and on_gpu else None,
         cudnn=torch.backends.cudnn.version() if torch and on_gpu else None,
         numpy=None if numpy is None else str(numpy.__version__),
+        transformers=None if transformers is None else str(transformers.__version__),
         gpu=_gpu_name() if on_gpu else None,
     )
 

@@ -20,6 +20,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
+    ClassVar,
     Literal,
     NamedTuple,
     TypeVar,
@@ -324,17 +325,23 @@ def shown(of: object) -> dict[str, Value]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DataShape:
-    """What is known of data before there is any: the most tokens of a title, how many numbers a vector has, and whether
-    words have sub-words."""
+    """What is known of data before there is any: the most tokens of a title, how many numbers a vector has, whether
+    words have sub-words, and whether its tokens are those of a pretrained encoder instead of words."""
 
     max_length: int
     vector_size: int
     subwords: bool = False
+    encoder: bool = False
 
 
 @settings
 class ModelSettings:
-    """The settings of an architecture, of which each has one class in its folder."""
+    """The settings of an architecture, of which each has one class in its folder.
+
+    ``takes_encoder``: its titles are tokens of a pretrained encoder, whose files are in the data set.
+    """
+
+    takes_encoder: ClassVar[bool] = False
 
     def check(self, shape: DataShape) -> str | None:  # noqa: ARG002 - some architectures need it
         """What is wrong between an architecture's settings, or with this data, as ``SETTING: what``; or None."""
@@ -342,6 +349,10 @@ class ModelSettings:
 
     def problem(self, shape: DataShape) -> str | None:
         """What is wrong between all settings, those that architectures share among them; or None."""
+        if self.takes_encoder and not shape.encoder:
+            return "its data set has words: set encoder, the folder of a pretrained model, in data or for this run"
+        if shape.encoder and not self.takes_encoder:
+            return "its data set has the tokens of an encoder: take architecture: encoder, or encoder: null here"
         return self.check(shape)
 
     def cost_note(self) -> str | None:

@@ -118,6 +118,7 @@ class Provenance:
     cuda: str | None = None
     cudnn: int | None = None
     numpy: str | None = None
+    transformers: str | None = None
     gpu: str | None = None
 
 

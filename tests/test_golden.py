@@ -105,7 +105,8 @@ def _versions(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 def test_every_architecture_is_there_with_its_first_steps() -> None:
 
     runs = json.loads(EXPECTED.read_text(encoding="utf-8"))["runs"]
-    for architecture in MODELS.names():
+    # The small encoder of tests is random: what a pretrained one gives is compared in test_encoder.py.
+    for architecture in [name for name in MODELS.names() if not MODELS.settings(name).takes_encoder]:
         of_it = [run for name, run in runs.items() if name.split("-")[0] == architecture]
         steps = 20 if MODELS.load(architecture).KIND == "network" else 0
         assert len(of_it) >= 2 and all(len(run["losses"]) == steps for run in of_it), architecture

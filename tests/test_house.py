@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -24,6 +25,8 @@ DOORS = {
     "submitit": "slurm/executors/slurm.py",
     "hyperopt": "jobs/search/algorithms/tpe.py",
     "pynvml": "jobs/nvml.py",
+    "tokenizers": "jobs/data/pretrained.py",
+    "transformers": "jobs/models/encoder/network.py",
 }
 
 
@@ -40,7 +43,7 @@ def _canonical(name: str) -> str:
 
 def _required() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     return {_canonical(re.split(r"[<>=~!]", name)[0]) for name in names}
 
 

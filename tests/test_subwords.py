@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data_fixture import SHARED, csv_file, preprocess_into
-from network_fixture import NETWORKS, SIZE, VOCABULARY, build, draw_titles, make_batch
+from network_fixture import OF_WORDS, SIZE, VOCABULARY, build, draw_titles, make_batch
 from training_fixture import context_of, train_task
 
 from jobs.data.dataset import NGRAMS, SUBWORD_LENGTHS, SUBWORDS, UNK, Dataset, Ragged, Split, offsets
@@ -189,7 +189,7 @@ def test_gradients_are_those_of_the_padded_computation() -> None:
     assert torch.allclose(own[UNK], slopes[1, 0] + slopes[1, 2]) and torch.allclose(own[2], slopes[0, 0] + slopes[1, 1])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OF_WORDS)
 def test_networks_begin_as_without_and_tell_unknown_words_apart_with_trained_parts(name: str) -> None:
     batch, network = make_batch(draw_titles(6)), build(name).eval()
     with torch.inference_mode():
@@ -207,7 +207,7 @@ def test_networks_begin_as_without_and_tell_unknown_words_apart_with_trained_par
 # From a manifest to an answer.
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OF_WORDS)
 def test_words_that_training_never_had_are_known_by_their_parts(root: Path, dataset: Dataset, name: str) -> None:
     storage = Storage(root)
     accuracy = {}

@@ -36,6 +36,7 @@ from jobs.data.settings import SPLITS
 from jobs.data.shard_store import ShardStore
 from jobs.data.split_assignment import NONE, TRAIN
 from jobs.data.split_writer import SplitWriter
+from jobs.data.tokens import TokenEncoder
 from jobs.data.vocabulary import Encoder, Subwords, build_encoder
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
@@ -68,7 +69,10 @@ class EncodedBlock:
 
 
 class Assembly:
-    """Puts a data set together from spools; ``advance`` is called with the phase, rows done and rows in all."""
+    """Puts a data set together from spools; ``advance`` is called with the phase, rows done and rows in all.
+
+    Titles become words; with ``tokens`` those of an encoder, and words tell only which titles are equal.
+    """
 
     def __init__(
         self,
@@ -77,11 +81,14 @@ class Assembly:
         *,
         threads: int,
         advance: Callable[[str, int, int], None],
+        tokens: TokenEncoder | None = None,
     ) -> None:
         self._settings = settings
         self._threads = threads
         self._advance = advance
         self._spools = spools
+        self._tokens = tokens
+        self._texts: list[pl.Series] = []  # with ``tokens``, of each spool's pieces: what is tokenized
         self._text_keys: list[title_keys.Keys] = []  # of each spool's pieces, as they are written
         self._words, self._words_of_pieces = self._distinct_words()
         word_keys = title_keys.word_keys(self._words)
@@ -99,7 +106,10 @@ class Assembly:
         that. Raises ValueError for a split without rows.
         """
         self._check_splits()
-        encoder = build_encoder(self._words, self._word_counts(), self._training_titles, self._settings)
+        if self._tokens is None:
+            encoder = build_encoder(self._words, self._word_counts(), self._training_titles, self._settings)
+        else:
+            encoder = self._tokens.encoder
         vocabulary = encoder.vocabulary
         dtypes = Dtypes(
             tokens="<u2" if len(vocabulary.tokens) <= 1 << 16 else "<u4",
@@ -166,6 +176,8 @@ class Assembly:
         for spool in self._spools:
             pieces = spool.pieces()
             self._text_keys.append(title_keys.stable_keys(pieces))
+            if self._tokens is not None:
+                self._texts.append(text.without_markup(pieces))
             if self._settings.columns.tokens is None:
                 words, ragged = text.split_words(pieces, self._settings.text, self._settings.language)
             else:
@@ -228,8 +240,7 @@ class Assembly:
 
     def _encode(self, encoder: Encoder, block: Block) -> EncodedBlock:
         kept = block.split != NONE
-        words_of_titles = self._titles(block, kept)
-        titles, words = encoder.encode(words_of_titles), encoder.encode_words(words_of_titles)
+        titles, words = self._ids(encoder, block, kept)
         split, every = block.split[kept], np.flatnonzero(kept)
         split_of_token = np.repeat(split, titles.lengths)
         splits = {}
@@ -257,6 +268,13 @@ class Assembly:
                 texts=texts,
             )
         return EncodedBlock(rows=len(kept), splits=splits)
+
+    def _ids(self, encoder: Encoder, block: Block, mask: NDArray[np.bool_]) -> tuple[Ragged, NDArray[np.uint32] | None]:
+        """The token ids of the rows where the mask is true, and those with the own ids of unknown words."""
+        if self._tokens is not None:
+            return self._tokens.encode(text.joined(self._texts[block.spool], block.titles(mask))), None
+        words = self._titles(block, mask)
+        return encoder.encode(words), encoder.encode_words(words)
 
 
 def _write_subwords(folder: Path, subwords: Subwords) -> None:

@@ -33,7 +33,7 @@ class Batch:
 
     ``lengths`` (B,), ``labels`` (B,) and ``rows`` (B,; positions in the split) are int64; ``padded`` gives ``tokens``.
     ``flat_tokens`` (N,) int64 are the tokens without padding, one title after the other; None unless on a CPU.
-    ``features`` (B, F) float32 are what ``ahead`` made of them; None without ``ahead``.
+    ``features`` (B, F) float32 are those of the split, or what ``ahead`` made of them; None without either.
     """
 
     padded: Callable[[], torch.Tensor]
@@ -217,7 +217,8 @@ class _HostMaker:
         ends = np.cumsum(np.add.reduceat(counts, cuts[:-1] - begin))
         flat, long, chosen = torch.from_numpy(tokens), torch.from_numpy(counts), torch.from_numpy(titles)
         labels = torch.from_numpy(np.asarray(self._split.labels[titles]).astype(np.int64))
-        features = torch.split(self._ahead(flat, long), sizes) if self._ahead else [None] * len(sizes)
+        made = self._features(titles, flat, long)
+        features = [None] * len(sizes) if made is None else torch.split(made, sizes)
         # Made when the first batch asks for its matrix: not every network needs them.
         matrices = functools.cache(partial(_padded_matrices, tokens, counts, cuts - begin))
         pieces = zip(
@@ -237,6 +238,11 @@ class _HostMaker:
             )
             for number, (lengths_, labels_, rows_, flat_, features_) in enumerate(pieces)
         ]
+
+    def _features(self, titles: NDArray[np.int64], flat: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor | None:
+        if self._split.features is not None:
+            return torch.from_numpy(self._split.features[titles])
+        return self._ahead(flat, lengths) if self._ahead else None
 
 
 def _item(matrices: Callable[[], list[torch.Tensor]], number: int) -> torch.Tensor:
@@ -275,6 +281,7 @@ class _DeviceMaker:
         self._tokens = torch.from_numpy(split.tokens.astype(np.int32)).to(device)
         self._offsets = torch.from_numpy(np.array(split.offsets)).to(device)
         self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
+        self._features = None if split.features is None else torch.from_numpy(split.features).to(device)
 
     def make(self, rows: NDArray[np.int64], cuts: NDArray[np.int64], lengths: NDArray[np.int32]) -> Iterator[Batch]:
         for draw in self.draws(rows, cuts, lengths):
@@ -298,4 +305,5 @@ class _DeviceMaker:
         # for a length to reach the host. Only the split's last titles could read beyond the array.
         index = (starts[:, None] + column).clamp_(max=self._tokens.shape[0] - 1)
         tokens = self._tokens[index].long().masked_fill_(column >= lengths[:, None], PAD)
-        return Batch(padded=lambda: tokens, lengths=lengths, labels=self._labels[rows], rows=rows)
+        features = None if self._features is None else self._features[rows]
+        return Batch(padded=lambda: tokens, lengths=lengths, labels=self._labels[rows], rows=rows, features=features)

@@ -130,7 +130,8 @@ class Split:
     ``tokens`` (flat, uint16 or uint32), ``offsets`` (N + 1, int64), ``labels`` (N, uint16 or int32),
     ``reliable`` (N, uint8: 1 reliable or unmarked, 0 unreliable). Arrays are read-only maps of files. Where the data
     set has sub-words, ``words`` are the tokens again (flat, uint32), in which words outside of the vocabulary have ids
-    of their own from V on, and ``subwords`` has, by those ids, the ids of each word's n-grams.
+    of their own from V on, and ``subwords`` has, by those ids, the ids of each word's n-grams. ``features`` (N, F)
+    float32 are what a network computed of each title before its training, which is no file's.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Split:
     reliable: NDArray[np.uint8]
     words: NDArray[np.uint32] | None = None
     subwords: Ragged | None = None
+    features: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -209,7 +211,10 @@ class Dataset:
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams."""
+        """Tokens; a token's id is its position. 0 is ``<PAD>``, 1 is ``<UNK>``, then words, then n-grams.
+
+        With an encoder they are its tokenizer's, by ids of its own.
+        """
         return _names(self.folder / VOCABULARY)
 
     @cached_property
@@ -275,7 +280,10 @@ class Dataset:
         return Split(name=name, subwords=self.subwords, **arrays)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0."""
+        """Word vectors (V, D) float32, a read-only map; row 0 (padding) is zeros. Those drawn are of seed 0.
+
+        With an encoder D is 0: its vectors are its own.
+        """
         return self._map(VECTORS, "<f4", (self.vocabulary_size, self.meta.vectors.size))
 
     def drawn_vectors(self) -> NDArray[np.bool_] | None:
@@ -294,7 +302,8 @@ class Dataset:
                 f"{path}: {path.stat().st_size} bytes, not {expected} as in {META}: the data set is damaged; "
                 f"{_rebuild(self.folder)}"
             )
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+        # Of nothing there is no map.
+        return np.memmap(path, dtype=dtype, mode="r", shape=shape) if expected else np.zeros(shape, dtype)
 
 
 def _rebuild(folder: Path) -> str:

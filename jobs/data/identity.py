@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from jobs.data import DATASET_FORMAT, files
-from jobs.data.settings import SPLITS, UNLABELLED, Data, Paths, Preprocessing, Split, TrainedVectors
+from jobs.data import DATASET_FORMAT, files, pretrained
+from jobs.data.settings import (
+    SPLITS,
+    UNLABELLED,
+    Data,
+    Embeddings,
+    Paths,
+    Preprocessing,
+    Split,
+    TrainedVectors,
+    Vocabulary,
+)
 from jobs.settings import deciding
 from sharedfs.errors import InputError
 from sharedfs.typed_json import Json
@@ -29,11 +39,15 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorSource:
-    """How many numbers a word vector has, and where they are from: a file, by its digest, or the titles, or neither."""
+    """How many numbers a word vector has, and where they are from: a file, by its digest, or the titles, or neither.
+
+    With an encoder, by the digest of its files, there are no words: the size is 0.
+    """
 
     size: int
     fingerprint: str | None
     train: TrainedVectors | None = None
+    encoder: str | None = None
 
     @property
     def is_random(self) -> bool:
@@ -52,10 +66,11 @@ class DatasetDefinition(Preprocessing):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFiles:
-    """Where a data set's files are, by part, and its word vectors': the plumbing of its preprocess task."""
+    """Where a data set's files are, by part, its word vectors' and its encoder's: its preprocess task's plumbing."""
 
     files: Mapping[str, tuple[str, ...]]
     embeddings: str | None
+    encoder: str | None = None
 
 
 def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
@@ -64,6 +79,10 @@ def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
     They are the documents of a ``DatasetDefinition`` and of ``DataFiles``. Reads at most 64 MiB of each file.
     Raises FileNotFoundError for a missing file, ValueError for one whose format is not known.
     """
+    if data.encoder is not None:
+        # What makes or counts words makes no tokens of an encoder: data sets that differ in nothing else are one.
+        text = replace(data.text, word_ngrams=1, character_ngrams=None, subwords=None)
+        data = replace(data, text=text, vocabulary=Vocabulary(), embeddings=Embeddings())
     settings: dict[str, Json] = {**deciding(data)}
     if data.source is not None and data.split is None:
         settings["split"] = deciding(Split())
@@ -89,7 +108,9 @@ def identify(data: Data) -> tuple[dict[str, Json], dict[str, Json]]:
         vectors["train"] = deciding(data.embeddings.train)
         # It may be a file of another part: titles of validation and test are left out by what they say.
         add(UNLABELLED, data.embeddings.train.unlabelled, "embeddings.train.unlabelled")
-    where = DataFiles(files=absolute, embeddings=None if file is None else str(file))
+    if data.encoder is not None:
+        vectors |= {"size": 0, "encoder": pretrained.check(Path(data.encoder), data.max_length)}
+    where = DataFiles(files=absolute, embeddings=None if file is None else str(file), encoder=data.encoder)
     settings |= {"sources": sources, "embeddings": vectors, "dataset_format": DATASET_FORMAT}
     return settings, asdict(where)
 

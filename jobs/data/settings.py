@@ -255,6 +255,15 @@ class Data(Preprocessing, Sources):
     """
 
     embeddings: Annotated[Embeddings, ORIGINAL, Doc("word vectors")] = Embeddings()
+    encoder: Annotated[
+        str | None,
+        PLUMBING,
+        Doc(
+            "the folder of a pretrained model (config.json, tokenizer.json, model.safetensors) for `architecture: "
+            "encoder`: titles become its tokenizer's tokens; `embeddings`, `vocabulary` and n-grams then do nothing, "
+            "and the rest of `text` decides which titles are equal"
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         parts = [name for name in SPLITS if getattr(self, name) is not None]
@@ -265,4 +274,6 @@ class Data(Preprocessing, Sources):
             raise ValueError(f"{', '.join(missing)} missing: give train, validation and test, or source with split")
         if self.source is None and self.split is not None:
             raise ValueError("split belongs to source; train, validation and test are split already")
+        if self.encoder is not None and self.columns.tokens is not None:
+            raise ValueError("give either encoder or columns.tokens: an encoder has a tokenizer of its own, for text")
         Preprocessing.__post_init__(self)

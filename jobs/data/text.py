@@ -36,6 +36,18 @@ def split_titles(titles: pl.Series) -> tuple[pl.Series, NDArray[np.uint32]]:
     return lists.explode(), lists.list.len().to_numpy()
 
 
+def without_markup(text: pl.Series) -> pl.Series:
+    """Titles, or pieces of them, without HTML tags, and with what its entities stand for; nothing else is changed."""
+    return _without_entities(text.str.replace_all(TAG, " "))
+
+
+def joined(pieces: pl.Series, titles: Ragged) -> list[str]:
+    """Titles, given as positions among pieces of text, each at least one, as they were before they were cut."""
+    title = np.repeat(np.arange(len(titles)), titles.lengths)
+    frame = pl.DataFrame({"title": title, "piece": pieces.gather(titles.values)})
+    return frame.group_by("title", maintain_order=True).agg(pl.col("piece").str.join(" "))["piece"].to_list()
+
+
 def split_words(distinct: pl.Series, settings: Text, language: str | None) -> tuple[pl.Series, Ragged]:
     """The distinct words in these pieces of text, and each piece's words as positions among them."""
     lists = _normalised(_without_entities(distinct), settings).str.split(" ")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from jobs.models import NetworkSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from jobs.data.batches import Ahead, Batch
@@ -47,6 +49,13 @@ class Model(Protocol):
         ``batch.features``.
         """
 
+    @property
+    def fixed(self) -> Callable[[Batch], Tensor] | None:
+        """Optional: what training never changes of a batch's titles, (B, F); None where it changes all.
+
+        It is then computed once for each title, and ``forward`` finds it in ``batch.features``.
+        """
+
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) of ``batch.tokens`` (B, T) int64, padded with 0, of ``batch.lengths`` (B,)."""
 
@@ -55,4 +64,7 @@ class Build(Protocol):
     """``build`` of a network."""
 
     def __call__(self, settings: NetworkSettings, *, vectors: Tensor, classes: int, max_length: int) -> nn.Module:
-        """A ``Model`` with ``classes`` logits over vectors (V, D), for titles of up to ``max_length`` tokens."""
+        """A ``Model`` with ``classes`` logits over vectors (V, D), for titles of up to ``max_length`` tokens.
+
+        Where its settings say ``takes_encoder``, D is 0 and it is also given ``folder``, which has the encoder's files.
+        """

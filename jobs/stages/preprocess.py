@@ -27,6 +27,7 @@ from sharedfs.typed_json import Json
 
 if TYPE_CHECKING:
     from jobs.data.assembly import Assembly
+    from jobs.data.tokens import TokenEncoder
     from jobs.data.vectors import VectorTable
     from jobs.data.vocabulary import Encoder
 
@@ -133,7 +134,9 @@ def _make(context: Context, home: Path) -> None:
         stop_if_asked(context)
         context.progress(Progress(phase=phase, done=done, total=total, unit="rows"))
 
-    work = assembly.Assembly(spools, definition, threads=context.cpus, advance=advance)
+    work = assembly.Assembly(
+        spools, definition, threads=context.cpus, advance=advance, tokens=_tokens(definition, where, folder)
+    )
     encoder, counts, contents = work.write(folder)
     for part, account in contents.parts.items():
         context.log(f"{part}: {_in_words(account)}")
@@ -147,6 +150,19 @@ def _make(context: Context, home: Path) -> None:
         context.log(f"categories that look alike: {', '.join(map(repr, names))}")
     coverage = _write_vectors(context, work, encoder, counts, folder)
     assembly.write_meta(folder, context.task.settings, contents, coverage, threads=context.cpus)
+
+
+def _tokens(definition: DatasetDefinition, where: DataFiles, folder: Path) -> TokenEncoder | None:
+    """The tokenizer of the encoder that the data set is made for, whose files it then has; None without one."""
+    planned = definition.embeddings.encoder
+    if planned is None:
+        return None
+    assert where.encoder is not None
+    from jobs.data import pretrained
+    from jobs.data.tokens import TokenEncoder
+
+    pretrained.copy(Path(where.encoder), planned, folder)
+    return TokenEncoder(folder, definition.max_length)
 
 
 def _in_words(account: Account) -> str:

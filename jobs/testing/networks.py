@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -42,9 +44,14 @@ def build(name: str, **changes: Any) -> nn.Module:
     torch.manual_seed(3)
     vectors = torch.randn(VOCABULARY, SIZE)
     vectors[0] = 0
-    made = torch_side(MODELS.load(name), "network").build(
-        settings_with(name, **changes), vectors=vectors, classes=CLASSES, max_length=31
-    )
+    settings, module = settings_with(name, **changes), torch_side(MODELS.load(name), "network")
+    with TemporaryDirectory() as folder:
+        own: dict[str, Any] = {}
+        if settings.takes_encoder:
+            from jobs.testing.encoders import write_encoder  # safetensors, which not everybody has
+
+            own["folder"] = write_encoder(Path(folder), tokens=VOCABULARY, size=SIZE)
+        made = module.build(settings, vectors=vectors, classes=CLASSES, max_length=31, **own)
     require(isinstance(made, nn.Module), f"build returns {type(made).__name__}, not a torch.nn.Module")
     network: nn.Module = made
     return network

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def build_network(
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         vectors = torch.from_numpy(of_run(dataset, settings.seed if vectors_seed is None else vectors_seed))
     torch.manual_seed(settings.seed)
-    build: Build = network.build
+    build: Build = partial(network.build, folder=dataset.folder) if settings.takes_encoder else network.build
     max_length = dataset.meta.settings.max_length
     model = build(settings, vectors=vectors, classes=len(dataset.classes), max_length=max_length)
     if settings.subwords and dataset.subwords is not None:

@@ -17,9 +17,11 @@ from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
+from jobs.models.layers import WordEmbedding
 from jobs.training import checkpoint, device, loss, optimiser, progress, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
+from jobs.training.fixed import with_features
 from jobs.training.loop import Stepper, build_network, make_accumulator, validate
 from jobs.training.run import (
     SETTINGS,
@@ -132,6 +134,10 @@ class Trainer:
         self.context.log(f"{self.recipe.architecture} on {set_up}")
         classes = len(self.dataset.classes)
         self.model = build_network(self.recipe, self.dataset, self.device, vectors_seed=self.vectors_seed)
+        split = {
+            name: with_features(self.model, split[name], self.device, self.precision, self.context)
+            for name in ("train", "validation")
+        }
         self.train_support = np.bincount(split["train"].labels, minlength=classes)
         self.validation_support = np.bincount(split["validation"].labels, minlength=classes)
         self.train_metrics = make_accumulator(classes, self.device)
@@ -205,6 +211,9 @@ class Trainer:
         """Begin, or go on, with an epoch."""
         self.started = time.monotonic()
         self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, WordEmbedding):
+                module.hold(held=self.state.epoch < self.settings.freeze_epochs)
         if self.state.step == 0:
             self.train_metrics.clear()
 

@@ -95,7 +95,8 @@ class Expansion:
         shape = DataShape(
             max_length=data.max_length,
             vector_size=data.embeddings.size,
-            subwords=data.text.subwords is not None,
+            subwords=data.text.subwords is not None and data.encoder is None,
+            encoder=data.encoder is not None,
         )
         problem = settings.problem(shape)
         if problem is None:

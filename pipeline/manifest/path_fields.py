@@ -11,7 +11,7 @@ from pipeline.manifest.yaml_nodes import Entry, Node, Problem
 from sharedfs.errors import InputError, KeyPath
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<rest>:-[^}]*)?\}|)")
-SOURCES = ("train", "validation", "test", "source")
+SOURCES = ("train", "validation", "test", "source", "encoder")
 _EXPERIMENT = ("experiments", "*")
 _DATA = (
     ("data",),
