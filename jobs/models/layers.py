@@ -190,20 +190,18 @@ class WordEmbedding(nn.Module):
     ones is sparse, with a row for each distinct word of the batch; a lazy optimiser sets ``fetch`` to read rows,
     (U,) -> (U, D), since those in ``weight`` may be out of date. Elsewhere ``used`` are the tokens of the last
     training pass, for the optimiser's L2 term. With ``subwords`` those of a word are added to its vector, and tokens
-    from V on are unknown words, whose own vector is that of <UNK>. With ``waits`` they are trained, and
-    saved, but later than the other weights.
+    from V on are unknown words, whose own vector is that of <UNK>.
     """
 
     weight: Tensor
 
-    def __init__(self, vectors: Tensor, *, frozen: bool, scale: float, dropout: float, waits: bool = False) -> None:
+    def __init__(self, vectors: Tensor, *, frozen: bool, scale: float, dropout: float) -> None:
         super().__init__()
         weight = vectors.detach().to(torch.float32)
         # Frozen vectors are used where they lie: tasks on a node share the pages of the data set's file.
         if not (frozen and scale == 1.0):
             weight = weight * scale
         self.frozen = frozen
-        self.waits = waits and not frozen
         self.dropout = dropout
         self.fetch: Fetch | None = None
         self.used: Tensor | None = None
@@ -221,14 +219,7 @@ class WordEmbedding(nn.Module):
             frozen=settings.freeze_embeddings,
             scale=settings.embedding_scale,
             dropout=settings.word_dropout,
-            waits=settings.freeze_epochs > 0,
         )
-
-    def hold(self, *, held: bool) -> None:
-        """Freeze vectors that wait, or train them from here on; of others nothing is changed."""
-        if self.waits:
-            self.frozen = held
-            self.weight.requires_grad_(not held)
 
     @property
     def size(self) -> int:

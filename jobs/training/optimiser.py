@@ -30,8 +30,7 @@ class Optimiser:
 
     On a CPU a step touches only the vectors of the words in its batch, U x D numbers instead of V x D, wherever the
     optimiser has a closed form for the steps that a word is not in: it then ends where the dense one does. A rate that
-    changes lies on a GPU in a tensor, which a captured graph reads. Word vectors that wait are trained from step
-    ``start`` of the run on, and begin there as others do at its first.
+    changes lies on a GPU in a tensor, which a captured graph reads.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class Optimiser:
         rates: Rates,
         weight_decay: float,
         device: torch.device,
-        start: int = 0,
     ) -> None:
         embeddings = [module for module in model.modules() if isinstance(module, WordEmbedding) and not module.frozen]
         vectors = {id(module.weight) for module in embeddings}
@@ -57,14 +55,11 @@ class Optimiser:
         others = {name: weight for name, weight in trained.items() if id(weight) not in vectors}
         self._lazy: list[_LazyEmbedding] = []
         self._parts: list[_Dense | _LazyEmbedding] = [_Dense(others, rule, weight_decay)]
-        # Each part counts its own steps: the first one of vectors that wait is this step of the run.
-        later = rates if isinstance(rates, float) else rates[start:]
         for module in embeddings:
-            own = later if module.waits else rates
             if lazy:
-                self._lazy.append(_LazyEmbedding(module, rule, rule.catch_up(own, weight_decay), weight_decay))
+                self._lazy.append(_LazyEmbedding(module, rule, rule.catch_up(rates, weight_decay), weight_decay))
             else:
-                self._parts.append(_DenseEmbedding(module, rule, own, weight_decay))
+                self._parts.append(_DenseEmbedding(module, rule, rates, weight_decay))
         self._parts += self._lazy
 
     def set_rate(self, step: int) -> None:
@@ -80,8 +75,7 @@ class Optimiser:
         """One step along the gradients of the last backward pass."""
         with torch.no_grad():
             for part in self._parts:
-                if not part.held:
-                    part.step(self._rate)
+                part.step(self._rate)
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -124,7 +118,6 @@ def make(model: nn.Module, settings: TrainingSettings, device: torch.device, *, 
         rates=rates(settings.schedule, settings.learning_rate, steps),
         weight_decay=settings.weight_decay,
         device=device,
-        start=settings.freeze_epochs * (steps // settings.epochs),
     )
 
 
@@ -137,11 +130,6 @@ class _Dense:
         self._rule, self._decay = rule, decay
         self._states = [[torch.zeros_like(weight) for weight in self.weights] for _ in rule.state_names()]
         self._steps = [torch.zeros((), device=weight.device) for weight in self.weights]
-
-    @property
-    def held(self) -> bool:
-        """Whether they do not move yet."""
-        return False
 
     def step(self, rate: Rate) -> None:
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
@@ -170,10 +158,6 @@ class _DenseEmbedding(_Dense):
         self._embedding = embedding
         self._used_decay = decay if own else 0.0
         self._rates, self._whole_decay = rates, decay
-
-    @property
-    def held(self) -> bool:
-        return self._embedding.frozen
 
     def load(self, saved: State) -> None:
         """Resume; rows that a lazy state left behind are brought up to date, on the CPU."""
@@ -220,10 +204,6 @@ class _LazyEmbedding:
         self._catch_up = catch_up
         self._fetched: tuple[Tensor, Tensor, list[Tensor]] | None = None  # ids (U,); rows, states (U, D)
         embedding.fetch = self.fetch
-
-    @property
-    def held(self) -> bool:
-        return self._embedding.frozen
 
     def fetch(self, ids: Tensor) -> Tensor:
         """Rows (U, D) as they are after all steps so far; nothing is written, since a step need not follow."""

@@ -47,13 +47,6 @@ class TrainingSettings(ModelSettings):
     epochs: Annotated[int, Ge(1), Le(100_000), ORIGINAL, Doc("passes over the training rows")] = 3
     batch_size: Annotated[int, Ge(1), Le(1_000_000), ORIGINAL, Doc("titles a step")] = 128
     freeze_embeddings: Annotated[bool, ORIGINAL, Doc("keep the word vectors, or the encoder, as they were read")] = True
-    freeze_epochs: Annotated[
-        int,
-        Ge(0),
-        Le(100_000),
-        Baseline(0),
-        Doc("with `freeze_embeddings: false`: so many epochs first keep the word vectors as they were read"),
-    ] = 0
     shuffle: Annotated[
         Shuffle,
         ORIGINAL,
@@ -121,24 +114,14 @@ class TrainingSettings(ModelSettings):
         return not self.freeze_embeddings
 
     def without_effect(self, varied: frozenset[str]) -> Mapping[str, Any]:
-        """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides.
-
-        Nor is it anything for how long those are frozen that always are.
-        """
+        """How word vectors decay is nothing where there is no decay or they are frozen, whatever a search decides."""
         no_decay = self.weight_decay == 0 and "weight_decay" not in varied
         frozen = not self.trains_vectors and varied.isdisjoint(("freeze_embeddings", "subwords"))
-        idle: dict[str, Any] = {}
-        if no_decay or frozen:
-            idle["optimiser"] = self.optimiser.without_vector_decay()
-        if self.freeze_embeddings and "freeze_embeddings" not in varied:
-            idle["freeze_epochs"] = 0
-        return idle
+        return {"optimiser": self.optimiser.without_vector_decay()} if no_decay or frozen else {}
 
     def problem(self, shape: DataShape) -> str | None:
         if self.select_by not in (legal := searchable()):
             return f"select_by: must be one of {', '.join(legal)}, not {self.select_by!r}"
-        if self.freeze_epochs and self.compile:
-            return "freeze_epochs: with compile: true a step is captured once, and cannot train other weights later"
         wrong = self.optimiser.check(self.learning_rate, self.weight_decay)
         return super().problem(shape) if wrong is None else f"optimiser: {wrong}"
 

@@ -17,7 +17,6 @@ from jobs.data.batches import EvaluationBatches, TrainBatches
 from jobs.data.dataset import Dataset
 from jobs.metrics_log import EpochMetrics
 from jobs.models import NetworkSettings, Recipe
-from jobs.models.layers import WordEmbedding
 from jobs.training import checkpoint, device, loss, optimiser, progress, stops
 from jobs.training.checkpoint import Saver
 from jobs.training.cuda_graphs import Replayer, cuda_graphs
@@ -211,9 +210,6 @@ class Trainer:
         """Begin, or go on, with an epoch."""
         self.started = time.monotonic()
         self.model.train()
-        for module in self.model.modules():
-            if isinstance(module, WordEmbedding):
-                module.hold(held=self.state.epoch < self.settings.freeze_epochs)
         if self.state.step == 0:
             self.train_metrics.clear()
 

@@ -35,8 +35,6 @@ class Settings(NetworkSettings):
 
     def check(self, shape: DataShape) -> str | None:  # noqa: ARG002
         """What is of word vectors alone."""
-        if self.freeze_epochs:
-            return "freeze_epochs: an encoder is frozen or trained from the first epoch on: leave it out"
         if self.embedding_scale != 1.0:
             return "embedding_scale: an encoder's vectors stay as they were trained: leave it out"
         return None
