@@ -43,7 +43,7 @@ searches:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a manifest whose runs are done."""
     manifest = write_manifest(
-        tmp_path_factory.mktemp("lab") / "here", f"{with_only('MLP', 'linear')}{SEARCH}notify: 'true'\n"
+        tmp_path_factory.mktemp("lab") / "here", f"{with_only('MLP', 'CNN', 'linear')}{SEARCH}notify: 'true'\n"
     )
     tanda("submit", manifest, "--executor", "inline")
     return manifest.parent

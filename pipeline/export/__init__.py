@@ -14,6 +14,8 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
+import orjson
+
 from jobs import metrics_log, plugins
 from jobs.data.dataset import CLASSES, META, NGRAMS, VOCABULARY
 from jobs.settings import values
@@ -51,7 +53,7 @@ from pipeline.status import task_states
 from pipeline.submission import commit, snapshot
 from sharedfs.documents import write_json
 from sharedfs.errors import InputError
-from sharedfs.files import publish_folder, read_plain
+from sharedfs.files import publish_folder, read_plain, write_whole
 from sharedfs.typed_json import Json
 
 OF_TASK = (TASK, RECORD, SETTINGS, metrics_log.NAME, EVALUATION, PREDICTIONS)
@@ -122,7 +124,8 @@ def _write_documents(plan: Plan, made: Export, only: str | None) -> About:
     cluster = document.get("cluster")
     if isinstance(cluster, Mapping):
         document["cluster"] = {name: value for name, value in cluster.items() if name not in OF_PERSON}
-    write_json(made.folder / MANIFEST, document)
+    # In its own order: that of the tables' rows.
+    write_whole(made.folder / MANIFEST, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     sections = {planned.id: planned.settings for planned in plan.tasks if planned.stage == "preprocess"}
     used = [DatasetUsed(data=values(data), task=name) for name, data in sections.items() if name in _datasets(plan)]
     write_json(made.folder / DATASETS, [asdict(each) for each in used])
