@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from jobs import entry
 from jobs.metrics import probabilities
 from jobs.models.ensemble import Settings
 from jobs.models.ensemble.estimator import choose
+from jobs.predict import predict
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.training.run import Trained
@@ -193,6 +195,16 @@ def test_an_ensemble_of_runs_and_of_a_searchs_winner(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities(logits), mean, atol=1e-6)
     with np.load(storage.run(row.evaluate) / "predictions.npz") as arrays:
         np.testing.assert_array_equal(arrays["test_predicted"], mean.argmax(1))
+        predicted, probability = arrays["test_predicted"], arrays["test_probability"][:, 0]
+
+    # `predict` of the test titles, from their text, as evaluation of them.
+    facts = trained.dataset.facts("test")
+    assert facts is not None
+    with (tmp_path / "titles.csv").open(encoding="utf-8", newline="") as file:
+        titles = [line["title"] for line in csv.DictReader(file)]
+    answers = [first for (first,) in predict(storage.root, folder, [titles[at] for at in facts.rows.tolist()])]
+    assert [answer.category for answer in answers] == [trained.dataset.classes[label] for label in predicted]
+    np.testing.assert_allclose([answer.probability for answer in answers], probability, atol=1e-6)
 
     # A row as any other, with what it adds, and `predict` as evaluation.
     shown = result_rows(path)
