@@ -131,17 +131,26 @@ def _link_needs(storage: Storage, again: Storage, task: Task) -> None:
     if storage.vectors.is_dir():
         again.vectors.symlink_to(storage.vectors)
     if "search" in task.settings:
-        _link_search(storage, again, task)
+        search = task.settings["search"]
+        _link_search(storage, again, task, search if isinstance(search, str) else digest(search))
+    for search in _searches_of_members(task):
+        _link_search(storage, again, task, search)
     for need in task.needs:
         again.run(need).symlink_to(storage.run(need))
         if storage.dataset(need).is_dir():
             again.dataset(need).symlink_to(storage.dataset(need))
 
 
-def _link_search(storage: Storage, again: Storage, task: Task) -> None:
+def _searches_of_members(task: Task) -> set[str]:
+    """The searches whose ranked trials an ensemble has among its members."""
+    if task.settings.get("architecture") != "ensemble":
+        return set()
+    members = decode(tuple[str, ...], task.settings["members"])
+    return {member.partition("/")[0] for member in members if "/" in member}
+
+
+def _link_search(storage: Storage, again: Storage, task: Task, name: str) -> None:
     """A trial is judged, and is the best, among all trials: their points and records, and models to evaluate."""
-    search = task.settings["search"]
-    name = search if isinstance(search, str) else digest(search)
     # Copied: a trial that runs again writes there, and must not into the search itself.
     shutil.copytree(storage.search(name), again.search(name))
     for point in again.search(name).glob("trials/*/point.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -11,14 +12,17 @@ from manifest_fixture import read
 from numpy.typing import NDArray
 from small_manifest import MANIFEST, result_rows, tanda, write_manifest
 
+from jobs import entry
 from jobs.metrics import probabilities
 from jobs.models.ensemble import Settings
 from jobs.models.ensemble.estimator import choose
+from jobs.predict import predict
 from jobs.storage import Storage
 from jobs.task import read_record
 from jobs.training.run import Trained
 from pipeline.manifest import load
 from pipeline.plan import make_plan
+from pipeline.repro import check
 from sharedfs.errors import InputError
 
 RUNS = "experiments:\n  g:\n    architecture: mlp\n    seeds: [0, 1]\n    runs: {one: {}, two: {dropout: 0.5}}\n"
@@ -91,16 +95,42 @@ def test_an_ensemble_waits_for_its_members(files: Path) -> None:
     assert set(ensemble.after) == set(search.trials)
 
 
+def test_an_ensemble_is_selected_as_its_members_are(tmp_path: Path) -> None:
+    runs = RUNS.replace("seeds: [0, 1]", "select_by: validation_loss") + SEARCH
+    of = (
+        "ensembles:\n  a: {members: [g]}\n  b: {members: [g, s]}\n  c: {members: [g], select_by: validation_accuracy}\n"
+    )
+    chosen = [ensemble.settings for ensemble in read(tmp_path, runs + of).ensembles]
+    assert [settings.select_by for settings in chosen if isinstance(settings, Settings)] == [
+        "validation_loss",
+        "validation_balanced_accuracy",
+        "validation_accuracy",
+    ]
+
+
+def test_an_ensemble_fails_where_a_member_is_not_there(files: Path) -> None:
+    plan = make_plan(read(files, f"{RUNS}{SEARCH}ensembles:\n  e: {{members: [g/one]}}\n  f: {{members: [s]}}\n"))
+    storage = Storage(files / "storage")
+    datasets = [planned.task for planned in plan.tasks if planned.stage == "preprocess"]
+    for task in datasets:
+        assert entry.run(task.write(storage)) == entry.DONE
+    for planned in plan.tasks:
+        if (planned.stage, planned.group) == ("train", "ensembles"):
+            entry.run(planned.task.write(storage))
+            record = read_record(storage.run(planned.id))
+            assert record is not None and record.cause == "upstream failed"
+
+
 # As members are chosen.
 
 
-def chances(*right: float) -> list[NDArray[np.float64]]:
+def chances(*right: float) -> list[NDArray[np.float32]]:
     """Of members that are right in so many of ten titles of two categories, each with its own errors."""
     made = []
     for number, share in enumerate(right):
         wrong = np.roll(np.arange(20) >= round(20 * share), 5 * number)
         of_label = np.where(wrong, 0.45, 0.9)  # surer where it is right
-        own = np.empty((20, 2))
+        own = np.empty((20, 2), np.float32)
         own[np.arange(20), LABELS], own[np.arange(20), 1 - LABELS] = of_label, 1 - of_label
         made.append(own)
     return made
@@ -165,11 +195,24 @@ def test_an_ensemble_of_runs_and_of_a_searchs_winner(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities(logits), mean, atol=1e-6)
     with np.load(storage.run(row.evaluate) / "predictions.npz") as arrays:
         np.testing.assert_array_equal(arrays["test_predicted"], mean.argmax(1))
+        predicted, probability = arrays["test_predicted"], arrays["test_probability"][:, 0]
+
+    # `predict` of the test titles, from their text, as evaluation of them.
+    facts = trained.dataset.facts("test")
+    assert facts is not None
+    with (tmp_path / "titles.csv").open(encoding="utf-8", newline="") as file:
+        titles = [line["title"] for line in csv.DictReader(file)]
+    answers = [first for (first,) in predict(storage.root, folder, [titles[at] for at in facts.rows.tolist()])]
+    assert [answer.category for answer in answers] == [trained.dataset.classes[label] for label in predicted]
+    np.testing.assert_allclose([answer.probability for answer in answers], probability, atol=1e-6)
 
     # A row as any other, with what it adds, and `predict` as evaluation.
     shown = result_rows(path)
     assert {shown[run]["architecture"] for run in ("all", "best", "greedy")} == {"ensemble"}
     report = (tmp_path / "storage/reports/small/results.md").read_text()
     assert "all adds " in report and "the best of its members by validation" in report
+    seconds = {run: float(shown[run]["train_seconds"]) for run in shown}
+    assert seconds["best"] > sum(seconds[run] for run in ("CNN", "RNN", "linear"))
+    assert check(storage.run(row.evaluate)) == [] and check(folder) == []
     (tmp_path / "new.txt").write_text("vino malbec nuevo\n")
     assert tanda("predict", folder, tmp_path / "new.txt").startswith("WINES")

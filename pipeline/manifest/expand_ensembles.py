@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from jobs.metrics import searchable
 from jobs.models.ensemble import Settings
 from jobs.plugins import MODELS
+from jobs.search.study import METRIC
 from pipeline.manifest.expansion import Expansion
 from pipeline.manifest.model import ENSEMBLES, Run, Search
 from pipeline.manifest.schema import Ensemble, Root
@@ -24,7 +25,7 @@ def expand_ensembles(root: Root, runs: Sequence[Run], searches: Sequence[Search]
     for name, section in (root.ensembles or {}).items():
         path: KeyPath = (ENSEMBLES, name)
         expansion.check_name(name, path)
-        if section.select_by not in searchable():
+        if section.select_by is not None and section.select_by not in searchable():
             message = f"must be one of {', '.join(searchable())}, not {section.select_by!r}"
             expansion.findings.add((*path, "select_by"), message)
         members = _members(section, runs, searches, expansion, path)
@@ -63,7 +64,12 @@ def _members(
 
 
 def _ensemble(name: str, section: Ensemble, members: Sequence[Run | Search], expansion: Expansion) -> Run:
-    made = Settings(members=tuple(section.members), top=section.top, greedy=section.greedy, select_by=section.select_by)
+    made = Settings(
+        members=tuple(section.members),
+        top=section.top,
+        greedy=section.greedy,
+        select_by=section.select_by or _selected_by(members),
+    )
     return Run(
         group=ENSEMBLES,
         name=name,
@@ -72,6 +78,12 @@ def _ensemble(name: str, section: Ensemble, members: Sequence[Run | Search], exp
         data=members[0].data,
         resources=expansion.resources_of_kind(_kind(members), section.resources),
     )
+
+
+def _selected_by(members: Iterable[Run | Search]) -> str:
+    """What decides between the members themselves, where they agree; estimators have nothing to decide."""
+    own = {value for member in members if (value := getattr(member.settings, "select_by", None)) is not None}
+    return str(own.pop()) if len(own) == 1 else METRIC
 
 
 def _kind(members: Iterable[Run | Search]) -> str:

@@ -164,7 +164,9 @@ class Ensemble(Section):
         description="begin with the best and add, so many times, the member with which the ensemble is best on "
         "validation titles; one may be added again, and then counts more (Caruana et al. 2004)",
     )
-    select_by: str = Field(METRIC, description="what `top` and `greedy` choose by")
+    select_by: str | None = Field(
+        None, description="what `top` and `greedy` choose by; left out: the `select_by` of its members where they agree"
+    )
     resources: Stages = Field(Stages(), description="the ensemble's own, by stage")
 
 

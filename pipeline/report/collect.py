@@ -24,6 +24,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.manifest.model import Manifest
 from pipeline.plan import Plan, PlannedSearch, Row
 from pipeline.report import records
+from pipeline.report.ensembles import with_members_cost
 from pipeline.report.records import RunKey, data_settings, run_key
 from pipeline.report.seeds import SeedSpread
 from pipeline.report.title_sets import TitleSet
@@ -201,7 +202,7 @@ def collect(plan: Plan, states: Mapping[str, TaskState], *, progress: Progress |
         results.append(reader.read(row, position))
         if progress and (position + 1) % 100 == 0:
             progress("collect", position + 1, len(plan.rows))
-    gpu, rows = gpu_use.total(state.gpu for state in states.values()), tuple(results)
+    gpu, rows = gpu_use.total(state.gpu for state in states.values()), with_members_cost(results, searches)
     return Collected(manifest=plan.manifest, storage=storage, results=rows, searches=searches, tasks=counts, gpu=gpu)
 
 

@@ -158,7 +158,8 @@ def _ahead(first: Entry, second: Entry, facts: _Facts) -> str:
 
 def _cost(winner: Entry, members: Sequence[Entry], facts: _Facts) -> list[str]:
     """What the winner took a seed, its search with it, beside all that the evaluated runs took."""
-    spent = [result.gpu_hours for entry in members for result in entry.results if result.gpu_hours is not None]
+    trained = [entry for entry in members if entry.architecture != "ensemble"]  # whose cost is that of others
+    spent = [result.gpu_hours for entry in trained for result in entry.results if result.gpu_hours is not None]
     own = winner.gpu_hours()
     if not own:
         return []

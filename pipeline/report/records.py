@@ -188,7 +188,7 @@ def run_key(row: Row) -> RunKey:
 
 def data_settings(manifest: Manifest) -> dict[RunKey, dict[str, Value]]:
     """Keys of ``data`` that differ between runs, and always the language, by (group, run, seed)."""
-    flat = {(run.group, run.name, run.seed): run.data for run in manifest.runs}
+    flat = {(run.group, run.name, run.seed): run.data for run in (*manifest.runs, *manifest.ensembles)}
     for search in manifest.searches:
         flat[search.name, "", 0] = search.data
     # Hundreds of runs share one section, or have equal ones: each distinct one is flattened once.

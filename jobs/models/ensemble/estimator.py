@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from sharedfs.errors import DamagedFileError, InputError
 ENSEMBLE = "ensemble.json"
 _LEAST = 1e-30  # a probability below it is taken for it: its logarithm is a number
 
-Chances = NDArray[np.float64]
+Chances = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class Ensemble:
     def __init__(self, storage: Storage, members: Sequence[Member], dataset: str) -> None:
         self.members = tuple(members)
         self._storage, self._dataset = storage, dataset
+        # Opened before any title: a plugin that one needs is looked for, and weights that are gone are told, at once.
+        self._trained = tuple(_open(storage, member.run, dataset) for member in members)
 
     @property
     def parameters(self) -> int | None:
@@ -57,10 +59,6 @@ class Ensemble:
         write_json(folder / ENSEMBLE, {"dataset": self._dataset, "members": [asdict(one) for one in self.members]})
         return (folder / ENSEMBLE,)
 
-    @cached_property
-    def _trained(self) -> tuple[Trained, ...]:
-        return tuple(_open(self._storage, member.run, self._dataset) for member in self.members)
-
     def scores(self, split: Split) -> NDArray[np.float32]:
         """The logarithm of the mean probability of each category, (N, C): logits whose softmax is that mean."""
         total: Chances | None = None
@@ -68,7 +66,7 @@ class Ensemble:
             trained.prepare(cpus=allotted_cpus())
             for rows, logits, _ in trained.logits(split):
                 if total is None:
-                    total = np.zeros((len(split), logits.shape[1]))
+                    total = np.zeros((len(split), logits.shape[1]), np.float32)
                 total[rows] += member.weight * probabilities(logits / np.float32(member.temperature))
         assert total is not None  # an ensemble has members
         return _logarithm(total)
@@ -77,7 +75,7 @@ class Ensemble:
 def fit(dataset: Dataset, settings: Settings, context: Context) -> Ensemble:
     """Choose among the members. Raises InputError for one of another data set, TaskInterruptedError when asked to."""
     folders = [_folder(context.storage, member) for member in settings.members]
-    samples = []
+    chances, temperatures = [], []
     for folder in folders:
         if context.interrupted():
             raise TaskInterruptedError("before all members were looked at; nothing is lost but a moment")
@@ -87,13 +85,10 @@ def fit(dataset: Dataset, settings: Settings, context: Context) -> Ensemble:
         sample = Sample(titles=len(split))
         for _ in sample.seen(trained.logits(split)):
             pass
-        samples.append(sample)
-    temperatures = [sample.temperature() for sample in samples]
-    labels = samples[0].labels
-    chances = [
-        probabilities(sample.logits / np.float32(temperature))
-        for sample, temperature in zip(samples, temperatures, strict=True)
-    ]
+        temperatures.append(sample.temperature())
+        # In single precision: all members' are in memory together (titles x categories x members).
+        chances.append(probabilities(sample.logits / np.float32(temperatures[-1])).astype(np.float32))
+        labels = sample.labels
     counts = choose(chances, labels, settings)
     members = [
         Member(run=folders[at].name, weight=count / sum(counts.values()), temperature=temperatures[at])
@@ -107,7 +102,8 @@ def fit(dataset: Dataset, settings: Settings, context: Context) -> Ensemble:
 def load(folder: Path) -> Ensemble:
     """The ensemble that ``save`` left in a run's folder; its members are beside it."""
     document = decode_as(_Saved, read_json(folder / ENSEMBLE), folder / ENSEMBLE, "an ensemble")
-    return Ensemble(Storage(folder.parents[1]), document.members, document.dataset)
+    # Resolved: `predict` may name it from inside the runs, and `repro` through a link.
+    return Ensemble(Storage(folder.resolve().parents[1]), document.members, document.dataset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,4 +159,4 @@ def _open(storage: Storage, run: str, dataset: str) -> Trained:
 
 
 def _logarithm(chances: Chances) -> NDArray[np.float32]:
-    return np.log(np.maximum(chances, _LEAST)).astype(np.float32)
+    return np.log(np.maximum(chances, _LEAST, dtype=np.float32))
