@@ -15,7 +15,8 @@ from pipeline.report.collect import collect
 from pipeline.report.groups import choose, make_groups, selected_by
 from pipeline.report.i18n import make_messages
 from pipeline.report.table import number_text
-from pipeline.status import describe, summary_line
+from pipeline.state_words import describe
+from pipeline.status import summary_line
 from pipeline.submission import Submission
 
 OVER = "over"

@@ -19,7 +19,7 @@ from pipeline.decisions.task_state import TaskState
 from pipeline.plan import Plan, Planned, PlannedSearch, Row
 from pipeline.report import results_csv
 from pipeline.report.collect import Collected, Result
-from pipeline.status import progress_words
+from pipeline.state_words import progress_words
 from sharedfs.errors import DamagedFileError
 
 _OF_TASK = {

@@ -15,7 +15,7 @@ from rich.text import Text
 from jobs import gpu_use
 from jobs.attempt import STALE_S, AttemptFacts, history
 from jobs.circuit_breaker import held_reason
-from jobs.context import Progress, read_progress
+from jobs.context import read_progress
 from jobs.search.study import continuation
 from jobs.search.summary import summary
 from jobs.storage import Storage
@@ -37,6 +37,7 @@ from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import QueuedAs, last_exit_code, query
+from pipeline.state_words import describe
 from pipeline.vector_coverage import coverage_lines
 from sharedfs.clock import SYSTEM, Clock, storage_time
 from sharedfs.typed_json import Json
@@ -264,31 +265,6 @@ def states_table(plan: Plan, states: Mapping[str, TaskState], *, rows: int | Non
             describe(state),
         )
     return table
-
-
-def describe(state: TaskState) -> str:
-    """In a few words: how far it is, why it failed, or what it waits for."""
-    if state.progress:
-        return progress_words(state.progress)
-    if state.cause:
-        message = (state.message or "").splitlines()
-        return f"{state.cause}: {message[0]}" if message else state.cause
-    return state.message or "; ".join(state.changed) or state.reason or ""
-
-
-def progress_words(progress: Progress) -> str:
-    """A stage's progress: phase, epoch, share, rate and time left, as far as they are known."""
-    parts = [] if progress.phase is None else [progress.phase]
-    if progress.epoch and progress.epochs:
-        parts.append(f"epoch {progress.epoch}/{progress.epochs}")
-    if progress.total:
-        parts.append(f"{100 * (progress.done or 0) / progress.total:.0f} %")
-    if progress.rate:
-        parts.append(f"{progress.rate:,.0f} {progress.unit or 'items'}/s")
-    if progress.left_s is not None:
-        minutes, seconds = divmod(int(progress.left_s), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
-    return ", ".join(parts)
 
 
 def print_states(

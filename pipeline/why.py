@@ -15,7 +15,8 @@ from pipeline.element_log import find_log, has_begun, submitted_python
 from pipeline.named import find_task
 from pipeline.plan import Plan, Planned
 from pipeline.queue import QueuedAs, queue_history
-from pipeline.status import all_finished, progress_words, task_states
+from pipeline.state_words import planned_start, progress_words
+from pipeline.status import all_finished, task_states
 from pipeline.submission import read_all
 from sharedfs.clock import SYSTEM, Clock
 from sharedfs.errors import InputError
@@ -23,6 +24,7 @@ from sharedfs.files import open_plain, read_tail
 from slurm.reasons import explain as explain_reason
 
 LOG_LINES = 12
+PLANNED_REASONS = ("Priority", "Resources")  # of jobs whose start Slurm's backfill plans
 
 REMEDIES = {
     "error": "an error in code or settings is not retried: fix it and submit again",
@@ -86,6 +88,10 @@ def _waiting(plan: Plan, planned: Planned, states: Mapping[str, TaskState]) -> l
         lines.append(
             f"job {state.job}: {state.reason}: {reason.meaning}" + (f"; {reason.advice}" if reason.advice else "")
         )
+        if (at := planned_start(state)) is not None:
+            lines.append(f"Slurm plans to start it at {at}; earlier where others end sooner than they asked")
+        elif state.executor == "slurm" and state.reason in PLANNED_REASONS:
+            lines.append("Slurm has planned no start for it yet")
     for need in (*planned.task.needs, *planned.after):
         if need in states and states[need].state != "done":
             other = plan.by_id()[need]

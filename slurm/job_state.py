@@ -55,8 +55,9 @@ class JobState:
 
     ``reason`` is why it waits or why nothing is known. ``exit_code`` or ``signal`` is how the element ended. Times are
     seconds since the epoch. ``elapsed_s``, ``waited_s`` and ``gpu_hours`` are sums over all its starts, ``max_rss_mb``
-    the most any of them used. ``named_cluster`` is the cluster that has to be named to reach the element, None for that
-    of this machine.
+    the most any of them used. ``planned_start`` is when Slurm's backfill plans to start one that waits, None where it
+    has planned nothing. ``named_cluster`` is the cluster that has to be named to reach the element, None for that of
+    this machine.
     """
 
     id: str
@@ -75,6 +76,7 @@ class JobState:
     submitted: float | None = None
     started: float | None = None
     ended: float | None = None
+    planned_start: float | None = None
     named_cluster: str | None = None
 
     @property
@@ -207,7 +209,7 @@ def _live(id_: str, queue: JobRow, history: list[JobRow]) -> JobState:
     return _summed(
         id_, history, state=WAITING if waiting else RUNNING, reason=queue.reason, node=queue.node,
         restarts=queue.restarts, gpus=queue.gpus, submitted=queue.submitted,
-        started=None if waiting else queue.started,
+        started=None if waiting else queue.started, planned_start=queue.started if waiting else None,
     )  # fmt: skip
 
 

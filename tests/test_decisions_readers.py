@@ -213,8 +213,8 @@ class Closed:
         monkeypatch.setattr(close, "submit_plan", self._submit)
         monkeypatch.setattr(close, "build", self._build)
 
-    def _submit(self, _plan: Plan, *, executor: str, changes: Mapping[str, Retry]) -> SubmitResult:
-        assert executor == "slurm"
+    def _submit(self, _plan: Plan, *, executor: str, changes: Mapping[str, Retry], continues: str) -> SubmitResult:
+        assert executor == "slurm" and "-small" in continues
         self.submitted.append(dict(changes))
         return SubmitResult(submission=None, already_done=0, already_queued=0)
 

@@ -64,6 +64,14 @@ TRUE = {
 Answers = dict[str, list[str]]
 
 
+def test_what_backfill_plans_is_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = queue_line("21", "PENDING", "0:0", "Resources", "", "0", "1795460790", "1795469999", "N/A", "")
+    monkeypatch.setattr(query, "call", lambda command, **_: f"{line.rstrip()}\n" if command[0] == "squeue" else "")
+    found = states(["21", "22"], sent={"21": OURS, "22": OURS})
+    assert (found["21"].state, found["21"].started, found["21"].planned_start) == ("waiting", None, 1795469999)
+    assert found["22"].planned_start is None
+
+
 def _states(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     printed = {name: "".join(f"{line.rstrip(chr(10))}\n" for line in lines) for name, lines in answers.items()}
     monkeypatch.setattr(query, "call", lambda command, **_: printed[command[0]])

@@ -36,6 +36,7 @@ class TaskState:
     node: str | None = None
     peak_mem_gb: float | None = None
     waited_s: float | None = None
+    planned_start: float | None = None  # by Slurm's backfill, of one that waits: seconds since the epoch
     executor: str | None = None
     cluster: str | None = None  # that has to be named to reach its element; None: this machine's
     mine: bool = True  # its element, if it has one, is this user's to cancel, release or wait for
@@ -208,7 +209,7 @@ def _state(evidence: Evidence, state: str, **facts: Any) -> TaskState:
 def _live(evidence: Evidence, job: JobState) -> TaskState:
     if job.state == "running":
         return _state(evidence, "running", reason=job.reason, progress=evidence.progress)
-    return _state(evidence, "waiting", reason=evidence.held_note or job.reason)
+    return _state(evidence, "waiting", reason=evidence.held_note or job.reason, planned_start=job.planned_start)
 
 
 def _newest_number(evidence: Evidence) -> int:
