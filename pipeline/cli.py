@@ -57,7 +57,12 @@ def options(
 
 @app.command()
 def plan(
-    manifest: ManifestPath, sets: Sets = None, cluster: Profile = None, only: Only = None, json: Json = False
+    manifest: ManifestPath,
+    sets: Sets = None,
+    cluster: Profile = None,
+    only: Only = None,
+    when: Annotated[bool, typer.Option("--when", help="ask Slurm when jobs like these could start")] = False,
+    json: Json = False,
 ) -> None:
     """Validate a manifest and print its tasks, arrays, needs and resources; touches nothing."""
     from pipeline.show import plan_document, print_plan
@@ -71,6 +76,11 @@ def plan(
         print_json(plan_document(made, done))
     else:
         print_plan(made, done, make_console())
+    if when:
+        from pipeline.when import when_lines
+
+        for line in when_lines(made, done):
+            print(line, file=sys.stderr if json else sys.stdout)
 
 
 @app.command()

@@ -12,10 +12,9 @@ from pipeline.doctor_gpu import check_build, examine_gpu
 from pipeline.manifest.load import load_profile
 from pipeline.manifest.model import Cluster, Resources
 from pipeline.manifest.resources import DEFAULTS
-from slurm.array import Array, Container, Site
-from slurm.array import Resources as Given
+from pipeline.when import earliest_start
+from slurm.array import Container, Site
 from slurm.errors import SubmitError
-from slurm.executors.slurm import SlurmArrays
 from slurm.sbatch import apptainer_checks, setup_lines
 
 TIMEOUT_S = 60
@@ -47,15 +46,10 @@ def examine_profile(profile: Cluster, resources: Mapping[str, Resources], storag
 
 def _try_stage(stage: str, site: Site, given: Resources, storage: Path) -> Finding:
     name = f"stage {stage}"
-    resources = Given(cpus=given.cpus, gpus=given.gpus, mem_gb=given.mem_gb, time_min=given.time_min)
-    element, name_of_job = (storage,), f"tanda-doctor-{stage}"
-    array = Array(
-        name=name_of_job, elements=(element,), command=("true",), folder=storage, resources=resources, site=site
-    )
     asked = f"{given.cpus} CPUs, {given.gpus} GPUs, {given.mem_gb:g} GB, {given.time_min} min"
     place = f"partition {site.partition}" if site.partition else "the default partition"
     try:
-        SlurmArrays().test(array)
+        earliest_start(stage, site, given, storage)
     except SubmitError as error:
         return Finding(name=name, ok=False, reason=f"the site refuses it: {error} ({asked} in {place})")
     return Finding(name=name, ok=True, reason=f"the site takes it: {asked} in {place}")

@@ -27,9 +27,12 @@ def planned_start(state: TaskState, clock: Clock = SYSTEM) -> str | None:
     None where it has planned nothing, or for a time that is over.
     """
     now = clock.now()
-    if state.planned_start is None or state.planned_start <= now:
-        return None
-    at, today = (datetime.fromtimestamp(when).astimezone() for when in (state.planned_start, now))
+    return None if state.planned_start is None or state.planned_start <= now else time_words(state.planned_start, clock)
+
+
+def time_words(when: float, clock: Clock = SYSTEM) -> str:
+    """A time by this machine's clock, with the date where it is another day's."""
+    at, today = (datetime.fromtimestamp(each).astimezone() for each in (when, clock.now()))
     return f"{at:%H:%M}" if at.date() == today.date() else f"{at:%Y-%m-%d %H:%M}"
 
 

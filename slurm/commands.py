@@ -69,7 +69,14 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S) -> str:
-    """The standard output of a Slurm program; raises SlurmError or the kind of it that fits.
+    """The standard output of a Slurm program; raises SlurmError or the kind of it that fits."""
+    return answer(command, environment=environment, timeout_s=timeout_s)[0]
+
+
+def answer(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+) -> tuple[str, str]:
+    """What a Slurm program printed, to standard output and to standard error; raises as ``call`` does.
 
     One that prints nothing but an error has failed, whatever its status says: sacct ends with that of the last call
     of the system, which may be 0.
@@ -94,7 +101,7 @@ def call(command: Sequence[str], *, environment: Mapping[str, str] | None = None
     silent = not done.stdout.strip() and _ERROR.search(done.stderr) is not None
     if done.returncode != 0 or silent:
         raise classify_error(done.stderr.strip() or f"{command[0]} ended with status {done.returncode}")
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 def on_cluster(program: str, cluster: str | None) -> list[str]:

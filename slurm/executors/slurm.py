@@ -22,7 +22,7 @@ from slurm import limits
 from slurm.array import Array, Site, Submitted, compress_ids
 from slurm.by_hand import Script, note_line
 from slurm.chunking import Chunk, split_array
-from slurm.commands import call, on_cluster
+from slurm.commands import PRINT_WHOLE, answer, call, on_cluster
 from slurm.element import Element, run_on_node, write_elements
 from slurm.errors import NotNowError, SlurmError, SubmitError, UnknownJobError, UnreachableError, one_line
 from slurm.job_state import JobIdentity, JobState
@@ -50,6 +50,9 @@ _LIMITS = (
     "job queue full",
     "temporarily unable to accept job",
 )
+
+# What sbatch prints to standard error of a job that it only tests.
+_EARLIEST = re.compile(r"to start at ([0-9]+) using")
 
 
 class _LimitError(NotNowError):
@@ -136,16 +139,21 @@ class SlurmArrays:
             named_cluster=job.cluster if job else None,
         )
 
-    def test(self, array: Array) -> None:
-        """Have Slurm check an array's options, and queue nothing. Raises SubmitError with what it refuses."""
+    def test(self, array: Array) -> float | None:
+        """When Slurm could start an element of an array at the earliest, in seconds since the epoch; nothing is queued.
+
+        None where it does not say. Raises SubmitError with what it refuses.
+        """
         chunk = split_array(array, largest=1)[0]
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder) / SCRIPT
             script.write_text(self._script(array, chunk, array.folder))
             try:
-                call(["sbatch", "--test-only", str(script)])
+                _, told = answer(["sbatch", "--test-only", str(script)], environment=PRINT_WHOLE)
             except SlurmError as error:
                 raise _classify_refusal(str(error)) from error
+        found = _EARLIEST.search(told)
+        return None if found is None else float(found[1])
 
     def states(self, ids: Iterable[str], *, sent: Mapping[str, JobIdentity] | None = None) -> Mapping[str, JobState]:
         return states(ids, sent=sent, cluster=self.site.clusters)
