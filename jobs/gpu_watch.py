@@ -191,7 +191,9 @@ class Watch:
     def _energy_since(self, gpu: str, look: Look) -> float | None:
         """What the board used since the last look, in joules; None where others than these tasks compute on it."""
         before, now = self._energy_mj.get(gpu), look.energy_mj
-        if now is None or look.memory_mb is None or not look.memory_mb.keys() <= self._pids:
+        others = (look.memory_mb or {}).keys() - self._pids
+        # The server of MPS computes nothing of its own, and its clients are listed beside it.
+        if now is None or look.memory_mb is None or not all(map(is_mps_server, others)):
             self._energy_mj.pop(gpu, None)
             return None
         self._energy_mj[gpu] = now
@@ -219,6 +221,15 @@ class Watch:
         if line not in self._said:
             self._said.add(line)
             self.log(line)
+
+
+def is_mps_server(pid: int) -> bool:
+    """Whether a process is the server through which the tasks of a pack share their GPU."""
+    try:
+        # The kernel keeps 15 characters of a program's name.
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "nvidia-cuda-mps-server"[:15]
+    except OSError:
+        return False
 
 
 def processor_s(pid: int, parent: int) -> float | None:

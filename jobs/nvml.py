@@ -74,6 +74,10 @@ class Nvml:
                 int(process.pid): None if process.usedGpuMemory is None else process.usedGpuMemory / MB
                 for process in library.nvmlDeviceGetComputeRunningProcesses(handle)
             }
+            with suppress(library.NVMLError):  # a driver that cannot list the clients of MPS apart
+                for process in library.nvmlDeviceGetMPSComputeRunningProcesses(handle):
+                    held = process.usedGpuMemory
+                    memory[int(process.pid)] = None if held is None else held / MB
         with suppress(library.NVMLError):  # as before: boards before Volta do not count it
             energy = int(library.nvmlDeviceGetTotalEnergyConsumption(handle))
         return Look(utilisation=utilisation, memory_mb=memory, energy_mj=energy)

@@ -14,6 +14,7 @@ from jobs.gpu_use import GpuUse
 from jobs.storage import Storage
 from jobs.task import read_record
 from pipeline.decisions.task_state import TaskState
+from pipeline.packing import advised_pack, gain_lines, is_thin
 from pipeline.plan import Plan, Planned
 from pipeline.status import advice
 from sharedfs.errors import DamagedFileError
@@ -29,10 +30,6 @@ Cause = Literal[
     "packed too thin",
     "asked too much",
 ]
-# A GPU in use for less of the time in which it had work could carry another run; above, what is left is gaps.
-THIN = 0.5
-FULL = 0.9  # of a GPU's time, up to which runs are packed on it
-MOST_PACKED = 8
 CHANGES: Mapping[Cause, str] = {
     "idle": "`idle_min: 10` ends such a task; `tanda why` says what it was doing; `gpus: 0` for work on the CPU",
     "waiting for data": "all cores were busy: more `cpus`, a larger `batch_size`, or `compile: true`",
@@ -78,7 +75,7 @@ class Efficiency:
     """GPU-hours held, in which a kernel ran (utilisation x time), of which nothing is known; and what was wasted.
 
     What is left of them is the gaps between kernels of GPUs that were in use most of the time. ``notes`` say which
-    stage asked for twice the memory that it used, or more.
+    stage asked for twice the memory that it used, or more, and what packing gained.
     """
 
     held_hours: float
@@ -105,7 +102,7 @@ def judge(tasks: Sequence[Held], notes: Sequence[str] = ()) -> Efficiency:
             unknown += max(0.0, left - measured)
             parts["idle"] = use.idle_s * scale
             parts["waiting for data"] = use.waiting_s * scale
-            if use.busy_s < THIN * work_s:
+            if is_thin(use):
                 parts["packed too thin"] = max(0.0, work_s - use.busy_s - use.waiting_s) * scale
                 packed_busy, packed_work = packed_busy + use.busy_s, packed_work + work_s
                 pack = max(pack, task.pack)
@@ -113,13 +110,12 @@ def judge(tasks: Sequence[Held], notes: Sequence[str] = ()) -> Efficiency:
             if spent > 0:
                 hours.setdefault(cause, []).append(spent)
     share = packed_busy / packed_work if packed_work else 1.0
-    advised = min(MOST_PACKED, max(2, int(FULL * pack / max(share, 0.01))))
     wastes = [
         Waste(
             cause=cause,
             gpu_hours=sum(spent),
             tasks=len(spent),
-            change=CHANGES[cause].format(pack=advised, use=100 * share),
+            change=CHANGES[cause].format(pack=advised_pack(share, pack), use=100 * share),
         )
         for cause, spent in hours.items()
     ]
@@ -151,7 +147,7 @@ def find_efficiency(plan: Plan, states: Mapping[str, TaskState]) -> Efficiency:
         for planned in plan.tasks
         if (states[planned.id].gpu_hours or 0.0) > 0
     ]
-    return judge(held, advice(plan, states))
+    return judge(held, [*advice(plan, states), *gain_lines(plan)])
 
 
 def _held(storage: Storage, planned: Planned, state: TaskState) -> Held:

@@ -88,15 +88,22 @@ def plan_table(plan: Plan, done: Collection[str]) -> Table:
             str(len(array.tasks)),
             str(finished),
             ", ".join(map(str, array.after)) or "-",
-            _asks(array),
+            _asks(array, _least_min(plan, array)),
             f"{left * array.resources.gpus * array.resources.time_min / 60 / array.resources.pack:.1f}",
         )
     return table
 
 
-def _asks(array: PlannedArray) -> str:
+def _least_min(plan: Plan, array: PlannedArray) -> int | None:
+    """The minutes with which the site may start its tasks sooner, where those are fewer than they ask for."""
+    least = plan.manifest.cluster.site(array.stage).least_min if plan.manifest.cluster.executor == "slurm" else None
+    return least if least is not None and least < array.resources.time_min else None
+
+
+def _asks(array: PlannedArray, least_min: int | None) -> str:
     given = array.resources
-    parts = [f"{given.cpus} CPUs", f"{given.mem_gb:g} GB", f"{given.time_min} min"]
+    minutes = f"{given.time_min} min" if least_min is None else f"{least_min} to {given.time_min} min"
+    parts = [f"{given.cpus} CPUs", f"{given.mem_gb:g} GB", minutes]
     if given.gpus:
         parts.insert(0, f"{given.gpus} GPU")
     if given.throttle:

@@ -35,6 +35,7 @@ from pipeline.decisions.task_state import (
 )
 from pipeline.element_log import LastWords, read_last_words
 from pipeline.memory import collection_paused
+from pipeline.packing import pack_lines
 from pipeline.plan import Plan, Planned, PlannedSearch
 from pipeline.queue import QueuedAs, last_exit_code, query
 from pipeline.state_words import describe
@@ -277,7 +278,7 @@ def print_states(
     """The tasks that need eyes first, a line a search and a file of word vectors, advice on what was asked, what the
     closing job left undone, and which messages were not sent."""
     console.print(states_table(plan, states, rows=MOST_ROWS))
-    for line in (*search_lines(plan), *coverage_lines(plan), *advice(plan, states)):
+    for line in (*search_lines(plan), *coverage_lines(plan), *advice(plan, states), *pack_lines(plan, states)):
         console.print(line)
     for line in (*([] if undone is None else [undone.line]), *notices):
         console.print(line, style="yellow", soft_wrap=True, markup=False)

@@ -40,7 +40,8 @@ class Site:
     """``modules`` are loaded and ``activate`` is run (a shell line) before each element.
 
     ``clusters`` names the one cluster that jobs go to, None that of this machine. ``memory`` is one of MEMORY_WAYS:
-    what Slurm is told of an element's memory, if anything. ``gpu_option`` is one of GPU_OPTIONS. ``extra`` is any
+    what Slurm is told of an element's memory, if anything. ``gpu_option`` is one of GPU_OPTIONS. ``least_min`` are the
+    minutes with which Slurm may start an element sooner than it could with its whole time limit. ``extra`` is any
     sbatch option by its long name (``{"mail-user": "me@here"}``) and has the last word: True for one without a value,
     None or False for one that is left out, also of those that are given here.
     """
@@ -52,6 +53,7 @@ class Site:
     constraint: str | None = None
     gres_type: str | None = None
     gpu_option: str = "gpus-per-node"
+    least_min: int | None = None
     memory: str = "per_node"
     exclude: str | None = None
     modules: tuple[str, ...] = ()

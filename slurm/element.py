@@ -1,7 +1,7 @@
 """What one element of an array does: a child process for each of its paths, side by side, watched to the end.
 
-Nothing but the standard library is imported here, in ``slurm.owned``, ``slurm.sidecar`` and in what they take of
-``sharedfs``: it is on the way of every task's start.
+Nothing but the standard library is imported here, in ``slurm.owned``, ``slurm.sidecar``, ``slurm.mps`` and in what
+they take of ``sharedfs``: it is on the way of every task's start.
 ``python -m slurm.element FILE`` runs the element of a JSON document, without submitit.
 """
 
@@ -26,6 +26,7 @@ Nothing but the standard library is imported here, in ``slurm.owned``, ``slurm.s
 # - TANDA_BESIDE, a JSON list of commands, are the sidecars (``slurm.sidecar``): started once beside the children with
 #   their paths added, sent SIGTERM when they are over, killed some seconds later. Whatever becomes of one changes
 #   nothing for them, unless it ends a child.
+# - Children that share a GPU get an MPS daemon of the element's own (``slurm.mps``), which ends after them.
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ from typing import IO
 from sharedfs.faults import fault_of, patient
 from sharedfs.files import OWNER_WRITES, check_plain, open_plain, take_umask, write_whole
 from sharedfs.typed_json import Json, decode
-from slurm import sidecar
+from slurm import mps, sidecar
 from slurm.owned import read_own
 
 OK, FAILED, STORAGE, IDLE, AGAIN = 0, 1, 73, 74, 75
@@ -105,8 +106,17 @@ def run(element: Element) -> int:
     watch = _Watch()
     children = [_Child(Path(path), _progress_times(Path(path), element.progress_files)) for path in element.paths]
     watch.children = children
+    shared = None if watch.stopped else mps.start(len(children), len(visible_gpus(os.environ)) or element.gpus)
+    try:
+        return _run_children(children, element, watch, shared)
+    finally:
+        if shared is not None:
+            shared.end()
+
+
+def _run_children(children: list[_Child], element: Element, watch: _Watch, shared: mps.Mps | None) -> int:
     for index, child in enumerate(children):
-        _start(child, index, element, watch)
+        _start(child, index, element, watch, shared)
     sidecars = sidecar.start([_beside(child) for child in children if child.process is not None])
     _wait(children, element, watch)
     for child in children:
@@ -147,16 +157,19 @@ def _send(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _start(child: _Child, index: int, element: Element, watch: _Watch) -> None:
+def _start(child: _Child, index: int, element: Element, watch: _Watch, shared: mps.Mps | None) -> None:
     if watch.warned_at is not None or watch.stopped:
         child.code = AGAIN
         return
-    child.environment = _environment(element, index)
+    environment = child.environment = _environment(element, index)
+    if shared is not None:
+        # The watch beside it asks NVML, which goes on counting as the node does.
+        environment = {**environment, **shared.for_task(environment, visible_gpus(os.environ))}
     try:
         with _begin_log(child.path / "log.txt", _header(element)) as log:
             child.process = subprocess.Popen(
                 [*element.command, str(child.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child.environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             )  # fmt: skip
     except OSError as error:
         # The storage or the program is missing: the other paths may still run.

@@ -98,6 +98,7 @@ def _resource_options(given: Resources, site: Site) -> Options:
         **gpu_option(given.gpus, site),
         **_memory_option(given, site),
         "time": given.time_min,
+        "time-min": site.least_min if site.least_min and site.least_min < given.time_min else None,
         "signal": f"USR2@{given.warning_s}",
     }
 

@@ -27,6 +27,7 @@ class Board:
     mj_a_look: int = 2000
     uuid: str = "GPU-1"
     mig: bool | None = None  # None: it knows no MIG
+    clients: dict[int, int | None] = field(default_factory=dict)  # of MPS, and what they hold
 
 
 class FakeNvml:
@@ -70,6 +71,10 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, board: Board) -> list[SimpleNamespace]:  # noqa: N802
         self._fail("nvmlDeviceGetComputeRunningProcesses")
         return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in board.memory.items()]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, board: Board) -> list[SimpleNamespace]:  # noqa: N802
+        self._fail("nvmlDeviceGetMPSComputeRunningProcesses")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in board.clients.items()]
 
     def nvmlDeviceGetTotalEnergyConsumption(self, board: Board) -> int:  # noqa: N802
         self._fail("nvmlDeviceGetTotalEnergyConsumption")

@@ -35,6 +35,7 @@ def save(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     start = note("start")
     (path / "devices").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))
+    (path / "mps").write_text(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", ""))
     (path / "gpus").write_text(os.environ.get("TANDA_GPUS", ""))
     (path / "warning").write_text(os.environ.get("TANDA_WARNING_S", ""))
     (path / "gpu_tasks").write_text(os.environ.get("TANDA_GPU_TASKS", ""))

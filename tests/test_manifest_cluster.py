@@ -35,6 +35,7 @@ python: /opt/env/bin/python
 extra: {nice: 100, mail-type: FAIL, mem: null}
 clusters: tier1
 gpu_option: gres
+least_min: 30
 memory: per_gpu
 container: {apptainer: /images/torch.sif, mounts: [/data, "/scratch:/tmp:rw"]}
 stages:
@@ -59,6 +60,7 @@ resources: {train: {gpus: 1}}
         extra={"nice": 100, "mail-type": "FAIL", "mem": None},
         clusters="tier1",
         gpu_option="gres",
+        least_min=30,
         memory="per_gpu",
         container=Container(apptainer="/images/torch.sif", mounts=("/data", "/scratch:/tmp:rw")),
         stages={
@@ -75,6 +77,12 @@ def test_a_stages_own_options_stand_above_the_profiles_and_null_leaves_one_out()
     assert cluster.site("preprocess") == cluster.site("evaluate") == cluster.site("close") == everywhere
     train = replace(everywhere, partition="gpu", qos=None, extra={"nice": 0, "mem": None, "exclusive": True})
     assert cluster.site("train") == cluster.site("trial") == train
+
+
+def test_only_training_may_be_started_with_less_time() -> None:
+    cluster = Cluster(least_min=30)
+    assert cluster.site("train").least_min == cluster.site("trial").least_min == 30
+    assert {cluster.site(stage).least_min for stage in ("preprocess", "evaluate", "close")} == {None}
 
 
 def test_the_closing_job_runs_outside_the_container_where_slurms_programs_are() -> None:

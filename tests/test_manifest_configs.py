@@ -146,7 +146,7 @@ def test_the_site_example_is_sound_with_all_its_lines_uncommented(tmp_path: Path
     lines = (CONFIGS / "clusters/site.yaml").read_text(encoding="utf-8").splitlines()
     keys = ("partition", "account", "qos", "constraint", "gres_type", "exclude", "modules", "activate", "python")
     keys += ("environment", "extra", "  mail-type", "  nice", "clusters", "gpu_option", "memory", "container")
-    keys += ("stages", "  preprocess", "  close")
+    keys += ("least_min", "stages", "  preprocess", "  close")
     opened = [line[2:] if line.startswith(tuple(f"# {key}:" for key in keys)) else line for line in lines]
     (tmp_path / "site.yaml").write_text("\n".join(opened), encoding="utf-8")
     cluster = load(CONFIGS / "meli.yaml", cluster=tmp_path / "site.yaml").cluster

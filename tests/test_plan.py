@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_fixture import HEAD, read, write
+from report_fixture import five_results
+from rich.console import Console
 
 from jobs.task import STAGES
 from pipeline.manifest import load
 from pipeline.plan import Plan, PlannedArray, make_arrays, make_plan
+from pipeline.show import plan_table
 
 TWO_GROUPS = """\
 defaults: {epochs: 2}
@@ -220,3 +223,17 @@ def _shared_plan(tmp_path_factory: Any) -> Plan:
 def test_plans_compare_by_value(folder: Path) -> None:
     plan = planned(folder)
     assert replace(plan, rows=()) != plan
+
+
+def test_a_plan_shows_with_how_little_time_training_may_start(tmp_path: Path) -> None:
+    made = five_results(tmp_path)
+    console = Console(width=200)
+    shown = {}
+    for executor in ("slurm", "local"):
+        cluster = replace(made.plan.manifest.cluster, executor=executor, least_min=30)
+        plan = replace(made.plan, manifest=replace(made.plan.manifest, cluster=cluster))
+        with console.capture() as capture:
+            console.print(plan_table(plan, ()))
+        shown[executor] = capture.get()
+    assert [line.split()[3] for line in shown["slurm"].splitlines() if "30 to 60 min" in line] == ["train"]
+    assert "30 to" not in shown["local"] and "60 min" in shown["local"]

@@ -81,6 +81,12 @@ def test_gpus_are_asked_for_by_the_sites_option(site: Site, line: str) -> None:
     assert "gpu" not in script(site)
 
 
+@pytest.mark.parametrize(("least_min", "line"), [(None, []), (60, []), (59, ["#SBATCH --time-min=59"])])
+def test_less_time_is_taken_where_the_site_says_so_and_it_is_less(least_min: int | None, line: list[str]) -> None:
+    text = script(Site(least_min=least_min), resources=Resources(time_min=60))
+    assert [part for part in text.splitlines() if "time-min" in part] == line
+
+
 def test_another_cluster_is_named_in_the_script() -> None:
     named = PLAIN.replace("#SBATCH --comment", "#SBATCH --clusters=other\n#SBATCH --comment")
     assert script(Site(clusters="other")) == named

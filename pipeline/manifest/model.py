@@ -57,6 +57,9 @@ class Cluster(Site):
         if stage == "close" and self.container is not None:
             # It calls Slurm's programs, which are in no image: it runs as whoever submits does.
             everywhere |= {"container": None, "python": None}
+        if stage not in ("train", "trial"):
+            # Only training goes on where a shorter limit ended it.
+            everywhere |= {"least_min": None}
         own = self.stages.get("train" if stage == "trial" else stage, {})
         extra = {**self.extra, **own.get("extra", {})}
         return Site(**{**everywhere, **own, "extra": extra})

@@ -226,6 +226,12 @@ class Cluster(Placement):
     gpu_option: Literal["gpus-per-node", "gres"] = Field(
         "gpus-per-node", description="how GPUs are asked for: `--gpus-per-node=a100:1` or `--gres=gpu:a100:1`"
     )
+    least_min: int | None = Field(
+        None,
+        ge=10,
+        description="minutes, at least what an epoch takes, with which Slurm may start a training task sooner than with"
+        " its whole `time_min` (`--time-min`); cut short, it is queued again and resumes from its checkpoint",
+    )
     memory: Literal["per_node", "per_cpu", "per_gpu", "none"] = Field(
         "per_node",
         description="how memory is asked for: `--mem`, `--mem-per-cpu`, `--mem-per-gpu` (without GPUs `--mem`), or not",
