@@ -206,7 +206,7 @@ WRONG = {
     ),
     "a setting that a group's other architecture lacks": (
         "experiments:\n  g:\n    epochs: 3\n    runs: {A: {architecture: mlp}, B: {architecture: linear}}\n",
-        "6:5: experiments.g.epochs: linear has no such setting; cnn, mlp, rnn have",
+        "6:5: experiments.g.epochs: linear has no such setting; cnn, encoder, mlp, rnn have",
     ),
     "runs as a list": ("experiments:\n  g:\n    runs: [A]\n", "6:11: experiments.g.runs: must be a mapping, not ['A']"),
     "unknown default": (
