@@ -84,6 +84,7 @@ def gain_lines(plan: Plan) -> list[str]:
     lines = []
     for stage in STAGES:
         shared: dict[tuple[str, ...], list[list[Epoch]]] = {}
+        architectures: dict[tuple[str, ...], set[str | None]] = {}
         for planned in plan.tasks:
             # Of several GPUs it is not known which tasks shared one.
             if planned.stage == stage and planned.resources.pack > 1 and planned.resources.gpus == 1:
@@ -96,9 +97,11 @@ def gain_lines(plan: Plan) -> list[str]:
                             *(f"{name}={value}" for name, value in sorted(attempt.slurm.items())),
                         )
                         shared.setdefault(key, []).append(_epochs(read, attempt.number))
+                        architectures.setdefault(key, set()).add(planned.architecture)
         gains: dict[int, list[float]] = {}
-        for tasks in shared.values():
-            if (gain := pack_gain(tasks)) is not None:
+        for key, tasks in shared.items():
+            # One architecture's rate is no measure of another's.
+            if len(architectures[key]) == 1 and (gain := pack_gain(tasks)) is not None:
                 gains.setdefault(len(tasks), []).append(gain)
         lines += [
             f"{stage}: {count} side by side trained {fmean(found):.1f} times as many titles a second as one alone"

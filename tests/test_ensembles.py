@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,11 @@ def test_an_ensemble_of_runs_and_of_a_searchs_winner(tmp_path: Path) -> None:
     # A row as any other, with what it adds, and `predict` as evaluation.
     shown = result_rows(path)
     assert {shown[run]["architecture"] for run in ("all", "best", "greedy")} == {"ensemble"}
+    board = {
+        line["run"]: line for line in csv.DictReader(tanda("leaderboard", storage.root, "--format", "csv").splitlines())
+    }
+    of_members = math.fsum(float(board[f"small / architectures / {run}"]["train_seconds"]) for run in ("CNN", "linear"))
+    assert float(board["small / ensembles / all"]["train_seconds"]) > of_members
     report = (tmp_path / "storage/reports/small/results.md").read_text()
     assert "all adds " in report and "the best of its members by validation" in report
     seconds = {run: float(shown[run]["train_seconds"]) for run in shown}

@@ -46,7 +46,7 @@ def test_where_nothing_compares_the_gain_is_unknown(tasks: list[list[Epoch]]) ->
 
 def _packed(made: Made, pack: int) -> Made:
     tasks = tuple(
-        replace(planned, resources=replace(planned.resources, gpus=1, pack=pack))
+        replace(planned, architecture="mlp", resources=replace(planned.resources, gpus=1, pack=pack))
         if planned.stage == "train"
         else planned
         for planned in made.plan.tasks
@@ -81,6 +81,10 @@ def test_efficiency_says_what_the_allocations_of_a_plan_gained(tmp_path: Path) -
     assert gain_lines(made.plan) == [line]
     assert line in find_efficiency(made.plan, made.states).notes
     assert gain_lines(_packed(made, 1).plan) == []
+    # One architecture's rate is no measure of another's.
+    first = made.plan.rows[0].train
+    mixed = [replace(each, architecture="rnn") if each.id == first else each for each in made.plan.tasks]
+    assert gain_lines(replace(made.plan, tasks=tuple(mixed))) == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jobs.models.ensemble.estimator import ENSEMBLE
 from jobs.settings import ModelSettings
 from jobs.storage import Storage
 from jobs.task import Record, Task, read_record
@@ -22,10 +23,12 @@ from pipeline.plan import Row
 from pipeline.queue import queue_history
 from pipeline.report import records
 from pipeline.report.collect import Collected, Progress, Result
+from pipeline.report.ensembles import SECONDS
 from pipeline.report.groups import OWN_FAULTS, Entry, guessing
 from pipeline.report.results_csv import CSV
 from sharedfs.documents import digest, read_json
 from sharedfs.errors import DamagedFileError, InputError
+from sharedfs.typed_json import Json
 
 BROKEN = (OSError, ValueError, LookupError, TypeError)  # what reading a damaged document ends in
 
@@ -179,6 +182,10 @@ class _Reader:
             reference={},
         )
         tasks = [record] if judged is None else [record, judged]
+        hours, seconds = self._members_cost(training.id, settings)
+        figures = {name: value for each in tasks for name, value in records.figures(each.result).items()}
+        if SECONDS in figures:
+            figures[SECONDS] += seconds
         return Result(
             row=row,
             position=0,
@@ -188,14 +195,32 @@ class _Reader:
             message=record.message,
             attempts=record.attempt,
             settings={},
-            figures={name: value for each in tasks for name, value in records.figures(each.result).items()},
+            figures=figures,
             epochs=(),
-            gpu_hours=sum(map(self._gpu_hours, tasks)),
+            gpu_hours=hours + sum(map(self._gpu_hours, tasks)),
             git_commit=record.about.git_commit,
             fingerprint=fingerprint,
             about=record.about,
             changed=tuple(dict.fromkeys(change for each in tasks for change in changes(each.made))),
         )
+
+    def _members_cost(self, ensemble: str, settings: Mapping[str, Json]) -> tuple[float, float]:
+        """GPU-hours and training seconds of what an ensemble chose from; nothing of any other run.
+
+        Of a search all trials' GPU-hours, and the seconds of those that are members.
+        """
+        named = settings.get("members")
+        if not isinstance(named, list):
+            return 0.0, 0.0
+        trained = [name for name in map(str, named) if "/" not in name]
+        searches = {name.partition("/")[0] for name in map(str, named) if "/" in name}
+        path = self.storage.run(ensemble) / ENSEMBLE
+        chosen = read_json(path)["members"] if path.exists() else []  # one that failed has chosen nothing
+        members = {*trained, *(str(member["run"]) for member in chosen)}
+        hours = [self._gpu_hours(self.records[name]) for name in trained if name in self.records]
+        hours += map(self._search_hours, sorted(searches))
+        seconds = [self.records[name].result.get(SECONDS) for name in sorted(members) if name in self.records]
+        return sum(hours), sum(value for value in seconds if isinstance(value, float | int))
 
     def _gpu_hours(self, record: Record) -> float:
         return record.running_s * record.about.gpus / 3600 / self.packed.get(record.id, 1)
