@@ -29,7 +29,6 @@ from sharedfs.errors import InputError
 
 app = typer.Typer(
     cls=Edge,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Experiment batches on a shared Slurm GPU cluster: submit a manifest, queue a search, rebuild the report.",
 )
@@ -43,16 +42,21 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
-    traceback: Annotated[
+    context: typer.Context,
+    traceback: Annotated[  # noqa: ARG001 - read by pipeline.edge
         bool, typer.Option("--traceback", envvar="TANDA_DEBUG", help="show where a one-line error came from")
     ] = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback ends the program
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
     ] = False,
 ) -> None:
-    """What comes before the command; ``pipeline.edge`` reads ``--traceback``."""
+    """What comes before the command; without one: what to do next in this folder."""
+    if context.invoked_subcommand is None:
+        from pipeline.next_step import next_steps
+
+        print("\n".join(next_steps(Path())))
 
 
 @app.command()
