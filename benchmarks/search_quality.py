@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("titles", type=Path, help="a file with the columns title and category")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--trials", type=int, default=30, help="full-length trials that set the mark")
+    parser.add_argument("--startup", type=int, default=5, help="random trials before TPE proposes with halving")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--rows", type=int, help="so many titles drawn at random; left out: all")
     parser.add_argument("--processes", type=int, default=1, help="seeds measured at once")
@@ -90,7 +91,7 @@ def main() -> None:
 def in_process(given: argparse.Namespace, seed: int) -> Measured:
     """Measure one seed in a process of its own."""
     command = [sys.executable, __file__, str(given.titles), "--one", "--seeds", str(seed)]
-    command += ["--epochs", str(given.epochs), "--trials", str(given.trials)]
+    command += ["--epochs", str(given.epochs), "--trials", str(given.trials), "--startup", str(given.startup)]
     command += ["--rows", str(given.rows)] if given.rows else []
     # One thread each: two networks that spin on the same cores are slower than one after the other.
     environment = {**os.environ, "TANDA_CPUS": "1"}
@@ -108,7 +109,7 @@ def measure(given: argparse.Namespace, seed: int) -> Measured:
         dataset = prepare(storage, drawn(given.titles.resolve(), given.rows, Path(root)))
         values = sequential(storage, dataset, epochs, count, seed)
         mark, full = max(values), epochs * count
-        spent, best, used = halving(storage, dataset, epochs, seed, mark, full)
+        spent, best, used = halving(storage, dataset, epochs, seed, mark, full, given.startup)
     return Measured(
         seed=seed,
         mark=round(mark, 4),
@@ -185,11 +186,14 @@ def trained(storage: Storage, dataset: str, given: dict[str, Value]) -> float:
     return max((float(line[METRIC]) for line in metrics_log.read(folder)), default=0.0)
 
 
-def halving(storage: Storage, dataset: str, epochs: int, seed: int, mark: float, most: int) -> tuple[int, float, int]:
+def halving(
+    storage: Storage, dataset: str, epochs: int, seed: int, mark: float, most: int, startup: int
+) -> tuple[int, float, int]:
     """(epochs spent until the mark is reached or ``most``, best value, trials begun)."""
     halved = {"asha": {"grace_epochs": 1, "reduction": 3}}
     given = {"algorithm": "tpe", "metric": METRIC, "stopping": halved, "seed": seed, "settings": fixed(epochs, seed)}
-    study = Study(storage, definition_with("mlp", dataset, SPACE, **given))
+    # A definition without it is one from before there was the setting, of 10.
+    study = Study(storage, definition_with("mlp", dataset, SPACE, **given, startup=None if startup == 10 else startup))
     folders = [study.task(number).write(storage) for number in range(most)]
     for folder in folders:
         entry.run(folder)
